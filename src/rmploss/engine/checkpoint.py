@@ -1,0 +1,250 @@
+"""Checkpoints: tensors in `state.safetensors`, the rest in `manifest.json`; no pickle either way.
+
+    ckpt/step-00001234/state.safetensors    "model/<name>", "optimizer/<name>/<key>", "extra/<name>"
+    ckpt/step-00001234/manifest.json        progress, hashes, versions, hyperparameters
+
+All randomness is derived, so there is no generator to save: `Progress` says where training stands.
+There is no "latest" pointer: the latest checkpoint is the newest whose manifest verifies, by step
+and never by clock. A step saved twice gets "-2"; a checkpoint is never overwritten.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from rmploss import store
+from rmploss.engine.optimizer_state import OptimizerState
+from rmploss.errors import CheckpointError, Problem, StoreError
+
+FORMAT = 1
+STATE = "state.safetensors"
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands: epochs completed, optimizer steps in all, batches of this epoch."""
+
+    epoch: int
+    step: int
+    batch: int
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A checkpoint whose every byte was verified, and the newer ones that were not to be trusted.
+
+    rejected: (name, reason), newest first; what was damaged is now called `<name>.corrupt`.
+    """
+
+    path: Path
+    progress: Progress
+    model_state: dict[str, Tensor]
+    optimizer_state: OptimizerState
+    extra: dict[str, Tensor]
+    scaler_state: dict[str, float] | None
+    best: float | None
+    versions: dict[str, str]
+    threads: int
+    rejected: list[tuple[str, str]]
+
+
+def save(
+    folder: Path,
+    *,
+    model_state: Mapping[str, Tensor],
+    optimizer_state: OptimizerState,
+    progress: Progress,
+    recipe_hash: str,
+    versions: Mapping[str, str],
+    extra: Mapping[str, Tensor] | None = None,
+    scaler_state: Mapping[str, float] | None = None,
+    best: float | None = None,
+    keep: int = 2,
+    spare: Collection[int] = (),
+) -> Path:
+    """Write a checkpoint into the run folder, then remove the older ones but `keep - 1`.
+
+    spare: steps that are never removed, such as that of the best checkpoint. Returns the new
+    folder; then the checkpoint survives a loss of power. `StoreError` if the disk refuses: then the
+    checkpoints that were there still are.
+    """
+    if keep < 2:
+        raise CheckpointError(
+            f"keep = {keep}: at least 2, so that one damaged checkpoint is no loss"
+        )
+    state = safetensors.torch.save(
+        {
+            **{f"model/{name}": _own(tensor) for name, tensor in model_state.items()},
+            **{
+                f"optimizer/{name}": _own(tensor)
+                for name, tensor in optimizer_state.tensors.items()
+            },
+            **{f"extra/{name}": _own(tensor) for name, tensor in (extra or {}).items()},
+        }
+    )
+    manifest = {
+        "format": FORMAT,
+        "progress": asdict(progress),
+        "recipe_hash": recipe_hash,
+        "files": {STATE: {"bytes": len(state), "sha256": hashlib.sha256(state).hexdigest()}},
+        "versions": dict(versions),
+        "threads": torch.get_num_threads(),
+        "optimizer": {"numbers": dict(optimizer_state.numbers), "groups": optimizer_state.groups},
+        "scaler": None if scaler_state is None else dict(scaler_state),
+        "best": best if best is not None and math.isfinite(best) else None,
+    }
+    store.make_folder(folder / "ckpt")
+    path = _free_name(folder / "ckpt" / f"step-{progress.step:08d}")
+    store.write_folder(path, {STATE: state, MANIFEST: _seal(manifest)})
+    older = [old for old in saved(folder) if _position(old) <= _position(path)]
+    for old in older[keep:]:
+        if _position(old)[0] not in spare:
+            store.remove_tree(old)
+    return path
+
+
+def saved(folder: Path) -> list[Path]:
+    """The checkpoints of a run folder, newest first, unverified."""
+    found = (folder / "ckpt").glob("step-*")
+    return sorted((path for path in found if _NAME.fullmatch(path.name)), key=_position)[::-1]
+
+
+def load_latest(folder: Path, *, recipe_hash: str) -> Loaded:
+    """The newest checkpoint of a run folder that verifies, to the last bit, and is of this recipe.
+
+    A damaged one is renamed `*.corrupt` and reported in `Loaded.rejected`. `CheckpointError`, with
+    a reason for each, if none is left: training never starts again from 0 unasked.
+    """
+    rejected: list[tuple[str, str]] = []
+    for path in saved(folder):
+        try:
+            return _load(path, recipe_hash, rejected)
+        except _DamagedError as damage:
+            rejected.append((path.name, str(damage)))
+            with suppress(
+                StoreError
+            ):  # On a read-only disk it keeps its name and is still refused.
+                store.rename(path, _free_name(path.with_name(f"{path.name}.corrupt")))
+        except (_ForeignError, OSError) as reason:
+            rejected.append((path.name, str(reason)))
+    raise _none_left(folder, rejected)
+
+
+class _DamagedError(Exception):
+    """These bytes are not those that were written."""
+
+
+class _ForeignError(Exception):
+    """A sound checkpoint, but not one for this run."""
+
+
+_NAME = re.compile(r"step-(\d{8,})(?:-(\d+))?")
+
+
+def _position(path: Path) -> tuple[int, int]:
+    """The order of checkpoints: by step, then by which save of that step it was."""
+    match = _NAME.fullmatch(path.name)
+    assert match
+    return int(match[1]), int(match[2] or 1)
+
+
+def _free_name(path: Path) -> Path:
+    names = (path, *(path.with_name(f"{path.name}-{n}") for n in range(2, 1000)))
+    return next(name for name in names if not name.exists())
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """A copy on the CPU that shares its memory with no other, as safetensors demands."""
+    return tensor.detach().to("cpu", copy=True).contiguous()
+
+
+def _seal(manifest: Mapping[str, Any]) -> bytes:
+    """The manifest as JSON that ends with the SHA-256 of all before: no byte of it can change."""
+    plain = json.dumps(manifest, indent=1, allow_nan=False)
+    digest = hashlib.sha256(plain.encode()).hexdigest()
+    return (json.dumps({**manifest, "sha256": digest}, indent=1, allow_nan=False) + "\n").encode()
+
+
+def _unseal(data: bytes) -> dict[str, Any]:
+    try:
+        manifest = json.loads(data)
+        del manifest["sha256"]
+        if _seal(manifest) == data:
+            return manifest
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise _DamagedError(f"{MANIFEST} is damaged: its SHA-256 differs")
+
+
+def _load(path: Path, recipe_hash: str, rejected: list[tuple[str, str]]) -> Loaded:
+    names = {file.name for file in path.iterdir() if file.is_file()}
+    for name in (MANIFEST, STATE):
+        if name not in names:
+            raise _DamagedError(f"{name} is missing")
+    manifest = _unseal((path / MANIFEST).read_bytes())
+    if manifest["format"] != FORMAT:
+        version = manifest["versions"].get("rmploss", "another version")
+        raise _ForeignError(
+            f"has format {manifest['format']}, of rmploss {version}; this reads {FORMAT}"
+        )
+    if manifest["recipe_hash"] != recipe_hash:
+        raise _ForeignError(f"is of recipe {manifest['recipe_hash'][:12]}, not {recipe_hash[:12]}")
+    if manifest["progress"]["step"] != _position(path)[0]:
+        raise _DamagedError(f"holds step {manifest['progress']['step']}, not what its name says")
+    tensors = safetensors.torch.load(_verified(path / STATE, manifest["files"][STATE]))
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+    remembered = manifest["optimizer"]
+    return Loaded(
+        path=path,
+        progress=Progress(**manifest["progress"]),
+        model_state=part("model/"),
+        optimizer_state=OptimizerState(
+            part("optimizer/"), remembered["numbers"], tuple(remembered["groups"])
+        ),
+        extra=part("extra/"),
+        scaler_state=manifest["scaler"],
+        best=manifest["best"],
+        versions=manifest["versions"],
+        threads=manifest["threads"],
+        rejected=rejected,
+    )
+
+
+def _verified(path: Path, expected: Mapping[str, Any]) -> bytes:
+    """The content of a file, once its length and its hash are those of the manifest."""
+    length = path.stat().st_size
+    if length != expected["bytes"]:
+        raise _DamagedError(f"{path.name} has {length:,} bytes, not {expected['bytes']:,}")
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != expected["sha256"]:
+        raise _DamagedError(f"{path.name} is damaged: its SHA-256 differs")
+    return data
+
+
+def _none_left(folder: Path, rejected: list[tuple[str, str]]) -> CheckpointError:
+    now = {f"{name}.corrupt" for name, _ in rejected}
+    before = [p.name for p in sorted((folder / "ckpt").glob("*.corrupt*")) if p.name not in now]
+    problems = [
+        *(Problem(name, reason) for name, reason in rejected),
+        *(Problem(name, "was found damaged before") for name in before),
+    ]
+    if not problems:
+        return CheckpointError(f"no checkpoint in {folder}: it ended before it saved one")
+    return CheckpointError(
+        f"no checkpoint of {folder} can be trusted; its recipe and metrics can still be read",
+        problems,
+    )

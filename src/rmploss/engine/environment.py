@@ -1,0 +1,80 @@
+"""What a run ran on: versions, machine, devices, the source itself and its commit."""
+
+import io
+import os
+import platform
+import subprocess
+import zipfile
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide the numbers."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": _version("torchvision"),
+        "rmploss": _version("rmploss"),
+    }
+
+
+def environment() -> dict[str, Any]:
+    """The record of the machine and the source that stands in a run's first event."""
+    return {
+        **versions(),
+        "platform": platform.platform(),
+        "cpu": platform.machine(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "devices": [
+            torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())
+        ],
+        "commit": _commit(),
+    }
+
+
+def source_zip() -> bytes:
+    """The Python files of the package as a zip archive, the same bytes for the same source.
+
+    Nothing is compressed and no clock is read: neither zlib's version nor the day shows.
+    """
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as files:
+        for path in sorted(_PACKAGE.rglob("*.py")):
+            name = path.relative_to(_PACKAGE.parent).as_posix()
+            entry = zipfile.ZipInfo(name)  # Dated 1980, zip's earliest day.
+            entry.create_system = 3
+            entry.external_attr = 0o644 << 16
+            files.writestr(entry, path.read_bytes())
+    return archive.getvalue()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _commit() -> str | None:
+    """The commit of the package's source, with "-dirty" if it was changed; None outside of git.
+
+    A package installed below somebody else's work tree is not in that tree's index: also None.
+    """
+    try:
+        _git("ls-files", "--error-unmatch", "__init__.py")
+        return _git("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(*words: str) -> str:
+    command = ["git", "-C", str(_PACKAGE), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()

@@ -1,0 +1,96 @@
+"""What a network does on a split: accuracy, quantization error and firing rate of every layer."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rmploss.engine.distributed import World
+from rmploss.models import SpikingNetwork
+from rmploss.ops.moments import ERROR, SPIKES, MomentSpec
+from rmploss.stats import membrane_stats
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One spiking layer on a split: mean q(u) (Eq. 9) and mean o, both dimensionless."""
+
+    name: str
+    quantization_error: float
+    firing_rate: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A network on a split: accuracy in percent, cross-entropy, and every spiking layer."""
+
+    accuracy: float
+    loss: float
+    samples: int
+    layers: tuple[Layer, ...]
+
+    @property
+    def quantization_error(self) -> float:
+        """The mean over the layers, as in Table 1."""
+        return sum(layer.quantization_error for layer in self.layers) / max(len(self.layers), 1)
+
+    @property
+    def firing_rate(self) -> float:
+        """The mean over the layers, spikes per neuron and time step."""
+        return sum(layer.firing_rate for layer in self.layers) / max(len(self.layers), 1)
+
+
+def evaluate(
+    net: SpikingNetwork,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    world: World | None = None,
+    p: float = 2.0,
+    on_batch: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Evaluate over all batches of all ranks; the network comes back in the mode it had.
+
+    batches: (x `[B, C, H, W]` or `[T, B, C, H, W]`, labels `[B]`), B may be 0; p: exponent of
+    Eq. 9, whatever the network was trained with.
+    """
+    world = world or World()
+    training = net.training
+    net.eval()
+    spec = MomentSpec(p=p, differentiable=False)
+    totals = torch.zeros(3, dtype=torch.float64)
+    sums: dict[str, Tensor] = {}  # per layer: q(u), o, number of values
+    with torch.no_grad():
+        for images, labels in batches:
+            if len(labels):
+                images, labels = images.to(world.device), labels.to(world.device)
+                with membrane_stats(net, spec) as stats:
+                    logits = net(images)
+                ce = F.cross_entropy(logits.float(), labels, reduction="sum")
+                correct = (logits.argmax(1) == labels).sum()
+                totals += torch.tensor([ce.item(), correct.item(), len(labels)]).double()
+                for layer in stats:
+                    rows = layer.moments[[ERROR, SPIKES]].double().sum(1).cpu()
+                    seen = torch.cat([rows, torch.tensor([layer.elements]).double()])
+                    sums[layer.name] = sums.get(layer.name, 0) + seen
+            on_batch()
+    net.train(training)
+    names, table = _over_ranks(sums, totals, world)
+    loss, correct, count = table[0].tolist()
+    count = max(count, 1.0)
+    layers = (
+        Layer(name, error / elements, spikes / elements)
+        for name, (error, spikes, elements) in zip(names, table[1:].tolist(), strict=True)
+    )
+    return Evaluation(100 * correct / count, loss / count, int(count), tuple(layers))
+
+
+def _over_ranks(
+    sums: dict[str, Tensor], totals: Tensor, world: World
+) -> tuple[list[str], Tensor]:
+    """The layers of rank 0 and the sums over all ranks; a rank without samples adds zeros."""
+    names = world.broadcast_text("\n".join(sums)).split("\n")
+    zero = torch.zeros(3, dtype=torch.float64)
+    table = torch.stack([totals, *(sums.get(name, zero) for name in names)])
+    return names, world.all_reduce_sum(table)

@@ -1,0 +1,143 @@
+"""What an optimizer remembers, by parameter name: tensors, and plain values for a JSON manifest.
+
+PyTorch numbers an optimizer's parameters in their order of registration, so that its own state dict
+silently gives a moment to the wrong weight once a layer is added. Names cannot be mixed up.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from rmploss.errors import CheckpointError, Problem, UserError
+
+
+@dataclass(frozen=True)
+class OptimizerState:
+    """The memory of an optimizer.
+
+    tensors: "<parameter>/<key>" -> tensor, e.g. "conv1.weight/momentum_buffer"; numbers: the same
+    for plain numbers; groups: the hyperparameters of each parameter group, with the names of its
+    parameters under "params". Numbers and groups are JSON.
+    """
+
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    groups: tuple[Mapping[str, Any], ...] = ()
+
+
+def optimizer_state(optimizer: Optimizer, model: nn.Module) -> OptimizerState:
+    """What `optimizer` remembers of the parameters of `model`; the tensors are its own, not copies.
+
+    `UserError` if it holds parameters that are not the model's, or remembers more than tensors and
+    numbers (L-BFGS keeps lists).
+    """
+    names = _names(optimizer, model)
+    state = {
+        f"{names[parameter]}/{key}": value
+        for parameter, memory in optimizer.state.items()
+        for key, value in memory.items()
+    }
+    problems = [
+        Problem(name, f"is a {type(value).__name__}", "only tensors and numbers can be resumed")
+        for name, value in state.items()
+        if not isinstance(value, Tensor | bool | int | float)
+    ]
+    if problems:
+        raise UserError(f"{type(optimizer).__name__} cannot be saved", problems)
+    return OptimizerState(
+        {name: value for name, value in state.items() if isinstance(value, Tensor)},
+        {name: value for name, value in state.items() if not isinstance(value, Tensor)},
+        tuple(
+            {key: _plain(value) for key, value in group.items() if key not in _OWN_NAMES}
+            | {"params": [names[parameter] for parameter in group["params"]]}
+            for group in optimizer.param_groups
+        ),
+    )
+
+
+def restore_optimizer(optimizer: Optimizer, model: nn.Module, state: OptimizerState) -> None:
+    """Give `optimizer` the memory and the hyperparameters of `state`, bit for bit.
+
+    `CheckpointError` if its groups hold other parameters than those of the state. Tensors go to the
+    device where this optimizer keeps them.
+    """
+    names = _names(optimizer, model)
+    groups = optimizer.param_groups
+    ours = [[names[parameter] for parameter in group["params"]] for group in groups]
+    _check_same(ours, [group["params"] for group in state.groups])
+    number = {name: index for index, name in enumerate(name for group in ours for name in group)}
+
+    memory: dict[int, dict[str, Any]] = {}
+    for name, value in (*state.tensors.items(), *state.numbers.items()):
+        parameter, _, key = name.rpartition("/")
+        memory.setdefault(number[parameter], {})[key] = value
+    saved_groups = [
+        {key: _like(group.get(key), value) for key, value in saved.items()}
+        | {key: group[key] for key in _OWN_NAMES if key in group}
+        | {"params": [number[name] for name in members]}
+        for group, saved, members in zip(groups, state.groups, ours, strict=True)
+    ]
+    optimizer.load_state_dict({"state": memory, "param_groups": saved_groups})
+    _undo_casts(optimizer, names, state.tensors)
+
+
+# Parameter names that some optimizers keep beside the parameters: the model's own are used.
+_OWN_NAMES = ("params", "param_names")
+
+
+def _names(optimizer: Optimizer, model: nn.Module) -> dict[Tensor, str]:
+    """The optimizer's parameters, in its own order, and their names in the model."""
+    known = {parameter: name for name, parameter in model.named_parameters()}
+    held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    problems = [
+        Problem(f"parameter {index}", f"of shape {list(parameter.shape)} is not the model's")
+        for index, parameter in enumerate(held)
+        if parameter not in known
+    ]
+    if problems:
+        raise UserError("the optimizer and the model do not belong together", problems)
+    return {parameter: known[parameter] for parameter in held}
+
+
+def _check_same(ours: list[list[str]], saved: list[list[str]]) -> None:
+    """Refuse a state whose groups hold other parameters; their order within a group is free."""
+    here, there = (
+        {(index, name) for index, group in enumerate(groups) for name in group}
+        for groups in (ours, saved)
+    )
+    problems = [
+        Problem(name, f"is in group {index} of the {where} only")
+        for where, only in (("optimizer", here - there), ("checkpoint", there - here))
+        for index, name in sorted(only)
+    ]
+    if problems or len(ours) != len(saved):
+        raise CheckpointError("the checkpoint belongs to another optimizer", problems)
+
+
+def _plain(value: Any) -> Any:
+    """A hyperparameter as JSON: one-element tensors (a capturable learning rate) as numbers."""
+    if isinstance(value, Tensor):
+        return value.item()
+    return [_plain(part) for part in value] if isinstance(value, tuple | list) else value
+
+
+def _like(current: Any, saved: Any) -> Any:
+    """A hyperparameter from JSON, in the type the optimizer uses now."""
+    if isinstance(current, Tensor):
+        return torch.full_like(current, saved)
+    return tuple(saved) if isinstance(current, tuple) else saved
+
+
+def _undo_casts(
+    optimizer: Optimizer, names: dict[Tensor, str], saved: Mapping[str, Tensor]
+) -> None:
+    """`load_state_dict` casts every floating tensor to the type of its parameter; keep the bits."""
+    for parameter, memory in optimizer.state.items():
+        for key, value in memory.items():
+            exact = saved.get(f"{names[parameter]}/{key}")
+            if exact is not None and exact.dtype != value.dtype:
+                memory[key] = exact.to(value.device)

@@ -1,0 +1,249 @@
+"""The folder of a run: everything about it, readable with `cat` and `jq`.
+
+recipe.json      the resolved recipe and its SHA-256
+source.zip       the package as it ran
+metrics.jsonl    one line per epoch, or per some steps: `epoch` and `step` as in `Progress`
+events.jsonl     what happened: start, resume, inexact, ...
+ckpt/            checkpoints (`engine.checkpoint`); without them the record is still complete
+"""
+
+import hashlib
+import json
+import math
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rmploss import store
+from rmploss.engine.checkpoint import Progress
+from rmploss.engine.environment import environment, source_zip
+from rmploss.errors import Problem, UserError, closest
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run on the disk. Made by `create` or `open`; written only by the owner of its `lock`."""
+
+    path: Path
+
+    @classmethod
+    def create(
+        cls, parent: Path, name: str, recipe: Mapping[str, Any], *, command: Sequence[str]
+    ) -> "RunFolder":
+        """Make `<parent>/<name>-s<seed>-<hash>`, or that with "-2", "-3", ... if it is taken.
+
+        recipe: the resolved recipe as JSON, with its `seed`. The folder appears with its recipe,
+        source and first event in it, or not at all. `UserError` for a name no folder should have.
+        """
+        _check_name(name)
+        full_hash = recipe_hash(recipe)
+        stem = f"{name}-s{recipe['seed']}-{full_hash[:4]}"
+        stems = (stem if n == 1 else f"{stem}-{n}" for n in count(1))
+        store.make_folder(parent)
+        path = next(parent / free for free in stems if not (parent / free).exists())
+        start = _event("start", command=list(command), environment=environment())
+        store.write_folder(
+            path,
+            {
+                "recipe.json": _document({"recipe": dict(recipe), "sha256": full_hash}),
+                "source.zip": source_zip(),
+                "events.jsonl": f"{start}\n".encode(),
+            },
+        )
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """An existing run. `UserError`, with the nearest name that is one, if it is not."""
+        if not (path / "recipe.json").is_file():
+            runs = [recipe.parent.name for recipe in path.parent.glob("*/recipe.json")]
+            guess = closest(path.name, runs)
+            fix = f"did you mean {path.parent / guess}?" if guess else ""
+            raise UserError("not a run", [Problem(str(path), "holds no recipe.json", fix)])
+        return cls(path)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Own the run inside the block, after clearing away what a killed process left half done.
+
+        `LockedError` names the process that owns it already.
+        """
+        with store.lock(self.path):
+            for folder in (self.path, self.path / "ckpt"):
+                if folder.is_dir():
+                    store.clean_temporaries(folder)
+            store.truncate_lines(self._events, lambda line: _record(line) is not None)
+            yield
+
+    def recipe(self) -> dict[str, Any]:
+        """The recipe of the run. `UserError` if it was changed after the run began."""
+        where = self.path / "recipe.json"
+        try:
+            document = json.loads(where.read_bytes())
+            recipe, expected = document["recipe"], document["sha256"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError("the recipe is damaged", [Problem(str(where), str(error))]) from None
+        if recipe_hash(recipe) != expected:
+            problem = Problem(str(where), "was changed after the run began", "start a new run")
+            raise UserError("the recipe is not that of the run", [problem])
+        return recipe
+
+    def log_metrics(self, record: Mapping[str, Any]) -> None:
+        """Add a line to metrics.jsonl; it survives a loss of power.
+
+        `record["epoch"]` (completed) and `record["step"]` say when, as in `Progress`. JSON has no
+        NaN and no infinity: they are written as null, and an event tells which they were.
+        """
+        if not {"epoch", "step"} <= record.keys():
+            raise ValueError(f"a record of metrics needs its epoch and step: {dict(record)}")
+        strange: dict[str, str] = {}
+        line = _json(_finite(record, "", strange))
+        if strange:
+            when = {"epoch": record["epoch"], "step": record["step"]}
+            self.log_event("non-finite", **when, non_finite=strange)
+        store.append_line(self._metrics, line)
+
+    def log_event(self, kind: str, **fields: Any) -> None:
+        """Add a line to events.jsonl: the time (UTC), the kind, the fields.
+
+        A NaN or infinity among them is written as null and told under `non_finite`.
+        """
+        store.append_line(self._events, _event(kind, **fields))
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The records of metrics.jsonl; a line that is being written is left out."""
+        return _records(self._metrics)
+
+    def events(self) -> list[dict[str, Any]]:
+        """The records of events.jsonl; a line that is being written is left out."""
+        return _records(self._events)
+
+    def rewind(self, progress: Progress) -> int:
+        """Cut metrics.jsonl back to a checkpoint, and mend it; returns how many lines were dropped.
+
+        A resumed run then writes the rest again, so that its file is that of an unbroken run.
+        """
+        seen: set[str] = set()
+
+        def keep(line: str) -> bool:
+            record = _record(line)
+            if record is None or not {"epoch", "step"} <= record.keys():
+                return False
+            content = _json(timeless(record))
+            new = content not in seen
+            seen.add(content)
+            return new and record["epoch"] <= progress.epoch and record["step"] <= progress.step
+
+        return store.truncate_lines(self._metrics, keep) if self._metrics.exists() else 0
+
+    @property
+    def _metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def _events(self) -> Path:
+        return self.path / "events.jsonl"
+
+
+def recipe_hash(recipe: Mapping[str, Any]) -> str:
+    """SHA-256 of a recipe, whatever the order of its fields."""
+    return hashlib.sha256(_json(recipe, sort_keys=True).encode()).hexdigest()
+
+
+def digest(
+    model_state: Mapping[str, Tensor],
+    optimizer_tensors: Mapping[str, Tensor],
+    metrics: Iterable[Mapping[str, Any]],
+) -> str:
+    """The run digest: SHA-256 over parameters and buffers, optimizer and metrics without times.
+
+    Two runs have the same digest if they went the same way, bit for bit; an interruption in between
+    does not show.
+    """
+    total = hashlib.sha256()
+    for part, tensors in (("model", model_state), ("optimizer", optimizer_tensors)):
+        for name, tensor in sorted(tensors.items()):
+            total.update(f"{part}/{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            total.update(flat.view(torch.uint8).numpy().tobytes())
+    for record in metrics:
+        total.update(f"{_json(timeless(record))}\n".encode())
+    return total.hexdigest()
+
+
+def timeless(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record without the fields that measure time: names that end in "_s" or "seconds"."""
+    return {key: value for key, value in record.items() if not key.endswith(("_s", "seconds"))}
+
+
+def _check_name(name: str) -> None:
+    problems = [
+        Problem(f"name = {name!r}", what, "letters, digits, '-', '_' and '.' are always right")
+        for what, wrong in {
+            "is empty": not name,
+            f"has {len(name)} characters, more than 100": len(name) > 100,
+            "holds a path separator": "/" in name or "\\" in name,
+            "holds a control character": any(unicodedata.category(c)[0] == "C" for c in name),
+            "begins with '.' or '-'": name.startswith((".", "-")),
+            "begins or ends with a blank": name != name.strip(),
+        }.items()
+        if wrong
+    ]
+    if problems:
+        raise UserError("not a name for a run", problems)
+
+
+def _json(value: Any, **options: Any) -> str:
+    return json.dumps(value, allow_nan=False, ensure_ascii=False, **options)
+
+
+def _document(value: Any) -> bytes:
+    return f"{_json(value, indent=2)}\n".encode()
+
+
+def _event(kind: str, **fields: Any) -> str:
+    strange: dict[str, str] = {}
+    fields = _finite(fields, "", strange)
+    if strange:
+        fields["non_finite"] = strange
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return _json({"time": now, "event": kind, **fields})
+
+
+def _finite(value: Any, where: str, strange: dict[str, str]) -> Any:
+    """A value with null for each NaN or infinity, which are noted in `strange` by their place."""
+    match value:
+        case float() if not math.isfinite(value):
+            strange[where] = str(value)
+            return None
+        case Mapping():
+            return {
+                key: _finite(part, f"{where}.{key}" if where else key, strange)
+                for key, part in value.items()
+            }
+        case list() | tuple():
+            return [_finite(part, f"{where}.{i}", strange) for i, part in enumerate(value)]
+    return value
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    lines = path.read_bytes().decode(errors="replace").split("\n")
+    return [record for line in lines if (record := _record(line)) is not None]
+
+
+def _record(line: str) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None

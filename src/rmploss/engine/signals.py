@@ -1,0 +1,59 @@
+"""Stopping on a signal: a flag to look at between two steps; the second signal ends the process.
+
+with Stop() as stop:
+    for batch in batches:
+        ...
+        if world.agree(stop.requested):     # all ranks stop after the same step
+            ...                             # write a checkpoint, leave with exit code 75
+"""
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+# SIGUSR1 is what Slurm sends before a time limit, SIGHUP what a closed terminal sends.
+_NAMES = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
+
+
+class Stop:
+    """Inside the block, SIGTERM, SIGINT, SIGUSR1 and SIGHUP ask for a stop instead of killing.
+
+    The handler only notes the signal: no input or output, no collective. The second signal has its
+    own deadly effect, at once, even in the middle of a native call; shells report 128 + its number.
+    A signal that was ignored (SIGHUP under nohup) stays so. Outside the main thread, where Python
+    installs no handlers, the block changes nothing.
+    """
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self._previous: dict[signal.Signals, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal has come; `signal` is which."""
+        return self.signal is not None
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for name in _NAMES:
+                number = getattr(signal, name, None)  # Windows has only the first two.
+                # None: not installed from Python, so it could not be given back.
+                if number and signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        while self._previous:  # Popped one by one: a signal may come in between.
+            number, handler = self._previous.popitem()
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signal = signal.Signals(number)
+        for each in self._previous:
+            signal.signal(each, signal.SIG_DFL)

@@ -1,0 +1,395 @@
+"""Training a recipe from its first epoch or from a checkpoint (Algorithm 1 and what surrounds it).
+
+Everything random is derived from (seed, purpose, epoch, index), so a run that was interrupted and
+resumed is, bit for bit, the run that was not.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from rmploss import store
+from rmploss.data import DataSet, Samples, batches, data_root, n_batches, take
+from rmploss.engine import checkpoint, distributed
+from rmploss.engine.build import (
+    check,
+    make_dataset,
+    make_network,
+    make_objective,
+    make_optimizer,
+)
+from rmploss.engine.checkpoint import Progress
+from rmploss.engine.distributed import World
+from rmploss.engine.environment import versions
+from rmploss.engine.evaluate import Evaluation, evaluate
+from rmploss.engine.listener import Listener
+from rmploss.engine.optimizer_state import optimizer_state, restore_optimizer
+from rmploss.engine.optimizers import learning_rate
+from rmploss.engine.run import RunFolder, recipe_hash
+from rmploss.engine.signals import Stop
+from rmploss.engine.step import Terms, forward_backward
+from rmploss.errors import Interrupted, NonFiniteError, Problem
+from rmploss.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and how a run is executed; none of it may change the result on one device.
+
+    data_dir: the data sets; device: "auto", "cpu", "cuda"; workers: loader processes.
+    """
+
+    data_dir: Path | None = None
+    device: str = "auto"
+    workers: int = 0
+    command: Sequence[str] = ()
+
+
+def train(
+    recipe: Recipe,
+    runs_dir: Path,
+    setting: Setting | None = None,
+    listener: Listener | None = None,
+) -> Path:
+    """Train a recipe in a new run folder, whose path is returned.
+
+    Raises `UserError` before anything is written if the recipe or its data are not right,
+    `Interrupted` after a signal, with a checkpoint written, and `NonFiniteError` if a loss or a
+    gradient is NaN or infinite, before it reaches the parameters.
+    """
+    setting, listener = setting or Setting(), listener or Listener()
+    with _world(setting.device) as world:
+        root = data_root(setting.data_dir)
+        check(recipe, root, world.size)
+        run = _Run(recipe, setting, world, listener if world.is_main else Listener())
+        path = None
+        if world.is_main:
+            plain = recipe.to_json()
+            path = RunFolder.create(runs_dir, recipe.name, plain, command=setting.command).path
+        return run.execute(Path(world.broadcast_text(str(path))), fresh=True)
+
+
+def resume(
+    path: Path, setting: Setting | None = None, listener: Listener | None = None
+) -> Path:
+    """Go on with an interrupted run from its newest checkpoint that verifies; returns its path."""
+    setting, listener = setting or Setting(), listener or Listener()
+    folder = RunFolder.open(path)
+    recipe = Recipe.from_json(folder.recipe())
+    with _world(setting.device) as world:
+        check(recipe, data_root(setting.data_dir), world.size)
+        run = _Run(recipe, setting, world, listener if world.is_main else Listener())
+        return run.execute(path, fresh=False)
+
+
+class _Run:
+    """One execution of a recipe: its parts, and where it stands."""
+
+    def __init__(
+        self, recipe: Recipe, setting: Setting, world: World, listener: Listener
+    ) -> None:
+        self.recipe, self.setting, self.world, self.listener = recipe, setting, world, listener
+        dataset = make_dataset(recipe)
+        self.train_samples, self.test_samples = open_splits(
+            recipe, dataset, setting.data_dir, listener
+        )
+        self.net = make_network(recipe, dataset).to(world.device)
+        self.ddp: nn.Module = self.net
+        if world.size > 1:
+            # tdBN's statistics are those of all ranks: its buffers agree without a broadcast.
+            self.ddp = DistributedDataParallel(self.net, broadcast_buffers=False)
+        self.objective = make_objective(recipe)
+        self.optimizer = make_optimizer(recipe, self.net)
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=recipe.amp == "fp16")
+        self.batches = n_batches(self.train_samples, recipe.batch_size, drop_last=True)
+        self.at = Progress(epoch=0, step=0, batch=0)
+        self.terms = Terms.zero()
+        self.best = -math.inf
+
+    def execute(self, path: Path, *, fresh: bool) -> Path:
+        folder = RunFolder.open(path)
+        with folder.lock() if self.world.is_main else nullcontext(), Stop() as stop:
+            if fresh:
+                self._save(folder)
+            else:
+                self._load(folder)
+            self.listener.begin(
+                self.recipe, path, epoch=self.at.epoch, device=str(self.world.device)
+            )
+            while self.at.epoch < self.recipe.epochs:
+                self._epoch(folder, stop)
+            if self.world.is_main:
+                summary = summarize(folder.metrics())
+                store.write_text(path / "result.json", _pretty(summary))
+                self.listener.end(summary)
+        return path
+
+    def _epoch(self, folder: RunFolder, stop: Stop) -> None:
+        began = time.monotonic()
+        n = self.at.epoch + 1  # Algorithm 1 counts from 1, so that lambda(N) = 0
+        progress = n / self.recipe.epochs
+        self.ddp.train()
+        for images, labels in self._train_batches():
+            self._step(images, labels, progress, folder)
+            numbers = {"loss": self.terms.means()["train_ce"]}
+            self.listener.batch("train", n, self.at.batch, self.batches, **numbers)
+            if self.at.batch < self.batches and self.world.agree(stop.requested):
+                self._leave(folder)
+        trained = time.monotonic()
+        result = self._evaluate(n)
+        self.at = Progress(epoch=n, step=self.at.step, batch=0)
+        record = self._record(result, progress, trained - began, time.monotonic() - trained)
+        self.terms = Terms.zero()
+        self.best = max(self.best, result.accuracy)
+        if self.world.is_main:
+            folder.log_metrics(record)
+        self._save(folder)
+        self.listener.epoch(record)
+        if n < self.recipe.epochs and self.world.agree(stop.requested):
+            self._leave(folder, saved=True)
+
+    def _train_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return batches(
+            self.train_samples,
+            batch_size=self.recipe.batch_size,
+            epoch=self.at.epoch,
+            seed=self.recipe.seed,
+            shuffle=True,
+            drop_last=True,
+            rank=self.world.rank,
+            world=self.world.size,
+            workers=self.setting.workers,
+            start=self.at.batch,
+        )
+
+    def _step(self, images: Tensor, labels: Tensor, progress: float, folder: RunFolder) -> None:
+        """One optimizer step on one global batch, in `accumulate` parts."""
+        recipe, device = self.recipe, self.world.device
+        parts = recipe.accumulate
+        for index, (x, y) in enumerate(_parts(images, labels, parts)):
+            last = index == parts - 1
+            with nullcontext() if last else self._without_sync():
+                self.terms += forward_backward(
+                    self.ddp,
+                    self.objective,
+                    x.to(device, non_blocking=True),
+                    y.to(device, non_blocking=True),
+                    progress=progress,
+                    precision=self._precision,
+                    scale=lambda loss: self.scaler.scale(loss) / parts,
+                )
+        self.scaler.unscale_(self.optimizer)
+        self._refuse_non_finite(folder)
+        rate = learning_rate(
+            recipe.lr,
+            recipe.lr_schedule,
+            epoch=self.at.epoch,
+            epochs=recipe.epochs,
+            batch=self.at.batch,
+            batches=self.batches,
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.scaler.step(self.optimizer)  # line 9
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.at = Progress(self.at.epoch, self.at.step + 1, self.at.batch + 1)
+
+    def _refuse_non_finite(self, folder: RunFolder) -> None:
+        gradients = [p.grad for p in self.net.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        finite = bool(torch.isfinite(norm)) and bool(torch.isfinite(self.terms.sums).all())
+        # Loss scaling probes for the largest scale that does not overflow: then the step is left
+        # out by the scaler, which is how it learns.
+        probing = self.scaler.is_enabled() and bool(torch.isfinite(self.terms.sums).all())
+        if not self.world.agree(not finite and not probing):
+            return
+        where = f"epoch {self.at.epoch + 1}, batch {self.at.batch + 1}"
+        if self.world.is_main:
+            folder.log_event("non-finite", step=self.at.step, where=where)
+        raise NonFiniteError(
+            f"the loss or a gradient became NaN or infinite in {where}; the parameters were not "
+            "updated",
+            [Problem(str(folder.path), "its last checkpoint is intact", "try a smaller --lr")],
+        )
+
+    def _evaluate(self, epoch: int) -> Evaluation:
+        size = self.recipe.batch_size
+        total = n_batches(self.test_samples, size, drop_last=False)
+        done = 0
+
+        def on_batch() -> None:
+            nonlocal done
+            done += 1
+            self.listener.batch("test", epoch, done, total)
+
+        test = test_batches(self.recipe, self.test_samples, self.world, self.setting.workers)
+        return evaluate(self.net, test, world=self.world, on_batch=on_batch)
+
+    def _record(
+        self, result: Evaluation, progress: float, train_s: float, test_s: float
+    ) -> dict[str, Any]:
+        """The epoch's line of metrics.jsonl."""
+        terms = Terms(self.world.all_reduce_sum(self.terms.sums))
+        return {
+            "epoch": self.at.epoch,
+            "step": self.at.step,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "lambda": self.objective.weight(progress),
+            **terms.means(),
+            "test_accuracy": result.accuracy,
+            "test_ce": result.loss,
+            "quantization_error": result.quantization_error,
+            "firing_rate": result.firing_rate,
+            "layers": {
+                layer.name: {
+                    "quantization_error": layer.quantization_error,
+                    "firing_rate": layer.firing_rate,
+                }
+                for layer in result.layers
+            },
+            "train_s": round(train_s, 3),
+            "test_s": round(test_s, 3),
+        }
+
+    def _save(self, folder: RunFolder) -> None:
+        terms = self.world.all_reduce_sum(self.terms.sums)
+        if not self.world.is_main:
+            return
+        best = [r["step"] for r in folder.metrics() if r["test_accuracy"] >= self.best]
+        checkpoint.save(
+            folder.path,
+            model_state=self.net.state_dict(),
+            optimizer_state=optimizer_state(self.optimizer, self.net),
+            progress=self.at,
+            recipe_hash=recipe_hash(self.recipe.to_json()),
+            versions=versions(),
+            extra={"terms": terms},
+            scaler_state=self.scaler.state_dict() or None,
+            best=self.best,
+            spare=best[:1],
+        )
+
+    def _load(self, folder: RunFolder) -> None:
+        loaded = checkpoint.load_latest(
+            folder.path, recipe_hash=recipe_hash(self.recipe.to_json())
+        )
+        self.net.load_state_dict(loaded.model_state)
+        restore_optimizer(self.optimizer, self.net, loaded.optimizer_state)
+        if loaded.scaler_state:
+            self.scaler.load_state_dict(dict(loaded.scaler_state))
+        self.at = loaded.progress
+        self.best = -math.inf if loaded.best is None else loaded.best
+        if self.world.is_main:  # the sums were those of all ranks
+            self.terms = Terms(loaded.extra["terms"])
+            folder.rewind(loaded.progress)
+            reasons = [f"{name}: {reason}" for name, reason in loaded.rejected]
+            folder.log_event(
+                "resume",
+                step=self.at.step,
+                ranks=self.world.size,
+                rejected=reasons,
+                command=list(self.setting.command),
+            )
+            for reason in reasons:
+                self.listener.note(f"checkpoint refused: {reason}")
+
+    def _leave(self, folder: RunFolder, saved: bool = False) -> None:
+        if not saved:
+            self._save(folder)
+        if self.world.is_main:
+            folder.log_event("interrupted", step=self.at.step)
+        raise Interrupted(
+            f"stopped after step {self.at.step}, checkpoint written; go on with\n"
+            f"  rmploss train --resume {folder.path}"
+        )
+
+    def _precision(self) -> AbstractContextManager[object]:
+        kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        if self.recipe.amp == "off":
+            return nullcontext()
+        return torch.autocast(self.world.device.type, kinds[self.recipe.amp])
+
+    def _without_sync(self) -> AbstractContextManager[object]:
+        ddp = self.ddp
+        return ddp.no_sync() if isinstance(ddp, DistributedDataParallel) else nullcontext()
+
+
+def open_splits(
+    recipe: Recipe, dataset: DataSet, data_dir: Path | None, listener: Listener
+) -> tuple[Samples, Samples]:
+    """The recipe's training and test samples."""
+
+    def progress(done: int, total: int) -> None:
+        listener.loading(dataset.name, done, total)
+
+    root = data_root(data_dir)
+    splits = dataset.open(root, seed=recipe.seed, T=recipe.T, progress=progress)
+    return take(splits.train, recipe.train_samples), take(splits.test, recipe.test_samples)
+
+
+def test_batches(
+    recipe: Recipe, samples: Samples, world: World, workers: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """All test samples once, in order; a rank gets its share."""
+    return batches(
+        samples,
+        batch_size=recipe.batch_size,
+        epoch=0,
+        seed=recipe.seed,
+        shuffle=False,
+        drop_last=False,
+        rank=world.rank,
+        world=world.size,
+        workers=workers,
+    )
+
+
+def summarize(metrics: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a run came to: its last and its best epoch, and the time it took."""
+    if not metrics:
+        return {"epochs": 0}
+    last = metrics[-1]
+    best = max(metrics, key=lambda record: record["test_accuracy"])
+    return {
+        "epochs": last["epoch"],
+        "last_accuracy": last["test_accuracy"],
+        "best_accuracy": best["test_accuracy"],
+        "best_epoch": best["epoch"],
+        "quantization_error": last["quantization_error"],
+        "firing_rate": last["firing_rate"],
+        "train_s": round(sum(record["train_s"] for record in metrics), 3),
+        "test_s": round(sum(record["test_s"] for record in metrics), 3),
+    }
+
+
+def _pretty(summary: dict[str, Any]) -> str:
+    import json
+
+    return json.dumps(summary, indent=2) + "\n"
+
+
+def _parts(images: Tensor, labels: Tensor, parts: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """A batch in equal parts along B, which comes before the last three dimensions."""
+    if parts == 1:
+        yield images, labels
+        return
+    along = images.ndim - 4
+    yield from zip(images.chunk(parts, along), labels.chunk(parts), strict=True)
+
+
+@contextmanager
+def _world(device: str) -> Iterator[World]:
+    world = distributed.start(device)
+    try:
+        yield world
+    finally:
+        distributed.stop()

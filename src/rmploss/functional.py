@@ -1,0 +1,159 @@
+"""Neurons as functions: the state is an argument, nothing is remembered (Eqs. 1-4).
+
+All quantities are dimensionless; sequences are time first, `[T, B, C, ...]`.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from rmploss import ops
+from rmploss.errors import Problem, UserError
+from rmploss.ops import reference
+from rmploss.ops.moments import MomentSpec
+from rmploss.surrogate import Surrogate, as_surrogate
+
+
+def lif(
+    x: Tensor,
+    *,
+    decay: float = 0.25,
+    v_threshold: float = 0.5,
+    v_reset: float | None = 0.0,
+    detach_reset: bool = False,
+    surrogate: str | Surrogate = "clipped_tanh",
+    moments: MomentSpec | None = None,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """LIF neurons from rest (Eqs. 1-3): spikes `[T, B, C, ...]` and membrane moments `[4, C]`.
+
+    x: input current `[T, B, C, ...]`. The moments are the sums over time, batch and space of
+    u_pre, u_pre^2, |o - u_pre|^p and o; both outputs are differentiable. Raises `UserError`.
+    """
+    check(decay=decay, v_threshold=v_threshold, v_reset=v_reset)
+    spikes, sums, _ = ops.lif(
+        x,
+        decay=decay,
+        v_threshold=v_threshold,
+        v_reset=v_reset,
+        detach_reset=detach_reset,
+        surrogate=as_surrogate(surrogate),
+        moments=moments or MomentSpec(),
+        backend=backend,
+    )
+    assert sums is not None  # a MomentSpec was given
+    return spikes, sums
+
+
+def lif_step(
+    x: Tensor,
+    u: Tensor,
+    *,
+    decay: float = 0.25,
+    v_threshold: float = 0.5,
+    v_reset: float | None = 0.0,
+    detach_reset: bool = False,
+    surrogate: str | Surrogate = "clipped_tanh",
+) -> tuple[Tensor, Tensor]:
+    """One time step: spikes and the membrane after the reset, both `[B, C, ...]`.
+
+    x: input current; u: membrane after the previous step (zeros at first), same shape.
+    """
+    check(decay=decay, v_threshold=v_threshold, v_reset=v_reset)
+    o, _, u = reference.lif_step(
+        x,
+        u,
+        decay=decay,
+        v_threshold=v_threshold,
+        v_reset=v_reset,
+        detach_reset=detach_reset,
+        surrogate=as_surrogate(surrogate),
+    )
+    return o, u
+
+
+def membrane(
+    x: Tensor, *, decay: float = 0.25, v_threshold: float = 0.5, v_reset: float | None = 0.0
+) -> Tensor:
+    """u_pre of every time step `[T, B, C, ...]`, without gradient: to look at, not to train."""
+    check(decay=decay, v_threshold=v_threshold, v_reset=v_reset)
+    surrogate = as_surrogate("clipped_tanh")
+    potentials = []
+    with torch.no_grad():
+        u = torch.full_like(x[0], v_reset or 0.0)
+        for x_t in x.unbind(0):
+            _, u_pre, u = reference.lif_step(
+                x_t,
+                u,
+                decay=decay,
+                v_threshold=v_threshold,
+                v_reset=v_reset,
+                detach_reset=True,
+                surrogate=surrogate,
+            )
+            potentials.append(u_pre)
+    return torch.stack(potentials)
+
+
+def accumulate(
+    x: Tensor, u: Tensor | None = None, *, reduction: Literal["sum", "mean"] = "sum"
+) -> Tensor:
+    """The output membrane u(T) of Eq. 4, `[B, K]`, from the inputs x `[T, B, K]`.
+
+    u: the membrane before the first step, zeros if None ("sum" only). reduction="mean" divides
+    by T, as the authors' code does.
+    """
+    check_readout(reduction, u is not None)
+    if reduction == "mean":
+        return x.mean(0)
+    return x.sum(0) if u is None else u + x.sum(0)
+
+
+def check(*, decay: float, v_threshold: float, v_reset: float | None) -> None:
+    """Raise `UserError` with everything that is wrong with a neuron's constants."""
+    problems = []
+    if not 0 <= decay <= 1:
+        problems.append(
+            Problem(f"decay = {decay!r}", "must lie in [0, 1]", "the paper uses 0.25 (Eq. 1)")
+        )
+    if not (v_threshold > 0 and math.isfinite(v_threshold)):
+        problems.append(
+            Problem(f"v_threshold = {v_threshold!r}", "must be positive", "the paper uses 0.5")
+        )
+    elif v_reset is not None and not -math.inf < v_reset < v_threshold:
+        problems.append(
+            Problem(
+                f"v_reset = {v_reset!r}",
+                f"must lie below v_threshold = {v_threshold}",
+                "the paper uses 0.0; None is the soft reset",
+            )
+        )
+    if problems:
+        raise UserError("bad neuron", problems)
+
+
+def check_tau(tau: float) -> None:
+    """Raise `UserError` for a time constant below one time step."""
+    if not tau >= 1:
+        raise UserError(
+            "bad neuron", [Problem(f"tau = {tau!r}", "must be >= 1", "4/3 is the paper's decay")]
+        )
+
+
+def check_carry(carry_state: bool) -> None:
+    """Raise `UserError` when a single step is asked of a neuron that remembers nothing."""
+    if not carry_state:
+        raise UserError(
+            "step() needs a neuron that carries its membrane: make it with carry_state=True, "
+            "and call reset_state() before each new sequence"
+        )
+
+
+def check_readout(reduction: str, carry: bool) -> None:
+    """Raise `UserError` for an unknown reduction, or one that cannot be carried."""
+    if reduction not in ("sum", "mean"):
+        raise UserError(f'reduction = {reduction!r} must be "sum" (Eq. 4) or "mean"')
+    if carry and reduction == "mean":
+        raise UserError('a mean over time cannot be carried from call to call: use "sum"')

@@ -1,0 +1,41 @@
+"""A small spiking network for small inputs: digits, N-MNIST, demonstrations and tests."""
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from rmploss.models.layers import MakeNeuron, MakeNorm, OverTime, conv3x3, encode, scaled
+from rmploss.models.network import SpikingNetwork
+from rmploss.neurons import LIF
+from rmploss.norm import TDBatchNorm2d
+
+
+class ConvNet(SpikingNetwork):
+    """Three 3x3 convolutions of 32, 64, 64 channels, pooling after the first two, one linear."""
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 3,
+        num_classes: int = 10,
+        T: int = 4,
+        width: float = 1.0,
+        readout: Literal["sum", "mean"] = "sum",
+        neuron: MakeNeuron = LIF,
+        norm: MakeNorm = TDBatchNorm2d,
+    ) -> None:
+        c1, c2, c3 = (scaled(c, width) for c in (32, 64, 64))
+        super().__init__(
+            in_channels=in_channels, num_classes=num_classes, T=T, features=c3, readout=readout
+        )
+        self.conv1, self.lif1 = conv3x3(in_channels, c1, norm), neuron()
+        self.conv2, self.lif2 = conv3x3(c1, c2, norm), neuron()
+        self.conv3, self.lif3 = conv3x3(c2, c3, norm), neuron()
+        self.halve = OverTime(nn.AvgPool2d(2))
+        self.finish()
+
+    def spikes(self, x: Tensor) -> Tensor:
+        """The spikes of the third layer."""
+        x = self.halve(self.lif1(encode(self.conv1, x, self.T)))
+        x = self.halve(self.lif2(self.conv2(x)))
+        return self.lif3(self.conv3(x))

@@ -1,0 +1,100 @@
+"""What the spiking networks are made of: convolution + norm over time, pooling over time, init."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from rmploss.norm import TDBatchNorm2d, fold
+
+MakeNeuron = Callable[[], nn.Module]
+"""Makes one layer of neurons."""
+MakeNorm = Callable[[int], nn.Module]
+"""Makes the normalization of that many channels."""
+
+
+class OverTime(nn.Module):
+    """A layer without memory applied to every time step: `[T, B, ...]` as one batch of T*B."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The layer's output `[T, B, ...]`."""
+        return self.layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+class ConvNorm(nn.Module):
+    """Convolution and norm, `[T, B, C, H, W]` to `[T, B, C', H', W']`; foldable for inference."""
+
+    def __init__(self, conv: nn.Conv2d, norm: nn.Module) -> None:
+        super().__init__()
+        self.conv = conv
+        self.norm: nn.Module | None = norm
+
+    def forward(self, x: Tensor, repeats: int = 1) -> Tensor:
+        """The input current of the next neurons; repeats: x stands for that many equal steps."""
+        y = self.conv(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        return y if self.norm is None else self.norm(y, repeats)
+
+    def fold(self) -> None:
+        """Make the norm part of the convolution, for evaluation (exact)."""
+        if isinstance(self.norm, TDBatchNorm2d):
+            self.conv = fold(self.conv, self.norm)
+            self.norm = None
+
+
+def conv3x3(
+    in_channels: int, channels: int, norm: MakeNorm, *, stride: int = 1, bias: bool = False
+) -> ConvNorm:
+    """A padded 3x3 convolution and its norm."""
+    conv = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=bias)
+    return ConvNorm(conv, norm(channels))
+
+
+def conv1x1(in_channels: int, channels: int, norm: MakeNorm, *, stride: int = 1) -> ConvNorm:
+    """A 1x1 convolution and its norm, the projection of a shortcut."""
+    return ConvNorm(nn.Conv2d(in_channels, channels, 1, stride=stride, bias=False), norm(channels))
+
+
+def encode(stem: ConvNorm, x: Tensor, T: int) -> Tensor:
+    """The input current `[T, B, C, H, W]` of the first neurons.
+
+    x: a static image `[B, C, H, W]`, shown for T steps, or a sequence `[T', B, C, H, W]`. A static
+    image gives the same current at all steps, so convolution and norm run once; the result,
+    running statistics included, is that of running them T times.
+    """
+    if x.ndim == 5:
+        return stem(x)
+    return stem(x.unsqueeze(0), repeats=T).expand(T, -1, -1, -1, -1)
+
+
+def initialize(net: nn.Module) -> None:
+    """The family's initialization: conv N(0, 2 / (k k C_out)), linear N(0, 1 / C_in^2), no bias."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            k_h, k_w = module.kernel_size
+            nn.init.normal_(module.weight, 0, math.sqrt(2 / (k_h * k_w * module.out_channels)))
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, 0, 1 / module.in_features)
+        else:
+            continue
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def scaled(channels: int, width: float) -> int:
+    """A number of channels times the width of the network, at least one."""
+    return max(1, round(channels * width))
+
+
+def fold_norms(net: nn.Module) -> nn.Module:
+    """Fold every norm of a network into its convolution, in place; returns the network, in eval."""
+    net.eval()
+    with torch.no_grad():
+        for module in net.modules():
+            if isinstance(module, ConvNorm):
+                module.fold()
+    return net

@@ -1,0 +1,303 @@
+"""Spiking residual networks: ResNet20 and ResNet19 for small images, ResNet18/34 for ImageNet.
+
+    block:  conv-norm-LIF-conv-norm, plus the shortcut, then LIF after the addition
+
+Currents are added and spikes leave the block. Five different networks are called "ResNet20" in
+this literature; the one here is the family's modified one (11.2 M parameters, three stem
+convolutions, 64 to 512 channels), not the 0.27 M network of He et al.
+"""
+
+from itertools import pairwise
+from typing import Literal
+
+from torch import Tensor, nn
+
+from rmploss.models.layers import (
+    ConvNorm,
+    MakeNeuron,
+    MakeNorm,
+    OverTime,
+    conv1x1,
+    conv3x3,
+    encode,
+    scaled,
+)
+from rmploss.models.network import SpikingNetwork
+from rmploss.neurons import LIF
+from rmploss.norm import TDBatchNorm2d
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions around a shortcut; spikes in, spikes out, `[T, B, C, H, W]`."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        *,
+        stride: int,
+        shortcut: nn.Module | None,
+        neuron: MakeNeuron,
+        norm: MakeNorm,
+    ) -> None:
+        super().__init__()
+        self.conv1 = conv3x3(in_channels, channels, norm, stride=stride)
+        self.lif1 = neuron()
+        self.conv2 = conv3x3(channels, channels, norm)
+        self.shortcut = shortcut or nn.Identity()
+        self.lif2 = neuron()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Spikes of the block."""
+        return self.lif2(self.conv2(self.lif1(self.conv1(x))) + self.shortcut(x))
+
+
+def strided(in_channels: int, channels: int, stride: int, norm: MakeNorm) -> nn.Module | None:
+    """The projection of ResNet19 and ImageNet: a strided 1x1 convolution; None for identity."""
+    if stride == 1 and in_channels == channels:
+        return None
+    return conv1x1(in_channels, channels, norm, stride=stride)
+
+
+def pooled(in_channels: int, channels: int, stride: int, norm: MakeNorm) -> nn.Module | None:
+    """The projection of ResNet20: average pooling, then a 1x1 convolution; None for identity."""
+    if stride == 1 and in_channels == channels:
+        return None
+    pool = nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)
+    return nn.Sequential(OverTime(pool), conv1x1(in_channels, channels, norm))
+
+
+class _ResNet(SpikingNetwork):
+    """Stages of basic blocks behind a stem that the subclasses add."""
+
+    def __init__(
+        self,
+        *,
+        stem_channels: int,
+        channels: tuple[int, ...],
+        blocks: tuple[int, ...],
+        shortcut: Literal["strided", "pooled"],
+        in_channels: int,
+        num_classes: int,
+        T: int,
+        readout: Literal["sum", "mean"],
+        neuron: MakeNeuron,
+        norm: MakeNorm,
+        head: nn.Module | None = None,
+    ) -> None:
+        super().__init__(
+            in_channels=in_channels,
+            num_classes=num_classes,
+            T=T,
+            features=channels[-1],
+            readout=readout,
+            head=head,
+        )
+        project = pooled if shortcut == "pooled" else strided
+        self.stages = len(channels)
+        for stage, (before, after) in enumerate(pairwise((stem_channels, *channels)), start=1):
+            layer = nn.Sequential()
+            for index in range(blocks[stage - 1]):
+                stride = 2 if stage > 1 and index == 0 else 1
+                source = before if index == 0 else after
+                projection = project(source, after, stride, norm)
+                layer.append(
+                    BasicBlock(
+                        source, after, stride=stride, shortcut=projection, neuron=neuron, norm=norm
+                    )
+                )
+            self.add_module(f"layer{stage}", layer)
+
+    def _blocks(self, x: Tensor) -> Tensor:
+        for stage in range(1, self.stages + 1):
+            x = self.get_submodule(f"layer{stage}")(x)
+        return x
+
+
+class ResNet20(_ResNet):
+    """The modified ResNet20 of the paper: 11,247,946 parameters for ten classes.
+
+    Three 3x3 convolutions of 64 channels, average pooling (its output is multi-level: 0, 1/4, ..,
+    1), stages of 64, 128, 256, 512 channels with two blocks each, one linear layer. width scales
+    all channels.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 3,
+        num_classes: int = 10,
+        T: int = 4,
+        width: float = 1.0,
+        readout: Literal["sum", "mean"] = "sum",
+        neuron: MakeNeuron = LIF,
+        norm: MakeNorm = TDBatchNorm2d,
+    ) -> None:
+        channels = tuple(scaled(c, width) for c in (64, 128, 256, 512))
+        super().__init__(
+            stem_channels=channels[0],
+            channels=channels,
+            blocks=(2, 2, 2, 2),
+            shortcut="pooled",
+            in_channels=in_channels,
+            num_classes=num_classes,
+            T=T,
+            readout=readout,
+            neuron=neuron,
+            norm=norm,
+        )
+        c = channels[0]
+        self.conv1, self.lif1 = conv3x3(in_channels, c, norm), neuron()
+        self.conv2, self.lif2 = conv3x3(c, c, norm), neuron()
+        self.conv3, self.lif3 = conv3x3(c, c, norm), neuron()
+        self.stem_pool = OverTime(nn.AvgPool2d(2))
+        self.finish()
+
+    def spikes(self, x: Tensor) -> Tensor:
+        """The spikes of the last block."""
+        x = self.lif1(encode(self.conv1, x, self.T))
+        x = self.lif3(self.conv3(self.lif2(self.conv2(x))))
+        return self._blocks(self.stem_pool(x))
+
+
+class ResNet19(_ResNet):
+    """ResNet19: a stem, stages of 128, 256, 512 channels with 3, 3, 2 blocks; 12,569,226 params.
+
+    stem_width: 128 in the authors' networks, 64 in TET's. hidden_fc: None for one linear layer
+    (the authors'), 256 for the two of STBP-tdBN and TET, with spiking neurons in between.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 3,
+        num_classes: int = 10,
+        T: int = 4,
+        width: float = 1.0,
+        stem_width: int = 128,
+        hidden_fc: int | None = None,
+        readout: Literal["sum", "mean"] = "sum",
+        neuron: MakeNeuron = LIF,
+        norm: MakeNorm = TDBatchNorm2d,
+    ) -> None:
+        channels = tuple(scaled(c, width) for c in (128, 256, 512))
+        stem = scaled(stem_width, width)
+        super().__init__(
+            stem_channels=stem,
+            channels=channels,
+            blocks=(3, 3, 2),
+            shortcut="strided",
+            in_channels=in_channels,
+            num_classes=num_classes,
+            T=T,
+            readout=readout,
+            neuron=neuron,
+            norm=norm,
+            head=_two_layers(channels[-1], hidden_fc, num_classes, neuron),
+        )
+        self.conv1, self.lif1 = conv3x3(in_channels, stem, norm), neuron()
+        self.finish()
+
+    def spikes(self, x: Tensor) -> Tensor:
+        """The spikes of the last block."""
+        return self._blocks(self.lif1(encode(self.conv1, x, self.T)))
+
+
+def _two_layers(
+    features: int, hidden: int | None, num_classes: int, neuron: MakeNeuron
+) -> nn.Module | None:
+    if hidden is None:
+        return None
+    return nn.Sequential(
+        OverTime(nn.Linear(features, hidden)), neuron(), OverTime(nn.Linear(hidden, num_classes))
+    )
+
+
+class _ImageNetResNet(_ResNet):
+    """The ImageNet form: a 7x7 stem of stride 2, average pooling, four stages."""
+
+    def __init__(
+        self,
+        blocks: tuple[int, ...],
+        *,
+        in_channels: int,
+        num_classes: int,
+        T: int,
+        width: float,
+        readout: Literal["sum", "mean"],
+        neuron: MakeNeuron,
+        norm: MakeNorm,
+    ) -> None:
+        channels = tuple(scaled(c, width) for c in (64, 128, 256, 512))
+        super().__init__(
+            stem_channels=channels[0],
+            channels=channels,
+            blocks=blocks,
+            shortcut="strided",
+            in_channels=in_channels,
+            num_classes=num_classes,
+            T=T,
+            readout=readout,
+            neuron=neuron,
+            norm=norm,
+        )
+        conv = nn.Conv2d(in_channels, channels[0], 7, stride=2, padding=3, bias=False)
+        self.conv1, self.lif1 = ConvNorm(conv, norm(channels[0])), neuron()
+        self.stem_pool = OverTime(nn.AvgPool2d(3, stride=2, padding=1))
+        self.finish()
+
+    def spikes(self, x: Tensor) -> Tensor:
+        """The spikes of the last block."""
+        return self._blocks(self.stem_pool(self.lif1(encode(self.conv1, x, self.T))))
+
+
+class ResNet18(_ImageNetResNet):
+    """ResNet18 for 224x224 images: 11,689,512 parameters for 1000 classes."""
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 3,
+        num_classes: int = 1000,
+        T: int = 4,
+        width: float = 1.0,
+        readout: Literal["sum", "mean"] = "sum",
+        neuron: MakeNeuron = LIF,
+        norm: MakeNorm = TDBatchNorm2d,
+    ) -> None:
+        super().__init__(
+            (2, 2, 2, 2),
+            in_channels=in_channels,
+            num_classes=num_classes,
+            T=T,
+            width=width,
+            readout=readout,
+            neuron=neuron,
+            norm=norm,
+        )
+
+
+class ResNet34(_ImageNetResNet):
+    """ResNet34 for 224x224 images: 21,797,672 parameters for 1000 classes."""
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 3,
+        num_classes: int = 1000,
+        T: int = 4,
+        width: float = 1.0,
+        readout: Literal["sum", "mean"] = "sum",
+        neuron: MakeNeuron = LIF,
+        norm: MakeNorm = TDBatchNorm2d,
+    ) -> None:
+        super().__init__(
+            (3, 4, 6, 3),
+            in_channels=in_channels,
+            num_classes=num_classes,
+            T=T,
+            width=width,
+            readout=readout,
+            neuron=neuron,
+            norm=norm,
+        )

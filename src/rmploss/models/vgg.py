@@ -1,0 +1,60 @@
+"""The spiking VGG16 of the paper's tables: 13 convolutions, five average poolings, one linear."""
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from rmploss.models.layers import MakeNeuron, MakeNorm, OverTime, conv3x3, encode, scaled
+from rmploss.models.network import SpikingNetwork
+from rmploss.neurons import LIF
+from rmploss.norm import TDBatchNorm2d
+
+STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+"""Channels of the convolutions between two poolings (configuration D)."""
+
+
+class VGG16(SpikingNetwork):
+    """VGG16: 14,728,266 parameters for ten classes (convolutions have a bias before the norm).
+
+    Average pooling follows the last neurons of each stage. width scales all channels.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 3,
+        num_classes: int = 10,
+        T: int = 4,
+        width: float = 1.0,
+        readout: Literal["sum", "mean"] = "sum",
+        neuron: MakeNeuron = LIF,
+        norm: MakeNorm = TDBatchNorm2d,
+    ) -> None:
+        super().__init__(
+            in_channels=in_channels,
+            num_classes=num_classes,
+            T=T,
+            features=scaled(STAGES[-1][-1], width),
+            readout=readout,
+        )
+        source = in_channels
+        self.layers = nn.Sequential()
+        for stage, channels in enumerate(STAGES, start=1):
+            for index, count in enumerate(channels, start=1):
+                target = scaled(count, width)
+                self.layers.add_module(
+                    f"conv{stage}_{index}", conv3x3(source, target, norm, bias=True)
+                )
+                self.layers.add_module(f"lif{stage}_{index}", neuron())
+                source = target
+            self.layers.add_module(f"pool{stage}", OverTime(nn.AvgPool2d(2)))
+        self.finish()
+
+    def spikes(self, x: Tensor) -> Tensor:
+        """The pooled spikes of the last stage."""
+        first, *rest = self.layers.children()
+        assert callable(first)
+        x = encode(first, x, self.T)  # pyright: ignore[reportArgumentType]
+        for layer in rest:
+            x = layer(x)
+        return x

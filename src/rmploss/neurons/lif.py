@@ -1,0 +1,119 @@
+"""Leaky integrate-and-fire neurons (Eqs. 1-3) and their leak-free form, as modules."""
+
+from torch import Tensor, nn
+
+from rmploss import functional, ops
+from rmploss.stats import open_stats
+from rmploss.surrogate import Surrogate, as_surrogate
+
+
+class LIF(nn.Module):
+    """LIF neurons over time: `[T, B, C, ...]` input current to spikes of the same shape.
+
+        u_pre(t) = decay u(t-1) + x(t)                        (1)
+        o(t)     = 1 if u_pre(t) >= v_threshold else 0        (2)
+        u(t)     = u_pre(t) (1 - o(t)) + v_reset o(t)         (3)
+
+    All quantities are dimensionless. `decay` in [0, 1] is the paper's tau = 0.25; v_reset = None is
+    the soft reset u_pre - v_threshold o; detach_reset keeps the gradient out of the reset;
+    surrogate is a name in `SURROGATES` or a `Surrogate`.
+
+    By default a forward starts at rest and leaves nothing behind. With carry_state=True the
+    membrane goes on from call to call (without its gradient) until `reset_state()`, and `step`
+    takes one time step at a time, `[B, C, ...]`. A longer recurrence through time with gradient:
+    `functional.lif_step` with the state in your hands.
+
+    Raises `UserError` for values out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        decay: float = 0.25,
+        v_threshold: float = 0.5,
+        v_reset: float | None = 0.0,
+        detach_reset: bool = False,
+        surrogate: str | Surrogate = "clipped_tanh",
+        carry_state: bool = False,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        functional.check(decay=decay, v_threshold=v_threshold, v_reset=v_reset)
+        self.decay = decay
+        self.v_threshold = v_threshold
+        self.v_reset = v_reset
+        self.detach_reset = detach_reset
+        self.surrogate = as_surrogate(surrogate)
+        self.carry_state = carry_state
+        self.backend = backend
+        self.u: Tensor | None = None
+        self.layer_name = ""
+
+    @classmethod
+    def from_tau(cls, tau: float, **options: float | bool | str | Surrogate | None) -> "LIF":
+        """A neuron from a membrane time constant in time steps: decay = 1 - 1/tau, tau >= 1.
+
+        SpikingJelly's `tau` with decay_input=False: from_tau(4/3) has the paper's decay 0.25.
+        """
+        functional.check_tau(tau)
+        return cls(decay=1 - 1 / tau, **options)  # pyright: ignore[reportArgumentType]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Spikes `[T, B, C, ...]`, of the type of x, for the input current x of that shape."""
+        stats = open_stats()
+        spikes, moments, u = ops.lif(
+            x,
+            self.u if self.carry_state else None,
+            decay=self.decay,
+            v_threshold=self.v_threshold,
+            v_reset=self.v_reset,
+            detach_reset=self.detach_reset,
+            surrogate=self.surrogate,
+            moments=stats.spec if stats is not None else None,
+            backend=self.backend,
+        )
+        if stats is not None and moments is not None:
+            stats.record(self.layer_name, moments, x.numel() // x.shape[2])
+        if self.carry_state:
+            self.u = u.detach()
+        return spikes
+
+    def step(self, x: Tensor) -> Tensor:
+        """Spikes `[B, C, ...]` of one time step; only with carry_state=True."""
+        functional.check_carry(self.carry_state)
+        return self.forward(x.unsqueeze(0)).squeeze(0)
+
+    def reset_state(self) -> None:
+        """Bring a carried membrane back to rest."""
+        self.u = None
+
+    def extra_repr(self) -> str:
+        """The values that differ between neurons."""
+        return (
+            f"decay={self.decay}, v_threshold={self.v_threshold}, v_reset={self.v_reset}, "
+            f"detach_reset={self.detach_reset}, surrogate={self.surrogate}"
+        )
+
+
+class IF(LIF):
+    """Integrate-and-fire neurons: `LIF` without leak, decay = 1."""
+
+    def __init__(
+        self,
+        *,
+        v_threshold: float = 0.5,
+        v_reset: float | None = 0.0,
+        detach_reset: bool = False,
+        surrogate: str | Surrogate = "clipped_tanh",
+        carry_state: bool = False,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__(
+            decay=1.0,
+            v_threshold=v_threshold,
+            v_reset=v_reset,
+            detach_reset=detach_reset,
+            surrogate=surrogate,
+            carry_state=carry_state,
+            backend=backend,
+        )

@@ -1,0 +1,44 @@
+"""Regularizers of the membrane: one file per paper, one line each in `OBJECTIVES`.
+
+A regularizer is a function of the membrane statistics of a forward and of the progress n / N of
+training; it says by `spec` which statistics it needs.
+"""
+
+from typing import Protocol
+
+from torch import Tensor
+
+from rmploss.objectives.rmp import RMPLoss
+from rmploss.objectives.schedules import SCHEDULES, Schedule
+from rmploss.ops.moments import MomentSpec
+from rmploss.stats import MembraneStats
+from rmploss.tables import Table
+
+__all__ = ["OBJECTIVES", "SCHEDULES", "Objective", "RMPLoss", "Schedule"]
+
+
+class Objective(Protocol):
+    """What a regularizer offers; all values are dimensionless."""
+
+    spec: MomentSpec
+
+    def __call__(self, stats: MembraneStats, progress: float) -> Tensor:
+        """The weighted term that is added to the classification loss, a scalar."""
+        ...
+
+    def weight(self, progress: float) -> float:
+        """lambda(n): the weight at progress n / N."""
+        ...
+
+    def value(self, stats: MembraneStats) -> Tensor:
+        """The term without its weight, a scalar."""
+        ...
+
+
+OBJECTIVES: Table[type[Objective]] = Table(
+    "objective",
+    {
+        "none": "rmploss.objectives.none:NoRegularizer",
+        "rmp": "rmploss.objectives.rmp:RMPLoss",
+    },
+)

@@ -1,0 +1,47 @@
+"""lambda(n), the weight of a regularizer over training (Eq. 12), as functions of progress.
+
+progress = n / N in [0, 1]: the epoch, counted from 1 as in Algorithm 1, over the number of epochs.
+"""
+
+import math
+from collections.abc import Callable
+
+from rmploss.errors import UserError
+from rmploss.tables import Table
+
+Schedule = Callable[[float], float]
+"""From progress n/N in [0, 1] to the shape of lambda in [0, 1], dimensionless."""
+
+
+def triangle(progress: float) -> float:
+    """Eq. 12: 2 n/N up to N/2, then 2 (1 - n/N). Zero at both ends, one in the middle."""
+    return 2 * min(progress, 1 - progress)
+
+
+def constant(progress: float) -> float:
+    """One throughout."""
+    return 1.0
+
+
+def cosine(progress: float) -> float:
+    """(1 + cos(pi n/N)) / 2, from one to zero: the alternative left in the authors' script."""
+    return (1 + math.cos(math.pi * progress)) / 2
+
+
+SCHEDULES: Table[Schedule] = Table(
+    "schedule",
+    {
+        "triangle": "rmploss.objectives.schedules:triangle",
+        "constant": "rmploss.objectives.schedules:constant",
+        "cosine": "rmploss.objectives.schedules:cosine",
+    },
+)
+
+
+def evaluate(schedule: Schedule, progress: float) -> float:
+    """The schedule at a progress, which must lie in [0, 1]."""
+    if not 0 <= progress <= 1:
+        raise UserError(
+            f"progress = {progress!r} must lie in [0, 1]: it is epoch / epochs (n / N of Eq. 12)"
+        )
+    return schedule(progress)

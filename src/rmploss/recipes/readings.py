@@ -1,0 +1,101 @@
+"""What the paper leaves open: each doubt, the two readings, and the reason for the default.
+
+`mode="paper"` is the paper's text; `mode="code"` is what the authors' released (byte) code does.
+No repository of RMP-Loss itself was published; the byte code of an earlier snapshot was, inside
+another repository of the group.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from rmploss.recipes.recipe import Recipe
+
+Mode = Literal["paper", "code"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One doubt: which field decides it, its value in either mode, and why there are two."""
+
+    field: str
+    paper: str
+    code: str
+    reason: str
+
+
+READINGS = (
+    Reading(
+        "objective.potential",
+        "u_pre",
+        "input",
+        "The equations say u; after the reset Eq. 8 would be meaningless, so u_pre (Eq. 1). The "
+        "code takes the input current, which lacks the 0.25 u(t-1) carried over.",
+    ),
+    Reading(
+        "objective.exclude",
+        "()",
+        '("*.lif1",)',
+        "Eq. 10 sums over all layers; the code leaves out the inner neurons of residual blocks.",
+    ),
+    Reading(
+        "objective.reduction",
+        "layers",
+        "layers",
+        "Eq. 10 is one mean over layers of unequal size: of the layers' means, or of all elements "
+        '("elements"). The code takes the mean of means, and so do we in both modes.',
+    ),
+    Reading(
+        "objective.detach_target",
+        "true",
+        "true",
+        "Eq. 8 is piecewise constant in o; line 8 of Algorithm 1 can be read as sending a gradient "
+        "through o as well (false).",
+    ),
+    Reading(
+        "network.readout",
+        "sum",
+        "mean",
+        "Eq. 4 accumulates; the code averages over T. The logits differ by the factor T.",
+    ),
+    Reading(
+        "norm.factor",
+        "outside",
+        "none",
+        "Eq. 6 multiplies by alpha V_th; the code's norm over T, B, H, W has no such factor.",
+    ),
+    Reading(
+        "weight_decay",
+        "1e-4 on all parameters",
+        "1e-4 on all parameters",
+        "Not stated; 1e-4 is what the authors' family of code uses.",
+    ),
+    Reading(
+        "threshold",
+        "u >= V_th",
+        "u > V_th",
+        "Eq. 2 fires at equality, the code does not. Both modes fire: the two differ on a set of "
+        "measure zero.",
+    ),
+    Reading(
+        "shuffle",
+        "every epoch",
+        "never",
+        "The released scripts build the training loader with shuffle=False, evidently by mistake. "
+        "Both modes shuffle.",
+    ),
+)
+
+
+def read_as(recipe: Recipe, mode: Mode) -> Recipe:
+    """The recipe in one of the two readings; "paper" is what all recipes are written in."""
+    if mode == "paper":
+        return recipe
+    objective = recipe.objective
+    if objective.name == "rmp":
+        objective = objective.but(potential="input", exclude=("*.lif1",))
+    return recipe.but(
+        name=f"{recipe.name}-code",
+        network=recipe.network.but(readout="mean"),
+        norm=recipe.norm.but(factor="none"),
+        objective=objective,
+    )

@@ -1,0 +1,175 @@
+"""A recipe: everything that decides the result of a training run, as plain frozen data.
+
+Names refer to the tables of the families (`rmploss list`); options are those of the named entry.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from rmploss.errors import Problem, UserError, unknown
+from rmploss.tables import fits, spell
+
+Value = str | float | int | bool | None | tuple["Value", ...]
+
+
+@dataclass(frozen=True)
+class Use:
+    """An entry of a table by name, with its options."""
+
+    name: str
+    options: Mapping[str, Value] = field(default_factory=dict)
+
+    def but(self, **options: Value) -> "Use":
+        """The same entry with some options changed."""
+        return Use(self.name, {**self.options, **options})
+
+
+def use(name: str, **options: Value) -> Use:
+    """`use("rmp", k=0.1)`: an entry of a table and its options."""
+    return Use(name, options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One training run, but for its seed's luck.
+
+    name, title, expect: what it is called, what it is, and the result and cost to expect.
+    data, network, neuron, norm, objective: entries of their tables. T: time steps.
+    optimizer, lr, lr_schedule, epochs: "cosine" falls to 0, once per epoch as in the authors' code;
+        "onecycle" rises over the first 30 % of the steps and falls to 0 over the rest.
+    batch_size: global, over all ranks; accumulate: in that many parts, one after the other (the
+        norm then sees one part at a time).
+    weight_decay: the paper is silent; 1e-4 on all parameters is what the authors' family of code
+        does ("all"). "weights" leaves out gains, offsets and biases, as their later code does.
+    amp: "bf16" or "fp16" runs convolutions in that type; membranes stay float32.
+    train_samples, test_samples: class-balanced subsets of a split; None: the whole.
+    pocket: a small variant that answers to no published number.
+    """
+
+    name: str
+    title: str
+    expect: str = ""
+    data: Use
+    network: Use
+    T: int
+    neuron: Use = Use("lif")
+    norm: Use = Use("tdbn")
+    objective: Use = Use("none")
+    optimizer: Use = Use("sgd", {"momentum": 0.9})
+    lr: float
+    lr_schedule: Literal["cosine", "onecycle"] = "cosine"
+    epochs: int
+    batch_size: int
+    accumulate: int = 1
+    weight_decay: float = 1e-4
+    weight_decay_on: Literal["all", "weights"] = "all"
+    amp: Literal["off", "bf16", "fp16"] = "off"
+    train_samples: int | None = None
+    test_samples: int | None = None
+    pocket: bool = False
+    seed: int = 0
+
+    def but(self, **changes: Any) -> "Recipe":
+        """The same recipe with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data that `from_json` reads back."""
+        plain = dataclasses.asdict(self)
+        return json.loads(json.dumps(plain, allow_nan=False))
+
+    @staticmethod
+    def from_json(plain: Mapping[str, Any]) -> "Recipe":
+        """The recipe of `to_json`; raises `UserError` for unknown or missing fields."""
+        names = {f.name for f in dataclasses.fields(Recipe)}
+        problems = [unknown(key, key, names) for key in plain if key not in names]
+        if problems:
+            raise UserError("not a recipe of this version", problems)
+        values = {key: _read(value) for key, value in plain.items()}
+        try:
+            return Recipe(**values)
+        except TypeError as error:
+            raise UserError(f"not a recipe: {error}") from None
+
+    def fingerprint(self) -> str:
+        """SHA-256 over all that decides the result except the seed: equal for repeats of a run."""
+        silent = ("name", "title", "expect", "seed")
+        plain = {key: value for key, value in self.to_json().items() if key not in silent}
+        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def override(recipe: Recipe, changes: Mapping[str, Value]) -> Recipe:
+    """A recipe with fields changed by dotted names: {"T": 6, "objective.k": 1.0}.
+
+    "objective" alone names another entry, whose options start from its defaults. Raises
+    `UserError` that lists every field that does not exist or has the wrong type.
+    """
+    fields = {f.name: f for f in dataclasses.fields(Recipe)}
+    problems: list[Problem] = []
+    values: dict[str, Any] = {}
+    for key, value in changes.items():
+        head, _, option = key.partition(".")
+        if head not in fields or head in ("name", "title", "expect", "pocket"):
+            problems.append(unknown(key, head, set(fields) - {"name", "title", "expect", "pocket"}))
+            continue
+        current = values.get(head, getattr(recipe, head))
+        if isinstance(current, Use) and option:
+            values[head] = current.but(**{option: value})
+        elif isinstance(current, Use) and isinstance(value, str):
+            values[head] = current if value == current.name else Use(value)
+        elif option or isinstance(current, Use) or not fits(value, fields[head].type):
+            problems.append(Problem(f"{key} = {value!r}", f"must be {_words(fields[head].type)}"))
+        else:
+            values[head] = float(value) if fields[head].type is float else value  # type: ignore
+    if problems:
+        raise UserError(_count(problems, "recipe"), problems)
+    return recipe.but(**values)
+
+
+def problems_in(recipe: Recipe) -> list[Problem]:
+    """What is wrong with the plain numbers of a recipe, all of it."""
+    found = [
+        Problem(f"{name} = {getattr(recipe, name)!r}", "must be at least 1")
+        for name in ("T", "epochs", "batch_size", "accumulate")
+        if getattr(recipe, name) < 1
+    ]
+    if not 0 < recipe.lr < float("inf"):
+        found.append(Problem(f"lr = {recipe.lr!r}", "must be positive", "the paper: 0.01, CIFAR"))
+    if not 0 <= recipe.weight_decay < 1:
+        found.append(Problem(f"weight_decay = {recipe.weight_decay!r}", "must lie in [0, 1)"))
+    if recipe.accumulate >= 1 and recipe.batch_size % recipe.accumulate:
+        found.append(
+            Problem(
+                f"accumulate = {recipe.accumulate}",
+                f"does not divide batch_size = {recipe.batch_size}",
+            )
+        )
+    for name in ("train_samples", "test_samples"):
+        value = getattr(recipe, name)
+        if value is not None and value < 1:
+            found.append(Problem(f"{name} = {value}", "must be at least 1, or none for all"))
+    if recipe.seed < 0:
+        found.append(Problem(f"seed = {recipe.seed}", "must not be negative"))
+    return found
+
+
+def _count(problems: list[Problem], where: str) -> str:
+    return f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in the {where}"
+
+
+def _read(value: Any) -> Any:
+    if isinstance(value, dict) and set(value) == {"name", "options"}:
+        return Use(value["name"], {key: _tuples(item) for key, item in value["options"].items()})
+    return value
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _words(hint: Any) -> str:
+    return "a name in its table" if hint is Use else spell(hint)

@@ -1,0 +1,135 @@
+"""`membrane_stats`: the moments that every spiking layer took of its membrane in one forward.
+
+    with membrane_stats(net) as stats:      # one entry per spiking layer of this forward
+        logits = net(images)
+    loss = cross_entropy(logits, labels) + rmp(stats, progress=epoch / epochs)
+
+Spiking layers look for the innermost open block and add their moments to it. Without one nothing
+is computed and nothing recorded. The block belongs to the thread (or task) that opened it.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as torch_checkpoint
+
+from rmploss.ops.moments import ERROR, MEMBRANE, SPIKES, SQUARE, MomentSpec
+
+
+@dataclass(frozen=True)
+class LayerMoments:
+    """What one spiking layer recorded.
+
+    name: of the layer in the network ("layer1.0.lif1"), or "lif<i>" in the order of execution;
+    moments `[4, C]`: sums over time, batch and space of u, u^2, |o - u|^p and o per channel,
+    differentiable; count: how many values each sum holds (T*B*H*W).
+    """
+
+    name: str
+    moments: Tensor
+    count: int
+
+    @property
+    def elements(self) -> int:
+        """The number of membrane values of the layer: channels times count."""
+        return self.count * self.moments.shape[1]
+
+    @property
+    def quantization_error(self) -> Tensor:
+        """The mean of q(u) = |o - u|^p over the layer (Eq. 9), a scalar."""
+        return self.moments[ERROR].sum() / self.elements
+
+    @property
+    def firing_rate(self) -> Tensor:
+        """The mean of o over the layer, a scalar: spikes per neuron and time step."""
+        return self.moments[SPIKES].sum() / self.elements
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of u per channel, `[C]`."""
+        return self.moments[MEMBRANE] / self.count
+
+    @property
+    def variance(self) -> Tensor:
+        """The (biased) variance of u per channel, `[C]`."""
+        return self.moments[SQUARE] / self.count - self.mean.square()
+
+
+@dataclass
+class MembraneStats:
+    """The entries of one `membrane_stats` block, in the order in which the layers ran."""
+
+    spec: MomentSpec = field(default_factory=MomentSpec)
+    layers: list[LayerMoments] = field(default_factory=list)
+
+    def record(self, name: str, moments: Tensor, count: int) -> None:
+        """Add the entry of one layer."""
+        self.layers.append(LayerMoments(name or f"lif{len(self.layers)}", moments, count))
+
+    def detach(self) -> "MembraneStats":
+        """The same entries without their graph: for logs."""
+        layers = [LayerMoments(e.name, e.moments.detach(), e.count) for e in self.layers]
+        return MembraneStats(self.spec, layers)
+
+    def __iter__(self) -> Iterator[LayerMoments]:
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+
+_OPEN: ContextVar[MembraneStats | None] = ContextVar("membrane_stats", default=None)
+
+
+@contextmanager
+def membrane_stats(
+    net: nn.Module | None = None, spec: MomentSpec | None = None
+) -> Iterator[MembraneStats]:
+    """Record the membrane moments of every spiking layer that runs inside the block.
+
+    net: names the entries after its submodules; spec: which moments (`RMPLoss.spec` of an
+    objective; the paper's by default). Nested blocks shadow each other: an entry goes to the
+    innermost. For activation checkpointing use `rmploss.checkpoint`.
+    """
+    if net is not None:
+        name_layers(net)
+    stats = MembraneStats(spec or MomentSpec())
+    token = _OPEN.set(stats)
+    try:
+        yield stats
+    finally:
+        _OPEN.reset(token)
+
+
+def open_stats() -> MembraneStats | None:
+    """The innermost open block, which a spiking layer records into, or None."""
+    return _OPEN.get()
+
+
+def name_layers(net: nn.Module) -> None:
+    """Tell every spiking layer (a module with a `layer_name`) its name in the network."""
+    for name, module in net.named_modules():
+        if hasattr(module, "layer_name"):
+            module.layer_name = name.replace("_orig_mod.", "").removeprefix("module.")
+
+
+def checkpoint(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Activation checkpointing that is aware of membrane statistics.
+
+    As `torch.utils.checkpoint.checkpoint(function, *arguments, use_reentrant=False)`: stores no
+    activation of `function` and runs it again in backward. That second run takes the same moments,
+    so that it saves the same tensors, and records them nowhere: each layer counts once.
+    """
+    stats = open_stats()
+    if stats is None:
+        return torch_checkpoint(function, *arguments, use_reentrant=False)
+    spec = stats.spec
+
+    def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+        return nullcontext(), membrane_stats(spec=spec)
+
+    return torch_checkpoint(function, *arguments, use_reentrant=False, context_fn=contexts)

@@ -1,0 +1,116 @@
+"""Explicit lazy tables: a name, the place that implements it, nothing imported before it is asked for.
+
+A new method is one new file and one line in the table of its family.
+"""
+
+import importlib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+from rmploss.errors import Problem, UserError, unknown
+
+T = TypeVar("T")
+
+
+class Table(Mapping[str, T], Generic[T]):
+    """Names and the things they stand for, imported when first looked up.
+
+    kind: what the table holds, in the singular ("neuron"); places: name -> "module:attribute".
+    Looking up an unknown name raises `UserError` with the nearest name that exists.
+    """
+
+    def __init__(self, kind: str, places: Mapping[str, str]) -> None:
+        self.kind = kind
+        self._places = dict(places)
+
+    def __getitem__(self, name: str) -> T:
+        if name not in self._places:
+            raise UserError(f"unknown {self.kind}", [self._unknown(name)])
+        module, _, attribute = self._places[name].partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    def make(self, name: str, /, *arguments: Any, **options: Any) -> Any:
+        """Call the entry; options it does not take or of a wrong type raise `UserError`."""
+        problems = self.problems(name, options)
+        if problems:
+            raise UserError(f"cannot make {self.kind} {name!r}", problems)
+        return typing.cast("Callable[..., Any]", self[name])(*arguments, **options)
+
+    def problems(self, name: str, options: Mapping[str, Any]) -> list[Problem]:
+        """What is wrong with a name and its options, judged by the entry's signature."""
+        where = self.kind.replace(" ", "-")
+        if name not in self._places:
+            return [self._unknown(name)]
+        hints = self.options(name)
+        found = [
+            unknown(f"{where}.{option}", option, hints) for option in options if option not in hints
+        ]
+        found += [
+            Problem(f"{where}.{option} = {value!r}", f"must be {spell(hints[option])}")
+            for option, value in options.items()
+            if option in hints and not fits(value, hints[option])
+        ]
+        return found
+
+    def options(self, name: str) -> dict[str, Any]:
+        """The options of an entry (its keyword-only parameters) and their types, in order."""
+        entry = typing.cast("Callable[..., Any]", self[name])
+        target = entry.__init__ if inspect.isclass(entry) else entry
+        hints = typing.get_type_hints(target)
+        return {
+            parameter.name: hints.get(parameter.name, Any)
+            for parameter in inspect.signature(entry).parameters.values()
+            if parameter.kind is parameter.KEYWORD_ONLY
+        }
+
+    def _unknown(self, name: str) -> Problem:
+        return unknown(self.kind.replace(" ", "-"), name, self._places)
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a plain value (bool, int, float, str, None, tuple) has the annotated type."""
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, part) for part in typing.get_args(hint))
+    if origin is typing.Literal:
+        return any(value == word and type(value) is type(word) for word in typing.get_args(hint))
+    if origin is tuple:
+        parts = typing.get_args(hint)
+        if not isinstance(value, tuple | list):
+            return False
+        if len(parts) == 2 and parts[1] is Ellipsis:
+            return all(fits(item, parts[0]) for item in value)
+        return len(parts) == len(value) and all(map(fits, value, parts))
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint in (bool, str):
+        return isinstance(value, hint)
+    if hint is type(None):
+        return value is None
+    # Types that only code can build (modules, callables) are judged by the entry itself.
+    return True
+
+
+def spell(hint: Any) -> str:
+    """A type as a reader of the command line knows it."""
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(spell(part) for part in typing.get_args(hint))
+    if origin is typing.Literal:
+        return "one of " + ", ".join(repr(word) for word in typing.get_args(hint))
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    return "none" if hint is type(None) else names.get(hint, str(hint))
