@@ -1,20 +1,23 @@
 """rmploss: spiking neural networks whose membrane potentials stay close to their spikes.
 
-The reference implementation of RMP-Loss (Guo et al., ICCV 2023). Everything public is below.
+The reference implementation of RMP-Loss (Guo et al., ICCV 2023). Everything public is below; it is
+imported when first asked for, so that the command line answers without waiting for torch.
 """
 
-from importlib.metadata import version
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from rmploss import functional, models
-from rmploss.errors import UserError
-from rmploss.neurons import IF, LIF, Accumulator
-from rmploss.norm import TDBatchNorm2d
-from rmploss.objectives import RMPLoss
-from rmploss.ops.moments import MomentSpec
-from rmploss.stats import MembraneStats, checkpoint, membrane_stats
-from rmploss.surrogate import Surrogate
+if TYPE_CHECKING:
+    from rmploss import functional, models
+    from rmploss.errors import UserError
+    from rmploss.neurons import IF, LIF, Accumulator
+    from rmploss.norm import TDBatchNorm2d
+    from rmploss.objectives import RMPLoss
+    from rmploss.ops.moments import MomentSpec
+    from rmploss.stats import MembraneStats, checkpoint, membrane_stats
+    from rmploss.surrogate import Surrogate
 
-__version__ = version("rmploss")
+__version__ = "0.1.0"
 
 __all__ = [
     "IF",
@@ -31,3 +34,29 @@ __all__ = [
     "membrane_stats",
     "models",
 ]
+
+_PLACES = {
+    "IF": "rmploss.neurons",
+    "LIF": "rmploss.neurons",
+    "Accumulator": "rmploss.neurons",
+    "MembraneStats": "rmploss.stats",
+    "MomentSpec": "rmploss.ops.moments",
+    "RMPLoss": "rmploss.objectives",
+    "Surrogate": "rmploss.surrogate",
+    "TDBatchNorm2d": "rmploss.norm",
+    "UserError": "rmploss.errors",
+    "checkpoint": "rmploss.stats",
+    "membrane_stats": "rmploss.stats",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("functional", "models"):
+        return importlib.import_module(f"rmploss.{name}")
+    if name in _PLACES:
+        return getattr(importlib.import_module(_PLACES[name]), name)
+    raise AttributeError(f"module 'rmploss' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmploss.errors import Problem, UserError
+from rmploss.stats import recomputing
 from rmploss.tables import Table
 
 
@@ -84,7 +85,7 @@ class TDBatchNorm2d(nn.Module):
     def _alone(self, x: Tensor, weight: Tensor, repeats: int) -> Tensor:
         # batch_norm's backward holds on to the buffer it is given: hand it one of its own.
         var = self.running_var.clone()
-        momentum, eps = self.momentum, self.eps
+        momentum, eps = self._momentum(), self.eps
         out = F.batch_norm(x, self.running_mean, var, weight, self.bias, True, momentum, eps)
         with torch.no_grad():
             # It made the variance unbiased for the values of x; the copies make them more.
@@ -104,10 +105,14 @@ class TDBatchNorm2d(nn.Module):
         var = _AllReduceSum.apply(centered.square().sum(over)) / count
         with torch.no_grad():
             unbiased = var * _bessel(float(count) * repeats)
-            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-            self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self._momentum())
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), self._momentum())
         gain = weight * (var + self.eps).rsqrt()
         return (centered * gain.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(x.dtype)
+
+    def _momentum(self) -> float:
+        # A checkpointed norm runs twice on one batch; its running statistics count it once.
+        return 0.0 if recomputing() else self.momentum
 
     def extra_repr(self) -> str:
         """Channels and the factor of Eq. 6."""

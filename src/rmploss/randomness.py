@@ -29,7 +29,7 @@ def seeded(seed: int, *purpose: str | int) -> Iterator[None]:
     For code that takes no generator, as torchvision's transforms do.
     """
     state = torch.random.get_rng_state()
-    torch.random.default_generator.manual_seed(derive(seed, *purpose))
+    torch.default_generator.manual_seed(derive(seed, *purpose))
     try:
         yield
     finally:

@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
@@ -83,6 +84,7 @@ class MembraneStats:
 
 
 _OPEN: ContextVar[MembraneStats | None] = ContextVar("membrane_stats", default=None)
+_RECOMPUTING: ContextVar[bool] = ContextVar("recomputing", default=False)
 
 
 @contextmanager
@@ -113,8 +115,14 @@ def open_stats() -> MembraneStats | None:
 def name_layers(net: nn.Module) -> None:
     """Tell every spiking layer (a module with a `layer_name`) its name in the network."""
     for name, module in net.named_modules():
-        if hasattr(module, "layer_name"):
-            module.layer_name = name.replace("_orig_mod.", "").removeprefix("module.")
+        if isinstance(getattr(module, "layer_name", None), str):
+            plain = name.replace("_orig_mod.", "").removeprefix("module.")
+            setattr(module, "layer_name", plain)  # noqa: B010  a module's own types are tensors
+
+
+def recomputing() -> bool:
+    """Whether `checkpoint` is running a function for the second time, in backward."""
+    return _RECOMPUTING.get()
 
 
 def checkpoint(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -122,14 +130,31 @@ def checkpoint(function: Callable[..., Any], *arguments: Any) -> Any:
 
     As `torch.utils.checkpoint.checkpoint(function, *arguments, use_reentrant=False)`: stores no
     activation of `function` and runs it again in backward. That second run takes the same moments,
-    so that it saves the same tensors, and records them nowhere: each layer counts once.
+    so that it saves the same tensors, and records them nowhere: each layer counts once. Running
+    statistics of a norm count once as well.
     """
     stats = open_stats()
-    if stats is None:
+    if stats is None and torch.compiler.is_compiling():
         return torch_checkpoint(function, *arguments, use_reentrant=False)
-    spec = stats.spec
+    again = _Again(None if stats is None else stats.spec)
+    return torch_checkpoint(
+        function, *arguments, use_reentrant=False, context_fn=lambda: (nullcontext(), again)
+    )
 
-    def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-        return nullcontext(), membrane_stats(spec=spec)
 
-    return torch_checkpoint(function, *arguments, use_reentrant=False, context_fn=contexts)
+class _Again(AbstractContextManager[None]):
+    """Around the second run, as often as backward repeats it; spec: of the block open in the first.
+
+    Whatever block happens to be open in backward sees nothing of it.
+    """
+
+    def __init__(self, spec: MomentSpec | None) -> None:
+        self.spec = spec
+
+    def __enter__(self) -> None:
+        self.opened = _OPEN.set(None if self.spec is None else MembraneStats(self.spec))
+        self.started = _RECOMPUTING.set(True)
+
+    def __exit__(self, *_: object) -> None:
+        _RECOMPUTING.reset(self.started)
+        _OPEN.reset(self.opened)

@@ -1,4 +1,4 @@
-"""Explicit lazy tables: a name, the place that implements it, nothing imported before it is asked for.
+"""Explicit lazy tables: a name and the place that implements it, imported when first asked for.
 
 A new method is one new file and one line in the table of its family.
 """
@@ -75,6 +75,11 @@ class Table(Mapping[str, T], Generic[T]):
             if parameter.kind is parameter.KEYWORD_ONLY
         }
 
+    def spelled_options(self, name: str) -> dict[str, str]:
+        """The options of an entry and their types in words; what only code can give is left out."""
+        hints = self.options(name).items()
+        return {option: spell(hint) for option, hint in hints if is_plain(hint)}
+
     def _unknown(self, name: str) -> Problem:
         return unknown(self.kind.replace(" ", "-"), name, self._places)
 
@@ -105,11 +110,22 @@ def fits(value: Any, hint: Any) -> bool:
     return True
 
 
+def is_plain(hint: Any) -> bool:
+    """Whether an option of this type can be written in a recipe."""
+    parts = typing.get_args(hint)
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return any(map(is_plain, parts))
+    return typing.get_origin(hint) in (typing.Literal, tuple) or hint in (int, float, bool, str)
+
+
 def spell(hint: Any) -> str:
     """A type as a reader of the command line knows it."""
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(spell(part) for part in typing.get_args(hint))
+        plain = [part for part in typing.get_args(hint) if is_plain(part) or part is type(None)]
+        return " or ".join(map(spell, plain))
+    if origin is tuple:
+        return f"a list of {spell(typing.get_args(hint)[0])}"
     if origin is typing.Literal:
         return "one of " + ", ".join(repr(word) for word in typing.get_args(hint))
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}

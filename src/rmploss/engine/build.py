@@ -1,5 +1,6 @@
 """From a recipe to its parts, and everything that is wrong with it before anything is written."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from rmploss.neurons import NEURONS
 from rmploss.norm import NORMS
 from rmploss.objectives import OBJECTIVES, Objective
 from rmploss.randomness import seeded
-from rmploss.recipes import Recipe, problems_in
+from rmploss.recipes import Recipe, counted, problems_in
 
 PARTS = {
     "data": DATASETS,
@@ -28,28 +29,31 @@ PARTS = {
 """The fields of a recipe that name an entry of a table, and the table."""
 
 
-def check(recipe: Recipe, data_dir: Path | None = None, world_size: int = 1) -> None:
+def check(
+    recipe: Recipe,
+    data_dir: Path | None = None,
+    world_size: int = 1,
+    earlier: Sequence[Problem] = (),
+) -> None:
     """Raise `UserError` with all that is wrong with a recipe, missing data included.
 
-    Cheap, and before anything is written. data_dir: where the data sets are (see `data_root`).
+    Cheap, and before anything is written. data_dir: where the data sets are (see `data_root`);
+    earlier: problems found before, to be told together.
     """
-    problems = problems_in(recipe)
+    problems = [*earlier, *problems_in(recipe)]
+    wrong = set()
     for field, table in PARTS.items():
         part = getattr(recipe, field)
-        found = table.problems(part.name, part.options)
-        problems += [Problem(_rename(p.where, table.kind, field), p.what, p.fix) for p in found]
-    if recipe.batch_size % (world_size * max(recipe.accumulate, 1)):
+        for p in table.problems(part.name, part.options) or _refused(recipe, field):
+            wrong.add(field)
+            problems.append(Problem(_rename(p.where, table.kind, field), p.what, p.fix))
+    if recipe.batch_size >= 1 and recipe.batch_size % (world_size * max(recipe.accumulate, 1)):
         what = f"is not divisible by {world_size} ranks x accumulate = {recipe.accumulate}"
         problems.append(Problem(f"batch_size = {recipe.batch_size}", what))
-    if not problems:
-        problems += _deeper(recipe)
+    if "data" not in wrong:
+        problems += make_dataset(recipe).missing(data_dir)
     if problems:
-        some = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-        raise UserError(f"{some} in the recipe {recipe.name}", problems)
-    dataset = make_dataset(recipe)
-    missing = dataset.missing(data_dir)
-    if missing:
-        raise UserError(f"the data set {dataset.name} is not complete", missing)
+        raise UserError(counted(problems, recipe.name), problems)
 
 
 def make_dataset(recipe: Recipe) -> DataSet:
@@ -84,21 +88,18 @@ def make_optimizer(recipe: Recipe, net: SpikingNetwork) -> Optimizer:
     return OPTIMIZERS.make(recipe.optimizer.name, groups, **recipe.optimizer.options)
 
 
-def _deeper(recipe: Recipe) -> list[Problem]:
-    """What only the parts themselves know to be wrong: values out of range."""
-    problems: list[Problem] = []
-    for field in ("neuron", "objective", "data"):
-        part = getattr(recipe, field)
-        try:
-            PARTS[field].make(part.name, **part.options)
-        except UserError as error:
-            found = error.problems or (Problem(field, error.title),)
-            problems += [Problem(f"{field}: {p.where}", p.what, p.fix) for p in found]
+def _refused(recipe: Recipe, field: str) -> Sequence[Problem]:
+    """What only the part itself knows to be wrong: values out of range."""
+    part = getattr(recipe, field)
+    arguments: dict[str, tuple[Any, ...]] = {"norm": (1,)}
+    if field in ("network", "optimizer"):
+        return ()  # costly to make; their values are checked by type
     try:
-        NORMS.make(recipe.norm.name, 1, **recipe.norm.options)
+        PARTS[field].make(part.name, *arguments.get(field, ()), **part.options)
     except UserError as error:
-        problems += [Problem(f"norm: {p.where}", p.what, p.fix) for p in error.problems]
-    return problems
+        found = error.problems or (Problem("", error.title),)
+        return [Problem(f"{field}: {p.where}".rstrip(": "), p.what, p.fix) for p in found]
+    return ()
 
 
 def _rename(where: str, kind: str, field: str) -> str:

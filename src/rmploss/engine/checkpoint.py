@@ -105,7 +105,7 @@ def save(
         "best": best if best is not None and math.isfinite(best) else None,
     }
     store.make_folder(folder / "ckpt")
-    path = _free_name(folder / "ckpt" / f"step-{progress.step:08d}")
+    path = _next_name(folder, progress.step)
     store.write_folder(path, {STATE: state, MANIFEST: _seal(manifest)})
     older = [old for old in saved(folder) if _position(old) <= _position(path)]
     for old in older[keep:]:
@@ -132,13 +132,22 @@ def load_latest(folder: Path, *, recipe_hash: str) -> Loaded:
             return _load(path, recipe_hash, rejected)
         except _DamagedError as damage:
             rejected.append((path.name, str(damage)))
-            with suppress(
-                StoreError
-            ):  # On a read-only disk it keeps its name and is still refused.
-                store.rename(path, _free_name(path.with_name(f"{path.name}.corrupt")))
+            _set_aside(path)
         except (_ForeignError, OSError) as reason:
             rejected.append((path.name, str(reason)))
     raise _none_left(folder, rejected)
+
+
+def load_step(folder: Path, step: int, *, recipe_hash: str) -> Loaded:
+    """The checkpoint of one step, verified to the last bit; `CheckpointError` with the reason."""
+    found = [path for path in saved(folder) if _position(path)[0] == step]
+    if not found:
+        steps = ", ".join(str(_position(path)[0]) for path in saved(folder)) or "none"
+        raise CheckpointError(f"no checkpoint of step {step} in {folder} (there are: {steps})")
+    try:
+        return _load(found[0], recipe_hash, [])
+    except (_DamagedError, _ForeignError, OSError) as reason:
+        raise CheckpointError(f"{found[0]} {reason}") from None
 
 
 class _DamagedError(Exception):
@@ -159,9 +168,19 @@ def _position(path: Path) -> tuple[int, int]:
     return int(match[1]), int(match[2] or 1)
 
 
-def _free_name(path: Path) -> Path:
-    names = (path, *(path.with_name(f"{path.name}-{n}") for n in range(2, 1000)))
-    return next(name for name in names if not name.exists())
+def _next_name(folder: Path, step: int) -> Path:
+    """A name after all those of this step: one that was removed is not the newest again."""
+    saves = [n for s, n in map(_position, saved(folder)) if s == step]
+    suffix = f"-{max(saves) + 1}" if saves else ""
+    return folder / "ckpt" / f"step-{step:08d}{suffix}"
+
+
+def _set_aside(path: Path) -> None:
+    tails = (".corrupt", *(f".corrupt-{n}" for n in range(2, 100)))
+    names = (path.with_name(path.name + tail) for tail in tails)
+    free = next(name for name in names if not name.exists())
+    with suppress(StoreError):  # On a read-only disk it keeps its name and is refused all the same.
+        store.rename(path, free)
 
 
 def _own(tensor: Tensor) -> Tensor:

@@ -86,9 +86,7 @@ def evaluate(
     return Evaluation(100 * correct / count, loss / count, int(count), tuple(layers))
 
 
-def _over_ranks(
-    sums: dict[str, Tensor], totals: Tensor, world: World
-) -> tuple[list[str], Tensor]:
+def _over_ranks(sums: dict[str, Tensor], totals: Tensor, world: World) -> tuple[list[str], Tensor]:
     """The layers of rank 0 and the sums over all ranks; a rank without samples adds zeros."""
     names = world.broadcast_text("\n".join(sums)).split("\n")
     zero = torch.zeros(3, dtype=torch.float64)

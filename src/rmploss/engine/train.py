@@ -4,6 +4,7 @@ Everything random is derived from (seed, purpose, epoch, index), so a run that w
 resumed is, bit for bit, the run that was not.
 """
 
+import json
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from rmploss import store
+from rmploss.analysis import membrane_histograms
 from rmploss.data import DataSet, Samples, batches, data_root, n_batches, take
 from rmploss.engine import checkpoint, distributed
 from rmploss.engine.build import (
@@ -38,6 +40,9 @@ from rmploss.engine.signals import Stop
 from rmploss.engine.step import Terms, forward_backward
 from rmploss.errors import Interrupted, NonFiniteError, Problem
 from rmploss.recipes import Recipe
+
+LOOKED_AT = 1000
+"""How many test samples the membrane histograms of a run are taken from."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +82,7 @@ def train(
         return run.execute(Path(world.broadcast_text(str(path))), fresh=True)
 
 
-def resume(
-    path: Path, setting: Setting | None = None, listener: Listener | None = None
-) -> Path:
+def resume(path: Path, setting: Setting | None = None, listener: Listener | None = None) -> Path:
     """Go on with an interrupted run from its newest checkpoint that verifies; returns its path."""
     setting, listener = setting or Setting(), listener or Listener()
     folder = RunFolder.open(path)
@@ -93,9 +96,7 @@ def resume(
 class _Run:
     """One execution of a recipe: its parts, and where it stands."""
 
-    def __init__(
-        self, recipe: Recipe, setting: Setting, world: World, listener: Listener
-    ) -> None:
+    def __init__(self, recipe: Recipe, setting: Setting, world: World, listener: Listener) -> None:
         self.recipe, self.setting, self.world, self.listener = recipe, setting, world, listener
         dataset = make_dataset(recipe)
         self.train_samples, self.test_samples = open_splits(
@@ -127,8 +128,9 @@ class _Run:
             while self.at.epoch < self.recipe.epochs:
                 self._epoch(folder, stop)
             if self.world.is_main:
+                self._look_at_membranes(folder)
                 summary = summarize(folder.metrics())
-                store.write_text(path / "result.json", _pretty(summary))
+                store.write_text(path / "result.json", json.dumps(summary, indent=2) + "\n")
                 self.listener.end(summary)
         return path
 
@@ -234,6 +236,20 @@ class _Run:
         test = test_batches(self.recipe, self.test_samples, self.world, self.setting.workers)
         return evaluate(self.net, test, world=self.world, on_batch=on_batch)
 
+    def _look_at_membranes(self, folder: RunFolder) -> None:
+        """The histograms of Figures 2 and 3, over (a part of) the test split."""
+        some = take(self.test_samples, min(len(self.test_samples), LOOKED_AT))
+        histograms = membrane_histograms(
+            self.net, test_batches(self.recipe, some, World(), self.setting.workers)
+        )
+        plain = {
+            "split": "test",
+            "samples": len(some),
+            "figure_layer": self.net.figure_layer,
+            "layers": [histogram.to_json() for histogram in histograms],
+        }
+        store.write_text(folder.path / "membrane.json", json.dumps(plain) + "\n")
+
     def _record(
         self, result: Evaluation, progress: float, train_s: float, test_s: float
     ) -> dict[str, Any]:
@@ -279,9 +295,7 @@ class _Run:
         )
 
     def _load(self, folder: RunFolder) -> None:
-        loaded = checkpoint.load_latest(
-            folder.path, recipe_hash=recipe_hash(self.recipe.to_json())
-        )
+        loaded = checkpoint.load_latest(folder.path, recipe_hash=recipe_hash(self.recipe.to_json()))
         self.net.load_state_dict(loaded.model_state)
         restore_optimizer(self.optimizer, self.net, loaded.optimizer_state)
         if loaded.scaler_state:
@@ -369,12 +383,6 @@ def summarize(metrics: list[dict[str, Any]]) -> dict[str, Any]:
         "train_s": round(sum(record["train_s"] for record in metrics), 3),
         "test_s": round(sum(record["test_s"] for record in metrics), 3),
     }
-
-
-def _pretty(summary: dict[str, Any]) -> str:
-    import json
-
-    return json.dumps(summary, indent=2) + "\n"
 
 
 def _parts(images: Tensor, labels: Tensor, parts: int) -> Iterator[tuple[Tensor, Tensor]]:

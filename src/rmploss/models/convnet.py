@@ -13,6 +13,8 @@ from rmploss.norm import TDBatchNorm2d
 class ConvNet(SpikingNetwork):
     """Three 3x3 convolutions of 32, 64, 64 channels, pooling after the first two, one linear."""
 
+    figure_layer = "lif2"
+
     def __init__(
         self,
         *,

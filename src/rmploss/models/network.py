@@ -1,7 +1,7 @@
 """The frame all networks share: encode, spike, pool over space, read out over time (Eq. 4)."""
 
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -15,7 +15,12 @@ class SpikingNetwork(nn.Module, ABC):
 
     A static image is shown for `T` time steps; a sequence brings its own. Returns logits
     `[B, num_classes]`: the membrane of the output neurons after the last step.
+
+    figure_layer: the spiking layer that Figures 2 and 3 show, "the first layer of the second
+    block".
     """
+
+    figure_layer: ClassVar[str]
 
     def __init__(
         self,
@@ -29,7 +34,9 @@ class SpikingNetwork(nn.Module, ABC):
     ) -> None:
         super().__init__()
         if T < 1 or num_classes < 1 or in_channels < 1:
-            raise UserError(f"T={T}, num_classes={num_classes}, in_channels={in_channels}: all >= 1")
+            raise UserError(
+                f"T={T}, num_classes={num_classes}, in_channels={in_channels}: all >= 1"
+            )
         self.in_channels = in_channels
         self.T = T
         self.pool = OverTime(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))

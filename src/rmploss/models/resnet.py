@@ -70,6 +70,8 @@ def pooled(in_channels: int, channels: int, stride: int, norm: MakeNorm) -> nn.M
 class _ResNet(SpikingNetwork):
     """Stages of basic blocks behind a stem that the subclasses add."""
 
+    figure_layer = "layer1.1.lif1"
+
     def __init__(
         self,
         *,

@@ -19,6 +19,8 @@ class VGG16(SpikingNetwork):
     Average pooling follows the last neurons of each stage. width scales all channels.
     """
 
+    figure_layer = "layers.lif2_1"
+
     def __init__(
         self,
         *,

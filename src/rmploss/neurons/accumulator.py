@@ -26,9 +26,7 @@ class Accumulator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The accumulated membrane `[B, K]` of the inputs x `[T, B, K]`."""
-        u = functional.accumulate(
-            x, self.u if self.carry_state else None, reduction=self.reduction
-        )
+        u = functional.accumulate(x, self.u if self.carry_state else None, reduction=self.reduction)
         if self.carry_state:
             self.u = u.detach()
         return u

@@ -6,6 +6,7 @@
 falls back silently: `rmploss doctor` and the record of every run say what was picked.
 """
 
+from collections.abc import Callable
 from types import ModuleType
 
 import torch
@@ -16,6 +17,8 @@ from rmploss.ops import reference
 from rmploss.ops.moments import MomentSpec
 from rmploss.surrogate import Surrogate
 
+Lif = Callable[..., tuple[Tensor, Tensor | None, Tensor]]
+"""The operation as every provider has it: see `reference.lif`."""
 PROVIDERS: dict[str, ModuleType] = {"reference": reference}
 """Backend name -> the module that implements the operations."""
 
@@ -59,7 +62,8 @@ def lif(
             f"the carried membrane has shape {list(u.shape)}, one step of x {list(x.shape[1:])}: "
             "call reset_state() before a batch of another shape"
         )
-    spikes, sums, u = PROVIDERS[pick(backend, x.device)].lif(
+    run: Lif = PROVIDERS[pick(backend, x.device)].lif
+    spikes, sums, last = run(
         wide,
         u,
         decay=_per_channel(decay, wide),
@@ -69,7 +73,7 @@ def lif(
         surrogate=surrogate,
         moments=moments,
     )
-    return spikes.to(x.dtype), sums, u
+    return spikes.to(x.dtype), sums, last
 
 
 def _per_channel(value: float | Tensor, x: Tensor) -> float | Tensor:

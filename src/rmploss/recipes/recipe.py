@@ -13,6 +13,8 @@ from typing import Any, Literal
 from rmploss.errors import Problem, UserError, unknown
 from rmploss.tables import fits, spell
 
+FIXED = ("name", "title", "expect", "pocket")
+"""The fields of a recipe that no override changes."""
 Value = str | float | int | bool | None | tuple["Value", ...]
 
 
@@ -102,32 +104,44 @@ class Recipe:
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
-def override(recipe: Recipe, changes: Mapping[str, Value]) -> Recipe:
-    """A recipe with fields changed by dotted names: {"T": 6, "objective.k": 1.0}.
+def apply(recipe: Recipe, changes: Mapping[str, Value]) -> tuple[Recipe, list[Problem]]:
+    """A recipe with fields changed by dotted names, {"T": 6, "objective.k": 1.0}, and what failed.
 
-    "objective" alone names another entry, whose options start from its defaults. Raises
-    `UserError` that lists every field that does not exist or has the wrong type.
+    "objective" alone names another entry, whose options start from its defaults. A change of a
+    field that does not exist, or to the wrong type, is left out and told.
     """
-    fields = {f.name: f for f in dataclasses.fields(Recipe)}
+    fields = {f.name: f for f in dataclasses.fields(Recipe) if f.name not in FIXED}
     problems: list[Problem] = []
     values: dict[str, Any] = {}
     for key, value in changes.items():
         head, _, option = key.partition(".")
-        if head not in fields or head in ("name", "title", "expect", "pocket"):
-            problems.append(unknown(key, head, set(fields) - {"name", "title", "expect", "pocket"}))
+        if head not in fields:
+            problems.append(unknown(key, head, fields))
             continue
         current = values.get(head, getattr(recipe, head))
+        hint = fields[head].type
         if isinstance(current, Use) and option:
             values[head] = current.but(**{option: value})
         elif isinstance(current, Use) and isinstance(value, str):
             values[head] = current if value == current.name else Use(value)
-        elif option or isinstance(current, Use) or not fits(value, fields[head].type):
-            problems.append(Problem(f"{key} = {value!r}", f"must be {_words(fields[head].type)}"))
+        elif option or isinstance(current, Use) or not fits(value, hint):
+            problems.append(Problem(f"{key} = {value!r}", f"must be {_words(hint)}"))
         else:
-            values[head] = float(value) if fields[head].type is float else value  # type: ignore
+            values[head] = float(value) if hint is float else value  # pyright: ignore[reportArgumentType]
+    return recipe.but(**values), problems
+
+
+def override(recipe: Recipe, changes: Mapping[str, Value]) -> Recipe:
+    """`apply`, but raising `UserError` with everything that failed."""
+    changed, problems = apply(recipe, changes)
     if problems:
-        raise UserError(_count(problems, "recipe"), problems)
-    return recipe.but(**values)
+        raise UserError(counted(problems, recipe.name), problems)
+    return changed
+
+
+def counted(problems: list[Problem], name: str) -> str:
+    """The title of an error about a recipe: "3 problems in the recipe cifar10-resnet20-rmp"."""
+    return f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in the recipe {name}"
 
 
 def problems_in(recipe: Recipe) -> list[Problem]:
@@ -155,10 +169,6 @@ def problems_in(recipe: Recipe) -> list[Problem]:
     if recipe.seed < 0:
         found.append(Problem(f"seed = {recipe.seed}", "must not be negative"))
     return found
-
-
-def _count(problems: list[Problem], where: str) -> str:
-    return f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in the {where}"
 
 
 def _read(value: Any) -> Any:

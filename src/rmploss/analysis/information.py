@@ -1,0 +1,45 @@
+"""The information lost between membrane and spike (section 4.3, Eqs. 13-17), from a histogram.
+
+    L_KL(U || O) = sum over the spike values o of the integral over (o - eps, o + eps) of
+                   P_U(u) log2(P_U(u) / P_O(u)) du                                    (14)
+
+The paper calls P_O "a very large constant" whose integral over the window is 1: P_O = 1 / (2 eps).
+The logarithm is of base 2, since Eq. 17 differentiates it to 1 / ln 2.
+
+A caution the paper leaves out: the derivative of the integrand, log2(P_U / P_O) + 1 / ln 2
+(Eq. 17), is negative only while P_U < P_O / e. So Proposition 1 (a denser P_U near the spike loses
+less) holds for densities below 1 / (2 e eps); `proposition_holds` says whether a membrane is there.
+"""
+
+import math
+
+from rmploss.analysis.histogram import BINS, HIGH, LOW, Histogram
+
+SPIKE_VALUES = (0.0, 1.0)
+
+
+def kl_divergence(histogram: Histogram, eps: float = 0.1) -> float:
+    """L_KL(U || O) of Eq. 14 in bits, over the windows of half-width eps around 0 and 1."""
+    width = (HIGH - LOW) / BINS
+    constant = 1 / (2 * eps)
+    return sum(
+        density * math.log2(density / constant) * width
+        for density in _windows(histogram, eps)
+        if density > 0
+    )
+
+
+def proposition_holds(histogram: Histogram, eps: float = 0.1) -> bool:
+    """Whether Eq. 17 is negative in every bin of both windows, as Proposition 1 supposes."""
+    return all(density < 1 / (2 * eps) / math.e for density in _windows(histogram, eps))
+
+
+def _windows(histogram: Histogram, eps: float) -> list[float]:
+    """The density of u_pre in the bins whose centres lie within eps of a spike value."""
+    width = (HIGH - LOW) / BINS
+    centres = (LOW + (index + 0.5) * width for index in range(BINS))
+    return [
+        density
+        for centre, density in zip(centres, histogram.density(), strict=True)
+        if any(abs(centre - spike) < eps for spike in SPIKE_VALUES)
+    ]

@@ -1,0 +1,55 @@
+"""`rmploss data`: which data sets are here, and how to get the others."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from rmploss.cli.common import DataDir
+from rmploss.errors import UserError
+
+
+@dataclass(frozen=True)
+class Data:
+    """Show which data sets are here and what is missing, or fetch one.
+
+    $ rmploss data
+    $ rmploss data fetch cifar10 --data-dir data
+    """
+
+    action: Positional[Literal["show", "fetch"]] = "show"
+    """show, or fetch."""
+    name: Positional[str] = ""
+    """Which one to fetch."""
+    data_dir: DataDir = None
+    """Where the data sets are."""
+
+    def run(self) -> int:
+        """Print the list, or fetch and unpack one data set."""
+        if self.action == "show":
+            show(self.data_dir)
+            return 0
+        from rmploss.data import DATASETS, data_root
+        from rmploss.data.fetch import fetch
+
+        if not self.name:
+            raise UserError("fetch what? for example: rmploss data fetch cifar10")
+        _ = DATASETS[self.name]  # an unknown name is told with the nearest that exists
+        fetch(self.name, data_root(self.data_dir))
+        print(f"{self.name} is in {data_root(self.data_dir)}")
+        return 0
+
+
+def show(data_dir: Path | None) -> None:
+    """Print every data set and whether it is complete."""
+    from rmploss.data import DATASETS, data_root
+
+    root = data_root(data_dir)
+    print(f"  (in {root}; --data-dir or $RMPLOSS_DATA say otherwise)")
+    for name in DATASETS:
+        missing = DATASETS.make(name).missing(root)
+        print(f"  {name:<16}{'ready' if not missing else 'missing'}")
+        for problem in missing:
+            fix = f"   {problem.fix}" if problem.fix else ""
+            print(f"  {'':<16}{problem.where}: {problem.what}{fix}")

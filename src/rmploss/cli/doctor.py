@@ -1,0 +1,49 @@
+"""`rmploss doctor`: what runs here, and why."""
+
+import platform
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from rmploss.cli.common import DataDir
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Show versions, devices, which backend every operation gets, and which data sets are here.
+
+    Paste its output into a bug report.
+    """
+
+    data_dir: DataDir = None
+    """Where the data sets are."""
+
+    def run(self) -> int:
+        """Print it; 0 if the operations pass their self-test."""
+        import torch
+
+        from rmploss import ops
+        from rmploss.cli.data import show
+        from rmploss.engine.environment import environment
+        from rmploss.selftest import selftest
+
+        for name, value in environment().items():
+            print(f"{name:<14}{value}")
+        print(f"{'disk':<14}{shutil.disk_usage(Path.cwd()).free / 2**30:.1f} GiB free here")
+        print(f"{'machine':<14}{platform.machine()}")
+        devices = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        print("\nbackends")
+        for device in devices:
+            picked = ops.pick("auto", torch.device(device))
+            why = "the only provider so far: plain PyTorch"
+            print(f"  lif on {device:<8}{picked}   ({why})")
+        deviation, bound = selftest()
+        good = deviation <= bound
+        verdict = "ok" if good else "WRONG"
+        print(
+            f"\nself-test       {verdict}: gradient of LIF + RMP-Loss against finite differences,"
+        )
+        print(f"                deviation {deviation:.1e}, bound {bound:.1e}")
+        print("\ndata sets")
+        show(self.data_dir)
+        return 0 if good else 1

@@ -1,0 +1,60 @@
+"""`rmploss eval`: a trained network on the test split, layer by layer."""
+
+import json as json_module
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from rmploss.cli.common import DataDir, Device
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Evaluate a run on its test split: accuracy, quantization error and firing rate per layer.
+
+    $ rmploss eval runs/NAME
+    $ rmploss eval runs/NAME --checkpoint best --fold
+    """
+
+    run_dir: Positional[Path]
+    """The run folder."""
+    checkpoint: Literal["last", "best"] = "last"
+    """Of which epoch."""
+    fold: bool = False
+    """Fold the norms into the convolutions first, as for deployment."""
+    data_dir: DataDir = None
+    """Where the data sets are."""
+    device: Device = "auto"
+    """Where to compute."""
+    workers: int = 0
+    """Processes that load data."""
+    json: bool = False
+    """One JSON object on standard output, for programs."""
+
+    def run(self) -> int:
+        """Evaluate and print."""
+        from rmploss.engine.load import evaluate_run
+
+        result = evaluate_run(
+            self.run_dir,
+            which=self.checkpoint,
+            fold=self.fold,
+            data_dir=self.data_dir,
+            device=self.device,
+            workers=self.workers,
+        )
+        if self.json:
+            plain = {**asdict(result), "quantization_error": result.quantization_error}
+            print(json_module.dumps({**plain, "firing_rate": result.firing_rate}))
+            return 0
+        width = max((len(layer.name) for layer in result.layers), default=5)
+        print(f"accuracy {result.accuracy:.2f} %   ({result.samples} test samples)")
+        print(f"{'layer':<{width}}  quantization error  firing rate")
+        for layer in result.layers:
+            error, rate = layer.quantization_error, layer.firing_rate
+            print(f"{layer.name:<{width}}  {error:18.4f}  {rate:11.4f}")
+        error, rate = result.quantization_error, result.firing_rate
+        print(f"{'mean':<{width}}  {error:18.4f}  {rate:11.4f}")
+        return 0

@@ -1,0 +1,31 @@
+"""`rmploss report`: run folders as one page to look at."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from rmploss.errors import UserError
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write one self-contained HTML page about one run, or about several side by side.
+
+    $ rmploss report runs/NAME
+    $ rmploss report runs/WITHOUT runs/WITH --out comparison.html
+    """
+
+    run_dirs: Positional[tuple[Path, ...]]
+    """The run folders."""
+    out: Path | None = None
+    """Where to write it; report.html in the (last) run folder by default."""
+
+    def run(self) -> int:
+        """Write the page and print its path."""
+        from rmploss import report
+
+        if not self.run_dirs:
+            raise UserError("which run? for example: rmploss report runs/NAME")
+        print(report.write(self.run_dirs, self.out or self.run_dirs[-1] / "report.html"))
+        return 0

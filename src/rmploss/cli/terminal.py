@@ -1,0 +1,187 @@
+"""What a person at a terminal, a log file or a program sees of a run."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from rmploss.engine.listener import Listener
+from rmploss.recipes import Recipe
+
+QUIET_S = 30
+"""Seconds between two plain lines within an epoch."""
+
+
+def listener(json_lines: bool) -> Listener:
+    """The listener that fits: JSON lines for a program, a bar on a terminal, plain lines else."""
+    if json_lines:
+        return JsonLines(sys.stdout)
+    return Bar() if sys.stderr.isatty() else PlainLines(sys.stderr)
+
+
+def epoch_line(record: dict[str, Any], epochs: int) -> str:
+    """One epoch in one line."""
+    return (
+        f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}"
+        f"  loss {record['train_ce']:.3f}"
+        f"  train {record['train_accuracy']:5.2f} %"
+        f"  test {record['test_accuracy']:5.2f} %"
+        f"  quantization error {record['quantization_error']:.4f}"
+        f"  rate {record['firing_rate']:.3f}"
+        f"  lambda {record['lambda']:.3f}"
+        f"  {record['train_s'] + record['test_s']:.1f} s"
+    )
+
+
+class PlainLines(Listener):
+    """One line per epoch, and one every half minute within it."""
+
+    def __init__(self, out: TextIO) -> None:
+        self.out = out
+        self.epochs = 0
+        self.start_epoch = 0
+        self.began = self.spoke = time.monotonic()
+
+    def begin(self, recipe: Recipe, folder: Path, *, epoch: int, device: str) -> None:
+        """Say what starts, and where its folder is."""
+        self.epochs, self.start_epoch = recipe.epochs, epoch
+        self.began = self.spoke = time.monotonic()
+        self.note(f"{recipe.title}, T={recipe.T}, seed {recipe.seed}, on {device}: {folder}")
+
+    def loading(self, what: str, done: int, total: int) -> None:
+        """Say how far it is, every half minute."""
+        self._seldom(f"preparing {what}: {done}/{total}")
+
+    def batch(self, phase: str, epoch: int, done: int, total: int, **numbers: float) -> None:
+        """Say how far it is, every half minute."""
+        if phase != "train":
+            return
+        shown = "".join(f"  {name} {value:.3f}" for name, value in numbers.items())
+        fraction = (epoch - 1 - self.start_epoch + done / total) / max(
+            self.epochs - self.start_epoch, 1
+        )
+        left = (time.monotonic() - self.began) * (1 / fraction - 1)
+        self._seldom(
+            f"epoch {epoch}/{self.epochs}  batch {done}/{total}{shown}  left {clock(left)}"
+        )
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """Say what the epoch came to."""
+        self.note(epoch_line(record, self.epochs))
+
+    def note(self, text: str) -> None:
+        """Say it."""
+        self.spoke = time.monotonic()
+        print(text, file=self.out, flush=True)
+
+    def _seldom(self, text: str) -> None:
+        if time.monotonic() - self.spoke >= QUIET_S:
+            self.note(text)
+
+
+class Bar(PlainLines):
+    """A progress bar over the whole run with its remaining time, and one line per epoch."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+        self.console = Console(stderr=True, highlight=False)
+        self.progress: Progress | None = None
+        self.task = TaskID(0)
+
+    def begin(self, recipe: Recipe, folder: Path, *, epoch: int, device: str) -> None:
+        """Show what starts, and the bar."""
+        self._close()
+        super().begin(recipe, folder, epoch=epoch, device=device)
+        self._open("train", total=float(recipe.epochs - epoch))
+
+    def loading(self, what: str, done: int, total: int) -> None:
+        """Move the bar of the preparation."""
+        if self.progress is None:
+            self._open(f"preparing {what}", total=float(total))
+        assert self.progress is not None
+        self.progress.update(self.task, completed=done, total=total)
+        if done >= total:
+            self._close()
+
+    def batch(self, phase: str, epoch: int, done: int, total: int, **numbers: float) -> None:
+        """Move the bar."""
+        if self.progress is None:
+            return
+        shown = "".join(f"  {name} {value:.3f}" for name, value in numbers.items())
+        what = f"epoch {epoch}/{self.epochs} {phase} {done}/{total}{shown}"
+        completed = epoch - 1 - self.start_epoch + (done / total if phase == "train" else 1.0)
+        self.progress.update(self.task, description=what, completed=completed)
+
+    def note(self, text: str) -> None:
+        """A line above the bar."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    def end(self, summary: dict[str, Any]) -> None:
+        """Take the bar away."""
+        self._close()
+
+    def close(self) -> None:
+        """Take the bar away, whatever happened."""
+        self._close()
+
+    def _open(self, what: str, total: float) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        self.progress = Progress(*columns, console=self.console, transient=True)
+        self.task = self.progress.add_task(what, total=total)
+        self.progress.start()
+
+    def _close(self) -> None:
+        if self.progress is not None:
+            self.progress.stop()
+            self.progress = None
+
+
+class JsonLines(Listener):
+    """Every event of a run as one JSON object per line, for programs."""
+
+    def __init__(self, out: TextIO) -> None:
+        self.out = out
+
+    def begin(self, recipe: Recipe, folder: Path, *, epoch: int, device: str) -> None:
+        """The run."""
+        self._say("begin", run=str(folder), recipe=recipe.name, epoch=epoch, device=device)
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """A line of metrics.jsonl."""
+        self._say("epoch", **record)
+
+    def note(self, text: str) -> None:
+        """A remark."""
+        self._say("note", text=text)
+
+    def end(self, summary: dict[str, Any]) -> None:
+        """What the run came to."""
+        self._say("end", **summary)
+
+    def _say(self, event: str, **fields: Any) -> None:
+        print(json.dumps({"event": event, **fields}), file=self.out, flush=True)
+
+
+def clock(seconds: float) -> str:
+    """A duration as h:mm:ss."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"

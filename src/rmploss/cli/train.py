@@ -1,0 +1,131 @@
+"""`rmploss train`: a recipe in a new run folder, or an interrupted run to its end."""
+
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from rmploss import recipes
+from rmploss.cli.common import DataDir, Device, assignments, given
+from rmploss.errors import Problem, UserError
+from rmploss.recipes import Recipe
+
+OWN = "(default: the recipe's)"
+RecipeInt = Annotated[int | None, arg(metavar="N", help_behavior_hint=OWN)]
+RecipeFloat = Annotated[float | None, arg(metavar="X", help_behavior_hint=OWN)]
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a recipe in a new run folder, or go on with an interrupted run.
+
+    $ rmploss train cifar10-resnet20-rmp --T 4 --seed 1 --data-dir data
+    $ rmploss train cifar10-resnet20-rmp-pocket --seed 0 1 2 --set objective.k=1
+    $ rmploss train --resume runs/NAME
+    $ torchrun --nproc-per-node 2 -m rmploss train cifar10-resnet19-rmp
+    """
+
+    recipe: Annotated[Positional[str], arg(metavar="RECIPE", help_behavior_hint="")] = ""
+    """Its name: `rmploss list` shows all."""
+    resume: Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="")] = None
+    """Go on with this run folder instead."""
+    seed: Annotated[tuple[int, ...], arg(metavar="N ...")] = (0,)
+    """One run per seed, one after the other."""
+    T: RecipeInt = None
+    """Time steps."""
+    epochs: RecipeInt = None
+    """Passes over the training images."""
+    lr: RecipeFloat = None
+    """Peak learning rate."""
+    batch_size: RecipeInt = None
+    """Images per step, over all ranks."""
+    accumulate: RecipeInt = None
+    """Work off a batch in that many parts, for less memory."""
+    width: RecipeFloat = None
+    """Channels of the network, times this."""
+    amp: Annotated[
+        Literal["off", "bf16", "fp16"] | None, arg(metavar="off|bf16|fp16", help_behavior_hint=OWN)
+    ] = None
+    """Run convolutions in half precision; membranes stay float32."""
+    train_samples: RecipeInt = None
+    """Train on a class-balanced subset."""
+    test_samples: RecipeInt = None
+    """Test on a class-balanced subset."""
+    mode: Literal["paper", "code"] = "paper"
+    """Where the paper and its authors' code differ: `rmploss list readings`."""
+    set: Annotated[tuple[str, ...], arg(metavar="FIELD=VALUE ...", help_behavior_hint="")] = ()
+    """Any other field: --set objective.k=1 neuron.decay=0.5."""
+    data_dir: DataDir = None
+    """Where the data sets are."""
+    runs_dir: Path = Path("runs")
+    """Where run folders are made."""
+    device: Device = "auto"
+    """Where to compute."""
+    workers: int = 0
+    """Processes that load data; the result does not depend on it."""
+    json: bool = False
+    """One JSON object per line on standard output, for programs."""
+
+    def run(self) -> int:
+        """Train; 0 when done."""
+        from rmploss.cli.terminal import Bar, listener
+        from rmploss.engine.train import Setting, resume, train
+
+        jobs = self._jobs()
+        command = ("rmploss", *sys.argv[1:])
+        setting = Setting(self.data_dir, self.device, self.workers, command)
+        shown = listener(self.json)
+        try:
+            if self.resume is not None:
+                done = [resume(self.resume, setting, shown)]
+            else:
+                done = [train(recipe, self.runs_dir, setting, shown) for recipe in jobs]
+        finally:
+            if isinstance(shown, Bar):
+                shown.close()
+        if not self.json:
+            shown.note("report: rmploss report " + " ".join(shlex.quote(str(p)) for p in done))
+        return 0
+
+    def _jobs(self) -> list[Recipe]:
+        """The recipes to train, one per seed; every flag is checked before the first starts."""
+        from rmploss.data import data_root
+        from rmploss.engine.build import check
+
+        changes = self._changes()
+        if self.resume is not None:
+            if self.recipe or changes or self.mode != "paper" or self.seed != (0,):
+                raise UserError(
+                    "a run is resumed as it was started",
+                    [Problem("--resume", "goes with no recipe and no other field of one")],
+                )
+            return []
+        if not self.recipe:
+            names = ", ".join(list(recipes.RECIPES)[:4])
+            raise UserError(
+                "which recipe?",
+                [Problem("recipe", "is missing", f"one of {names}, ...   (rmploss list)")],
+            )
+        if not self.seed:
+            raise UserError("--seed needs at least one number")
+        recipe, problems = recipes.apply(recipes.get(self.recipe), changes)
+        recipe = recipes.read_as(recipe, self.mode)
+        check(recipe, data_root(self.data_dir), earlier=problems)
+        return [recipe.but(seed=seed) for seed in self.seed]
+
+    def _changes(self) -> dict[str, recipes.Value]:
+        flags = {
+            "T": self.T,
+            "epochs": self.epochs,
+            "lr": self.lr,
+            "batch_size": self.batch_size,
+            "accumulate": self.accumulate,
+            "network.width": self.width,
+            "amp": self.amp,
+            "train_samples": self.train_samples,
+            "test_samples": self.test_samples,
+        }
+        return {**given(flags), **assignments(self.set)}

@@ -1,0 +1,61 @@
+"""Trained networks back from their run folders: to evaluate, to look at, to use."""
+
+from pathlib import Path
+from typing import Literal
+
+from rmploss.data import data_root
+from rmploss.engine import checkpoint
+from rmploss.engine.build import check, make_dataset, make_network
+from rmploss.engine.distributed import start
+from rmploss.engine.evaluate import Evaluation, evaluate
+from rmploss.engine.listener import Listener
+from rmploss.engine.run import RunFolder, recipe_hash
+from rmploss.engine.train import open_splits, summarize, test_batches
+from rmploss.errors import UserError
+from rmploss.models import SpikingNetwork, fold_norms
+from rmploss.recipes import Recipe
+
+
+def load_network(
+    run_dir: Path, which: Literal["last", "best"] = "last"
+) -> tuple[SpikingNetwork, Recipe]:
+    """The network of a run in evaluation mode, on the CPU, and the run's recipe.
+
+    Tensors are read only after their SHA-256 was checked; nothing is unpickled.
+    """
+    folder = RunFolder.open(run_dir)
+    plain = folder.recipe()
+    recipe = Recipe.from_json(plain)
+    if which == "last":
+        loaded = checkpoint.load_latest(run_dir, recipe_hash=recipe_hash(plain))
+    else:
+        metrics = folder.metrics()
+        if not metrics:
+            raise UserError(f"{run_dir} has finished no epoch yet, so none is its best")
+        best = summarize(metrics)["best_epoch"]
+        step = next(record["step"] for record in metrics if record["epoch"] == best)
+        loaded = checkpoint.load_step(run_dir, step, recipe_hash=recipe_hash(plain))
+    net = make_network(recipe, make_dataset(recipe))
+    net.load_state_dict(loaded.model_state)
+    return net.eval(), recipe
+
+
+def evaluate_run(
+    run_dir: Path,
+    *,
+    which: Literal["last", "best"] = "last",
+    fold: bool = False,
+    data_dir: Path | None = None,
+    device: str = "auto",
+    workers: int = 0,
+) -> Evaluation:
+    """Evaluate a run on its test split; fold: with the norms folded into the convolutions."""
+    net, recipe = load_network(run_dir, which)
+    root = data_root(data_dir)
+    check(recipe, root)
+    world = start(device)
+    if fold:
+        fold_norms(net)
+    _, samples = open_splits(recipe, make_dataset(recipe), root, Listener())
+    batches = test_batches(recipe, samples, world, workers)
+    return evaluate(net.to(world.device), batches, world=world)

@@ -1,0 +1,24 @@
+"""What every test shares: one thread, and the door to the real data where there is any."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Sums over threads depend on their number: results here do not depend on the machine's."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def real_data_root() -> Path:
+    """The folder of the real data sets; the test is skipped, visibly, without it."""
+    root = os.environ.get("RMPLOSS_DATA")
+    if not root:
+        pytest.skip("needs the real data: set RMPLOSS_DATA to the folder that holds it")
+    if not Path(root).is_dir():
+        pytest.fail(f"RMPLOSS_DATA={root} is not a folder")
+    return Path(root)

@@ -1,0 +1,112 @@
+"""Signals come from outside, to a process that does what a trainer does."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from contextlib import suppress
+
+import pytest
+
+from rmploss.engine import signals
+from rmploss.engine.signals import Stop
+
+SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP]
+
+# The file itself is run, because the package would import torch first.
+HEAD = """
+    import runpy, signal, sys, time
+    Stop = runpy.run_path(sys.argv[1])["Stop"]
+"""
+
+
+def start(body: str) -> subprocess.Popen[str]:
+    """A Python process with `Stop` at hand, once it has said that it is ready."""
+    script = textwrap.dedent(HEAD) + textwrap.dedent(body)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, signals.__file__], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_first_signal_lets_the_step_finish(number: signal.Signals) -> None:
+    process = start("""
+        with Stop() as stop:
+            print("ready", flush=True)
+            while not stop.requested:
+                time.sleep(0.01)
+            print(stop.signal.name, flush=True)
+        sys.exit(75)
+    """)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=20)
+    assert (output, process.returncode) == (f"{number.name}\n", 75)
+
+
+@pytest.mark.parametrize("second", SIGNALS)
+def test_the_second_signal_ends_the_process(second: signal.Signals) -> None:
+    process = start("""
+        with Stop() as stop:
+            print("ready", flush=True)
+            while not stop.requested:
+                time.sleep(0.01)
+            print("noted", flush=True)
+            time.sleep(600)  # A step that does not end.
+    """)
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout
+    assert process.stdout.readline() == "noted\n"
+    process.send_signal(second)
+    assert process.wait(timeout=20) == -second  # A shell calls it 128 + its number.
+    process.stdout.close()
+
+
+@pytest.mark.parametrize("requested", [False, True])
+def test_handlers_are_given_back(requested: bool) -> None:
+    def mine(*_: object) -> None: ...
+
+    previous = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        signal.signal(signal.SIGUSR1, mine)
+        before = [signal.getsignal(number) for number in SIGNALS]
+        with suppress(KeyError), Stop() as stop:
+            assert not set(before) & {signal.getsignal(number) for number in SIGNALS}
+            if requested:
+                os.kill(os.getpid(), signal.SIGUSR1)
+            assert stop.requested == requested
+            raise KeyError
+        assert [signal.getsignal(number) for number in SIGNALS] == before
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    """As SIGHUP is under nohup."""
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Stop() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.requested
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, previous)
+
+
+def test_outside_the_main_thread_nothing_changes() -> None:
+    seen: list[object] = []
+
+    def work() -> None:
+        before = signal.getsignal(signal.SIGTERM)
+        with Stop() as stop:
+            seen.extend([signal.getsignal(signal.SIGTERM) is before, stop.requested])
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [True, False]

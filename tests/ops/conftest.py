@@ -1,0 +1,35 @@
+"""Memory that an operation asks for and does not fill is NaN here, not a lucky zero."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+
+def poison(x: Tensor) -> Tensor:
+    """NaN for floating-point memory, the largest value for whole numbers, True for booleans."""
+    if x.is_floating_point() or x.is_complex():
+        return x.fill_(float("nan"))
+    return x.fill_(True if x.dtype == torch.bool else torch.iinfo(x.dtype).max)
+
+
+@pytest.fixture(autouse=True)
+def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`torch.empty`, `empty_like`, `empty_strided` and `new_empty` return poisoned memory."""
+    owners: list[tuple[Any, str]] = [
+        (torch, "empty"),
+        (torch, "empty_like"),
+        (torch, "empty_strided"),
+        (Tensor, "new_empty"),
+    ]
+    for owner, name in owners:
+        monkeypatch.setattr(owner, name, _poisoned(getattr(owner, name)))
+
+
+def _poisoned(allocate: Any) -> Any:
+    def empty(*arguments: Any, **options: Any) -> Tensor:
+        with torch.no_grad():
+            return poison(allocate(*arguments, **options))
+
+    return empty
