@@ -59,7 +59,7 @@ class CheckpointError(UserError):
     exit_code = 7
 
 
-class Interrupted(UserError):
+class InterruptedRunError(UserError):
     """Training stopped on a signal after writing a checkpoint: resume it."""
 
     exit_code = 75

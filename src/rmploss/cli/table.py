@@ -36,9 +36,8 @@ class Table:
         print(
             f"Table {self.number}" + (", pocket size: not comparable with the paper" * self.pocket)
         )
-        print(
-            "accuracy in %: mean ± std over seeds, of the last and of the best epoch; q: quantization error"
-        )
+        print("accuracy in %, of the last and of the best epoch; q: quantization error")
+        print("ours: mean ± standard deviation over the seeds")
         heads = ("recipe", "T", "paper", "q", "ours, last", "best", "q", "seeds")
 
         def cells(line: Line) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """`rmploss train`: a recipe in a new run folder, or an interrupted run to its end."""
 
+import os
 import shlex
 import sys
 from dataclasses import dataclass
@@ -86,7 +87,7 @@ class Train:
         finally:
             if isinstance(shown, Bar):
                 shown.close()
-        if not self.json:
+        if not self.json and not int(os.environ.get("RANK") or 0):
             shown.note("report: rmploss report " + " ".join(shlex.quote(str(p)) for p in done))
         return 0
 

@@ -38,7 +38,7 @@ from rmploss.engine.optimizers import learning_rate
 from rmploss.engine.run import RunFolder, recipe_hash
 from rmploss.engine.signals import Stop
 from rmploss.engine.step import Terms, forward_backward
-from rmploss.errors import Interrupted, NonFiniteError, Problem
+from rmploss.errors import InterruptedRunError, NonFiniteError, Problem
 from rmploss.recipes import Recipe
 
 LOOKED_AT = 1000
@@ -67,7 +67,7 @@ def train(
     """Train a recipe in a new run folder, whose path is returned.
 
     Raises `UserError` before anything is written if the recipe or its data are not right,
-    `Interrupted` after a signal, with a checkpoint written, and `NonFiniteError` if a loss or a
+    `InterruptedRunError` after a signal, with a checkpoint written, and `NonFiniteError` if a loss or a
     gradient is NaN or infinite, before it reaches the parameters.
     """
     setting, listener = setting or Setting(), listener or Listener()
@@ -105,8 +105,7 @@ class _Run:
         self.net = make_network(recipe, dataset).to(world.device)
         self.ddp: nn.Module = self.net
         if world.size > 1:
-            # tdBN's statistics are those of all ranks: its buffers agree without a broadcast.
-            self.ddp = DistributedDataParallel(self.net, broadcast_buffers=False)
+            self.ddp = DistributedDataParallel(self.net)
         self.objective = make_objective(recipe)
         self.optimizer = make_optimizer(recipe, self.net)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=recipe.amp == "fp16")
@@ -321,7 +320,7 @@ class _Run:
             self._save(folder)
         if self.world.is_main:
             folder.log_event("interrupted", step=self.at.step)
-        raise Interrupted(
+        raise InterruptedRunError(
             f"stopped after step {self.at.step}, checkpoint written; go on with\n"
             f"  rmploss train --resume {folder.path}"
         )

@@ -24,10 +24,10 @@ class MomentSpec:
     """Which statistics a spiking layer takes of its membrane.
 
     p: exponent of the quantization error, Eq. 9; any p > 0.
-    potential: of which potential. "u_pre" is the membrane before the reset (Eq. 1), the only reading
-        that makes Eq. 8 meaningful: after a hard reset every neuron that fired is at 0. "input" is
-        the input current x, which the authors' released byte code uses, with the nearest spike of x
-        as its target.
+    potential: of which potential. "u_pre" is the membrane before the reset (Eq. 1), the only
+        reading that makes Eq. 8 meaningful: after a hard reset every neuron that fired is at 0.
+        "input" is the input current x, which the authors' released byte code uses, with the
+        nearest spike of x as its target.
     detach_target: the spike o in |o - u|^p is a constant (Eq. 8 is piecewise constant in o). False
         lets the gradient pass through o by the surrogate, the other reading of Algorithm 1, line 8.
     differentiable: False takes the statistics without a graph, for measuring only.

@@ -30,7 +30,7 @@ def lif_step(
     u_pre = decay * u + x  # Eq. 1
     o = surrogate(u_pre - v_threshold)  # Eq. 2
     reset = o.detach() if detach_reset else o
-    if v_reset is None:
+    if v_reset is None:  # noqa: SIM108  two resets, two lines
         u = u_pre - v_threshold * reset
     else:
         u = u_pre * (1 - reset) + v_reset * reset  # Eq. 3, where v_reset = 0

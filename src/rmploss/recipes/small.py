@@ -28,7 +28,9 @@ def digits(objective: Use) -> Recipe:
     )
 
 
-def events(data: str, title: str, *, T: int, epochs: int, network: Use, batch: int) -> Recipe:
+def events(
+    data: str, title: str, *, T: int, epochs: int, network: Use, batch: int, lr: float = 0.1
+) -> Recipe:
     """A small run on event data."""
     return Recipe(
         name=f"{data}-{network.name}-rmp",
@@ -37,7 +39,7 @@ def events(data: str, title: str, *, T: int, epochs: int, network: Use, batch: i
         network=network,
         T=T,
         objective=STRONG,
-        lr=0.1,
+        lr=lr,
         lr_schedule="onecycle",
         epochs=epochs,
         batch_size=batch,
@@ -59,7 +61,7 @@ RECIPES = (
         "nmnist",
         "a small ConvNet on N-MNIST recordings",
         T=10,
-        epochs=15,
+        epochs=10,
         network=use("convnet"),
         batch=32,
     ),
@@ -67,8 +69,9 @@ RECIPES = (
         "dvs128-objects",
         "ResNet20 (1/4 width) on DVS128 recordings of desk objects, split by time",
         T=10,
-        epochs=12,
+        epochs=5,
         network=use("resnet20", width=0.25),
         batch=16,
+        lr=0.03,
     ),
 )

@@ -1,9 +1,6 @@
-"""The report of one or more runs: one self-contained HTML page, made from their folders alone.
+"""The report of runs: one self-contained HTML page, made from their folders alone.
 
-    read.py                 run folders as values; runs of one recipe as a group
-    story.py                what the numbers say, in words
-    figures.py              histograms and curves as inline SVG
-    page.py                 all of it, put into template.html.jinja
+read.py: folders as values; story.py: numbers in words; figures.py: inline SVG; page.py: the page.
 """
 
 from collections.abc import Sequence
@@ -11,29 +8,25 @@ from pathlib import Path
 
 from rmploss import store
 from rmploss.errors import Problem, UserError
-from rmploss.report.page import render
-from rmploss.report.read import Run, read_run
-
-__all__ = ["write"]
 
 
 def write(folders: Sequence[Path], out: Path) -> Path:
-    """Write the report of these run folders to `out`, an HTML file, and return its path.
+    """Write the report of these run folders to the HTML file `out`, whose path is returned.
 
-    Unfinished runs are told as far as they went; the same folders give the same bytes. `UserError`
-    lists every folder that is not a run; then nothing is written.
+    Runs that are not finished are told as far as they went. The same folders give the same bytes.
+    `UserError` names every folder that is not a run; then nothing is written.
     """
-    runs: list[Run] = []
-    problems: list[Problem] = []
+    from rmploss.report.page import render  # matplotlib: `rmploss table` does not wait for it
+    from rmploss.report.read import read
+
+    runs, problems = [], []
     for folder in folders:
         try:
-            runs.append(read_run(folder))
+            runs.append(read(folder))
         except UserError as error:
             problems += error.problems or (Problem(str(folder), error.title),)
-    if problems:
-        raise UserError("cannot report", problems)
-    if not runs:
-        raise UserError("which run? a report needs at least one run folder")
+    if problems or not runs:
+        raise UserError("cannot report" if problems else "which run folders?", problems)
     store.make_folder(out.absolute().parent)
     store.write_text(out, render(runs))
     return out

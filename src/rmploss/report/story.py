@@ -1,34 +1,28 @@
-"""What the numbers say, in words: differences of recipes, what RMP-Loss did, what was published."""
+"""Numbers in words: what tells recipes apart, what RMP-Loss did, what answers to the paper."""
 
-import shlex
 from collections.abc import Sequence
+from itertools import groupby
+from statistics import fmean, stdev
 
 from rmploss import recipes
-from rmploss.errors import UserError
 from rmploss.recipes import ROWS, Recipe, Row
-from rmploss.recipes.recipe import Use, Value
-from rmploss.report.read import Group, Run, Spread
+from rmploss.recipes.recipe import Value
+from rmploss.report.read import Group, Run
 
-VISIBLE_ERROR, VISIBLE_POINTS = 0.02, 0.05
-"""Changes below 2 % of the quantization error or 0.05 points of accuracy are called none."""
+ERROR, POINTS = 0.02, 0.05
+"""Less than 2 % of the quantization error, or 0.05 points of accuracy, is called no change."""
 
 
 def fields(recipe: Recipe) -> dict[str, Value]:
-    """A recipe's fields by the dotted names of `--set`, but for names, texts and the seed."""
+    """What decides the result, but for the seed, by dotted names: `objective.k`."""
     flat: dict[str, Value] = {}
-    for name in recipe.to_json():
-        value = getattr(recipe, name)
-        if isinstance(value, Use):
-            options = {f"{name}.{option}": x for option, x in value.options.items()}
-            flat |= {name: value.name, **options}
+    for name, value in recipe.to_json().items():
+        if isinstance(value, dict):
+            flat[name] = value["name"]
+            flat |= {f"{name}.{option}": x for option, x in value["options"].items()}
         elif name not in ("name", "title", "expect", "seed"):
             flat[name] = value
     return flat
-
-
-def spell(value: Value) -> str:
-    """A value as it is typed on the command line."""
-    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def varied(several: Sequence[Recipe]) -> list[str]:
@@ -38,116 +32,87 @@ def varied(several: Sequence[Recipe]) -> list[str]:
     return [name for name in names if len({repr(one.get(name, ...)) for one in flat}) > 1]
 
 
-def labels(several: Sequence[Recipe]) -> list[str]:
-    """Short names that tell recipes apart."""
-    kinds = [recipe.objective.name for recipe in several]
-    if sorted(kinds) == ["none", "rmp"]:
-        return [f"{'with' if kind == 'rmp' else 'without'} RMP-Loss" for kind in kinds]
-    names = [recipe.name for recipe in several]
-    if len(set(names)) == len(names):
-        return names
-    keys = varied(several)
-    return [
-        recipe.name + "".join(f", {k} {spell(v)}" for k, v in fields(recipe).items() if k in keys)
-        for recipe in several
-    ]
+def against(groups: Sequence[Group]) -> bool:
+    """Whether these are the paper's ablation: one group without and one with RMP-Loss."""
+    return [group.runs[0].recipe.objective.name for group in groups] == ["none", "rmp"]
 
 
-def title(several: Sequence[Recipe]) -> str:
-    """A heading for all of them."""
-    kinds = {recipe.objective.name for recipe in several}
-    plain = dict.fromkeys(
-        r.title.replace(" without RMP-Loss", "").replace(" with RMP-Loss", "") for r in several
-    )
-    if kinds == {"none", "rmp"} and len(plain) == 1:
-        text = f"{next(iter(plain))}, with and without RMP-Loss"
+def groups_of(runs: Sequence[Run]) -> list[Group]:
+    """The runs by recipe, those without a regularizer first."""
+    marks = [run.recipe.fingerprint() for run in runs]
+
+    def rank(run: Run) -> tuple[bool, int]:
+        return run.recipe.objective.name != "none", marks.index(run.recipe.fingerprint())
+
+    parts = [tuple(part) for _, part in groupby(sorted(runs, key=rank), key=rank)]
+    several = [part[0].recipe for part in parts]
+    hue = int(several[0].objective.name != "none")
+    groups = [Group(part, part[0].recipe.name, hue + i) for i, part in enumerate(parts)]
+    if against(groups):
+        labels = ["without RMP-Loss", "with RMP-Loss"]
+    elif len({group.label for group in groups}) == len(groups):
+        return groups
     else:
-        text = "; ".join(dict.fromkeys(recipe.title for recipe in several))
-    return text[:1].upper() + text[1:]
+        keys = varied(several)
+        labels = [
+            ", ".join([r.name, *(f"{k} {v}" for k, v in fields(r).items() if k in keys)])
+            for r in several
+        ]
+    return [Group(g.runs, label, g.hue) for g, label in zip(groups, labels, strict=True)]
 
 
 def effect(groups: Sequence[Group]) -> str:
-    """One or two sentences on what tells the groups apart and what came of it; "" for one group."""
-    several = [one.recipe for one in groups]
-    if len(groups) < 2:
-        return ""
-    if sorted(recipe.objective.name for recipe in several) != ["none", "rmp"]:
-        return f"The recipes differ in {', '.join(varied(several))}."
-    late = [run for one in groups for run in one.runs if not run.finished]
-    if late:
-        run = late[0]
-        where = f"{run.path.name} stands at epoch {run.epoch} of {run.recipe.epochs}"
-        return f"It is too early to say what RMP-Loss does here: {where}."
-    error = [one.over_seeds(lambda run: run.last("quantization_error")) for one in groups]
-    accuracy = [one.over_seeds(lambda run: run.last("test_accuracy")) for one in groups]
-    if not all(error) or not all(accuracy):
-        return "What RMP-Loss did cannot be told: a run holds no numbers of its last epoch."
-    others = [name for name in varied(several) if name.split(".")[0] != "objective"]
-    caution = f" But the recipes differ in {', '.join(others)} as well." if others else ""
-    if any(len(one.runs) == 1 for one in groups):
-        caution += " One seed tells little of small differences; repeat with others."
-    return _verdict(*filter(None, error), *filter(None, accuracy)) + caution
+    """What came of the difference between the groups, in a sentence or two; "" for one group."""
+    differ = varied([group.runs[0].recipe for group in groups])
+    if not against(groups):
+        return f"The recipes differ in {', '.join(differ)}." if differ else ""
+    late = [run for group in groups for run in group.runs if not run.finished]
+    q = [group.values("quantization_error") for group in groups]
+    accuracy = [group.values("test_accuracy") for group in groups]
+    if late or not all(q + accuracy):
+        names = " and ".join(run.path.name for run in late) or "a run without numbers"
+        return f"Too early to tell what RMP-Loss does here: there is still {names} to finish."
+    text = _verdict(q[0], q[1], accuracy[0], accuracy[1])
+    if others := [name for name in differ if not name.startswith("objective")]:
+        text += f" But the recipes differ in {', '.join(others)} as well."
+    if min(map(len, accuracy)) == 1:
+        text += " One seed cannot tell a small difference from luck."
+    return text
 
 
-def _verdict(error0: Spread, error1: Spread, accuracy0: Spread, accuracy1: Spread) -> str:
-    change = error1.mean / error0.mean - 1 if error0.mean else 0.0
-    points = accuracy1.mean - accuracy0.mean
-    noise = max(VISIBLE_POINTS, accuracy0.std or 0, accuracy1.std or 0)
-    errors = f"{error0.mean:.3f} to {error1.mean:.3f}"
-    accuracies = f"{accuracy0.mean:.2f} to {accuracy1.mean:.2f} %"
-    good = [change < -VISIBLE_ERROR, points > noise]
-    bad = [change > VISIBLE_ERROR, points < -noise]
+def _verdict(q0: list[float], q1: list[float], a0: list[float], a1: list[float]) -> str:
+    before, after, points = fmean(q0), fmean(q1), fmean(a1) - fmean(a0)
+    change = after / before - 1 if before else 0.0
+    noise = max([POINTS, *(stdev(a) for a in (a0, a1) if len(a) > 1)])
+    good = change < -ERROR, points > noise
+    bad = change > ERROR, points < -noise
+    errors = f"{before:.3f} to {after:.3f}"
+    accuracies = f"{fmean(a0):.2f} to {fmean(a1):.2f} %"
     if not any(good + bad):
         return (
-            "RMP-Loss made no visible difference here: the quantization error went from "
-            f"{errors}, the accuracy from {accuracies}."
+            f"RMP-Loss made no visible difference here: quantization error {errors}, "
+            f"accuracy {accuracies}."
         )
-    first = f"left the quantization error where it was ({errors})"
+    first = f"did not move the quantization error ({errors})"
     if good[0] or bad[0]:
         verb = "lowered" if good[0] else "raised"
-        first = f"{verb} the quantization error by {abs(change):.0%}, from {errors}"
-    second = f"left the accuracy where it was ({accuracies})"
+        first = f"{verb} the quantization error by {abs(change):.0%}, from {errors},"
+    second = f"did not visibly move the accuracy ({accuracies})"
     if good[1] or bad[1]:
-        verb = "gained" if good[1] else "cost"
-        second = f"{verb} {abs(points):.2f} points of accuracy ({accuracies})"
+        second = f"{'gained' if good[1] else 'cost'} {abs(points):.2f} points of accuracy"
+        second += f" ({accuracies})"
     joint = "but" if any(good) and any(bad) else "and"
-    harm = ": here it did harm" if any(bad) and not any(good) else ""
-    return f"RMP-Loss {first}, {joint} {second}{harm}."
+    end = "." if any(good) else ": here it did harm."
+    return f"RMP-Loss {first} {joint} {second}{end}"
 
 
 def published(recipe: Recipe) -> list[Row]:
-    """The rows of the paper's tables that a recipe answers to."""
+    """The rows of the paper's tables that a recipe answers to; a changed or pocket one to none."""
     mark = recipe.fingerprint()
-    same = [row for row in ROWS if row.answered_by(recipes.get(row.recipe)).fingerprint() == mark]
-    return [] if recipe.pocket else same
+    return [r for r in ROWS if r.answered_by(recipes.get(r.recipe)).fingerprint() == mark]
 
 
-def standing(recipe: Recipe) -> str:
-    """Why a recipe answers to no published number; "" if it does."""
-    if published(recipe):
-        return ""
-    if recipe.pocket:
-        return "Pocket size: answers to no published number."
-    base = recipes.RECIPES.get(recipe.name)
-    changed = varied([base, recipe]) if base else []
-    return (
-        f"Changed from the recipe {recipe.name} in {', '.join(changed)}: " if changed else ""
-    ) + "Answers to no published number."
-
-
-def command(run: Run) -> str:
-    """What to type to repeat a run: the words it was started with, or what they would have been."""
-    if run.start.get("command"):
-        return shlex.join(map(str, run.start["command"]))
-    recipe, base = run.recipe, recipes.RECIPES.get(run.recipe.name)
-    if base:
-        theirs = fields(base)
-        changes = {k: v for k, v in fields(recipe).items() if (v, k) != (theirs.get(k, ...), k)}
-        words = ["rmploss", "train", recipe.name, "--seed", str(recipe.seed)]
-        words += ["--set", *(f"{k}={spell(v)}" for k, v in changes.items())] if changes else []
-        try:
-            if recipes.override(base, changes).fingerprint() == recipe.fingerprint():
-                return shlex.join(words)
-        except UserError:
-            pass
-    return "started from Python; its recipe is below, and in recipe.json"
+def changes(recipe: Recipe) -> list[str] | None:
+    """The fields in which a recipe differs from the known one of its name; None: there is none."""
+    known = recipes.RECIPES.get(recipe.name)
+    return varied([known, recipe]) if known else None
