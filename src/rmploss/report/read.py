@@ -13,38 +13,21 @@ from rmploss.recipes import Recipe
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder. epochs: the records of its epochs; membranes: by layer, of the last one."""
+    """One run folder.
+
+    epochs: the records of its epochs; last: of the last one, with the best accuracy and its epoch;
+    membranes: histograms by layer, over so many test samples after the last epoch.
+    """
 
     path: Path
     recipe: Recipe
-    epochs: tuple[dict[str, Any], ...]
-    events: tuple[dict[str, Any], ...]
+    epochs: list[dict[str, Any]]
+    last: dict[str, Any]
+    events: list[dict[str, Any]]
     membranes: dict[str, Histogram]
     figure_layer: str
     samples: int
-    missing: tuple[str, ...]
-
-    @property
-    def last(self) -> dict[str, Any]:
-        """The record of the last epoch, to which the best accuracy and its epoch are added."""
-        if not self.epochs:
-            return {}
-        best = max(self.epochs, key=lambda record: record.get("test_accuracy") or 0)
-        return {
-            **self.epochs[-1],
-            "best_accuracy": best.get("test_accuracy"),
-            "best_epoch": best["epoch"],
-        }
-
-    @property
-    def start(self) -> dict[str, Any]:
-        """The first event: the command and the environment."""
-        return next((event for event in self.events if event.get("event") == "start"), {})
-
-    @property
-    def finished(self) -> bool:
-        """Whether it came to its last epoch."""
-        return self.last.get("epoch") == self.recipe.epochs
+    missing: list[str]
 
 
 @dataclass(frozen=True)
@@ -73,28 +56,41 @@ def read(path: Path) -> Run:
     folder = RunFolder.open(path)
     recipe = Recipe.from_json(folder.recipe())
     # A resumed run that died again may hold an epoch twice: the later record counts.
-    epochs = {record["epoch"]: record for record in folder.metrics() if "test_accuracy" in record}
-    membranes, figure_layer, samples, missing = {}, "", 0, []
-    if recipe.epochs not in epochs:
+    by_epoch = {record["epoch"]: record for record in folder.metrics() if "epoch" in record}
+    epochs = [by_epoch[n] for n in sorted(by_epoch)]
+    missing = []
+    if recipe.epochs not in by_epoch:
         missing.append(f"not finished: {len(epochs)} of {recipe.epochs} epochs")
+    plain = {"layers": [], "figure_layer": "", "samples": 0}
     try:
-        plain = json.loads((path / "membrane.json").read_bytes())
-        bins = {(h["low"], h["high"], len(h["counts"])) for h in plain["layers"]}
-        if bins - {(LOW, HIGH, BINS)}:
-            raise ValueError("other bins than this version's")
+        plain |= json.loads((path / "membrane.json").read_bytes())
+        if any(
+            (h["low"], h["high"], len(h["counts"])) != (LOW, HIGH, BINS) for h in plain["layers"]
+        ):
+            raise ValueError("its bins are not those of this version")
         membranes = {h["layer"]: Histogram.from_json(h) for h in plain["layers"]}
-        figure_layer, samples = plain["figure_layer"], plain["samples"]
     except FileNotFoundError:
         missing.append("no histograms: they are taken when training ends")
+        membranes = {}
     except (ValueError, KeyError, TypeError) as error:
         missing.append(f"membrane.json cannot be read: {error}")
+        membranes = {}
     return Run(
         path,
         recipe,
-        tuple(epochs[n] for n in sorted(epochs)),
-        tuple(folder.events()),
+        epochs,
+        _last(epochs),
+        folder.events(),
         membranes,
-        figure_layer,
-        samples,
-        tuple(missing),
+        plain["figure_layer"],
+        plain["samples"],
+        missing,
     )
+
+
+def _last(epochs: list[dict[str, Any]]) -> dict[str, Any]:
+    if not epochs:
+        return {}
+    best = max(epochs, key=lambda record: record.get("test_accuracy") or 0)
+    found = {"best_accuracy": best.get("test_accuracy"), "best_epoch": best["epoch"]}
+    return epochs[-1] | found

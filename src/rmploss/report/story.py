@@ -25,11 +25,11 @@ def fields(recipe: Recipe) -> dict[str, Value]:
     return flat
 
 
-def varied(several: Sequence[Recipe]) -> list[str]:
-    """The fields in which recipes differ."""
+def varied(several: Sequence[Recipe]) -> dict[str, str]:
+    """The fields in which recipes differ, each with its values: `{"T": "4, 6"}`."""
     flat = [fields(recipe) for recipe in several]
-    names = dict.fromkeys(name for one in flat for name in one)
-    return [name for name in names if len({repr(one.get(name, ...)) for one in flat}) > 1]
+    values = {key: [str(one.get(key, "–")) for one in flat] for one in flat for key in one}
+    return {key: ", ".join(found) for key, found in values.items() if len(set(found)) > 1}
 
 
 def against(groups: Sequence[Group]) -> bool:
@@ -44,36 +44,36 @@ def groups_of(runs: Sequence[Run]) -> list[Group]:
     def rank(run: Run) -> tuple[bool, int]:
         return run.recipe.objective.name != "none", marks.index(run.recipe.fingerprint())
 
-    parts = [tuple(part) for _, part in groupby(sorted(runs, key=rank), key=rank)]
-    several = [part[0].recipe for part in parts]
-    hue = int(several[0].objective.name != "none")
-    groups = [Group(part, part[0].recipe.name, hue + i) for i, part in enumerate(parts)]
+    parts = [(key, tuple(part)) for key, part in groupby(sorted(runs, key=rank), key=rank)]
+    hue = int(parts[0][0][0])  # the color of the first with a regularizer is always the same
+    names = [part[0].recipe.name for _, part in parts]
+    if len(set(names)) < len(names):
+        names = [part[0].path.name for _, part in parts]
+    groups = [
+        Group(part, name, hue + i)
+        for i, ((_, part), name) in enumerate(zip(parts, names, strict=True))
+    ]
     if against(groups):
-        labels = ["without RMP-Loss", "with RMP-Loss"]
-    elif len({group.label for group in groups}) == len(groups):
-        return groups
-    else:
-        keys = varied(several)
-        labels = [
-            ", ".join([r.name, *(f"{k} {v}" for k, v in fields(r).items() if k in keys)])
-            for r in several
-        ]
-    return [Group(g.runs, label, g.hue) for g, label in zip(groups, labels, strict=True)]
+        labels = "without RMP-Loss", "with RMP-Loss"
+        groups = [Group(g.runs, label, g.hue) for g, label in zip(groups, labels, strict=True)]
+    return groups
 
 
 def effect(groups: Sequence[Group]) -> str:
     """What came of the difference between the groups, in a sentence or two; "" for one group."""
     differ = varied([group.runs[0].recipe for group in groups])
     if not against(groups):
-        return f"The recipes differ in {', '.join(differ)}." if differ else ""
-    late = [run for group in groups for run in group.runs if not run.finished]
+        told = "; ".join(f"{key} ({values})" for key, values in differ.items())
+        return f"The recipes differ in {told}." if told else ""
+    runs = [run for group in groups for run in group.runs]
+    late = [run.path.name for run in runs if run.last.get("epoch") != run.recipe.epochs]
     q = [group.values("quantization_error") for group in groups]
     accuracy = [group.values("test_accuracy") for group in groups]
     if late or not all(q + accuracy):
-        names = " and ".join(run.path.name for run in late) or "a run without numbers"
-        return f"Too early to tell what RMP-Loss does here: there is still {names} to finish."
+        names = " and ".join(late) or "one without numbers"
+        return f"Too early to tell what RMP-Loss does here: a run is not finished, {names}."
     text = _verdict(q[0], q[1], accuracy[0], accuracy[1])
-    if others := [name for name in differ if not name.startswith("objective")]:
+    if others := [key for key in differ if not key.startswith("objective")]:
         text += f" But the recipes differ in {', '.join(others)} as well."
     if min(map(len, accuracy)) == 1:
         text += " One seed cannot tell a small difference from luck."
@@ -81,29 +81,26 @@ def effect(groups: Sequence[Group]) -> str:
 
 
 def _verdict(q0: list[float], q1: list[float], a0: list[float], a1: list[float]) -> str:
-    before, after, points = fmean(q0), fmean(q1), fmean(a1) - fmean(a0)
-    change = after / before - 1 if before else 0.0
+    error, points = fmean(q1) / (fmean(q0) or 1) - 1, fmean(a1) - fmean(a0)
     noise = max([POINTS, *(stdev(a) for a in (a0, a1) if len(a) > 1)])
-    good = change < -ERROR, points > noise
-    bad = change > ERROR, points < -noise
-    errors = f"{before:.3f} to {after:.3f}"
+    good = error < -ERROR, points > noise
+    bad = error > ERROR, points < -noise
+    errors = f"{fmean(q0):.3f} to {fmean(q1):.3f}"
     accuracies = f"{fmean(a0):.2f} to {fmean(a1):.2f} %"
     if not any(good + bad):
         return (
-            f"RMP-Loss made no visible difference here: quantization error {errors}, "
-            f"accuracy {accuracies}."
+            f"RMP-Loss changed nothing visible: quantization error {errors}, accuracy {accuracies}."
         )
-    first = f"did not move the quantization error ({errors})"
+    first = f"left the quantization error where it was ({errors})"
     if good[0] or bad[0]:
         verb = "lowered" if good[0] else "raised"
-        first = f"{verb} the quantization error by {abs(change):.0%}, from {errors},"
-    second = f"did not visibly move the accuracy ({accuracies})"
+        first = f"{verb} the quantization error by {100 * abs(error):.0f} % ({errors})"
+    second = f"left the accuracy where it was ({accuracies})"
     if good[1] or bad[1]:
-        second = f"{'gained' if good[1] else 'cost'} {abs(points):.2f} points of accuracy"
-        second += f" ({accuracies})"
+        verb = "gained" if good[1] else "cost"
+        second = f"{verb} {abs(points):.2f} points of accuracy ({accuracies})"
     joint = "but" if any(good) and any(bad) else "and"
-    end = "." if any(good) else ": here it did harm."
-    return f"RMP-Loss {first} {joint} {second}{end}"
+    return f"RMP-Loss {first} {joint} {second}" + ("." if any(good) else ": here it did harm.")
 
 
 def published(recipe: Recipe) -> list[Row]:
@@ -115,4 +112,4 @@ def published(recipe: Recipe) -> list[Row]:
 def changes(recipe: Recipe) -> list[str] | None:
     """The fields in which a recipe differs from the known one of its name; None: there is none."""
     known = recipes.RECIPES.get(recipe.name)
-    return varied([known, recipe]) if known else None
+    return list(varied([known, recipe])) if known else None

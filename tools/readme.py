@@ -1,0 +1,98 @@
+"""Write the generated parts of README.md: `python tools/readme.py`; `--check` only compares.
+
+The map of the package comes from the first docstring line of each file, the table of open readings
+from `recipes/readings.py`, the results from the CSV files in `results/`. A test runs the check.
+"""
+
+import ast
+import csv
+import re
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+from rmploss.recipes import READINGS
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+
+
+def package_map() -> str:
+    """The annotated file tree."""
+    source = ROOT / "src" / "rmploss"
+    lines = []
+    for path in sorted(source.rglob("*.py"), key=lambda p: (p.parent.relative_to(source), p.name)):
+        place = path.relative_to(source)
+        if place.name == "__main__.py":
+            continue
+        first = (ast.get_docstring(ast.parse(path.read_text())) or "").splitlines()[0]
+        folder = place.name == "__init__.py"
+        depth = len(place.parts) - (2 if folder and len(place.parts) > 1 else 1)
+        name = f"{place.parent.name}/" if folder else place.name
+        name = "rmploss/" if folder and len(place.parts) == 1 else "  " * (depth + 1) + name
+        lines.append(f"{name:<26}{first}")
+    return "```\n" + "\n".join(lines) + "\n```"
+
+
+def readings() -> str:
+    """What the paper leaves open."""
+    lines = ["| field | paper (default) | `--mode code` | why |", "|---|---|---|---|"]
+    lines += [f"| `{r.field}` | {r.paper} | {r.code} | {r.reason} |" for r in READINGS]
+    return "\n".join(lines)
+
+
+def pocket_results() -> str:
+    """The pocket runs: mean and standard deviation over seeds."""
+    groups: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
+    for path in sorted((ROOT / "results").glob("pocket-*.csv")):
+        with path.open() as lines:
+            for row in csv.DictReader(lines):
+                groups[row["recipe"], row["k"]].append(row)
+    lines = [
+        "| recipe | k | seeds | accuracy, last epoch (%) | quantization error | firing rate |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for (recipe, k), rows in groups.items():
+        cells = [
+            _mean_std([float(row[field]) for row in rows], digits)
+            for field, digits in (
+                ("last_accuracy", 2),
+                ("quantization_error", 4),
+                ("firing_rate", 4),
+            )
+        ]
+        lines.append(f"| `{recipe}` | {k} | {len(rows)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _mean_std(values: list[float], digits: int) -> str:
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "map": package_map,
+    "readings": readings,
+    "pocket": pocket_results,
+}
+
+
+def generated(text: str) -> str:
+    """The text with every generated block made anew."""
+    for name, make in BLOCKS.items():
+        block = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        text, found = block.subn(lambda m, made=make(): f"{m[1]}{made}\n{m[2]}", text)
+        if found != 1:
+            sys.exit(f"README.md has {found} blocks named {name}, not 1")
+    return text
+
+
+if __name__ == "__main__":
+    before = README.read_text()
+    after = generated(before)
+    if sys.argv[1:] != ["--check"]:
+        README.write_text(after)
+    elif before != after:
+        sys.exit("README.md is out of date: run python tools/readme.py")

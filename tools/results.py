@@ -1,0 +1,66 @@
+"""Run folders as the rows of a CSV: `python tools/results.py runs/* > results/NAME.csv`.
+
+One row per finished run, sorted by recipe and seed, with the command that made it.
+"""
+
+import csv
+import sys
+from pathlib import Path
+
+from rmploss.engine.run import RunFolder
+from rmploss.engine.train import summarize
+from rmploss.recipes import Recipe
+
+FIELDS = (
+    "recipe",
+    "seed",
+    "T",
+    "k",
+    "epochs",
+    "train_samples",
+    "test_samples",
+    "last_accuracy",
+    "best_accuracy",
+    "best_epoch",
+    "quantization_error",
+    "firing_rate",
+    "train_s",
+    "command",
+)
+
+
+def row(path: Path) -> dict[str, object] | None:
+    """What one run came to, or None if it is not finished."""
+    folder = RunFolder.open(path)
+    recipe, metrics = Recipe.from_json(folder.recipe()), folder.metrics()
+    if not metrics or metrics[-1]["epoch"] < recipe.epochs:
+        return None
+    done = summarize(metrics)
+    return {
+        "recipe": recipe.name,
+        "seed": recipe.seed,
+        "T": recipe.T,
+        "k": recipe.objective.options.get("k", 0),
+        "epochs": recipe.epochs,
+        "train_samples": recipe.train_samples or "all",
+        "test_samples": recipe.test_samples or "all",
+        "last_accuracy": f"{done['last_accuracy']:.2f}",
+        "best_accuracy": f"{done['best_accuracy']:.2f}",
+        "best_epoch": done["best_epoch"],
+        "quantization_error": f"{done['quantization_error']:.4f}",
+        "firing_rate": f"{done['firing_rate']:.4f}",
+        "train_s": f"{done['train_s']:.0f}",
+        "command": " ".join(folder.events()[0]["command"]),
+    }
+
+
+def main(paths: list[str]) -> None:
+    """Print the CSV of the finished runs among the folders."""
+    rows = [found for path in paths if (found := row(Path(path)))]
+    out = csv.DictWriter(sys.stdout, FIELDS, lineterminator="\n")
+    out.writeheader()
+    out.writerows(sorted(rows, key=lambda r: (str(r["recipe"]), str(r["k"]), int(str(r["seed"])))))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
