@@ -8,9 +8,11 @@ import torch
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """Sums over threads depend on their number: results here do not depend on the machine's."""
+def the_same_torch_everywhere() -> None:
+    """One thread, since sums depend on their number; every warning in every order of tests."""
     torch.set_num_threads(1)
+    # A warning that torch gives once per process would be an error in one test or another.
+    torch.set_warn_always(True)
 
 
 @pytest.fixture(scope="session")

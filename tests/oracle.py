@@ -1,6 +1,7 @@
 """A whole training step in NumPy, forward and backward by hand: the oracle of the torch modules.
 
-    image, T times -> conv3x3 - tdBN - LIF -> conv3x3 - tdBN - LIF - conv3x3 - tdBN (+ shortcut) - LIF
+    image, T times -> conv3x3 - tdBN - LIF
+    -> conv3x3 - tdBN - LIF - conv3x3 - tdBN, plus the shortcut, - LIF
     -> mean over space -> linear -> sum over time (Eq. 4) -> cross-entropy + weight L_RMP (Eq. 11)
 
 The shortcut is the identity, a strided 1x1 convolution with tdBN, or average pooling before an
@@ -177,9 +178,7 @@ def pool(x: Array) -> Array:
     return x.reshape(t, b, c, h // 2, 2, w // 2, 2).mean((4, 6))
 
 
-def training_step(
-    parameters: Parameters, images: Array, labels: Array, setting: Setting
-) -> Step:
+def training_step(parameters: Parameters, images: Array, labels: Array, setting: Setting) -> Step:
     """One forward and backward from fresh running statistics; images `[B, C, H, W]`."""
     step = Step()
     stride = 1 if setting.shortcut == "identity" else 2

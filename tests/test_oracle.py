@@ -67,8 +67,8 @@ def tiny(neuron: Neuron, shortcut: oracle.Shortcut) -> Tiny:
 
 def close(got: Tensor | float, want: oracle.Array | float) -> None:
     """Equal to 1e-9: some thousand float64 operations of condition below a thousand."""
-    got = got.detach().numpy() if isinstance(got, Tensor) else got
-    np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-9)
+    found = got.detach().numpy() if isinstance(got, Tensor) else got
+    np.testing.assert_allclose(found, want, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("shortcut", ["identity", "strided", "pooled"])
@@ -104,7 +104,7 @@ def check_step(neuron: Neuron, shortcut: oracle.Shortcut, rmp: RMPLoss) -> None:
 
     setting = oracle.Setting(T=T, neuron=neuron, weight=2 * 5.0 * 0.25, shortcut=shortcut)
     expected = oracle.training_step(before, images.numpy(), target.numpy(), setting)
-    assert 0.05 < min(entry.firing_rate.item() for entry in stats)
+    assert min(entry.firing_rate.item() for entry in stats) > 0.05
     close(logits, expected.logits)
     close(cross, expected.cross_entropy)
     close(rmp.value(stats), expected.rmp)

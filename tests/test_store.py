@@ -84,6 +84,21 @@ def test_write_bytes_replaces_a_link_and_not_what_it_points_to(tmp_path: Path) -
     assert (tmp_path / "link").read_bytes() == b"new"
 
 
+def test_a_link_put_in_the_way_of_a_temporary_is_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / "outside").write_bytes(b"keep")
+
+    def intrude(operation: Operation) -> None:
+        if operation.name == "create":
+            operation.path.symlink_to(tmp_path / "outside")
+
+    _disk.hooks.append(intrude)
+    with pytest.raises(StoreError):
+        store.write_bytes(tmp_path / "a", b"new")
+    _disk.hooks.remove(intrude)
+    assert (tmp_path / "outside").read_bytes() == b"keep"
+    assert [path.name for path in tmp_path.iterdir()] == ["outside"]
+
+
 def test_write_folder_is_the_protocol(tmp_path: Path, log: list[Operation]) -> None:
     store.write_folder(tmp_path / "step", {"state": b"s", "manifest": b"m"})
     temporary = f".tmp-{os.getpid()}-step"
@@ -265,6 +280,18 @@ def test_clean_temporaries_of_the_dead_and_not_of_the_living(
     assert [path.name for path in tmp_path.iterdir()] == [".tmp-file"]
 
 
+def test_a_process_of_somebody_else_is_alive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", refuse)
+    (tmp_path / ".tmp-1-step").mkdir()
+    with pytest.raises(LockedError, match="written by process 1"):
+        store.clean_temporaries(tmp_path)
+
+
 HOLD = """
 import sys; from pathlib import Path; from rmploss import store
 with store.lock(Path(sys.argv[1])):
@@ -288,25 +315,25 @@ def test_lock_names_its_owner_and_ends_with_it(tmp_path: Path) -> None:
 
 
 @forks
-def test_a_worker_that_outlives_its_parent_does_not_hold_the_lock(
-    tmp_path: Path,
-) -> None:
+def test_a_worker_that_outlives_its_parent_does_not_hold_the_lock(tmp_path: Path) -> None:
     """As a loader's worker does for some seconds after its parent was killed."""
     reader, writer = os.pipe()
 
     def trainer() -> None:
         with store.lock(tmp_path):
             if os.fork() == 0:
-                os.read(reader, 1)
+                os.close(writer)
+                os.read(reader, 1)  # Until the test closes its end.
                 os._exit(0)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    assert in_child(trainer) == -signal.SIGKILL
-    with store.lock(tmp_path):
-        pass
-    os.write(writer, b"x")
-    os.close(reader)
-    os.close(writer)
+    try:
+        assert in_child(trainer) == -signal.SIGKILL
+        with store.lock(tmp_path):
+            pass
+    finally:
+        os.close(reader)
+        os.close(writer)
 
 
 def test_an_error_inside_a_lock_is_not_told_as_one_of_the_lock(tmp_path: Path) -> None:

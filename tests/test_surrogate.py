@@ -142,3 +142,6 @@ def test_by_name_or_as_it_is() -> None:
     with pytest.raises(UserError, match="unknown") as caught:
         as_surrogate("clipped_tan")
     assert caught.value.problems[0].fix == 'did you mean "clipped_tanh"?'
+    for wrong in (3, None, Rectangle):
+        with pytest.raises(UserError, match=r"must be a name(?s:.*)clipped_tanh, rectangle"):
+            as_surrogate(wrong)  # pyright: ignore[reportArgumentType]

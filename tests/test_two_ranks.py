@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import start_processes
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 from rmploss import RMPLoss, checkpoint, membrane_stats
 from rmploss.models import create
+from rmploss.norm import TDBatchNorm2d
 from rmploss.stats import MembraneStats
 from tests.given import labels, normal
 
@@ -43,17 +44,23 @@ def network() -> nn.Module:
 
 
 def results(net: nn.Module, parallel: nn.Module, case: str, share: slice) -> dict[str, Any]:
-    """Two steps of one rank on its share of the batch; the gradients are those of the second."""
+    """Two forwards and backwards of one rank on its share of the batch; the second's numbers."""
+    step(net, parallel, case, share, seed=0)
+    net.zero_grad()
+    return step(net, parallel, case, share, seed=1)
+
+
+def step(
+    net: nn.Module, parallel: nn.Module, case: str, share: slice, *, seed: int
+) -> dict[str, Any]:
+    """One forward and backward; parallel: the network as it is called."""
     rmp = RMPLoss(k=5.0)
     shape = CASES[case]
-    dim = len(shape) - 4
-    for seed in range(2):
-        x = normal(*shape, name="x", seed=seed)[(slice(None),) * dim + (share,)]
-        net.zero_grad()
-        with membrane_stats(net, rmp.spec) as stats:
-            logits = parallel(x)
-        loss = cross_entropy(logits, labels(BATCH, 3, seed)[share]) + rmp(stats, progress=0.5)
-        loss.backward()
+    x = normal(*shape, name="x", seed=seed)[(slice(None),) * (len(shape) - 4) + (share,)]
+    with membrane_stats(net, rmp.spec) as stats:
+        logits = parallel(x)
+    loss = cross_entropy(logits, labels(BATCH, 3, seed)[share]) + rmp(stats, progress=0.5)
+    loss.backward()
     return {
         "logits": logits.detach(),
         "loss": loss.detach(),
@@ -83,8 +90,8 @@ def work(rank: int, folder: str) -> None:
             found[case, wrap is not None] = results(net, parallel, case, share)
     alone = network()
     for module in alone.modules():
-        if hasattr(module, "sync"):
-            module.sync = False  # pyright: ignore[reportAttributeAccessIssue]
+        if isinstance(module, TDBatchNorm2d):
+            module.sync = False
     found["not synchronized"] = alone(normal(*CASES["images"], name="x")[share]).detach()
     torch.save(found, Path(folder) / f"rank{rank}.pt")
     dist.barrier()
@@ -95,7 +102,7 @@ def work(rank: int, folder: str) -> None:
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[Any, Any]]:
     """What two processes found."""
     folder = tmp_path_factory.mktemp("ranks")
-    started = mp.start_processes(work, (str(folder),), nprocs=RANKS, join=False)
+    started = start_processes(work, (str(folder),), nprocs=RANKS, join=False)
     assert started is not None
     deadline = time.monotonic() + SECONDS
     try:
@@ -103,7 +110,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[Any, Any]]:
             if time.monotonic() > deadline:
                 pytest.fail(f"the ranks have not finished in {SECONDS} s")
     finally:
-        for process in started.processes:
+        for process in filter(None, started.processes):
             process.kill()
             process.join()
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(RANKS)]

@@ -188,7 +188,7 @@ def _alive(pid: int) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
-        return True
+        pass  # It lives, and is somebody else's.
     return True
 
 

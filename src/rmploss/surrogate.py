@@ -178,4 +178,9 @@ SURROGATES: Table[type[Surrogate]] = Table(
 
 def as_surrogate(surrogate: str | Surrogate) -> Surrogate:
     """A surrogate from its name in `SURROGATES` (with default options), or itself."""
-    return SURROGATES.make(surrogate) if isinstance(surrogate, str) else surrogate
+    if isinstance(surrogate, str):
+        return SURROGATES.make(surrogate)
+    if not isinstance(surrogate, Surrogate):
+        where, names = f"surrogate = {surrogate!r}", ", ".join(SURROGATES)
+        raise UserError("bad surrogate", [Problem(where, "must be a name", f"one of {names}")])
+    return surrogate

@@ -70,7 +70,7 @@ def test_everything_comes_back(tmp_path: Path) -> None:
         "transposed": torch.arange(6.0).reshape(2, 3).T,
         "expanded": torch.ones(1, 3).expand(4, 3),
     }
-    odd["tied"] = odd["transposed"]
+    odd["tied"] = odd["half"]
     scaler = {"scale": 65536.0, "growth_factor": 2.0, "growth_interval": 2000, "_growth_tracker": 7}
     path = save(tmp_path, 12, model_state=odd, extra={"ema": tensors(1)["conv.weight"]},
                 scaler_state=scaler, best=0.1 + 0.2)  # fmt: skip
@@ -93,6 +93,15 @@ def test_the_manifest_is_strict_json(tmp_path: Path) -> None:
     assert manifest["best"] is None
     assert manifest["format"] == checkpoint.FORMAT
     assert manifest["files"]["state.safetensors"].keys() == {"bytes", "sha256"}
+
+
+def test_the_manifest_is_written_last(tmp_path: Path) -> None:
+    log: list[Operation] = []
+    _disk.hooks.append(log.append)
+    save(tmp_path, 1)
+    _disk.hooks.remove(log.append)
+    created = [operation.path.name for operation in log if operation.name == "create"]
+    assert created == ["state.safetensors", "manifest.json"]
 
 
 def test_the_newest_two_stay_and_those_to_spare(tmp_path: Path) -> None:

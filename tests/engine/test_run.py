@@ -161,6 +161,9 @@ def test_rewind_cuts_back_to_the_checkpoint(tmp_path: Path) -> None:
     # Stopped after the last batch of epoch 2 and before its evaluation: it is evaluated again.
     assert folder.rewind(Progress(epoch=1, step=20, batch=10)) == 3
     assert [(r["epoch"], r["step"]) for r in folder.metrics()] == [(0, 5), (1, 10), (1, 15)]
+    # Stopped in the middle of epoch 2.
+    assert folder.rewind(Progress(epoch=1, step=14, batch=4)) == 1
+    assert [(r["epoch"], r["step"]) for r in folder.metrics()] == [(0, 5), (1, 10)]
 
 
 def test_rewind_mends_what_a_crash_left(tmp_path: Path) -> None:
@@ -193,6 +196,7 @@ def state() -> dict[str, torch.Tensor]:
         "half": torch.ones(2, dtype=torch.bfloat16),
         "mask": torch.tensor([True]),
         "empty": torch.empty(0),
+        "zero": torch.zeros(2),
     }
 
 
@@ -205,7 +209,10 @@ def test_digest_sees_all_but_the_time() -> None:
     others = [
         run.digest(state() | {"w": torch.tensor([[1.0, 0.0]])}, {"w/m": torch.ones(2)}, metrics),
         run.digest(state() | {"w": torch.tensor([1.0, -0.0])}, {"w/m": torch.ones(2)}, metrics),
-        run.digest(state() | {"n": torch.tensor(3.0)}, {"w/m": torch.ones(2)}, metrics),
+        run.digest(state() | {"n": torch.tensor(4)}, {"w/m": torch.ones(2)}, metrics),
+        run.digest(
+            state() | {"zero": torch.zeros(2, dtype=torch.int32)}, {"w/m": torch.ones(2)}, metrics
+        ),
         run.digest(state(), {"w/v": torch.ones(2)}, metrics),
         run.digest(state(), {}, metrics),
         run.digest(state(), {"w/m": torch.ones(2)}, metrics[:1]),
@@ -217,6 +224,10 @@ def test_digest_sees_all_but_the_time() -> None:
 def test_digest_does_not_care_how_a_tensor_lies_in_memory() -> None:
     square = torch.arange(6.0).reshape(2, 3)
     assert run.digest({"w": square}, {}, []) == run.digest({"w": square.T.contiguous().T}, {}, [])
+    every_second = torch.arange(6.0)[::2]
+    assert run.digest({"w": every_second}, {}, []) == run.digest(
+        {"w": every_second.clone()}, {}, []
+    )
 
 
 def test_the_source_archive_is_the_same_bytes_each_time() -> None:

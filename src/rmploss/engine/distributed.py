@@ -57,8 +57,7 @@ class World:
         dist.broadcast(length, 0)
         if not self.is_main:
             data = torch.zeros(int(length), dtype=torch.uint8)
-        if length:
-            dist.broadcast(data, 0)
+        dist.broadcast(data, 0)
         return bytes(data.tolist()).decode()
 
 

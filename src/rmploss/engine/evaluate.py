@@ -61,22 +61,22 @@ def evaluate(
     spec = MomentSpec(p=p, differentiable=False)
     totals = torch.zeros(3, dtype=torch.float64)
     sums: dict[str, Tensor] = {}  # per layer: q(u), o, number of values
-    with torch.no_grad():
-        for images, labels in batches:
-            if len(labels):
-                images, labels = images.to(world.device), labels.to(world.device)
-                with membrane_stats(net, spec) as stats:
-                    logits = net(images)
-                ce = F.cross_entropy(logits.float(), labels, reduction="sum")
-                correct = (logits.argmax(1) == labels).sum()
-                totals += torch.tensor([ce.item(), correct.item(), len(labels)]).double()
-                for layer in stats:
-                    rows = layer.moments[[ERROR, SPIKES]].double().sum(1).cpu()
-                    seen = torch.cat([rows, torch.tensor([layer.elements]).double()])
-                    sums[layer.name] = sums.get(layer.name, 0) + seen
-            on_batch()
-    net.train(training)
-    names, table = _over_ranks(sums, totals, world)
+    try:
+        with torch.no_grad():
+            for images, labels in batches:
+                if len(labels):
+                    images, labels = images.to(world.device), labels.to(world.device)
+                    with membrane_stats(net, spec) as stats:
+                        logits = net(images)
+                    totals += _totals(logits, labels)
+                    for layer in stats:
+                        rows = layer.moments[[ERROR, SPIKES]].double().sum(1).tolist()
+                        seen = torch.tensor([*rows, layer.elements], dtype=torch.float64)
+                        sums[layer.name] = sums.get(layer.name, 0) + seen
+                on_batch()
+    finally:
+        net.train(training)
+    names, table = _over_ranks(net, sums, totals, world)
     loss, correct, count = table[0].tolist()
     count = max(count, 1.0)
     layers = (
@@ -86,9 +86,20 @@ def evaluate(
     return Evaluation(100 * correct / count, loss / count, int(count), tuple(layers))
 
 
-def _over_ranks(sums: dict[str, Tensor], totals: Tensor, world: World) -> tuple[list[str], Tensor]:
-    """The layers of rank 0 and the sums over all ranks; a rank without samples adds zeros."""
-    names = world.broadcast_text("\n".join(sums)).split("\n")
+def _totals(logits: Tensor, labels: Tensor) -> Tensor:
+    """Of one batch: the sum of the cross-entropies, correct answers, samples; float64 `[3]`."""
+    ce = F.cross_entropy(logits.float(), labels, reduction="sum")
+    correct = (logits.argmax(1) == labels).sum()
+    return torch.tensor([ce.item(), correct.item(), len(labels)], dtype=torch.float64)
+
+
+def _over_ranks(
+    net: SpikingNetwork, sums: dict[str, Tensor], totals: Tensor, world: World
+) -> tuple[list[str], Tensor]:
+    """The layers and the sums over all ranks; a rank without samples adds zeros."""
+    known = (getattr(module, "layer_name", None) for module in net.modules())
+    ours = list(sums) or [name for name in known if isinstance(name, str)]
+    names = world.broadcast_text("\n".join(ours)).split("\n")
     zero = torch.zeros(3, dtype=torch.float64)
     table = torch.stack([totals, *(sums.get(name, zero) for name in names)])
     return names, world.all_reduce_sum(table)

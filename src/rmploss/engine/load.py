@@ -6,11 +6,11 @@ from typing import Literal
 from rmploss.data import data_root
 from rmploss.engine import checkpoint
 from rmploss.engine.build import check, make_dataset, make_network
-from rmploss.engine.distributed import start
 from rmploss.engine.evaluate import Evaluation, evaluate
+from rmploss.engine.feed import open_splits, test_batches
 from rmploss.engine.listener import Listener
 from rmploss.engine.run import RunFolder, recipe_hash
-from rmploss.engine.train import open_splits, summarize, test_batches
+from rmploss.engine.train import Setting, join, summarize
 from rmploss.errors import UserError
 from rmploss.models import SpikingNetwork, fold_norms
 from rmploss.recipes import Recipe
@@ -50,12 +50,12 @@ def evaluate_run(
     workers: int = 0,
 ) -> Evaluation:
     """Evaluate a run on its test split; fold: with the norms folded into the convolutions."""
+    setting = Setting(data_dir, device, workers)
     net, recipe = load_network(run_dir, which)
-    root = data_root(data_dir)
-    check(recipe, root)
-    world = start(device)
-    if fold:
-        fold_norms(net)
-    _, samples = open_splits(recipe, make_dataset(recipe), root, Listener())
-    batches = test_batches(recipe, samples, world, workers)
-    return evaluate(net.to(world.device), batches, world=world)
+    with join(setting.device) as world:
+        check(recipe, data_root(setting.data_dir))
+        if fold:
+            fold_norms(net)
+        _, samples = open_splits(recipe, make_dataset(recipe), setting.data_dir, Listener())
+        batches = test_batches(recipe, samples, world, setting.workers)
+        return evaluate(net.to(world.device), batches, world=world)

@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from rmploss import store
 from rmploss.analysis import membrane_histograms
-from rmploss.data import DataSet, Samples, batches, data_root, n_batches, take
+from rmploss.data import data_root, n_batches, take
 from rmploss.engine import checkpoint, distributed
 from rmploss.engine.build import (
     check,
@@ -32,17 +32,20 @@ from rmploss.engine.checkpoint import Progress
 from rmploss.engine.distributed import World
 from rmploss.engine.environment import versions
 from rmploss.engine.evaluate import Evaluation, evaluate
+from rmploss.engine.feed import open_splits, parts, test_batches, train_batches
 from rmploss.engine.listener import Listener
 from rmploss.engine.optimizer_state import optimizer_state, restore_optimizer
 from rmploss.engine.optimizers import learning_rate
 from rmploss.engine.run import RunFolder, recipe_hash
 from rmploss.engine.signals import Stop
 from rmploss.engine.step import Terms, forward_backward
-from rmploss.errors import InterruptedRunError, NonFiniteError, Problem
+from rmploss.errors import InterruptedRunError, NonFiniteError, Problem, UserError
 from rmploss.recipes import Recipe
 
 LOOKED_AT = 1000
 """How many test samples the membrane histograms of a run are taken from."""
+RESULT = "result.json"
+"""The file that is written last: a run that has it is finished."""
 
 
 @dataclass(frozen=True)
@@ -57,21 +60,28 @@ class Setting:
     workers: int = 0
     command: Sequence[str] = ()
 
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            problem = Problem(f"workers = {self.workers}", "must not be negative", "0: no processes")
+            raise UserError("nobody can load the data", [problem])
+
 
 def train(
     recipe: Recipe,
     runs_dir: Path,
     setting: Setting | None = None,
     listener: Listener | None = None,
+    world: World | None = None,
 ) -> Path:
     """Train a recipe in a new run folder, whose path is returned.
 
+    world: that of `join`, for several runs one after the other; None: joined for this run alone.
     Raises `UserError` before anything is written if the recipe or its data are not right,
-    `InterruptedRunError` after a signal, with a checkpoint written, and `NonFiniteError` if a loss or a
-    gradient is NaN or infinite, before it reaches the parameters.
+    `InterruptedRunError` after a signal, with a checkpoint written, and `NonFiniteError` if a loss
+    or a gradient is NaN or infinite, before it reaches the parameters.
     """
     setting, listener = setting or Setting(), listener or Listener()
-    with _world(setting.device) as world:
+    with join(setting.device, world) as world:
         root = data_root(setting.data_dir)
         check(recipe, root, world.size)
         run = _Run(recipe, setting, world, listener if world.is_main else Listener())
@@ -83,11 +93,19 @@ def train(
 
 
 def resume(path: Path, setting: Setting | None = None, listener: Listener | None = None) -> Path:
-    """Go on with an interrupted run from its newest checkpoint that verifies; returns its path."""
+    """Go on with an interrupted run from its newest checkpoint that verifies; returns its path.
+
+    A run that is finished is left alone.
+    """
     setting, listener = setting or Setting(), listener or Listener()
     folder = RunFolder.open(path)
     recipe = Recipe.from_json(folder.recipe())
-    with _world(setting.device) as world:
+    with join(setting.device) as world:
+        if (path / RESULT).is_file():
+            if world.is_main:
+                listener.note(f"{path} is finished: nothing to do")
+                listener.end(summarize(folder.metrics()))
+            return path
         check(recipe, data_root(setting.data_dir), world.size)
         run = _Run(recipe, setting, world, listener if world.is_main else Listener())
         return run.execute(path, fresh=False)
@@ -110,6 +128,11 @@ class _Run:
         self.optimizer = make_optimizer(recipe, self.net)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=recipe.amp == "fp16")
         self.batches = n_batches(self.train_samples, recipe.batch_size, drop_last=True)
+        if not self.batches:
+            count = len(self.train_samples)
+            what = f"only {count} training samples, so no batch is full"
+            problem = Problem(f"batch_size = {recipe.batch_size}", what, f"at most {count}")
+            raise UserError("no batch to train on", [problem])
         self.at = Progress(epoch=0, step=0, batch=0)
         self.terms = Terms.zero()
         self.best = -math.inf
@@ -129,7 +152,7 @@ class _Run:
             if self.world.is_main:
                 self._look_at_membranes(folder)
                 summary = summarize(folder.metrics())
-                store.write_text(path / "result.json", json.dumps(summary, indent=2) + "\n")
+                store.write_text(path / RESULT, json.dumps(summary, indent=2) + "\n")
                 self.listener.end(summary)
         return path
 
@@ -138,14 +161,20 @@ class _Run:
         n = self.at.epoch + 1  # Algorithm 1 counts from 1, so that lambda(N) = 0
         progress = n / self.recipe.epochs
         self.ddp.train()
-        for images, labels in self._train_batches():
+        for images, labels in train_batches(
+            self.recipe,
+            self.train_samples,
+            self.world,
+            self.setting.workers,
+            epoch=self.at.epoch,
+            start=self.at.batch,
+        ):
             self._step(images, labels, progress, folder)
             numbers = {"loss": self.terms.means()["train_ce"]}
             self.listener.batch("train", n, self.at.batch, self.batches, **numbers)
-            if self.at.batch < self.batches and self.world.agree(stop.requested):
-                self._leave(folder)
+            self._leave_if_asked(folder, stop)
         trained = time.monotonic()
-        result = self._evaluate(n)
+        result = self._evaluate(n, folder, stop)
         self.at = Progress(epoch=n, step=self.at.step, batch=0)
         record = self._record(result, progress, trained - began, time.monotonic() - trained)
         self.terms = Terms.zero()
@@ -154,29 +183,15 @@ class _Run:
             folder.log_metrics(record)
         self._save(folder)
         self.listener.epoch(record)
-        if n < self.recipe.epochs and self.world.agree(stop.requested):
-            self._leave(folder, saved=True)
-
-    def _train_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return batches(
-            self.train_samples,
-            batch_size=self.recipe.batch_size,
-            epoch=self.at.epoch,
-            seed=self.recipe.seed,
-            shuffle=True,
-            drop_last=True,
-            rank=self.world.rank,
-            world=self.world.size,
-            workers=self.setting.workers,
-            start=self.at.batch,
-        )
+        if n < self.recipe.epochs:
+            self._leave_if_asked(folder, stop, saved=True)
 
     def _step(self, images: Tensor, labels: Tensor, progress: float, folder: RunFolder) -> None:
         """One optimizer step on one global batch, in `accumulate` parts."""
         recipe, device = self.recipe, self.world.device
-        parts = recipe.accumulate
-        for index, (x, y) in enumerate(_parts(images, labels, parts)):
-            last = index == parts - 1
+        count = recipe.accumulate
+        for index, (x, y) in enumerate(parts(images, labels, count)):
+            last = index == count - 1
             with nullcontext() if last else self._without_sync():
                 self.terms += forward_backward(
                     self.ddp,
@@ -185,7 +200,7 @@ class _Run:
                     y.to(device, non_blocking=True),
                     progress=progress,
                     precision=self._precision,
-                    scale=lambda loss: self.scaler.scale(loss) / parts,
+                    scale=lambda loss: self.scaler.scale(loss) / count,
                 )
         self.scaler.unscale_(self.optimizer)
         self._refuse_non_finite(folder)
@@ -222,7 +237,7 @@ class _Run:
             [Problem(str(folder.path), "its last checkpoint is intact", "try a smaller --lr")],
         )
 
-    def _evaluate(self, epoch: int) -> Evaluation:
+    def _evaluate(self, epoch: int, folder: RunFolder, stop: Stop) -> Evaluation:
         size = self.recipe.batch_size
         total = n_batches(self.test_samples, size, drop_last=False)
         done = 0
@@ -231,6 +246,7 @@ class _Run:
             nonlocal done
             done += 1
             self.listener.batch("test", epoch, done, total)
+            self._leave_if_asked(folder, stop)
 
         test = test_batches(self.recipe, self.test_samples, self.world, self.setting.workers)
         return evaluate(self.net, test, world=self.world, on_batch=on_batch)
@@ -315,7 +331,9 @@ class _Run:
             for reason in reasons:
                 self.listener.note(f"checkpoint refused: {reason}")
 
-    def _leave(self, folder: RunFolder, saved: bool = False) -> None:
+    def _leave_if_asked(self, folder: RunFolder, stop: Stop, saved: bool = False) -> None:
+        if not self.world.agree(stop.requested):
+            return
         if not saved:
             self._save(folder)
         if self.world.is_main:
@@ -336,36 +354,6 @@ class _Run:
         return ddp.no_sync() if isinstance(ddp, DistributedDataParallel) else nullcontext()
 
 
-def open_splits(
-    recipe: Recipe, dataset: DataSet, data_dir: Path | None, listener: Listener
-) -> tuple[Samples, Samples]:
-    """The recipe's training and test samples."""
-
-    def progress(done: int, total: int) -> None:
-        listener.loading(dataset.name, done, total)
-
-    root = data_root(data_dir)
-    splits = dataset.open(root, seed=recipe.seed, T=recipe.T, progress=progress)
-    return take(splits.train, recipe.train_samples), take(splits.test, recipe.test_samples)
-
-
-def test_batches(
-    recipe: Recipe, samples: Samples, world: World, workers: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """All test samples once, in order; a rank gets its share."""
-    return batches(
-        samples,
-        batch_size=recipe.batch_size,
-        epoch=0,
-        seed=recipe.seed,
-        shuffle=False,
-        drop_last=False,
-        rank=world.rank,
-        world=world.size,
-        workers=workers,
-    )
-
-
 def summarize(metrics: list[dict[str, Any]]) -> dict[str, Any]:
     """What a run came to: its last and its best epoch, and the time it took."""
     if not metrics:
@@ -384,17 +372,15 @@ def summarize(metrics: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _parts(images: Tensor, labels: Tensor, parts: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """A batch in equal parts along B, which comes before the last three dimensions."""
-    if parts == 1:
-        yield images, labels
-        return
-    along = images.ndim - 4
-    yield from zip(images.chunk(parts, along), labels.chunk(parts), strict=True)
-
-
 @contextmanager
-def _world(device: str) -> Iterator[World]:
+def join(device: str = "auto", world: World | None = None) -> Iterator[World]:
+    """The processes that train together, this one among them, until the block ends.
+
+    world: those of an outer block, to stay with.
+    """
+    if world is not None:
+        yield world
+        return
     world = distributed.start(device)
     try:
         yield world

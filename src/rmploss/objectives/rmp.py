@@ -53,6 +53,10 @@ class RMPLoss:
             problems.append(Problem(f"k = {k!r}", "must be >= 0", "the paper uses 0.1 (Eq. 12)"))
         if reduction not in ("layers", "elements"):
             problems.append(Problem(f"reduction = {reduction!r}", 'is "layers" or "elements"'))
+        for name, patterns in (("include", include), ("exclude", exclude)):
+            if isinstance(patterns, str):  # each letter would be a pattern, "*" among them
+                where = f"{name} = {patterns!r}"
+                problems.append(Problem(where, "must be a tuple", f"{name}=({patterns!r},)"))
         if problems:
             raise UserError("bad RMP-Loss", problems)
         self.k = k

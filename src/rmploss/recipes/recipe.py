@@ -113,7 +113,8 @@ def apply(recipe: Recipe, changes: Mapping[str, Value]) -> tuple[Recipe, list[Pr
     fields = {f.name: f for f in dataclasses.fields(Recipe) if f.name not in FIXED}
     problems: list[Problem] = []
     values: dict[str, Any] = {}
-    for key, value in changes.items():
+    # Names of entries before their options, in whatever order they were typed.
+    for key, value in sorted(changes.items(), key=lambda change: "." in change[0]):
         head, _, option = key.partition(".")
         if head not in fields:
             problems.append(unknown(key, head, fields))

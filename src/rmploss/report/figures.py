@@ -12,6 +12,7 @@ import matplotlib.style
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from rmploss.analysis import Histogram
 from rmploss.analysis.histogram import BINS, HIGH, LOW, edges
@@ -27,12 +28,12 @@ def curve(name: str, lines: Sequence[tuple[int, list[int], list[float]]], epochs
 
     def draw(axes: Axes) -> None:
         for hue, x, y in lines:
-            axes.plot(x, y, color=_color(hue))
+            axes.plot(x, y, color=_color(hue), lw=1.8 if len(lines) < 3 else 1.1)
             axes.plot(x[-1:] * 2, y[-1:] * 2, color=_color(hue), lw=6)
         axes.set(xlim=(1, max(epochs, 2)), xlabel="epoch n")
         axes.set_ylim(bottom=0)
-        axes.locator_params(nbins=6)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(6))
         axes.grid(axis="y")
         axes.set_title(name, x=-0.105)
 
@@ -47,8 +48,8 @@ def membrane(histogram: Histogram, hue: int, top: float) -> Markup:
         (v_threshold - 0.05, 0.93, "silent", "right", MUTED),
         (v_threshold + 0.05, 0.93, "fires", "left", MUTED),
         (v_threshold, 1.04, f"threshold {v_threshold:g}", "center", INK),
-        (0, -0.185, "o = 0", "center", INK),
-        (1, -0.185, "o = 1", "center", INK),
+        (0, -0.165, "o = 0", "center", INK),
+        (1, -0.165, "o = 1", "center", INK),
     )
 
     def draw(axes: Axes) -> None:
@@ -62,10 +63,10 @@ def membrane(histogram: Histogram, hue: int, top: float) -> Markup:
             axes.text(x, y, text, ha=align, color=ink, transform=where)
         axes.set_ylim(0, top * 1.16)
         axes.set_title("density", x=-0.09, color=MUTED, fontsize=11)
-        axes.set_xlabel("membrane potential before the reset, u_pre (dimensionless)", labelpad=23)
+        axes.set_xlabel("membrane potential before the reset, u_pre (dimensionless)", labelpad=27)
 
     label = f"distribution of the membrane potential in {histogram.layer}"
-    return _svg(draw, label, (400, 296), (36, 12, 32, 70))
+    return _svg(draw, label, (400, 300), (36, 12, 32, 74))
 
 
 def thumbnail(histograms: Sequence[tuple[int, Histogram]]) -> Markup:
@@ -107,7 +108,7 @@ def _svg(
     inner = (width - left - right) / width, (height - top - bottom) / height
     drawn = io.StringIO()
     with (
-        as_file(files(__package__).joinpath("report.mplstyle")) as style,
+        as_file(files("rmploss.report").joinpath("report.mplstyle")) as style,
         matplotlib.style.context(["default", style]),
     ):
         figure = Figure((width / 72, height / 72), dpi=72)

@@ -1,5 +1,6 @@
-"""The page: runs in, HTML out. Its words and their order stand in template.html.jinja."""
+"""The page: runs in, HTML out. Its words are in template.html.jinja, its looks in report.css."""
 
+import shlex
 from collections.abc import Sequence
 from importlib.resources import files
 from statistics import fmean, stdev
@@ -26,9 +27,11 @@ def render(runs: Sequence[Run]) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": number, "mean": fmean}
-    template = files(__package__).joinpath("template.html.jinja").read_text("utf-8")
+    environment.filters |= {"number": number, "mean": fmean, "shell": shlex.join}
+    folder = files("rmploss.report")
+    template = folder.joinpath("template.html.jinja").read_text("utf-8")
     return environment.from_string(template).render(
+        style=Markup(folder.joinpath("report.css").read_text("utf-8")),
         runs=runs,
         groups=groups,
         story=story,

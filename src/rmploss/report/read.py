@@ -15,7 +15,8 @@ from rmploss.recipes import Recipe
 class Run:
     """One run folder.
 
-    epochs: the records of its epochs; last: of the last one, with the best accuracy and its epoch;
+    epochs: the records of its epochs; last: of the last one, with the best accuracy, its epoch and
+    all the seconds it took;
     membranes: histograms by layer, over so many test samples after the last epoch.
     """
 
@@ -56,34 +57,31 @@ def read(path: Path) -> Run:
     folder = RunFolder.open(path)
     recipe = Recipe.from_json(folder.recipe())
     # A resumed run that died again may hold an epoch twice: the later record counts.
-    by_epoch = {record["epoch"]: record for record in folder.metrics() if "epoch" in record}
+    by_epoch = {record["epoch"]: record for record in folder.metrics() if "test_accuracy" in record}
     epochs = [by_epoch[n] for n in sorted(by_epoch)]
     missing = []
     if recipe.epochs not in by_epoch:
         missing.append(f"not finished: {len(epochs)} of {recipe.epochs} epochs")
-    plain = {"layers": [], "figure_layer": "", "samples": 0}
+    membranes, figure_layer, samples = {}, "", 0
     try:
-        plain |= json.loads((path / "membrane.json").read_bytes())
-        if any(
-            (h["low"], h["high"], len(h["counts"])) != (LOW, HIGH, BINS) for h in plain["layers"]
-        ):
+        plain = json.loads((path / "membrane.json").read_bytes())
+        figure_layer, samples, layers = plain["figure_layer"], plain["samples"], plain["layers"]
+        if any((h["low"], h["high"], len(h["counts"])) != (LOW, HIGH, BINS) for h in layers):
             raise ValueError("its bins are not those of this version")
-        membranes = {h["layer"]: Histogram.from_json(h) for h in plain["layers"]}
+        membranes = {h["layer"]: Histogram.from_json(h) for h in layers}
     except FileNotFoundError:
         missing.append("no histograms: they are taken when training ends")
-        membranes = {}
     except (ValueError, KeyError, TypeError) as error:
-        missing.append(f"membrane.json cannot be read: {error}")
-        membranes = {}
+        missing.append(f"membrane.json cannot be read: {error!r}")
     return Run(
-        path,
+        path.absolute(),
         recipe,
         epochs,
         _last(epochs),
         folder.events(),
         membranes,
-        plain["figure_layer"],
-        plain["samples"],
+        figure_layer,
+        samples,
         missing,
     )
 
@@ -92,5 +90,9 @@ def _last(epochs: list[dict[str, Any]]) -> dict[str, Any]:
     if not epochs:
         return {}
     best = max(epochs, key=lambda record: record.get("test_accuracy") or 0)
-    found = {"best_accuracy": best.get("test_accuracy"), "best_epoch": best["epoch"]}
-    return epochs[-1] | found
+    spent = [record.get(key) or 0 for record in epochs for key in ("train_s", "test_s")]
+    return epochs[-1] | {
+        "best_accuracy": best.get("test_accuracy"),
+        "best_epoch": best["epoch"],
+        "seconds": sum(spent),
+    }

@@ -33,8 +33,10 @@ def varied(several: Sequence[Recipe]) -> dict[str, str]:
 
 
 def against(groups: Sequence[Group]) -> bool:
-    """Whether these are the paper's ablation: one group without and one with RMP-Loss."""
-    return [group.runs[0].recipe.objective.name for group in groups] == ["none", "rmp"]
+    """Whether this is the paper's ablation: without and with RMP-Loss, and all else alike."""
+    several = [group.runs[0].recipe for group in groups]
+    kinds = [recipe.objective.name for recipe in several]
+    return kinds == ["none", "rmp"] and all(key.startswith("objective") for key in varied(several))
 
 
 def groups_of(runs: Sequence[Run]) -> list[Group]:
@@ -61,8 +63,8 @@ def groups_of(runs: Sequence[Run]) -> list[Group]:
 
 def effect(groups: Sequence[Group]) -> str:
     """What came of the difference between the groups, in a sentence or two; "" for one group."""
-    differ = varied([group.runs[0].recipe for group in groups])
     if not against(groups):
+        differ = varied([group.runs[0].recipe for group in groups])
         told = "; ".join(f"{key} ({values})" for key, values in differ.items())
         return f"The recipes differ in {told}." if told else ""
     runs = [run for group in groups for run in group.runs]
@@ -73,34 +75,36 @@ def effect(groups: Sequence[Group]) -> str:
         names = " and ".join(late) or "one without numbers"
         return f"Too early to tell what RMP-Loss does here: a run is not finished, {names}."
     text = _verdict(q[0], q[1], accuracy[0], accuracy[1])
-    if others := [key for key in differ if not key.startswith("objective")]:
-        text += f" But the recipes differ in {', '.join(others)} as well."
     if min(map(len, accuracy)) == 1:
         text += " One seed cannot tell a small difference from luck."
     return text
 
 
 def _verdict(q0: list[float], q1: list[float], a0: list[float], a1: list[float]) -> str:
-    error, points = fmean(q1) / (fmean(q0) or 1) - 1, fmean(a1) - fmean(a0)
+    error, points = fmean(q1) / fmean(q0) - 1 if any(q0) else 0.0, fmean(a1) - fmean(a0)
     noise = max([POINTS, *(stdev(a) for a in (a0, a1) if len(a) > 1)])
     good = error < -ERROR, points > noise
     bad = error > ERROR, points < -noise
-    errors = f"{fmean(q0):.3f} to {fmean(q1):.3f}"
-    accuracies = f"{fmean(a0):.2f} to {fmean(a1):.2f} %"
+    errors, accuracies = _from_to(q0, q1, 3), _from_to(a0, a1, 2) + " %"
     if not any(good + bad):
-        return (
-            f"RMP-Loss changed nothing visible: quantization error {errors}, accuracy {accuracies}."
-        )
+        return f"RMP-Loss changed little: quantization error {errors}, accuracy {accuracies}."
     first = f"left the quantization error where it was ({errors})"
     if good[0] or bad[0]:
         verb = "lowered" if good[0] else "raised"
         first = f"{verb} the quantization error by {100 * abs(error):.0f} % ({errors})"
     second = f"left the accuracy where it was ({accuracies})"
+    if abs(points) > POINTS:
+        second = f"moved the accuracy no more than another seed does ({accuracies})"
     if good[1] or bad[1]:
         verb = "gained" if good[1] else "cost"
         second = f"{verb} {abs(points):.2f} points of accuracy ({accuracies})"
     joint = "but" if any(good) and any(bad) else "and"
     return f"RMP-Loss {first} {joint} {second}" + ("." if any(good) else ": here it did harm.")
+
+
+def _from_to(before: list[float], after: list[float], digits: int) -> str:
+    ends = dict.fromkeys(f"{fmean(values):.{digits}f}" for values in (before, after))
+    return " to ".join(ends)
 
 
 def published(recipe: Recipe) -> list[Row]:

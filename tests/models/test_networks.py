@@ -1,0 +1,273 @@
+"""The networks: their sizes, their layers, static images as sequences, what they refuse."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rmploss import LIF, UserError, membrane_stats
+from rmploss.models import MODELS, SpikingNetwork, create, fold_norms
+from rmploss.models.layers import ConvNorm
+from rmploss.norm import TDBatchNorm2d
+from tests.given import normal
+
+PARAMETERS = {
+    ("resnet20", 10): 11_247_946,
+    ("resnet20", 100): 11_294_116,
+    ("resnet19", 10): 12_569_226,
+    ("resnet19", 100): 12_615_396,
+    ("vgg16", 10): 14_728_266,
+    ("vgg16", 100): 14_774_436,
+    ("resnet18", 1000): 11_689_512,
+    ("resnet34", 1000): 21_797_672,
+}
+"""Counted from the authors' code for the small networks, the usual ones for ImageNet."""
+LAYERS = {
+    "resnet20": 19, "resnet19": 17, "vgg16": 13, "resnet18": 17, "resnet34": 33, "convnet": 3,
+}  # fmt: skip
+SIZE = {"vgg16": 32, "resnet18": 32, "resnet34": 32}
+
+
+def tiny(name: str, **options: Any) -> SpikingNetwork:
+    """A narrow one in float64, with norms that make its deep layers fire."""
+    net = create(name, **{"num_classes": 3, "T": 3, "width": 1 / 32, **options}).double()
+    with torch.no_grad():
+        for module in net.modules():
+            if isinstance(module, TDBatchNorm2d):
+                module.weight.copy_(1 + 0.3 * normal(module.channels, name="gain"))
+                module.bias.copy_(0.3 + 0.1 * normal(module.channels, name="offset"))
+            elif isinstance(module, nn.Linear):
+                module.weight.copy_(normal(*module.weight.shape, name="head"))
+    return net
+
+
+def images(name: str, channels: int = 3, batch: int = 2) -> Tensor:
+    """Images of the smallest size that the network's poolings allow."""
+    size = SIZE.get(name, 16)
+    return normal(batch, channels, size, size, name="images")
+
+
+@pytest.mark.parametrize(("name", "classes"), PARAMETERS)
+def test_parameter_counts(name: str, classes: int) -> None:
+    with torch.device("meta"):
+        net = create(name, num_classes=classes)
+    assert sum(p.numel() for p in net.parameters()) == PARAMETERS[name, classes]
+
+
+def test_parameter_counts_of_resnet19_with_two_linear_layers() -> None:
+    counts = {(128, 10): 12_697_994, (64, 10): 12_630_858, (64, 100): 12_653_988}
+    for (stem, classes), expected in counts.items():
+        with torch.device("meta"):
+            net = create("resnet19", num_classes=classes, stem_width=stem, hidden_fc=256)
+        assert sum(p.numel() for p in net.parameters()) == expected
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_layer_runs_and_fires(name: str) -> None:
+    net = tiny(name)
+    with membrane_stats(net) as stats:
+        logits = net(images(name))
+    assert logits.shape == (2, 3)
+    names = [entry.name for entry in stats]
+    assert len(names) == len(set(names)) == LAYERS[name]
+    assert set(names) == {n for n, m in net.named_modules() if isinstance(m, LIF)}
+    assert min(entry.firing_rate.item() for entry in stats) > 0
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_layer_of_the_figures_exists(name: str) -> None:
+    net = tiny(name)
+    assert isinstance(net.get_submodule(net.figure_layer), LIF)
+    if name.startswith("resnet"):
+        assert net.figure_layer == "layer1.1.lif1"  # "the first layer of the second block"
+
+
+def test_resnet19_with_two_linear_layers() -> None:
+    net = tiny("resnet19", stem_width=64, hidden_fc=5)
+    with membrane_stats(net) as stats:
+        assert net(images("resnet19")).shape == (2, 3)
+    assert [entry.name for entry in stats][-1] == "head.1"
+    assert len(stats) == 18
+    assert stats.layers[-1].moments.shape == (4, 5)
+    # A stem of half the channels needs a projection before the first block.
+    assert isinstance(net.get_submodule("layer1.0.shortcut"), ConvNorm)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_parameter_has_a_gradient(name: str) -> None:
+    net = tiny(name)
+    net(images(name)).square().sum().backward()
+    for parameter_name, parameter in net.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        # A bias before a norm changes nothing; everything else does.
+        if not parameter_name.endswith("conv.bias"):
+            assert parameter.grad.abs().max() > 0, parameter_name
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_static_image_is_the_sequence_of_its_copies(name: str) -> None:
+    static, sequence = tiny(name), tiny(name)
+    sequence.load_state_dict(static.state_dict())
+    x = images(name).requires_grad_()
+    copies = x.detach().expand(3, -1, -1, -1, -1).requires_grad_()
+    one, other = static(x), sequence(copies)
+    torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+    one.square().sum().backward()
+    other.square().sum().backward()
+    assert x.grad is not None
+    assert copies.grad is not None
+    close(x.grad, copies.grad.sum(0))
+    for p, q in zip(static.parameters(), sequence.parameters(), strict=True):
+        assert p.grad is not None
+        assert q.grad is not None
+        close(p.grad, q.grad)
+    for p, q in zip(static.buffers(), sequence.buffers(), strict=True):
+        close(p, q)
+    # In evaluation too, with the running statistics that the step left.
+    torch.testing.assert_close(static.eval()(x), sequence.eval()(copies), rtol=1e-10, atol=1e-10)
+
+
+def close(got: Tensor, want: Tensor) -> None:
+    """Equal up to the order of float64 sums, relative to the largest of the tensor."""
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-10 * (1 + want.abs().max().item()))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_two_forwards_are_equal(name: str) -> None:
+    net = tiny(name)
+    first = net(images(name))
+    assert torch.equal(first, net(images(name)))
+    net.eval()
+    assert torch.equal(net(images(name)), net(images(name)))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_image_sees_another_in_evaluation(name: str) -> None:
+    net = tiny(name).eval()
+    x = images(name, batch=3)
+    together = net(x)
+    for index in range(3):
+        close(net(x[index : index + 1]), together[index : index + 1])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_folding_the_norms_is_exact(name: str) -> None:
+    net = tiny(name)
+    for seed in range(2):
+        net(images(name) * (1 + seed))
+    before = net.eval()(images(name))
+    folded = fold_norms(net)
+    assert not any(isinstance(module, TDBatchNorm2d) for module in folded.modules())
+    torch.testing.assert_close(folded(images(name)), before, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_mean_readout_is_the_sum_over_the_steps(name: str) -> None:
+    total, mean = tiny(name), tiny(name, readout="mean")
+    mean.load_state_dict(total.state_dict())
+    torch.testing.assert_close(mean(images(name)) * 3, total(images(name)), rtol=1e-13, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_event_frames_have_two_channels_and_their_own_length(name: str) -> None:
+    net = tiny(name, in_channels=2, num_classes=11)
+    frames = images(name, channels=2).expand(5, -1, -1, -1, -1)
+    with membrane_stats(net) as stats:
+        assert net(frames).shape == (2, 11)
+    first = stats.layers[0]
+    assert first.count % (5 * 2) == 0
+
+
+def test_the_weights_start_as_the_family_starts_them() -> None:
+    net = create("resnet19", width=0.5)
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            k, channels = module.kernel_size[0], module.out_channels
+            expected = math.sqrt(2 / (k * k * channels))
+            # The deviation of n normal numbers has itself a deviation of 1/sqrt(2n): five of them.
+            n = module.weight.numel()
+            assert module.weight.std().item() == pytest.approx(expected, rel=5 / math.sqrt(2 * n))
+            assert abs(module.weight.mean().item()) < 5 * expected / math.sqrt(n)
+        elif isinstance(module, nn.Linear):
+            n = module.weight.numel()
+            expected = 1 / module.in_features
+            assert module.weight.std().item() == pytest.approx(expected, rel=5 / math.sqrt(2 * n))
+            assert module.bias.abs().max() == 0
+        elif isinstance(module, TDBatchNorm2d):
+            assert module.weight.eq(1).all()
+            assert module.bias.eq(0).all()
+            assert module.scale == 0.5
+
+
+def test_resnet20_pools_before_it_projects() -> None:
+    net = tiny("resnet20")
+    shortcut = net.get_submodule("layer2.0.shortcut")
+    assert isinstance(shortcut, nn.Sequential)
+    x = normal(3, 2, 2, 5, 5)  # an odd size: the window at the edge holds what there is
+    (pool, project) = shortcut
+    assert isinstance(project, ConvNorm)
+    expected = torch.stack([x[..., 0:2, :], x[..., 2:4, :]]).mean(-2)
+    assert pool(x).shape[-2:] == (3, 3)
+    windows = expected[..., 0:4].unflatten(-1, (2, 2)).mean(-1)
+    torch.testing.assert_close(pool(x)[..., :2, :2], windows.permute(1, 2, 3, 0, 4))
+    torch.testing.assert_close(pool(x)[..., 2, 2], x[..., 4, 4])
+    assert project.conv.kernel_size == project.conv.stride == (1, 1)
+
+
+def test_the_other_projections_are_strided() -> None:
+    for name in ("resnet19", "resnet18", "resnet34"):
+        shortcut = tiny(name).get_submodule("layer2.0.shortcut")
+        assert isinstance(shortcut, ConvNorm)
+        assert shortcut.conv.kernel_size == (1, 1)
+        assert shortcut.conv.stride == (2, 2)
+
+
+def test_width_scales_the_channels() -> None:
+    net = create("vgg16", width=0.25)
+    convs = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
+    stages = [64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
+    assert [c.out_channels * 4 for c in convs] == stages
+    assert all(c.bias is not None for c in convs)
+
+
+def test_other_neurons_and_norms() -> None:
+    net = create(
+        "convnet",
+        neuron=lambda: LIF(v_reset=None),
+        norm=lambda channels: TDBatchNorm2d(channels, factor="none"),
+    )
+    neurons = [m for m in net.modules() if isinstance(m, LIF)]
+    assert len(set(map(id, neurons))) == 3
+    assert all(m.v_reset is None for m in neurons)
+    assert all(m.factor == "none" for m in net.modules() if isinstance(m, TDBatchNorm2d))
+
+
+def test_a_created_network_knows_the_names_of_its_layers() -> None:
+    # So that the first statistics change no attribute, for which a compiled one would run again.
+    net = create("resnet20", width=1 / 32)
+    for name, module in net.named_modules():
+        if isinstance(module, LIF):
+            assert module.layer_name == name
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (2, 1, 8, 8), (2, 2, 1, 8, 8), (3,)])
+def test_wrong_images_are_told(shape: tuple[int, ...]) -> None:
+    with pytest.raises(UserError, match=r"\[B, 3, H, W\] or sequences \[T, B, 3, H, W\]"):
+        create("convnet", width=0.125)(torch.zeros(shape))
+
+
+def test_wrong_options_are_told() -> None:
+    with pytest.raises(UserError, match='unknown "resnet21"') as caught:
+        create("resnet21")
+    assert caught.value.problems[0].fix.startswith('did you mean "resnet')
+    with pytest.raises(UserError) as caught:
+        create("resnet20", num_clases=10, width="wide", readout="max")
+    assert [p.where for p in caught.value.problems] == [
+        "network.num_clases", "network.width = 'wide'", "network.readout = 'max'"
+    ]  # fmt: skip
+    assert caught.value.problems[0].fix == 'did you mean "num_classes"?'
+    for options in [{"T": 0}, {"num_classes": 0}, {"in_channels": 0}]:
+        with pytest.raises(UserError, match="all >= 1"):
+            create("convnet", **options)

@@ -1,0 +1,97 @@
+"""What every regularizer of the table keeps: gradients, shards, weight, statistics it asks for."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from rmploss import membrane_stats
+from rmploss.models import create
+from rmploss.objectives import OBJECTIVES, Objective
+from rmploss.ops import moments as rows
+from rmploss.stats import MembraneStats
+from tests.given import normal
+
+SHAPE = (3, 4, 2, 5)
+PROGRESS = 0.3
+
+
+@pytest.fixture(params=OBJECTIVES)
+def objective(request: pytest.FixtureRequest) -> Objective:
+    """Each regularizer with its defaults."""
+    return OBJECTIVES.make(request.param)
+
+
+def record(objective: Objective, *membranes: Tensor) -> MembraneStats:
+    """The statistics of layers whose membranes `[T, B, C, N]` are given."""
+    stats = MembraneStats(objective.spec)
+    for u in membranes:
+        o = (u >= 0.5).to(u.dtype)
+        by_step = [
+            rows.membrane_moments(u_t, o_t, o_t, objective.spec)
+            for u_t, o_t in zip(u, o, strict=True)
+        ]
+        stats.record("", torch.stack(by_step).sum(0), u.numel() // u.shape[2])
+    return stats
+
+
+def test_the_call_is_the_weighted_value(objective: Objective) -> None:
+    stats = record(objective, normal(*SHAPE), normal(2, 4, 3, 5))
+    value, term = objective.value(stats), objective(stats, PROGRESS)
+    assert value.shape == term.shape == ()
+    assert term.item() == pytest.approx(objective.weight(PROGRESS) * value.item(), rel=1e-14)
+
+
+def test_the_gradient_is_a_finite_difference(objective: Objective) -> None:
+    u = normal(*SHAPE, mean=0.2).requires_grad_()
+    h = torch.finfo(torch.float64).eps ** (1 / 3)
+    # No membrane close to the threshold: the spikes of the difference stay what they are.
+    assert (u - 0.5).abs().min() > 4 * h
+
+    def value(at: Tensor) -> Tensor:
+        return objective.value(record(objective, at))
+
+    term = value(u)
+    if not objective.spec.differentiable:
+        assert not term.requires_grad
+        return
+    (gradient,) = torch.autograd.grad(term, u)
+    direction = normal(*SHAPE, name="direction")
+    with torch.no_grad():
+        ahead, behind = value(u + h * direction), value(u - h * direction)
+    slope = (gradient * direction).sum()
+    # Truncation and rounding of a central difference are each about h^2 of the values.
+    torch.testing.assert_close(
+        (ahead - behind) / (2 * h), slope, rtol=0, atol=100 * h * h * (1 + term.item())
+    )
+    assert abs(slope.item()) > 1e-6
+
+
+def test_the_mean_over_shards_is_the_value_of_the_whole(objective: Objective) -> None:
+    # Under data parallelism every rank takes its own term; that must be the one of the batch.
+    whole = [normal(*SHAPE), normal(2, 4, 3, 5)]
+    value = objective.value(record(objective, *whole))
+    shards = [
+        objective.value(record(objective, *(u[:, start : start + 2] for u in whole)))
+        for start in (0, 2)
+    ]
+    torch.testing.assert_close((shards[0] + shards[1]) / 2, value, rtol=1e-13, atol=1e-15)
+
+
+def test_the_weight_is_that_of_a_schedule(objective: Objective) -> None:
+    weights = [objective.weight(n / 10) for n in range(11)]
+    assert all(isinstance(weight, float) and weight >= 0 for weight in weights)
+
+
+def test_it_takes_the_statistics_of_a_network(objective: Objective) -> None:
+    net = create("convnet", in_channels=1, width=0.125)
+    with membrane_stats(net, objective.spec) as stats:
+        logits = net(normal(2, 1, 8, 8).float())
+    (logits.square().sum() + objective(stats, PROGRESS)).backward()
+    assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
+    assert net.conv1.conv.weight.grad is not None  # pyright: ignore
+
+
+def test_it_has_a_card(objective: Objective) -> None:
+    doc = type(objective).__doc__
+    assert doc
+    assert len(doc) > 40

@@ -1,0 +1,138 @@
+"""The layers of the package: imports point downward only. And every file says what it is."""
+
+import ast
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import rmploss
+
+ROOT = Path(rmploss.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+
+LAYERS = (
+    ("errors", "tables", "randomness", "_disk", "store", "surrogate", "ops", "functional"),
+    ("stats", "norm", "neurons", "objectives", "data", "recipes"),
+    ("models", "analysis", "selftest"),
+    ("engine", "interop"),
+    ("report",),
+    ("cli", "__main__"),
+)
+LAYER = {family: level for level, families in enumerate(LAYERS) for family in families}
+PLAIN = {"errors", "tables", "randomness", "_disk", "store"}
+"""What `data` and `recipes` may import: nothing neural."""
+FACADE = ""
+"""The package itself: its `__init__` offers layers 0 to 2, for the layers above."""
+
+
+def module_of(file: Path) -> str:
+    """rmploss/models/vgg.py -> "models.vgg"; a folder's `__init__` -> the folder."""
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(file) for file in FILES}
+
+
+def family(module: str) -> str:
+    """The first part: "models.vgg" -> "models"."""
+    return module.partition(".")[0]
+
+
+def imports(file: Path) -> Iterator[str]:
+    """The modules of this package that a file imports, wherever in the file."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            # `from rmploss.ops import reference` imports ops and ops.reference.
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            top, _, inner = name.partition(".")
+            if top == "rmploss":
+                yield inner if inner in MODULES else inner.rpartition(".")[0]
+
+
+@pytest.mark.parametrize("file", FILES, ids=module_of)
+def test_imports_point_downward(file: Path) -> None:
+    here = family(module_of(file))
+    if here == FACADE:
+        assert all(LAYER[family(target)] <= 2 for target in imports(file))
+        return
+    for target in imports(file):
+        there = family(target)
+        if there == here:
+            continue
+        if there == FACADE:
+            assert LAYER[here] > 2, f"{here} imports the package itself"
+            continue
+        assert LAYER[there] <= LAYER[here], f"{here} imports {target}"
+        if here in ("data", "recipes"):
+            assert there in PLAIN, f"{here} imports {target}, which is neural"
+        if here in PLAIN:
+            assert there in PLAIN, f"{here} imports {target}, which is neural"
+        if LAYER[there] == 1 == LAYER[here]:
+            assert there not in ("data", "recipes"), f"{here} imports {target}"
+
+
+def test_no_family_imports_itself_through_another() -> None:
+    graph: dict[str, set[str]] = {}
+    for file in FILES:
+        here = family(module_of(file))
+        graph.setdefault(here, set()).update(family(target) for target in imports(file))
+    for here, others in graph.items():
+        others.discard(here)
+    graph.pop(FACADE)
+    order = [*TopologicalSorter(graph).static_order()]  # raises CycleError
+    assert order.index("errors") < order.index("models")
+
+
+def test_no_file_imports_itself_through_another() -> None:
+    graph = {
+        module_of(file): {target for target in imports(file) if target != module_of(file)}
+        for file in FILES
+    }
+    assert [*TopologicalSorter(graph).static_order()]
+
+
+def test_every_module_has_its_layer() -> None:
+    families = {family(module) for module in MODULES} - {FACADE}
+    assert families <= set(LAYER)
+
+
+@pytest.mark.parametrize("file", FILES, ids=module_of)
+def test_every_file_says_what_it_is(file: Path) -> None:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    doc = ast.get_docstring(tree)
+    assert doc, "no module docstring"
+    first = doc.splitlines()[0]
+    assert 15 < len(first) <= 100
+
+
+@pytest.mark.parametrize("file", FILES, ids=module_of)
+def test_every_public_name_is_documented(file: Path) -> None:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    assert not [*undocumented(tree, "")]
+
+
+def undocumented(node: ast.AST, path: str) -> Iterator[str]:
+    """Public functions, classes and methods without a docstring (those inside functions aside)."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            if child.name.startswith("_"):
+                continue
+            name = f"{path}{child.name}"
+            if not ast.get_docstring(child) and not _is_overload(child):
+                yield name
+            if isinstance(child, ast.ClassDef):
+                yield from undocumented(child, f"{name}.")
+
+
+def _is_overload(node: ast.AST) -> bool:
+    decorators = getattr(node, "decorator_list", [])
+    return any(isinstance(d, ast.Name) and d.id == "overload" for d in decorators)

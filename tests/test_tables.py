@@ -1,0 +1,149 @@
+"""Tables: lazy, with errors that name the nearest entry and all wrong options at once."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any, Literal
+
+import pytest
+
+from rmploss.data import DATASETS
+from rmploss.errors import UserError
+from rmploss.models import MODELS
+from rmploss.neurons import NEURONS
+from rmploss.norm import NORMS
+from rmploss.objectives import OBJECTIVES, SCHEDULES
+from rmploss.surrogate import SURROGATES
+from rmploss.tables import Table, fits, is_plain, spell
+
+FAMILIES = {
+    table.kind: table
+    for table in (DATASETS, MODELS, NEURONS, NORMS, OBJECTIVES, SCHEDULES, SURROGATES)
+}
+ENTRIES = [(kind, name) for kind, table in FAMILIES.items() for name in table]
+
+
+class Widget:
+    """An entry to make; options of every kind a table judges."""
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        width: float = 1.0,
+        mode: Literal["a", "b"] = "a",
+        limit: int | None = None,
+        parts: tuple[str, ...] = (),
+        on: bool = False,
+    ) -> None:
+        self.size, self.width, self.mode = size, width, mode
+        self.limit, self.parts, self.on = limit, parts, on
+
+
+TABLE: Table[Any] = Table(
+    "test widget",
+    {"widget": f"{__name__}:Widget", "missing": "rmploss.no_such_module:Thing"},
+)
+
+
+@pytest.mark.parametrize(("kind", "name"), ENTRIES)
+def test_every_entry_imports_and_has_a_card(kind: str, name: str) -> None:
+    entry = FAMILIES[kind][name]
+    assert callable(entry)
+    assert entry.__doc__
+    assert entry.__doc__.strip()
+
+
+@pytest.mark.parametrize(("kind", "name"), ENTRIES)
+def test_the_defaults_of_every_entry_fit_their_types(kind: str, name: str) -> None:
+    table = FAMILIES[kind]
+    assert table.problems(name, {}) == []
+    assert table.problems(name, {"no_such_option": 1})[0].what == 'unknown "no_such_option"'
+
+
+def test_it_is_a_mapping() -> None:
+    assert list(TABLE) == ["widget", "missing"]
+    assert len(TABLE) == 2
+    assert "widget" in TABLE
+    assert "gadget" not in TABLE
+    assert TABLE["widget"] is Widget
+
+
+def test_nothing_is_imported_before_it_is_asked_for() -> None:
+    with pytest.raises(ModuleNotFoundError):
+        TABLE["missing"]
+    code = (
+        "import sys, rmploss.models, rmploss.data;"
+        "print([m for m in sys.modules if m in ('rmploss.models.vgg', 'rmploss.data.cifar')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_an_unknown_name() -> None:
+    with pytest.raises(UserError) as caught:
+        TABLE["wigdet"]
+    assert str(caught.value).splitlines() == [
+        "unknown test widget",
+        '  test-widget: unknown "wigdet"   did you mean "widget"?',
+    ]
+    assert TABLE.problems("wigdet", {"x": 1}) == list(caught.value.problems)
+
+
+def test_make() -> None:
+    widget = TABLE.make("widget", 3, width=2, mode="b", limit=None, parts=("x",), on=True)
+    assert (widget.size, widget.width, widget.mode, widget.parts) == (3, 2, "b", ("x",))
+
+
+def test_all_wrong_options_at_once() -> None:
+    options = {
+        "widht": 2, "width": "wide", "mode": "c", "limit": 1.5, "parts": ("x", 1), "on": 1,
+        "size": 3,
+    }  # fmt: skip
+    with pytest.raises(UserError) as caught:
+        TABLE.make("widget", 3, **options)
+    lines = [(p.where, p.what) for p in caught.value.problems]
+    assert lines == [
+        ("test-widget.widht", 'unknown "widht"'),
+        ("test-widget.size", 'unknown "size"'),
+        ("test-widget.width = 'wide'", "must be a number"),
+        ("test-widget.mode = 'c'", "must be one of 'a', 'b'"),
+        ("test-widget.limit = 1.5", "must be a whole number or none"),
+        ("test-widget.parts = ('x', 1)", "must be a list of text"),
+        ("test-widget.on = 1", "must be true or false"),
+    ]
+    assert caught.value.problems[0].fix == 'did you mean "width"?'
+
+
+def test_options_are_the_keyword_only_parameters() -> None:
+    assert list(TABLE.options("widget")) == ["width", "mode", "limit", "parts", "on"]
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "good"),
+    [
+        (1, float, True), (1.5, float, True), (True, float, False), ("1", float, False),
+        (1, int, True), (1.0, int, False), (True, int, False),
+        (True, bool, True), (1, bool, False), ("x", str, True),
+        (None, float | None, True), (None, float, False), (2, float | None, True),
+        ("a", Literal["a", 1], True), (1, Literal["a", 1], True), (True, Literal["a", 1], False),
+        ((), tuple[str, ...], True), (["x"], tuple[str, ...], True), ("x", tuple[str, ...], False),
+        ((1, "x"), tuple[int, str], True), ((1,), tuple[int, str], False),
+    ],
+)  # fmt: skip
+def test_fits(value: object, hint: object, good: bool) -> None:
+    assert fits(value, hint) == good
+
+
+def test_types_are_spelled_for_readers() -> None:
+    assert spell(float | None) == "a number or none"
+    assert spell(Literal["a", "b"]) == "one of 'a', 'b'"
+    assert spell(bool) == "true or false"
+    assert spell(tuple[str, ...]) == "a list of text"
+    assert spell(str | Widget) == "text"
+
+
+def test_what_a_recipe_can_write() -> None:
+    plain = [int, float | None, bool, str, Literal["a"], tuple[str, ...], str | Widget]
+    assert all(map(is_plain, plain))
+    assert not any(map(is_plain, [Widget, Callable[[], Widget], type(None)]))
