@@ -226,6 +226,9 @@ def test_truncate_lines_keeps_whole_good_lines(tmp_path: Path) -> None:
     path.write_bytes(b"good 1\n\x00\x00\ngood \xff\nbad\ngood 2\ngood, but half")
     assert store.truncate_lines(path, lambda line: line.startswith("good")) == 4
     assert path.read_bytes() == b"good 1\ngood 2\n"
+    path.write_bytes(b"good 1\ngood, but half")
+    assert store.truncate_lines(path, lambda _: True) == 1
+    assert path.read_bytes() == b"good 1\n"
 
 
 def test_truncate_lines_leaves_a_sound_file_alone(tmp_path: Path, log: list[Operation]) -> None:

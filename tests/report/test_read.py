@@ -21,6 +21,13 @@ def test_a_run_is_read_whole(tmp_path: Path) -> None:
     assert (run.figure_layer, run.samples, run.missing) == ("lif2", 360, [])
 
 
+def test_a_run_has_its_name_even_from_inside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run_folder(tmp_path))
+    assert read(Path()).path.name == "digits-rmp-s0"
+
+
 def test_the_best_epoch_is_the_first_of_the_highest_accuracy(tmp_path: Path) -> None:
     path = run_folder(tmp_path)
     accuracies = [50.0, 80.0, 80.0, 70.0]

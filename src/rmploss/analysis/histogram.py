@@ -112,6 +112,10 @@ def membrane_histograms(
 
 
 def _count(u: Tensor) -> Tensor:
-    """Counts `[BINS + 2]`: below the range, its bins, above it. A bin holds its lower edge."""
-    place = ((u.double() - LOW) / (HIGH - LOW) * BINS).floor().clamp(-1, BINS).long() + 1
-    return torch.bincount(place.flatten(), minlength=BINS + 2).cpu()
+    """Counts `[BINS + 2]`: below the range, its bins, above it. A bin holds its lower edge.
+
+    NaN is nowhere: it is not counted.
+    """
+    numbers = u[~u.isnan()].double()
+    place = ((numbers - LOW) / (HIGH - LOW) * BINS).floor().clamp(-1, BINS).long() + 1
+    return torch.bincount(place, minlength=BINS + 2).cpu()

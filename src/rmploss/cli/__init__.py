@@ -1,8 +1,11 @@
 """The command line: `rmploss VERB`. One file per verb; nothing heavy is imported before it runs."""
 
+import io
 import os
 import sys
+import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated
 
 import tyro
@@ -15,7 +18,7 @@ from rmploss.cli.list import List
 from rmploss.cli.report import Report
 from rmploss.cli.table import Table
 from rmploss.cli.train import Train
-from rmploss.errors import UserError
+from rmploss.errors import InterruptedRunError, UserError
 
 Verb = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
@@ -41,9 +44,10 @@ $ rmploss table 1                                       the paper's numbers besi
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code.
 
-    0: done; 2: a mistake that the message explains; 3 to 8: see `rmploss.errors`; 75: interrupted,
-    resume it; 130: Ctrl-C.
+    0: done; 1: a fault of ours; 2: a mistake that the message explains; 3 to 8: see
+    `rmploss.errors`; 75: interrupted, resume it; 130: Ctrl-C.
     """
+    _mend_streams()
     try:
         verb = tyro.cli(
             Verb,  # pyright: ignore[reportArgumentType]
@@ -53,15 +57,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
             config=(tyro.conf.FlagCreatePairsOff,),
         )
         code = verb.run()
-        sys.stdout.flush()
+    except SystemExit as end:  # the help, or a word of the command line that is wrong
+        code = end.code if isinstance(end.code, int) else 2
+    except InterruptedRunError as stop:
+        _tell(str(stop))
+        code = stop.exit_code
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _tell(f"error: {error}")
         code = error.exit_code
     except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
+        _tell("\nstopped")
         code = 130
+    except BrokenPipeError:
+        code = 0
+    except Exception:
+        _tell(traceback.format_exc())
+        _tell("This is a fault of rmploss. Please report it, with what `rmploss doctor` prints.")
+        code = 1
+    try:
+        sys.stdout.flush()
     except BrokenPipeError:
         # The reader of our output went away: nothing is wrong, and nothing more can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     return code
+
+
+def _mend_streams() -> None:
+    """Let every word be printed somewhere: no stream is closed, no letter is unknown to it."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets this number, which no file of ours may have
+    sys.stdout = sys.stdout or io.StringIO()
+    sys.stderr = sys.stderr or io.StringIO()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
+def _tell(text: str) -> None:
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)

@@ -1,11 +1,13 @@
 """What several verbs share: words to values, flags to overrides."""
 
 import ast
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+from tyro.constructors import PrimitiveConstructorSpec
 
 from rmploss.errors import Problem, UserError
 from rmploss.recipes.recipe import Value
@@ -17,6 +19,32 @@ DataDir = Annotated[
 """Where the data sets are."""
 Device = Annotated[str, tyro.conf.arg(metavar="auto|cpu|cuda|cuda:N")]
 """Where to compute."""
+RunDir = Annotated[Path, tyro.conf.arg(metavar="RUN")]
+"""A run folder."""
+
+
+def _number(read: Callable[[str], int | float], kind: str, metavar: str) -> Any:
+    def from_words(words: list[str]) -> int | float:
+        try:
+            return read(words[0])
+        except ValueError:
+            raise ValueError(f"{words[0]!r} is not {kind}") from None
+
+    spec: PrimitiveConstructorSpec[Any] = PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=metavar,
+        instance_from_str=from_words,
+        is_instance=lambda value: value is None or isinstance(value, int | float),
+        str_from_instance=lambda value: [str(value)],
+    )
+    return spec
+
+
+OWN = tyro.conf.arg(help_behavior_hint="(default: the recipe's)")
+RecipeInt = Annotated[int | None, _number(int, "a whole number", "N"), OWN]
+"""A whole number that a recipe has."""
+RecipeFloat = Annotated[float | None, _number(float, "a number", "X"), OWN]
+"""A number that a recipe has."""
 WORDS: dict[str, Value] = {"true": True, "false": False, "none": None}
 
 
@@ -50,3 +78,8 @@ def assignments(words: Sequence[str]) -> dict[str, Value]:
 def given(flags: Mapping[str, Value]) -> dict[str, Value]:
     """The flags that were given: those that are not None."""
     return {field: value for field, value in flags.items() if value is not None}
+
+
+def is_main() -> bool:
+    """Whether this process speaks: of those that `torchrun` started, the first."""
+    return os.environ.get("RANK", "0") == "0"

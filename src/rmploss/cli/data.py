@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from rmploss.cli.common import DataDir
 from rmploss.errors import UserError
@@ -20,7 +20,7 @@ class Data:
 
     action: Positional[Literal["show", "fetch"]] = "show"
     """show, or fetch."""
-    name: Positional[str] = ""
+    name: Annotated[Positional[str], arg(metavar="NAME", help_behavior_hint="")] = ""
     """Which one to fetch."""
     data_dir: DataDir = None
     """Where the data sets are."""
@@ -36,8 +36,12 @@ class Data:
         if not self.name:
             raise UserError("fetch what? for example: rmploss data fetch cifar10")
         _ = DATASETS[self.name]  # an unknown name is told with the nearest that exists
-        fetch(self.name, data_root(self.data_dir))
-        print(f"{self.name} is in {data_root(self.data_dir)}")
+        root = data_root(self.data_dir)
+        if not DATASETS.make(self.name).missing(root):
+            print(f"{self.name} is here already")
+            return 0
+        fetch(self.name, root)
+        print(f"{self.name} is in {root}")
         return 0
 
 

@@ -13,6 +13,8 @@ class Demo:
     """Train a small network on bundled digits without and with RMP-Loss, and compare them.
 
     Needs no data and no GPU. Ends with a report of both runs.
+
+    $ rmploss demo --open
     """
 
     runs_dir: Path = Path("runs")

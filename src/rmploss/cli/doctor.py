@@ -13,6 +13,8 @@ class Doctor:
     """Show versions, devices, which backend every operation gets, and which data sets are here.
 
     Paste its output into a bug report.
+
+    $ rmploss doctor
     """
 
     data_dir: DataDir = None

@@ -2,12 +2,11 @@
 
 import json as json_module
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Literal
 
 from tyro.conf import Positional
 
-from rmploss.cli.common import DataDir, Device
+from rmploss.cli.common import DataDir, Device, RunDir, is_main
 
 
 @dataclass(frozen=True)
@@ -18,7 +17,7 @@ class Eval:
     $ rmploss eval runs/NAME --checkpoint best --fold
     """
 
-    run_dir: Positional[Path]
+    run_dir: Positional[RunDir]
     """The run folder."""
     checkpoint: Literal["last", "best"] = "last"
     """Of which epoch."""
@@ -45,6 +44,8 @@ class Eval:
             device=self.device,
             workers=self.workers,
         )
+        if not is_main():
+            return 0
         if self.json:
             plain = {**asdict(result), "quantization_error": result.quantization_error}
             print(json_module.dumps({**plain, "firing_rate": result.firing_rate}))

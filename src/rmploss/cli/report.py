@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from rmploss.errors import UserError
 
@@ -16,10 +17,13 @@ class Report:
     $ rmploss report runs/WITHOUT runs/WITH --out comparison.html
     """
 
-    run_dirs: Positional[tuple[Path, ...]]
+    run_dirs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN ...")]
     """The run folders."""
-    out: Path | None = None
-    """Where to write it; report.html in the (last) run folder by default."""
+    out: Annotated[
+        Path | None,
+        arg(metavar="FILE", help_behavior_hint="(default: report.html in the (last) run folder)"),
+    ] = None
+    """Where to write it."""
 
     def run(self) -> int:
         """Write the page and print its path."""

@@ -3,8 +3,9 @@
 import json as json_module
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class Table:
     $ rmploss table 1 --pocket
     """
 
-    number: Positional[int]
+    number: Annotated[Positional[int], arg(metavar="N")]
     """1: ablation; 2: CIFAR; 3: CIFAR10-DVS; 4: ImageNet."""
     pocket: bool = False
     """The pocket variants of its recipes, which no published number stands beside."""

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -30,18 +31,21 @@ def listener(json_lines: bool) -> Listener:
     return Bar() if sys.stderr.isatty() else PlainLines(sys.stderr)
 
 
-def epoch_line(record: dict[str, Any], epochs: int) -> str:
-    """One epoch in one line."""
-    return (
-        f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}"
-        f"  loss {record['train_ce']:.3f}"
-        f"  train {record['train_accuracy']:5.2f} %"
-        f"  test {record['test_accuracy']:5.2f} %"
-        f"  quantization error {record['quantization_error']:.4f}"
-        f"  rate {record['firing_rate']:.3f}"
-        f"  lambda {record['lambda']:.3f}"
-        f"  {record['train_s'] + record['test_s']:.1f} s"
-    )
+def epoch_line(record: dict[str, Any], epochs: int, width: int = sys.maxsize) -> str:
+    """One epoch in one line of that width; what has no place in it stands in metrics.jsonl."""
+    fields = [
+        f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}",
+        f"test {record['test_accuracy']:5.2f} %",
+        f"quantization error {record['quantization_error']:.4f}",
+        f"loss {record['train_ce']:.3f}",
+        f"train {record['train_accuracy']:5.2f} %",
+        f"rate {record['firing_rate']:.3f}",
+        f"lambda {record['lambda']:.3f}",
+        f"{record['train_s'] + record['test_s']:.1f} s",
+    ]
+    while len(fields) > 1 and len("  ".join(fields)) > width:
+        fields.pop()
+    return "  ".join(fields)
 
 
 class PlainLines(Listener):
@@ -81,9 +85,10 @@ class PlainLines(Listener):
         self.note(epoch_line(record, self.epochs))
 
     def note(self, text: str) -> None:
-        """Say it."""
+        """Say it. Training goes on when nobody can hear it any more."""
         self.spoke = time.monotonic()
-        print(text, file=self.out, flush=True)
+        with suppress(OSError):
+            print(text, file=self.out, flush=True)
 
     def _seldom(self, text: str) -> None:
         if time.monotonic() - self.spoke >= QUIET_S:
@@ -123,9 +128,14 @@ class Bar(PlainLines):
         completed = epoch - 1 - self.start_epoch + (done / total if phase == "train" else 1.0)
         self.progress.update(self.task, description=what, completed=completed)
 
+    def epoch(self, record: dict[str, Any]) -> None:
+        """What the epoch came to, in one line."""
+        self.note(epoch_line(record, self.epochs, self.console.width))
+
     def note(self, text: str) -> None:
         """A line above the bar."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        with suppress(OSError):
+            self.console.print(text, markup=False, soft_wrap=True)
 
     def end(self, summary: dict[str, Any]) -> None:
         """Take the bar away."""
@@ -177,7 +187,10 @@ class JsonLines(Listener):
         self._say("end", **summary)
 
     def _say(self, event: str, **fields: Any) -> None:
-        print(json.dumps({"event": event, **fields}), file=self.out, flush=True)
+        # JSON knows no NaN and no infinity: here, as in metrics.jsonl, they are null.
+        plain = json.loads(json.dumps(fields), parse_constant=lambda _: None)
+        with suppress(OSError):
+            print(json.dumps({"event": event, **plain}), file=self.out, flush=True)
 
 
 def clock(seconds: float) -> str:

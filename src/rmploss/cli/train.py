@@ -1,6 +1,5 @@
 """`rmploss train`: a recipe in a new run folder, or an interrupted run to its end."""
 
-import os
 import shlex
 import sys
 from dataclasses import dataclass
@@ -10,13 +9,18 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from rmploss import recipes
-from rmploss.cli.common import DataDir, Device, assignments, given
+from rmploss.cli.common import (
+    OWN,
+    DataDir,
+    Device,
+    RecipeFloat,
+    RecipeInt,
+    assignments,
+    given,
+    is_main,
+)
 from rmploss.errors import Problem, UserError
 from rmploss.recipes import Recipe
-
-OWN = "(default: the recipe's)"
-RecipeInt = Annotated[int | None, arg(metavar="N", help_behavior_hint=OWN)]
-RecipeFloat = Annotated[float | None, arg(metavar="X", help_behavior_hint=OWN)]
 
 
 @dataclass(frozen=True)
@@ -47,9 +51,7 @@ class Train:
     """Work off a batch in that many parts, for less memory."""
     width: RecipeFloat = None
     """Channels of the network, times this."""
-    amp: Annotated[
-        Literal["off", "bf16", "fp16"] | None, arg(metavar="off|bf16|fp16", help_behavior_hint=OWN)
-    ] = None
+    amp: Annotated[Literal["off", "bf16", "fp16"] | None, arg(metavar="off|bf16|fp16"), OWN] = None
     """Run convolutions in half precision; membranes stay float32."""
     train_samples: RecipeInt = None
     """Train on a class-balanced subset."""
@@ -73,7 +75,7 @@ class Train:
     def run(self) -> int:
         """Train; 0 when done."""
         from rmploss.cli.terminal import Bar, listener
-        from rmploss.engine.train import Setting, resume, train
+        from rmploss.engine.train import Setting, join, resume, train
 
         jobs = self._jobs()
         command = ("rmploss", *sys.argv[1:])
@@ -83,11 +85,12 @@ class Train:
             if self.resume is not None:
                 done = [resume(self.resume, setting, shown)]
             else:
-                done = [train(recipe, self.runs_dir, setting, shown) for recipe in jobs]
+                with join(self.device) as world:
+                    done = [train(job, self.runs_dir, setting, shown, world) for job in jobs]
         finally:
             if isinstance(shown, Bar):
                 shown.close()
-        if not self.json and not int(os.environ.get("RANK") or 0):
+        if not self.json and is_main():
             shown.note("report: rmploss report " + " ".join(shlex.quote(str(p)) for p in done))
         return 0
 
@@ -113,9 +116,12 @@ class Train:
         if not self.seed:
             raise UserError("--seed needs at least one number")
         recipe, problems = recipes.apply(recipes.get(self.recipe), changes)
-        recipe = recipes.read_as(recipe, self.mode)
-        check(recipe, data_root(self.data_dir), earlier=problems)
-        return [recipe.but(seed=seed) for seed in self.seed]
+        if self.mode != "paper":  # what was typed counts more than the reading
+            recipe, _ = recipes.apply(recipes.read_as(recipe, self.mode), changes)
+        jobs = [recipe.but(seed=seed) for seed in self.seed]
+        lowest = min(jobs, key=lambda job: job.seed)  # the only one that could be wrong
+        check(lowest, data_root(self.data_dir), earlier=problems)
+        return jobs
 
     def _changes(self) -> dict[str, recipes.Value]:
         flags = {
@@ -129,4 +135,14 @@ class Train:
             "train_samples": self.train_samples,
             "test_samples": self.test_samples,
         }
-        return {**given(flags), **assignments(self.set)}
+        typed, named = given(flags), assignments(self.set)
+        problems = [
+            Problem(f"--set {field}", "is given as a flag, too", "say it once")
+            for field in named
+            if field in typed
+        ]
+        if "seed" in named:
+            problems.append(Problem("--set seed", "is a flag of its own", "--seed N ..."))
+        if problems:
+            raise UserError("cannot read --set", problems)
+        return {**typed, **named}

@@ -1,16 +1,19 @@
 """From a recipe to its parts, and everything that is wrong with it before anything is written."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
 from torch.optim import Optimizer
 
-from rmploss import models
+from rmploss import models, ops
 from rmploss.data import DATASETS, DataSet
 from rmploss.engine.optimizers import OPTIMIZERS, groups_of
-from rmploss.errors import Problem, UserError
+from rmploss.errors import Problem, UserError, unknown
 from rmploss.models import MODELS, SpikingNetwork
 from rmploss.neurons import NEURONS
 from rmploss.norm import NORMS
@@ -27,6 +30,16 @@ PARTS = {
     "optimizer": OPTIMIZERS,
 }
 """The fields of a recipe that name an entry of a table, and the table."""
+DECIDED = {
+    "in_channels": "the data",
+    "num_classes": "the data",
+    "T": "T",
+    "neuron": "neuron",
+    "norm": "norm",
+}
+"""Options of a network that follow from other fields of the recipe: from which."""
+NARROW = 1 / 64
+"""The width of a network that is only tried out."""
 
 
 def check(
@@ -47,11 +60,11 @@ def check(
         for p in table.problems(part.name, part.options) or _refused(recipe, field):
             wrong.add(field)
             problems.append(Problem(_rename(p.where, table.kind, field), p.what, p.fix))
-    if recipe.batch_size >= 1 and recipe.batch_size % (world_size * max(recipe.accumulate, 1)):
-        what = f"is not divisible by {world_size} ranks x accumulate = {recipe.accumulate}"
-        problems.append(Problem(f"batch_size = {recipe.batch_size}", what))
+    problems += _unshareable(recipe, world_size)
     if "data" not in wrong:
         problems += make_dataset(recipe).missing(data_dir)
+    if not wrong and recipe.T >= 1:
+        problems += _rehearsed(recipe)
     if problems:
         raise UserError(counted(problems, recipe.name), problems)
 
@@ -89,17 +102,76 @@ def make_optimizer(recipe: Recipe, net: SpikingNetwork) -> Optimizer:
 
 
 def _refused(recipe: Recipe, field: str) -> Sequence[Problem]:
-    """What only the part itself knows to be wrong: values out of range."""
+    """What the signature of a part does not tell: values out of range, or decided elsewhere."""
     part = getattr(recipe, field)
-    arguments: dict[str, tuple[Any, ...]] = {"norm": (1,)}
-    if field in ("network", "optimizer"):
-        return ()  # costly to make; their values are checked by type
+    found = [
+        Problem(f"{field}.{option} = {value}", "must be finite")
+        for option, value in part.options.items()
+        if isinstance(value, float) and not math.isfinite(value)
+    ]
+    if field == "network":
+        found += [
+            Problem(f"network.{option}", f"follows from {DECIDED[option]}", "leave it out")
+            for option in part.options
+            if option in DECIDED
+        ]
+        if part.options.get("width", 1.0) <= 0:
+            found.append(Problem(f"network.width = {part.options['width']}", "must be positive"))
+        return found
+    arguments: dict[str, tuple[Any, ...]] = {
+        "norm": (1,),
+        "optimizer": ([nn.Parameter(torch.zeros(1))],),
+    }
     try:
-        PARTS[field].make(part.name, *arguments.get(field, ()), **part.options)
+        made = PARTS[field].make(part.name, *arguments.get(field, ()), **part.options)
     except UserError as error:
-        found = error.problems or (Problem("", error.title),)
-        return [Problem(f"{field}: {p.where}".rstrip(": "), p.what, p.fix) for p in found]
-    return ()
+        told = error.problems or (Problem("", error.title),)
+        return found + [Problem(f"{field}: {p.where}".rstrip(": "), p.what, p.fix) for p in told]
+    except ValueError as error:  # PyTorch's own, of an optimizer
+        return [*found, Problem(field, str(error))]
+    if field == "neuron":
+        found += _unfit_neuron(made)
+    return found
+
+
+def _unfit_neuron(neuron: Any) -> list[Problem]:
+    """What a neuron may be elsewhere, but not in training."""
+    found = []
+    if neuron.backend not in ("auto", *ops.PROVIDERS):
+        found.append(unknown("neuron.backend", neuron.backend, ["auto", *ops.PROVIDERS]))
+    if neuron.carry_state:
+        what = "would carry the membrane from one batch to the next"
+        found.append(Problem("neuron.carry_state", what, "leave it out"))
+    return found
+
+
+def _unshareable(recipe: Recipe, ranks: int) -> list[Problem]:
+    """A batch that cannot be shared out equally between the ranks, part by part."""
+    size, share = recipe.batch_size, ranks * recipe.accumulate
+    if ranks == 1 or min(size, share) < 1 or size % share == 0:
+        return []
+    what = f"is not divisible by {ranks} ranks x accumulate = {recipe.accumulate}"
+    sizes = [n for n in (size - size % share, size - size % share + share) if n]
+    fix = "try " + " or ".join(map(str, sizes))
+    return [Problem(f"batch_size = {size}", what, fix)]
+
+
+def _rehearsed(recipe: Recipe) -> list[Problem]:
+    """What a forward of one empty sample meets, through the narrowest network and for one step."""
+    dataset = make_dataset(recipe)
+    network = recipe.network
+    if "width" in MODELS.options(network.name):
+        network = network.but(width=NARROW)
+    *time, C, H, W = dataset.shape(1)
+    try:
+        with torch.no_grad():
+            net = make_network(recipe.but(T=1, network=network), dataset)
+            net.eval()(torch.zeros(*time, 1, C, H, W))
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        what = f"cannot take the inputs {[C, H, W]} of {dataset.name}: {reason}"
+        return [Problem(f"network = {network.name}", what)]
+    return []
 
 
 def _rename(where: str, kind: str, field: str) -> str:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rmploss.engine.distributed import World
+from rmploss.engine.step import at_least_single
 from rmploss.models import SpikingNetwork
 from rmploss.ops.moments import ERROR, SPIKES, MomentSpec
 from rmploss.stats import membrane_stats
@@ -88,7 +89,7 @@ def evaluate(
 
 def _totals(logits: Tensor, labels: Tensor) -> Tensor:
     """Of one batch: the sum of the cross-entropies, correct answers, samples; float64 `[3]`."""
-    ce = F.cross_entropy(logits.float(), labels, reduction="sum")
+    ce = F.cross_entropy(at_least_single(logits), labels, reduction="sum")
     correct = (logits.argmax(1) == labels).sum()
     return torch.tensor([ce.item(), correct.item(), len(labels)], dtype=torch.float64)
 

@@ -60,7 +60,7 @@ def forward_backward(
     """
     with precision(), membrane_stats(spec=objective.spec) as stats:
         logits = net(images)  # line 4
-    ce = F.cross_entropy(logits.float(), labels)  # line 5
+    ce = F.cross_entropy(at_least_single(logits), labels)  # line 5
     regularizer = objective.value(stats)  # line 6
     loss = ce + objective.weight(progress) * regularizer  # line 7, Eq. 11
     scale(loss).backward()  # line 8
@@ -69,3 +69,8 @@ def forward_backward(
         correct = (logits.argmax(1) == labels).sum()
         rows = (ce * count, regularizer * count, correct, torch.tensor(count))
         return Terms(torch.stack([row.detach().double().cpu() for row in rows]))
+
+
+def at_least_single(x: Tensor) -> Tensor:
+    """Half precision as float32; float32 and float64 as they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

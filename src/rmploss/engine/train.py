@@ -62,7 +62,9 @@ class Setting:
 
     def __post_init__(self) -> None:
         if self.workers < 0:
-            problem = Problem(f"workers = {self.workers}", "must not be negative", "0: no processes")
+            problem = Problem(
+                f"workers = {self.workers}", "must not be negative", "0: no processes"
+            )
             raise UserError("nobody can load the data", [problem])
 
 
