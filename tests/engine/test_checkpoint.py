@@ -46,7 +46,7 @@ def save(folder: Path, step: int, **options: Any) -> Path:
 
 
 def load(folder: Path) -> checkpoint.Loaded:
-    return checkpoint.load_latest(folder, recipe_hash=RECIPE)
+    return checkpoint.load_latest(folder, recipe_hash=RECIPE, owner=True)
 
 
 def names(folder: Path) -> list[str]:
@@ -333,3 +333,14 @@ def test_damage_set_aside_twice_keeps_both(tmp_path: Path) -> None:
         assert load(tmp_path).progress.step == 1
     damaged = ["step-00000002.corrupt", "step-00000002.corrupt-2"]
     assert names(tmp_path) == ["step-00000001", *damaged]
+
+
+def test_a_reader_refuses_a_damaged_checkpoint_and_changes_nothing(tmp_path: Path) -> None:
+    for step in (1, 2):
+        save(tmp_path, step)
+    state = tmp_path / "ckpt" / "step-00000002" / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:-1])
+    loaded = checkpoint.load_latest(tmp_path, recipe_hash=RECIPE)
+    assert loaded.progress.step == 1
+    assert [name for name, _ in loaded.rejected] == ["step-00000002"]
+    assert names(tmp_path) == ["step-00000001", "step-00000002"]

@@ -143,7 +143,7 @@ def test_a_run_without_any_number_renders(tmp_path: Path) -> None:
 def test_an_unfinished_run_beside_a_finished_one(tmp_path: Path) -> None:
     late = run_folder(tmp_path, WITH, epochs=0, finished=False)
     _, seen = page(tmp_path, run_folder(tmp_path, WITHOUT), late)
-    assert "Too early to tell" in seen.text
+    assert "It is too early to tell" in seen.text
 
 
 def test_what_happened_on_the_way_is_told(tmp_path: Path) -> None:

@@ -120,11 +120,12 @@ def saved(folder: Path) -> list[Path]:
     return sorted((path for path in found if _NAME.fullmatch(path.name)), key=_position)[::-1]
 
 
-def load_latest(folder: Path, *, recipe_hash: str) -> Loaded:
+def load_latest(folder: Path, *, recipe_hash: str, owner: bool = False) -> Loaded:
     """The newest checkpoint of a run folder that verifies, to the last bit, and is of this recipe.
 
-    A damaged one is renamed `*.corrupt` and reported in `Loaded.rejected`. `CheckpointError`, with
-    a reason for each, if none is left: training never starts again from 0 unasked.
+    A damaged one is reported in `Loaded.rejected`, and renamed `*.corrupt` by the owner of the run:
+    readers and other ranks change nothing. `CheckpointError`, with a reason for each, if none is
+    left: training never starts again from 0 unasked.
     """
     rejected: list[tuple[str, str]] = []
     for path in saved(folder):
@@ -132,7 +133,8 @@ def load_latest(folder: Path, *, recipe_hash: str) -> Loaded:
             return _load(path, recipe_hash, rejected)
         except _DamagedError as damage:
             rejected.append((path.name, str(damage)))
-            _set_aside(path)
+            if owner:
+                _set_aside(path)
         except (_ForeignError, OSError) as reason:
             rejected.append((path.name, str(reason)))
     raise _none_left(folder, rejected)

@@ -312,7 +312,11 @@ class _Run:
         )
 
     def _load(self, folder: RunFolder) -> None:
-        loaded = checkpoint.load_latest(folder.path, recipe_hash=recipe_hash(self.recipe.to_json()))
+        loaded = checkpoint.load_latest(
+            folder.path,
+            recipe_hash=recipe_hash(self.recipe.to_json()),
+            owner=self.world.is_main,
+        )
         self.net.load_state_dict(loaded.model_state)
         restore_optimizer(self.optimizer, self.net, loaded.optimizer_state)
         if loaded.scaler_state:

@@ -19,6 +19,8 @@ from rmploss.analysis.histogram import BINS, HIGH, LOW, edges
 
 INK, MUTED, RULE = "#000001", "#000002", "#000003"
 HUES = [f"#00001{number}" for number in range(6)]
+STEPS = [1, 2, 2.5, 5, 10]
+"""Between ticks of a curve, times a power of ten."""
 CSS = {INK: "var(--ink)", MUTED: "var(--muted)", RULE: "var(--rule)"}
 CSS |= {hue: f"var(--hue-{number})" for number, hue in enumerate(HUES)}
 
@@ -32,8 +34,8 @@ def curve(name: str, lines: Sequence[tuple[int, list[int], list[float]]], epochs
             axes.plot(x[-1:] * 2, y[-1:] * 2, color=_color(hue), lw=6)
         axes.set(xlim=(1, max(epochs, 2)), xlabel="epoch n")
         axes.set_ylim(bottom=0)
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.yaxis.set_major_locator(MaxNLocator(6))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=STEPS))
+        axes.yaxis.set_major_locator(MaxNLocator(6, steps=STEPS))
         axes.grid(axis="y")
         axes.set_title(name, x=-0.105)
 

@@ -72,8 +72,8 @@ def effect(groups: Sequence[Group]) -> str:
     q = [group.values("quantization_error") for group in groups]
     accuracy = [group.values("test_accuracy") for group in groups]
     if late or not all(q + accuracy):
-        names = " and ".join(late) or "one without numbers"
-        return f"Too early to tell what RMP-Loss does here: a run is not finished, {names}."
+        names = ", ".join(late) or "numbers of the last epoch"
+        return f"It is too early to tell what RMP-Loss does here. Still to come: {names}."
     text = _verdict(q[0], q[1], accuracy[0], accuracy[1])
     if min(map(len, accuracy)) == 1:
         text += " One seed cannot tell a small difference from luck."

@@ -1,0 +1,179 @@
+"""Every verb does what its help says."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rmploss import recipes
+from rmploss.cli import main
+from tests.engine.runs import TINY
+
+VERBS = ("demo", "list", "train", "eval", "table", "report", "data", "doctor")
+SMALL = ["--epochs", "1", "--train-samples", "64", "--test-samples", "32", "--batch-size", "32", "--width", "0.125", "--T", "2"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, made from the command line."""
+    runs = tmp_path_factory.mktemp("runs")
+    assert main(["train", "digits-rmp", *SMALL, "--runs-dir", str(runs)]) == 0
+    (path,) = runs.iterdir()
+    return path
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, "--help"]) == 0
+    assert f"rmploss {verb}" in capsys.readouterr().out
+
+
+def test_the_first_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"• {verb}" in out for verb in VERBS)
+
+
+def test_list_shows_every_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in recipes.RECIPES)
+
+
+@pytest.mark.parametrize(
+    ("topic", "shown"),
+    [
+        ("networks", "resnet20"),
+        ("neurons", "decay"),
+        ("surrogates", "clipped_tanh"),
+        ("norms", "'outside'"),
+        ("objectives", "rmp"),
+        ("schedules", "triangle"),
+        ("optimizers", "sgd"),
+        ("data", "cifar10-dvs"),
+        ("readings", "u_pre"),
+    ],
+)
+def test_list_topics(topic: str, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", topic]) == 0
+    assert shown in capsys.readouterr().out
+
+
+def test_train_prints_json_lines_and_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "digits", *SMALL, "--runs-dir", str(tmp_path), "--json"]) == 0
+    out, err = capsys.readouterr()
+    events = [json.loads(line)["event"] for line in out.splitlines()]
+    assert events == ["begin", "epoch", "end"]
+    assert err == ""
+
+
+def test_several_seeds_are_several_runs(tmp_path: Path) -> None:
+    words = ["train", "digits", *SMALL, "--runs-dir", str(tmp_path), "--seed", "0", "1"]
+    assert main(words) == 0
+    seeds = [json.loads(p.read_text())["recipe"]["seed"] for p in tmp_path.glob("*/recipe.json")]
+    assert sorted(seeds) == [0, 1]
+
+
+@pytest.mark.parametrize("options", [[], ["--checkpoint", "best"], ["--fold"]])
+def test_eval_repeats_the_number_of_the_run(
+    options: list[str], run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["eval", str(run), "--json", *options]) == 0
+    got = json.loads(capsys.readouterr().out)
+    last = json.loads((run / "result.json").read_text())
+    # One epoch: the last is the best. Folding changes roundings only, of float32 currents.
+    assert got["accuracy"] == pytest.approx(last["last_accuracy"], abs=4 if options[1:] else 1e-9)
+    assert got["quantization_error"] == pytest.approx(last["quantization_error"], abs=1e-3)
+    assert main(["eval", str(run)]) == 0
+    assert "lif2" in capsys.readouterr().out
+
+
+def test_report_writes_a_page(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(run)]) == 0
+    page = Path(capsys.readouterr().out.strip())
+    assert page == run / "report.html"
+    assert "<svg" in page.read_text()
+
+
+def test_table_tells_the_paper_and_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["table", "1", "--runs-dir", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "91.89" in out
+    assert "0.121" in out
+    assert "rmploss train cifar10-resnet20-rmp --T 4 --seed 0 1 2" in out
+    assert main(["table", "2", "--pocket", "--json", "--runs-dir", str(tmp_path)]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(lines) == 13
+    assert all(line["published"] == "" for line in lines)
+
+
+def test_table_fills_a_cell_with_mean_and_deviation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny = TINY.but(name="cifar10-resnet20-rmp", T=4, epochs=1)
+    monkeypatch.setitem(recipes.RECIPES, "cifar10-resnet20-rmp", tiny)
+    words = ["train", tiny.name, "--seed", "0", "1", "--runs-dir", str(tmp_path)]
+    assert main(words) == 0
+    assert main(["table", "1", "--json", "--runs-dir", str(tmp_path)]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    (line,) = [line for line in lines if line["recipe"] == tiny.name]
+    assert line["ours"]["seeds"] == 2
+    assert "±" in line["ours"]["last"]
+
+
+def test_doctor_and_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--data-dir", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "self-test       ok" in out
+    assert "reference" in out
+    assert main(["data", "--data-dir", str(tmp_path)]) == 0
+    assert "rmploss data fetch cifar10" in capsys.readouterr().out
+
+
+def test_demo_ends_with_a_comparison_and_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("digits", "digits-rmp"):
+        objective = recipes.get(name).objective
+        monkeypatch.setitem(recipes.RECIPES, name, TINY.but(name=name, objective=objective))
+    assert main(["demo", "--runs-dir", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "without RMP-Loss" in out
+    assert (tmp_path / "demo.html").is_file()
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    words = f"{sys.executable} -m rmploss list | head -n 1"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert done.stderr == ""
+
+
+def test_help_and_list_do_not_wait_for_torch() -> None:
+    words = (
+        "import sys; from rmploss.cli import main; main(['list']); sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, check=False)
+    assert done.returncode == 0
+
+
+def test_torchrun_trains_one_run_on_two_ranks(tmp_path: Path) -> None:
+    words = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
+        *("--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"),
+        *("-m", "rmploss", "train", "digits-rmp", *SMALL, "--runs-dir", str(tmp_path)),
+        *("--seed", "0", "1"),
+    ]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.iterdir())) == 2
+    for path in tmp_path.iterdir():
+        assert json.loads((path / "result.json").read_text())["epochs"] == 1
