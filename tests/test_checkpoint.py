@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rmploss import MomentSpec, RMPLoss, checkpoint, membrane_stats
+from rmploss import LIF, MomentSpec, RMPLoss, UserError, checkpoint, membrane_stats
 from rmploss.stats import open_stats, recomputing
 from tests.given import normal
 from tests.test_stats import convnet, names, same_gradients
@@ -141,6 +141,13 @@ def test_an_error_in_the_second_run_leaves_nothing_open() -> None:
         y.sum().backward()
     assert open_stats() is None
     assert not recomputing()
+
+
+def test_a_carried_membrane_cannot_be_carried_twice() -> None:
+    lif = LIF(carry_state=True)
+    y = checkpoint(lif, normal(2, 2, 3).requires_grad_())
+    with pytest.raises(UserError, match=r"carry_state=True(?s:.*)rmploss.checkpoint"):
+        y.sum().backward()
 
 
 # Dynamo asks non-leaf tensors for their gradient, and hides the warning only from printing.

@@ -45,6 +45,19 @@ def test_a_step_returns_the_spike_and_the_membrane_after_the_reset() -> None:
     assert after.tolist() == [[0.25 * 0.4 + 0.3, 0.25 * 0.4 + 0.5 - 0.5]]
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_membranes_are_float32_at_least(dtype: torch.dtype) -> None:
+    x = normal(2, 2, 3, mean=0.2).to(dtype)
+    wide = x.float()
+    o, u = functional.lif_step(x[0], torch.zeros_like(x[0]))
+    expected_o, expected_u = functional.lif_step(wide[0], torch.zeros_like(wide[0]))
+    assert o.dtype == dtype
+    assert torch.equal(o.float(), expected_o)
+    assert torch.equal(u, expected_u)
+    assert torch.equal(functional.membrane(x), functional.membrane(wide))
+    assert torch.equal(functional.accumulate(x), wide.sum(0))
+
+
 def test_accumulate_goes_on_from_a_membrane() -> None:
     x, u = normal(3, 2, 4), normal(2, 4, name="u")
     torch.testing.assert_close(functional.accumulate(x, u), u + x.sum(0), rtol=0, atol=0)

@@ -175,6 +175,13 @@ def test_wrong_inputs_are_told() -> None:
         TDBatchNorm2d(3, factor="inside")  # pyright: ignore[reportArgumentType]
 
 
+def test_all_constants_out_of_range_are_told_at_once() -> None:
+    with pytest.raises(UserError) as caught:
+        TDBatchNorm2d(3, alpha=-1, v_threshold=math.inf, eps=0, momentum=1.5)
+    places = ["alpha = -1", "v_threshold = inf", "eps = 0", "momentum = 1.5"]
+    assert [problem.where for problem in caught.value.problems] == places
+
+
 @pytest.mark.parametrize("name", NORMS)
 def test_every_norm_takes_sequences_and_repeats(name: str) -> None:
     norm = NORMS.make(name, 2)

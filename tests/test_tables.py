@@ -119,6 +119,22 @@ def test_options_are_the_keyword_only_parameters() -> None:
     assert list(TABLE.options("widget")) == ["width", "mode", "limit", "parts", "on"]
 
 
+def test_options_completed_by_their_defaults() -> None:
+    complete = TABLE.complete("widget", {"on": True, "width": 2})
+    assert complete == {"width": 2.0, "mode": "a", "limit": None, "parts": (), "on": True}
+    assert isinstance(complete["width"], float)
+    assert complete["on"] is True
+    assert isinstance(TABLE.complete("widget", {"limit": 2})["limit"], int)
+
+
+def test_options_in_words_leave_out_what_only_code_can_give() -> None:
+    words = SURROGATES.spelled_options("sigmoid") | NEURONS.spelled_options("if")
+    assert words["alpha"] == "a number"
+    assert words["surrogate"] == "text"
+    assert words["v_reset"] == "a number or none"
+    assert "neuron" not in MODELS.spelled_options("convnet")
+
+
 @pytest.mark.parametrize(
     ("value", "hint", "good"),
     [

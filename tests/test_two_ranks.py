@@ -20,7 +20,7 @@ from tests.given import labels, normal
 
 BATCH, RANKS = 4, 2
 CASES = {"images": (BATCH, 2, 8, 8), "sequences": (3, BATCH, 2, 8, 8)}
-SECONDS = 120
+SECONDS = 600
 
 
 class Checkpointed(nn.Module):

@@ -59,19 +59,20 @@ def lif_step(
 ) -> tuple[Tensor, Tensor]:
     """One time step: spikes and the membrane after the reset, both `[B, C, ...]`.
 
-    x: input current; u: membrane after the previous step (zeros at first), same shape.
+    x: input current; u: membrane after the previous step (zeros at first), same shape. The membrane
+    is float32 at least; spikes have the type of x.
     """
     check(decay=decay, v_threshold=v_threshold, v_reset=v_reset)
     o, _, u = reference.lif_step(
-        x,
-        u,
+        ops.at_least_single(x),
+        ops.at_least_single(u),
         decay=decay,
         v_threshold=v_threshold,
         v_reset=v_reset,
         detach_reset=detach_reset,
         surrogate=as_surrogate(surrogate),
     )
-    return o, u
+    return o.to(x.dtype), u
 
 
 def membrane(
@@ -82,6 +83,7 @@ def membrane(
     surrogate = as_surrogate("clipped_tanh")
     potentials = []
     with torch.no_grad():
+        x = ops.at_least_single(x)
         u = torch.full_like(x[0], v_reset or 0.0)
         for x_t in x.unbind(0):
             _, u_pre, u = reference.lif_step(
@@ -106,6 +108,7 @@ def accumulate(
     by T, as the authors' code does.
     """
     check_readout(reduction, u is not None)
+    x = ops.at_least_single(x)
     if reduction == "mean":
         return x.mean(0)
     return x.sum(0) if u is None else u + x.sum(0)
@@ -148,6 +151,15 @@ def check_carry(carry_state: bool) -> None:
         raise UserError(
             "step() needs a neuron that carries its membrane: make it with carry_state=True, "
             "and call reset_state() before each new sequence"
+        )
+
+
+def check_recomputing(carried: bool) -> None:
+    """Raise `UserError` when a carried membrane would be carried on twice."""
+    if carried:
+        raise UserError(
+            "a neuron with carry_state=True cannot run inside rmploss.checkpoint: its second run "
+            "would start from the membrane that the first left behind"
         )
 
 

@@ -46,9 +46,21 @@ class TDBatchNorm2d(nn.Module):
         sync: bool = True,
     ) -> None:
         super().__init__()
+        problems = [
+            Problem(f"{name} = {value!r}", "must be positive and finite", fix)
+            for name, value, fix in (
+                ("alpha", alpha, "the paper: 1 (Eq. 6)"),
+                ("v_threshold", v_threshold, "the paper: 0.5"),
+                ("eps", eps, "1e-5"),
+            )
+            if not 0 < value < float("inf")
+        ]
+        if not 0 <= momentum <= 1:
+            problems.append(Problem(f"momentum = {momentum!r}", "must lie in [0, 1]", "0.1"))
         if factor not in ("outside", "gain", "none"):
-            problem = Problem(f"factor = {factor!r}", "is unknown", "outside, gain or none")
-            raise UserError("bad normalization", [problem])
+            problems.append(Problem(f"factor = {factor!r}", "is unknown", "outside, gain or none"))
+        if problems:
+            raise UserError("bad normalization", problems)
         self.channels = channels
         self.eps = eps
         self.momentum = momentum

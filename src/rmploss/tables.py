@@ -75,6 +75,20 @@ class Table(Mapping[str, T], Generic[T]):
             if parameter.kind is parameter.KEYWORD_ONLY
         }
 
+    def complete(self, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options with the defaults of those not given, in order: what plain data can say of them.
+
+        A whole number where the entry takes a real one is made one, so that equal is equal.
+        """
+        signature = inspect.signature(typing.cast("Callable[..., Any]", self[name]))
+        full: dict[str, Any] = {}
+        for option, hint in self.options(name).items():
+            if is_plain(hint):
+                value = options.get(option, signature.parameters[option].default)
+                whole = isinstance(value, int) and not isinstance(value, bool)
+                full[option] = float(value) if whole and _takes_real(hint) else value
+        return full
+
     def spelled_options(self, name: str) -> dict[str, str]:
         """The options of an entry and their types in words; what only code can give is left out."""
         hints = self.options(name).items()
@@ -108,6 +122,10 @@ def fits(value: Any, hint: Any) -> bool:
         return value is None
     # Types that only code can build (modules, callables) are judged by the entry itself.
     return True
+
+
+def _takes_real(hint: Any) -> bool:
+    return hint is float or float in typing.get_args(hint)
 
 
 def is_plain(hint: Any) -> bool:

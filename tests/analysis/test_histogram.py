@@ -1,10 +1,12 @@
 """Histograms of the membrane: every value in its bin, every layer, nothing changed."""
 
 import json
+import math
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from rmploss import LIF, functional
 from rmploss.analysis import Histogram, membrane_histograms
@@ -25,7 +27,7 @@ def test_the_spikes_and_the_threshold_are_edges() -> None:
 
 def test_every_value_is_in_its_bin() -> None:
     lif = LIF(v_threshold=1.0)
-    net = torch.nn.Sequential(lif, torch.nn.Linear(3, 3, dtype=torch.float64))
+    net = nn.Sequential(lif, nn.Linear(3, 3, dtype=torch.float64))
     x = [normal(5, 4, 3, seed=seed, std=1.2) for seed in range(3)]
     (histogram,) = membrane_histograms(net, [(images, labels(4, 3)) for images in x])
     u_pre = torch.cat([functional.membrane(images, v_threshold=1.0) for images in x])
@@ -35,6 +37,12 @@ def test_every_value_is_in_its_bin() -> None:
     assert histogram.above == (u_pre >= HIGH).sum().item() > 0
     assert histogram.total == u_pre.numel()
     assert (histogram.layer, histogram.v_threshold) == ("0", 1.0)
+
+
+def test_nan_is_in_no_bin() -> None:
+    u = torch.tensor([0.2, math.nan, math.inf, -math.inf]).view(1, 1, 4)
+    (histogram,) = membrane_histograms(nn.Sequential(LIF(), nn.Linear(4, 1)), [(u, labels(1, 3))])
+    assert (histogram.total, histogram.below, histogram.above) == (3, 1, 1)
 
 
 def test_the_density_has_the_integral_one() -> None:

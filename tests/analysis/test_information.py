@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from rmploss import UserError
 from rmploss.analysis import Histogram, kl_divergence, proposition_holds
 from rmploss.analysis.histogram import BINS, HIGH, LOW
 
@@ -31,6 +32,22 @@ def test_equation_14_of_two_bins() -> None:
     densities = (0.25 / WIDTH, 0.75 / WIDTH)
     expected = sum(p * math.log2(p / 2.5) * WIDTH for p in densities)
     assert kl_divergence(histogram, eps=0.2) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_bin_that_a_window_cuts_counts_for_its_part() -> None:
+    histogram = Histogram("lif", 0.5, (7,) * BINS, 0, 0)
+    density = 1 / (HIGH - LOW)
+    for eps in (0.013, 0.1, 0.111, 0.5):
+        expected = 4 * eps * density * math.log2(density * 2 * eps)
+        assert kl_divergence(histogram, eps) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("eps", [0.0, -0.1, 0.51, math.nan])
+def test_windows_must_not_overlap(eps: float) -> None:
+    histogram = Histogram("lif", 0.5, (7,) * BINS, 0, 0)
+    for function in (kl_divergence, proposition_holds):
+        with pytest.raises(UserError, match=r"must lie in \(0, 0.5\]"):
+            function(histogram, eps)
 
 
 def test_outside_of_the_windows_nothing_counts() -> None:

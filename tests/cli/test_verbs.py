@@ -12,7 +12,8 @@ from rmploss.cli import main
 from tests.engine.runs import TINY
 
 VERBS = ("demo", "list", "train", "eval", "table", "report", "data", "doctor")
-SMALL = ["--epochs", "1", "--train-samples", "64", "--test-samples", "32", "--batch-size", "32", "--width", "0.125", "--T", "2"]
+SMALL = ["--epochs", "1", "--train-samples", "64", "--test-samples", "32"]
+SMALL += ["--batch-size", "32", "--width", "0.125", "--T", "2"]
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from rmploss.engine.optimizers import learning_rate
 from rmploss.engine.run import RunFolder
 from rmploss.engine.step import forward_backward
 from rmploss.engine.train import train
-from rmploss.errors import NonFiniteError, UserError
+from rmploss.errors import NonFiniteError, Problem, UserError
 from rmploss.objectives.none import NoRegularizer
 from tests.engine.runs import TINY
 from tests.given import labels, normal
@@ -143,8 +143,10 @@ def test_the_seed_alone_decides_the_initial_weights() -> None:
 
 def test_every_recipe_is_sound(tmp_path: Path) -> None:
     for recipe in recipes.RECIPES.values():
+        problems: tuple[Problem, ...] = ()
         try:
             check(recipe, tmp_path)
         except UserError as error:
-            # The data is not here; nothing else may be wrong.
-            assert all("no such folder" in problem.what for problem in error.problems), error
+            problems = error.problems
+        # Its data may not be here; nothing else may be wrong.
+        assert [p for p in problems if "no such folder" not in p.what] == []

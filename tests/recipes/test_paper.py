@@ -8,7 +8,18 @@ from rmploss.models import MODELS
 from rmploss.neurons import NEURONS
 from rmploss.norm import NORMS
 from rmploss.objectives import OBJECTIVES
-from rmploss.recipes import READINGS, RECIPES, ROWS, Recipe, Row, problems_in, read_as, rmp, small
+from rmploss.recipes import (
+    READINGS,
+    RECIPES,
+    ROWS,
+    Reading,
+    Recipe,
+    Row,
+    problems_in,
+    read_as,
+    rmp,
+    small,
+)
 from rmploss.recipes.pocket import SUFFIX
 
 # Copied from the paper: architecture, T, accuracy in percent (and its deviation).
@@ -31,8 +42,8 @@ TABLES_2_TO_4 = {
     (4, "imagenet"): [("resnet18", 4, 63.03, 0.07), ("resnet34", 4, 65.17, 0.07)],
 }  # fmt: skip
 
-NOT_FIELDS = ("threshold", "shuffle")
-"""Doubts that no field decides: both modes fire at equality and shuffle."""
+NOT_FIELDS = ("threshold", "shuffle", "the")
+"""Doubts that no field decides: both modes fire at equality, shuffle, and measure alike."""
 PAPERS = [recipe.name for recipe in rmp.RECIPES]
 
 
@@ -154,22 +165,27 @@ def test_the_two_readings(name: str) -> None:
         assert code.objective.options["k"] == 0.1
     else:
         assert code.objective == recipe.objective
+    if recipe.data.name == "cifar10-dvs":
+        assert code.data == recipe.data.but(split="files0-899")
+    else:
+        assert code.data == recipe.data
     assert code.fingerprint() != recipe.fingerprint()
 
 
-def test_a_reading_names_a_field_that_exists() -> None:
-    sample = RECIPES["cifar10-resnet20-rmp"]
-    tables = {"objective": OBJECTIVES, "network": MODELS, "norm": NORMS}
-    for reading in READINGS:
-        head, _, option = reading.field.partition(".")
-        if option:
-            assert option in tables[head].options(getattr(sample, head).name)
-            code = getattr(read_as(sample, "code"), head).options
-            if reading.paper != reading.code:
-                assert str(code[option]).strip("'") == reading.code.replace('"', "'")
-        else:
-            assert hasattr(sample, head) or head in NOT_FIELDS
-        assert reading.reason
+@pytest.mark.parametrize("reading", READINGS, ids=lambda reading: reading.field)
+def test_a_reading_names_a_field_and_the_value_it_gets(reading: Reading) -> None:
+    assert reading.reason
+    head, _, option = reading.field.partition(" ")[0].partition(".")
+    if not option:
+        assert hasattr(RECIPES["digits"], head) or head in NOT_FIELDS
+        return
+    table = {"data": DATASETS, "objective": OBJECTIVES, "network": MODELS, "norm": NORMS}[head]
+    users = [r for r in rmp.RECIPES if option in table.options(getattr(r, head).name)]
+    assert users
+    if reading.paper != reading.code:
+        for recipe in users:
+            value = getattr(read_as(recipe, "code"), head).options[option]
+            assert str(value) == reading.code.replace('"', "'")
 
 
 def test_recipes_are_recipes() -> None:

@@ -12,34 +12,42 @@ less) holds for densities below 1 / (2 e eps); `proposition_holds` says whether 
 """
 
 import math
+from collections.abc import Iterator
 
 from rmploss.analysis.histogram import BINS, HIGH, LOW, Histogram
+from rmploss.errors import UserError
 
 SPIKE_VALUES = (0.0, 1.0)
 
 
 def kl_divergence(histogram: Histogram, eps: float = 0.1) -> float:
-    """L_KL(U || O) of Eq. 14 in bits, over the windows of half-width eps around 0 and 1."""
-    width = (HIGH - LOW) / BINS
+    """L_KL(U || O) of Eq. 14 in bits, over the windows of half-width eps around 0 and 1.
+
+    P_U is the histogram, constant within a bin; a bin that a window cuts counts for its part.
+    """
     constant = 1 / (2 * eps)
     return sum(
-        density * math.log2(density / constant) * width
-        for density in _windows(histogram, eps)
+        density * math.log2(density / constant) * part
+        for density, part in _windows(histogram, eps)
         if density > 0
     )
 
 
 def proposition_holds(histogram: Histogram, eps: float = 0.1) -> bool:
     """Whether Eq. 17 is negative in every bin of both windows, as Proposition 1 supposes."""
-    return all(density < 1 / (2 * eps) / math.e for density in _windows(histogram, eps))
+    return all(density < 1 / (2 * eps) / math.e for density, _ in _windows(histogram, eps))
 
 
-def _windows(histogram: Histogram, eps: float) -> list[float]:
-    """The density of u_pre in the bins whose centres lie within eps of a spike value."""
+def _windows(histogram: Histogram, eps: float) -> Iterator[tuple[float, float]]:
+    """The density of u_pre and the length of each part of a bin that lies in a window."""
+    if not 0 < eps <= 0.5:
+        raise UserError(
+            f"eps = {eps!r} must lie in (0, 0.5], or the windows around 0 and 1 overlap"
+        )
     width = (HIGH - LOW) / BINS
-    centres = (LOW + (index + 0.5) * width for index in range(BINS))
-    return [
-        density
-        for centre, density in zip(centres, histogram.density(), strict=True)
-        if any(abs(centre - spike) < eps for spike in SPIKE_VALUES)
-    ]
+    for index, density in enumerate(histogram.density()):
+        low = LOW + index * width
+        for spike in SPIKE_VALUES:
+            part = min(low + width, spike + eps) - max(low, spike - eps)
+            if part > 1e-12:  # a bin that only touches the window is not in it
+                yield density, part

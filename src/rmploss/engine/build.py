@@ -19,7 +19,7 @@ from rmploss.neurons import NEURONS
 from rmploss.norm import NORMS
 from rmploss.objectives import OBJECTIVES, Objective
 from rmploss.randomness import seeded
-from rmploss.recipes import Recipe, counted, problems_in
+from rmploss.recipes import Recipe, Use, counted, problems_in
 
 PARTS = {
     "data": DATASETS,
@@ -67,6 +67,21 @@ def check(
         problems += _rehearsed(recipe)
     if problems:
         raise UserError(counted(problems, recipe.name), problems)
+
+
+def resolve(recipe: Recipe) -> Recipe:
+    """The recipe with every option of its parts spelled out.
+
+    Two recipes that mean the same are equal then, however they were written.
+    """
+    neuron = NEURONS.complete(recipe.neuron.name, recipe.neuron.options)
+    known = {"norm": {"v_threshold": neuron.get("v_threshold")}}
+    parts = {}
+    for field, table in PARTS.items():
+        part = getattr(recipe, field)
+        options = {**known.get(field, {}), **part.options}
+        parts[field] = Use(part.name, {**options, **table.complete(part.name, options)})
+    return recipe.but(**parts)
 
 
 def make_dataset(recipe: Recipe) -> DataSet:

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rmploss.engine.distributed import World
-from rmploss.engine.step import at_least_single
 from rmploss.models import SpikingNetwork
+from rmploss.ops import at_least_single
 from rmploss.ops.moments import ERROR, SPIKES, MomentSpec
 from rmploss.stats import membrane_stats
 
@@ -34,7 +34,7 @@ class Evaluation:
 
     @property
     def quantization_error(self) -> float:
-        """The mean over the layers, as in Table 1."""
+        """The mean over the layers: our reading of Table 1, which does not say."""
         return sum(layer.quantization_error for layer in self.layers) / max(len(self.layers), 1)
 
     @property

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmploss.objectives import Objective
-from rmploss.stats import membrane_stats
+from rmploss.ops import at_least_single
+from rmploss.stats import MembraneStats, membrane_stats
 
 Precision = Callable[[], AbstractContextManager[object]]
 """Makes the autocast block of a forward."""
@@ -58,7 +59,8 @@ def forward_backward(
     images: `[B, C, H, W]` or `[T, B, C, H, W]`; labels: `[B]`; progress: n / N of Eq. 12; scale:
     is applied to the loss before backward (loss scaling, a share of an accumulated batch).
     """
-    with precision(), membrane_stats(spec=objective.spec) as stats:
+    spec = objective.spec
+    with precision(), membrane_stats(spec=spec) if spec else nullcontext(MembraneStats()) as stats:
         logits = net(images)  # line 4
     ce = F.cross_entropy(at_least_single(logits), labels)  # line 5
     regularizer = objective.value(stats)  # line 6
@@ -69,8 +71,3 @@ def forward_backward(
         correct = (logits.argmax(1) == labels).sum()
         rows = (ce * count, regularizer * count, correct, torch.tensor(count))
         return Terms(torch.stack([row.detach().double().cpu() for row in rows]))
-
-
-def at_least_single(x: Tensor) -> Tensor:
-    """Half precision as float32; float32 and float64 as they are."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))

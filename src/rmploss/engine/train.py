@@ -6,6 +6,7 @@ resumed is, bit for bit, the run that was not.
 
 import json
 import math
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from rmploss import store
+from rmploss import ops, store
 from rmploss.analysis import membrane_histograms
 from rmploss.data import data_root, n_batches, take
 from rmploss.engine import checkpoint, distributed
@@ -28,7 +29,7 @@ from rmploss.engine.build import (
     make_objective,
     make_optimizer,
 )
-from rmploss.engine.checkpoint import Progress
+from rmploss.engine.checkpoint import Loaded, Progress
 from rmploss.engine.distributed import World
 from rmploss.engine.environment import versions
 from rmploss.engine.evaluate import Evaluation, evaluate
@@ -44,8 +45,10 @@ from rmploss.recipes import Recipe
 
 LOOKED_AT = 1000
 """How many test samples the membrane histograms of a run are taken from."""
+LOOKED_AT_ONCE = 16
+"""How many of them at a time."""
 RESULT = "result.json"
-"""The file that is written last: a run that has it is finished."""
+"""The file that says that a run is finished, and what it came to."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,14 @@ class Setting:
     device: str = "auto"
     workers: int = 0
     command: Sequence[str] = ()
+
+    def words(self) -> str:
+        """The flags of the command line that say the same."""
+        flags = {"--data-dir": self.data_dir, "--workers": self.workers or None}
+        if self.device != "auto":
+            flags["--device"] = self.device
+        given = ((flag, value) for flag, value in flags.items() if value is not None)
+        return "".join(f" {flag} {shlex.quote(str(value))}" for flag, value in given)
 
     def __post_init__(self) -> None:
         if self.workers < 0:
@@ -146,17 +157,30 @@ class _Run:
                 self._save(folder)
             else:
                 self._load(folder)
+            if self.world.is_main:
+                folder.log_event("execute", **self._where())
             self.listener.begin(
                 self.recipe, path, epoch=self.at.epoch, device=str(self.world.device)
             )
             while self.at.epoch < self.recipe.epochs:
                 self._epoch(folder, stop)
             if self.world.is_main:
-                self._look_at_membranes(folder)
                 summary = summarize(folder.metrics())
                 store.write_text(path / RESULT, json.dumps(summary, indent=2) + "\n")
+                # Only now: whatever becomes of the histograms, the run is finished.
+                self._look_at_membranes(folder)
                 self.listener.end(summary)
         return path
+
+    def _where(self) -> dict[str, Any]:
+        """Where this execution runs, and on which backend."""
+        return {
+            "device": str(self.world.device),
+            "ranks": self.world.size,
+            "threads": torch.get_num_threads(),
+            "backends": {"lif": ops.pick("auto", self.world.device)},
+            "versions": versions(),
+        }
 
     def _epoch(self, folder: RunFolder, stop: Stop) -> None:
         began = time.monotonic()
@@ -226,8 +250,9 @@ class _Run:
         norm = torch.nn.utils.get_total_norm(gradients)
         finite = bool(torch.isfinite(norm)) and bool(torch.isfinite(self.terms.sums).all())
         # Loss scaling probes for the largest scale that does not overflow: then the step is left
-        # out by the scaler, which is how it learns.
-        probing = self.scaler.is_enabled() and bool(torch.isfinite(self.terms.sums).all())
+        # out by the scaler, which is how it learns. At a scale of 1 it is not the scale's fault.
+        sound = bool(torch.isfinite(self.terms.sums).all())
+        probing = sound and self.scaler.is_enabled() and self.scaler.get_scale() > 1
         if not self.world.agree(not finite and not probing):
             return
         where = f"epoch {self.at.epoch + 1}, batch {self.at.batch + 1}"
@@ -256,8 +281,10 @@ class _Run:
     def _look_at_membranes(self, folder: RunFolder) -> None:
         """The histograms of Figures 2 and 3, over (a part of) the test split."""
         some = take(self.test_samples, min(len(self.test_samples), LOOKED_AT))
+        # Few at a time: a histogram holds several copies of the largest layer's membrane.
+        few = self.recipe.but(batch_size=min(self.recipe.batch_size, LOOKED_AT_ONCE))
         histograms = membrane_histograms(
-            self.net, test_batches(self.recipe, some, World(), self.setting.workers)
+            self.net, test_batches(few, some, World(), self.setting.workers)
         )
         plain = {
             "split": "test",
@@ -330,8 +357,8 @@ class _Run:
             folder.log_event(
                 "resume",
                 step=self.at.step,
-                ranks=self.world.size,
                 rejected=reasons,
+                inexact=_inexact(loaded),
                 command=list(self.setting.command),
             )
             for reason in reasons:
@@ -346,7 +373,7 @@ class _Run:
             folder.log_event("interrupted", step=self.at.step)
         raise InterruptedRunError(
             f"stopped after step {self.at.step}, checkpoint written; go on with\n"
-            f"  rmploss train --resume {folder.path}"
+            f"  rmploss train --resume {shlex.quote(str(folder.path))}{self.setting.words()}"
         )
 
     def _precision(self) -> AbstractContextManager[object]:
@@ -392,3 +419,16 @@ def join(device: str = "auto", world: World | None = None) -> Iterator[World]:
         yield world
     finally:
         distributed.stop()
+
+
+def _inexact(loaded: Loaded) -> list[str]:
+    """Why a resumed run may differ from an unbroken one in the last bits; empty: it does not."""
+    here = versions()
+    reasons = [
+        f"{name} {there} is now {here.get(name)}"
+        for name, there in loaded.versions.items()
+        if here.get(name) != there
+    ]
+    if loaded.threads != torch.get_num_threads():
+        reasons.append(f"{loaded.threads} threads are now {torch.get_num_threads()}")
+    return reasons

@@ -1,9 +1,11 @@
 """Leaky integrate-and-fire neurons (Eqs. 1-3) and their leak-free form, as modules."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from rmploss import functional, ops
-from rmploss.stats import open_stats
+from rmploss.stats import open_stats, recomputing
 from rmploss.surrogate import Surrogate, as_surrogate
 
 
@@ -49,17 +51,18 @@ class LIF(nn.Module):
         self.u: Tensor | None = None
         self.layer_name = ""
 
-    @classmethod
-    def from_tau(cls, tau: float, **options: float | bool | str | Surrogate | None) -> "LIF":
+    @staticmethod
+    def from_tau(tau: float, **options: Any) -> "LIF":
         """A neuron from a membrane time constant in time steps: decay = 1 - 1/tau, tau >= 1.
 
         SpikingJelly's `tau` with decay_input=False: from_tau(4/3) has the paper's decay 0.25.
         """
         functional.check_tau(tau)
-        return cls(decay=1 - 1 / tau, **options)  # pyright: ignore[reportArgumentType]
+        return LIF(decay=1 - 1 / tau, **options)
 
     def forward(self, x: Tensor) -> Tensor:
         """Spikes `[T, B, C, ...]`, of the type of x, for the input current x of that shape."""
+        functional.check_recomputing(self.carry_state and recomputing())
         stats = open_stats()
         spikes, moments, u = ops.lif(
             x,

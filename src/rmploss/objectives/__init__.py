@@ -20,7 +20,10 @@ __all__ = ["OBJECTIVES", "SCHEDULES", "Objective", "RMPLoss", "Schedule"]
 class Objective(Protocol):
     """What a regularizer offers; all values are dimensionless."""
 
-    spec: MomentSpec
+    @property
+    def spec(self) -> MomentSpec | None:
+        """The statistics it needs; None: none at all."""
+        ...
 
     def __call__(self, stats: MembraneStats, progress: float) -> Tensor:
         """The weighted term that is added to the classification loss, a scalar."""

@@ -5,7 +5,7 @@
     L        = L_CE + lambda(n) L_RMP                           (11)
     lambda(n) = 2k n/N  up to N/2,  then 2k (1 - n/N)           (12)
 
-The layers hand over the sums of q (the third membrane moment), so nothing is stored for it.
+The layers hand over the sums of q (the third membrane moment); the loss never sees a membrane.
 """
 
 from fnmatch import fnmatchcase

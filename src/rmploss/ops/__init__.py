@@ -54,7 +54,7 @@ def lif(
         raise UserError(f"x has shape {list(x.shape)}; a neuron needs [T, B, C, ...], time first")
     if not x.is_floating_point():
         raise UserError(f"x is {x.dtype}; a neuron needs a floating-point input current")
-    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    wide = at_least_single(x)
     if u is None:
         u = torch.full_like(wide[0], v_reset or 0.0)
     elif u.shape != x.shape[1:]:
@@ -74,6 +74,11 @@ def lif(
         moments=moments,
     )
     return spikes.to(x.dtype), sums, last
+
+
+def at_least_single(x: Tensor) -> Tensor:
+    """Half precision as float32; float32 and float64 as they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _per_channel(value: float | Tensor, x: Tensor) -> float | Tensor:

@@ -29,7 +29,7 @@ def pocket(recipe: Recipe) -> Recipe:
         lr=0.1,
         lr_schedule="onecycle",
         epochs=6,
-        batch_size=64 if recipe.data.name.startswith("cifar1") else 32,
+        batch_size=32 if recipe.data.name == "imagenet" else 64,
         train_samples=train,
         test_samples=test,
         pocket=True,

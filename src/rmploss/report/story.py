@@ -5,6 +5,7 @@ from itertools import groupby
 from statistics import fmean, stdev
 
 from rmploss import recipes
+from rmploss.engine.build import resolve
 from rmploss.recipes import ROWS, Recipe, Row
 from rmploss.recipes.recipe import Value
 from rmploss.report.read import Group, Run
@@ -41,10 +42,10 @@ def against(groups: Sequence[Group]) -> bool:
 
 def groups_of(runs: Sequence[Run]) -> list[Group]:
     """The runs by recipe, those without a regularizer first."""
-    marks = [run.recipe.fingerprint() for run in runs]
+    marks = [resolve(run.recipe).fingerprint() for run in runs]
 
     def rank(run: Run) -> tuple[bool, int]:
-        return run.recipe.objective.name != "none", marks.index(run.recipe.fingerprint())
+        return run.recipe.objective.name != "none", marks.index(resolve(run.recipe).fingerprint())
 
     parts = [(key, tuple(part)) for key, part in groupby(sorted(runs, key=rank), key=rank)]
     hue = int(parts[0][0][0])  # the color of the first with a regularizer is always the same
@@ -109,8 +110,9 @@ def _from_to(before: list[float], after: list[float], digits: int) -> str:
 
 def published(recipe: Recipe) -> list[Row]:
     """The rows of the paper's tables that a recipe answers to; a changed or pocket one to none."""
-    mark = recipe.fingerprint()
-    return [r for r in ROWS if r.answered_by(recipes.get(r.recipe)).fingerprint() == mark]
+    mark = resolve(recipe).fingerprint()
+    known = ((row, resolve(row.answered_by(recipes.get(row.recipe)))) for row in ROWS)
+    return [row for row, answer in known if answer.fingerprint() == mark]
 
 
 def changes(recipe: Recipe) -> list[str] | None:

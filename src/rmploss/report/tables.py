@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rmploss import recipes
+from rmploss.engine.build import resolve
 from rmploss.engine.run import RunFolder
 from rmploss.engine.train import summarize
 from rmploss.errors import UserError
@@ -57,7 +58,7 @@ def table(number: int, runs_dir: Path, *, pocket: bool = False) -> list[Line]:
                 T=row.T,
                 published="" if pocket else f"{row.accuracy:.2f}{std}",
                 published_error="" if pocket else error,
-                ours=_ours(found[recipe.fingerprint()]),
+                ours=_ours(found[resolve(recipe).fingerprint()]),
                 command=f"rmploss train {name} --T {row.T} --seed 0 1 2",
             )
         )
@@ -69,7 +70,7 @@ def _finished(runs_dir: Path) -> dict[str, dict[int, dict[str, float]]]:
     found: dict[str, dict[int, dict[str, float]]] = defaultdict(dict)
     for recipe, metrics in _runs(runs_dir):
         if metrics and metrics[-1]["epoch"] == recipe.epochs:
-            found[recipe.fingerprint()][recipe.seed] = summarize(metrics)
+            found[resolve(recipe).fingerprint()][recipe.seed] = summarize(metrics)
     return found
 
 

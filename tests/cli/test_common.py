@@ -1,0 +1,59 @@
+"""Words of the command line become values; nothing in them is ever run."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rmploss.cli.common import assignments, given, literal
+from rmploss.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("1", 1),
+        ("-1", -1),
+        ("1e-4", 1e-4),
+        ("0.25", 0.25),
+        ("True", True),
+        ("false", False),
+        ("none", None),
+        ("'1'", "1"),
+        ("('*.lif1',)", ("*.lif1",)),
+        ("()", ()),
+        ("code", "code"),
+        ("", ""),
+        ("a b", "a b"),
+        ("nan", "nan"),
+        ("{1: 2}", "{1: 2}"),
+        ("[" * 10000, "[" * 10000),
+    ],
+)
+def test_a_word_as_a_value(word: str, value: Any) -> None:
+    found = literal(word)
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_nothing_is_run(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    for word in (f"open({str(canary)!r}, 'w')", "__import__('os').getcwd()", "(lambda: 1)()"):
+        assert literal(word) == word
+    assert not canary.exists()
+
+
+def test_assignments() -> None:
+    words = ["T=6", " objective.k = 1 ", "data.split=a=b", "neuron.v_reset=none"]
+    expected = {"T": 6, "objective.k": 1, "data.split": "a=b", "neuron.v_reset": None}
+    assert assignments(words) == expected
+
+
+@pytest.mark.parametrize("word", ["k", "=3", ""])
+def test_what_is_no_assignment(word: str) -> None:
+    with pytest.raises(UserError, match="is not FIELD=VALUE"):
+        assignments(["T=6", word])
+
+
+def test_flags_that_were_given() -> None:
+    assert given({"T": None, "lr": 0.0, "amp": "off"}) == {"lr": 0.0, "amp": "off"}

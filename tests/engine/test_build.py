@@ -1,0 +1,119 @@
+"""From a recipe to its parts; and what is wrong with it is told, all of it, before."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rmploss import LIF, TDBatchNorm2d, recipes
+from rmploss.engine.build import PARTS, check, make_dataset, make_network, make_objective
+from rmploss.errors import Problem, UserError
+from rmploss.objectives import RMPLoss
+from tests.engine.runs import TINY
+
+DIGITS = recipes.get("digits-rmp")
+
+
+def complaint(changes: dict[str, Any], ranks: int = 1) -> str:
+    with pytest.raises(UserError) as caught:
+        check(recipes.override(DIGITS, changes), Path("nowhere"), ranks)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("network.in_channels", 5, "network.in_channels: follows from the data"),
+        ("network.num_classes", 3, "network.num_classes: follows from the data"),
+        ("network.T", 3, "network.T: follows from T"),
+        ("network.neuron", "if", "network.neuron: follows from neuron"),
+        ("network.norm", 1, "network.norm: follows from norm"),
+        ("network.width", 0.0, "network.width = 0.0: must be positive"),
+        ("network.width", float("nan"), "network.width = nan: must be finite"),
+        ("network.width", float("inf"), "network.width = inf: must be finite"),
+        ("network", "vgg16", "cannot take the inputs [1, 8, 8] of digits"),
+        ("neuron.backend", "cuda", 'neuron.backend: unknown "cuda"'),
+        ("neuron.carry_state", True, "from one batch to the next"),
+        ("neuron.v_reset", float("-inf"), "must be finite"),
+        ("norm.eps", -1.0, "eps"),
+        ("objective.p", 0, "objective: p = 0: must be positive (Eq. 9)"),
+        ("objective.schedule", "trapeze", "triangle"),
+        ("optimizer.momentum", -1.0, "optimizer: Invalid momentum"),
+        ("optimizer.momentum", float("inf"), "must be finite"),
+        ("optimizer.nesterov", "yes", "must be true or false"),
+        ("data.augment", 3, "must be true or false"),
+        ("accumulate", 3, "accumulate = 3: does not divide batch_size = 64"),
+    ],
+)
+def test_what_cannot_be_trained_is_told(field: str, value: Any, told: str) -> None:
+    assert told in complaint({field: value})
+
+
+def test_a_batch_that_the_ranks_cannot_share() -> None:
+    told = complaint({"batch_size": 50, "accumulate": 5}, ranks=2 * 2)
+    assert "batch_size = 50: is not divisible by 4 ranks x accumulate = 5" in told
+    assert told.endswith("try 40 or 60")
+    check(TINY, None, 4)  # 8 each
+
+
+def test_everything_is_told_at_once_with_what_was_found_before() -> None:
+    recipe = recipes.override(
+        recipes.get("cifar10-resnet20-rmp"),
+        {"T": 0, "lr": -1.0, "neuron.decay": 2.0, "norm.factor": "inside", "seed": -1},
+    )
+    with pytest.raises(UserError) as caught:
+        check(recipe, Path("nowhere"), earlier=[Problem("--foo", "is unknown")])
+    places = [problem.where for problem in caught.value.problems]
+    assert places == [
+        "--foo",
+        "T = 0",
+        "lr = -1.0",
+        "seed = -1",
+        "neuron: decay = 2.0",
+        "norm.factor = 'inside'",
+        "nowhere/cifar-10-batches-py",
+    ]
+    assert caught.value.title == "7 problems in the recipe cifar10-resnet20-rmp"
+
+
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_every_recipe_can_be_trained_once_its_data_is_there(name: str, tmp_path: Path) -> None:
+    recipe, told = recipes.get(name), ()
+    try:
+        check(recipe, tmp_path)
+    except UserError as error:
+        told = error.problems
+    assert list(told) == make_dataset(recipe).missing(tmp_path)
+
+
+def test_a_check_leaves_the_generator_alone() -> None:
+    before = torch.random.get_rng_state()
+    check(TINY)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_the_parts_have_the_options_of_the_recipe() -> None:
+    changes = {"neuron.v_threshold": 0.75, "neuron.decay": 0.5, "norm.alpha": 2.0, "objective.k": 3}
+    recipe = recipes.override(TINY, changes)
+    net = make_network(recipe, make_dataset(recipe))
+    neurons = [module for module in net.modules() if isinstance(module, LIF)]
+    norms = [module for module in net.modules() if isinstance(module, TDBatchNorm2d)]
+    assert {(n.v_threshold, n.decay) for n in neurons} == {(0.75, 0.5)}
+    assert {norm.scale for norm in norms} == {2.0 * 0.75}  # the norm follows the threshold (Eq. 6)
+    assert net.T == TINY.T
+    objective = make_objective(recipe)
+    assert isinstance(objective, RMPLoss)
+    assert objective.weight(0.5) == 3
+
+
+def test_initial_weights_do_not_depend_on_what_was_drawn_before() -> None:
+    first = make_network(TINY, make_dataset(TINY)).state_dict()
+    torch.rand(7)
+    second = make_network(TINY, make_dataset(TINY)).state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_every_field_that_names_an_entry_has_its_table() -> None:
+    named = {name for name, value in vars(DIGITS).items() if isinstance(value, recipes.Use)}
+    assert named == set(PARTS)

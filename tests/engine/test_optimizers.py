@@ -1,0 +1,87 @@
+"""Optimizers and learning rates by their formulas."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from rmploss.engine.optimizers import OPTIMIZERS, WARM_UP, groups_of, learning_rate
+from tests.given import normal
+
+
+def rates(schedule: str, epochs: int, batches: int) -> list[float]:
+    return [
+        learning_rate(
+            0.1,
+            schedule,  # pyright: ignore[reportArgumentType]
+            epoch=epoch,
+            epochs=epochs,
+            batch=batch,
+            batches=batches,
+        )
+        for epoch in range(epochs)
+        for batch in range(batches)
+    ]
+
+
+def test_cosine_falls_to_zero_once_per_epoch() -> None:
+    found = rates("cosine", epochs=400, batches=3)
+    assert found[:3] == [0.1] * 3  # the whole first epoch at the peak
+    assert found[::3] == found[1::3] == found[2::3]
+    assert found[600] == pytest.approx(0.05, rel=1e-12)  # half way
+    assert found == sorted(found, reverse=True)
+    # torch's own schedule, stepped once per epoch, as in the authors' family of code
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=400)
+    for epoch in range(400):
+        assert found[3 * epoch] == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        optimizer.step()
+        theirs.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0, abs=1e-12)
+
+
+def test_onecycle_rises_over_a_third_and_falls_to_zero() -> None:
+    found = rates("onecycle", epochs=10, batches=10)
+    top = round(100 * WARM_UP)
+    assert found[0] == pytest.approx(0.1 / 25, rel=1e-12)
+    assert found[top] == pytest.approx(0.1, rel=1e-12)
+    assert found[top // 2] == pytest.approx((0.1 / 25 + 0.1) / 2, rel=1e-12)
+    assert found[: top + 1] == sorted(found[: top + 1])
+    assert found[top:] == sorted(found[top:], reverse=True)
+    assert found[-1] == pytest.approx(0.1 * (1 - math.cos(math.pi / 70)) / 2, rel=1e-9)
+
+
+def test_one_epoch_of_one_step_is_no_special_case() -> None:
+    assert rates("cosine", 1, 1) == [0.1]
+    assert rates("onecycle", 1, 1) == [pytest.approx(0.1 / 25)]
+
+
+def test_sgd_is_momentum_and_weight_decay_by_the_book() -> None:
+    p = nn.Parameter(normal(3))
+    expected, velocity = p.detach().clone(), torch.zeros(3).double()
+    optimizer = OPTIMIZERS.make("sgd", [{"params": [p], "weight_decay": 0.1}], momentum=0.9)
+    for step, rate in enumerate((0.5, 0.25, 0.125)):
+        p.grad = normal(3, seed=step)
+        velocity = 0.9 * velocity + p.grad + 0.1 * expected
+        expected = expected - rate * velocity
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.step()
+        torch.testing.assert_close(p.detach(), expected, rtol=1e-14, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_the_first_step_of_adam_has_the_size_of_the_rate(name: str) -> None:
+    p = nn.Parameter(torch.zeros(3).double())
+    optimizer = OPTIMIZERS.make(name, [{"params": [p], "weight_decay": 0.0}])
+    optimizer.param_groups[0]["lr"] = 0.01
+    p.grad = torch.tensor([1e-3, -5.0, 2.0]).double()
+    optimizer.step()
+    torch.testing.assert_close(p.detach(), -0.01 * p.grad.sign(), rtol=1e-4, atol=0)
+
+
+def test_decay_on_all_parameters_is_one_group() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    (group,) = groups_of(net, 1e-4, "all")
+    assert group["weight_decay"] == 1e-4
+    assert len(group["params"]) == 4

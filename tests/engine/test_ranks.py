@@ -1,0 +1,151 @@
+"""Two ranks are one on the same global batch: statistics, RMP term, gradients, evaluation, run."""
+
+import json
+import os
+import signal
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from rmploss.engine import feed, train
+from rmploss.engine.build import make_dataset, make_network, make_objective
+from rmploss.engine.distributed import World
+from rmploss.engine.evaluate import evaluate
+from rmploss.engine.feed import open_splits, train_batches
+from rmploss.engine.listener import Listener
+from rmploss.engine.load import load_network
+from rmploss.engine.run import RunFolder
+from rmploss.engine.step import Terms, forward_backward
+from rmploss.engine.train import Setting, join, resume
+from rmploss.recipes import Recipe
+from tests.engine.children import be_rank, check_sound, finish, free_port, pipe, start
+from tests.engine.runs import TINY
+
+SPLITS = (40, 1)
+"""Sizes of the test split: a short last batch; fewer samples than ranks."""
+
+
+def one_step(rank: int, port: str, answer: Connection) -> None:
+    """The numbers of one step and its evaluations in float64, by rank 0 of two, or by one alone."""
+    if port:
+        be_rank(rank, port)
+    with join("cpu") as world:
+        dataset, objective = make_dataset(TINY), make_objective(TINY)
+        net = make_network(TINY, dataset).double()
+        ddp = DistributedDataParallel(net) if world.size > 1 else net
+        samples, _ = open_splits(TINY, dataset, None, Listener())
+        x, y = next(train_batches(TINY, samples, world, 0, epoch=0, start=0))
+        terms = forward_backward(ddp, objective, x.double(), y, progress=0.5)
+        numbers: dict[str, Any] = Terms(world.all_reduce_sum(terms.sums)).means()
+        for size in SPLITS:
+            recipe = TINY.but(test_samples=size)
+            _, test = open_splits(recipe, dataset, None, Listener())
+            batches = ((x.double(), y) for x, y in feed.test_batches(recipe, test, world, 0))
+            found = evaluate(net, batches, world=world)
+            numbers |= {f"accuracy of {size}": found.accuracy, f"loss of {size}": found.loss}
+            for layer in found.layers:
+                numbers[f"{layer.name} error of {size}"] = layer.quantization_error
+                numbers[f"{layer.name} rate of {size}"] = layer.firing_rate
+    for name, p in net.named_parameters():
+        assert p.grad is not None
+        numbers[f"gradient of {name}"] = p.grad.flatten().tolist()
+    for name, buffer in net.named_buffers():
+        numbers[f"buffer {name}"] = buffer.flatten().tolist()
+    if rank == 0:
+        answer.send_bytes(json.dumps(numbers).encode())
+
+
+def test_a_step_of_two_ranks_is_that_of_one() -> None:
+    found = []
+    for ranks in (1, 2):
+        port = free_port() if ranks == 2 else ""
+        here, there = pipe()
+        children = [start(one_step, rank, port, there) for rank in range(ranks)]
+        assert [finish(child) for child in children] == [0] * ranks
+        found.append(json.loads(here.recv_bytes()))
+    one, two = found
+    assert list(one) == list(two)
+    for name in one:
+        ours, theirs = torch.tensor(two[name]).double(), torch.tensor(one[name]).double()
+        torch.testing.assert_close(
+            ours, theirs, rtol=1e-10, atol=1e-12, msg=lambda text, name=name: f"{name}: {text}"
+        )
+    assert {f"lif3 error of {size}" for size in SPLITS} < set(one)
+    assert max(map(abs, one["gradient of conv1.conv.weight"])) > 1e-3
+
+
+def whole_run(rank: int, port: str, runs: Path, recipe: Recipe, trouble: str) -> None:
+    """A run of two ranks; in its third step, rank 1 alone meets a signal or a NaN."""
+    be_rank(rank, port)
+    calls = 0
+
+    def troubled(*arguments: Any, **options: Any) -> Terms:
+        nonlocal calls
+        calls += 1
+        terms = forward_backward(*arguments, **options)
+        if calls == 3 and rank == 1 and trouble == "signal":
+            os.kill(os.getpid(), signal.SIGTERM)
+        if calls == 3 and rank == 1 and trouble == "NaN":
+            terms += Terms(torch.tensor([float("nan"), 0, 0, 0]))
+        return terms
+
+    train.forward_backward = troubled
+    train.train(recipe, runs, Setting(device="cpu"))
+
+
+def together(runs: Path, trouble: str = "", recipe: Recipe = TINY) -> list[int]:
+    """The exit codes of both ranks of a run."""
+    port = free_port()
+    ranks = [start(whole_run, rank, port, runs, recipe, trouble) for rank in range(2)]
+    return [finish(rank) for rank in ranks]
+
+
+def test_accumulated_parts_of_two_ranks_are_those_of_one(tmp_path: Path) -> None:
+    recipe = TINY.but(epochs=1, train_samples=32, accumulate=2, weight_decay=0.0)
+    assert together(tmp_path, recipe=recipe) == [0, 0]
+    trained, _ = load_network(next(tmp_path.iterdir()))
+
+    dataset = make_dataset(recipe)
+    samples, _ = open_splits(recipe, dataset, None, Listener())
+    x, y = next(train_batches(recipe, samples, World(), 0, epoch=0, start=0))
+    net = make_network(recipe, dataset)
+    for begin in (0, 8):  # of either rank's 16 samples
+        both = [*range(begin, begin + 8), *range(16 + begin, 24 + begin)]
+        forward_backward(net, make_objective(recipe), x[both], y[both], progress=1.0)
+    rate = recipe.lr / 25  # the first of "onecycle"
+    for p, ours in zip(net.parameters(), trained.parameters(), strict=True):
+        assert p.grad is not None
+        expected = p.detach() - rate * p.grad / 2
+        torch.testing.assert_close(ours.detach(), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_two_ranks_make_one_run_close_to_that_of_one(tmp_path: Path) -> None:
+    assert together(tmp_path / "two") == [0, 0]
+    (path,) = (tmp_path / "two").iterdir()
+    check_sound(path)
+    one = RunFolder.open(train.train(TINY, tmp_path / "one")).metrics()
+    two = RunFolder.open(path).metrics()
+    assert [r["step"] for r in two] == [4, 8]
+    assert two[0]["train_ce"] == pytest.approx(one[0]["train_ce"], rel=1e-4)
+    assert two[0]["train_regularizer"] == pytest.approx(one[0]["train_regularizer"], rel=1e-3)
+
+
+def test_a_signal_to_one_rank_stops_both_after_the_same_step(tmp_path: Path) -> None:
+    assert together(tmp_path, "signal") == [75, 75]
+    (path,) = tmp_path.iterdir()
+    names = sorted(saved.name for saved in (path / "ckpt").iterdir())
+    assert names == ["step-00000000", "step-00000003"]
+    resume(path)  # by one rank
+    check_sound(path)
+    event = RunFolder.open(path).events()[-1]
+    assert (event["event"], event["ranks"], event["step"]) == ("resume", 1, 3)
+
+
+def test_a_nan_on_one_rank_stops_both_before_the_update(tmp_path: Path) -> None:
+    assert together(tmp_path, "NaN") == [3, 3]
+    (path,) = tmp_path.iterdir()
+    assert [saved.name for saved in (path / "ckpt").iterdir()] == ["step-00000000"]

@@ -1,0 +1,185 @@
+"""Training: what one step does to the parameters, and what never reaches them."""
+
+import copy
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rmploss.engine import checkpoint, feed, train
+from rmploss.engine.build import make_dataset, make_network, make_objective
+from rmploss.engine.distributed import World
+from rmploss.engine.evaluate import evaluate
+from rmploss.engine.feed import open_splits, parts, train_batches
+from rmploss.engine.listener import Listener
+from rmploss.engine.load import load_network
+from rmploss.engine.optimizers import learning_rate
+from rmploss.engine.run import RunFolder, recipe_hash
+from rmploss.engine.step import Terms, forward_backward
+from rmploss.engine.train import Setting, resume
+from rmploss.errors import NonFiniteError, UserError
+from rmploss.ops import reference
+from tests.engine.runs import TINY, digest_of
+
+RATE = learning_rate(TINY.lr, TINY.lr_schedule, epoch=0, epochs=1, batch=0, batches=1)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2, 4])
+def test_a_step_is_algorithm_1_on_the_mean_of_the_parts(accumulate: int, tmp_path: Path) -> None:
+    recipe = TINY.but(epochs=1, train_samples=32, accumulate=accumulate, weight_decay=0.25)
+    trained, _ = load_network(train.train(recipe, tmp_path))
+
+    dataset, objective = make_dataset(recipe), make_objective(recipe)
+    samples, _ = open_splits(recipe, dataset, None, Listener())
+    ((x, y),) = train_batches(recipe, samples, World(), 0, epoch=0, start=0)
+    net = make_network(recipe, dataset)
+    for images, labels in parts(x, y, accumulate):
+        assert len(labels) == 32 // accumulate
+        forward_backward(net, objective, images, labels, progress=1.0)
+    gradients = [p.grad / accumulate for p in net.parameters() if p.grad is not None]
+    assert len(gradients) == len(list(net.parameters()))
+    for p, gradient, ours in zip(net.parameters(), gradients, trained.parameters(), strict=True):
+        expected = p.detach() - RATE * (gradient + 0.25 * p.detach())
+        torch.testing.assert_close(ours.detach(), expected, rtol=1e-6, atol=1e-7)
+    for theirs, ours in zip(net.buffers(), trained.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
+
+
+def test_parts_are_cut_along_the_batch() -> None:
+    frames, labels = torch.arange(48.0).view(2, 4, 1, 2, 3), torch.arange(4)  # [T, B, C, H, W]
+    first, second = parts(frames, labels, 2)
+    assert torch.equal(torch.cat([first[0], second[0]], 1), frames)
+    assert first[0].shape == (2, 2, 1, 2, 3)
+    assert [first[1].tolist(), second[1].tolist()] == [[0, 1], [2, 3]]
+
+
+def test_the_metrics_are_those_of_the_epoch(tmp_path: Path) -> None:
+    recipe = TINY.but(epochs=4)
+    path = train.train(recipe, tmp_path)
+    records = RunFolder.open(path).metrics()
+    assert [r["lambda"] for r in records] == [0.5, 1.0, 0.5, 0.0]  # Eq. 12 with k = 1, N = 4
+    assert [r["step"] for r in records] == [4, 8, 12, 16]
+    rates = [
+        learning_rate(0.1, "onecycle", epoch=n, epochs=4, batch=3, batches=4) for n in range(4)
+    ]
+    assert [r["lr"] for r in records] == rates  # of the epoch's last step
+    net, _ = load_network(path)
+    _, samples = open_splits(recipe, make_dataset(recipe), None, Listener())
+    again = evaluate(net, feed.test_batches(recipe, samples, World(), 0))
+    last = records[-1]
+    assert (last["test_accuracy"], last["test_ce"]) == (again.accuracy, again.loss)
+    assert last["quantization_error"] == again.quantization_error
+    assert list(last["layers"]) == ["lif1", "lif2", "lif3"]
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_in_half_precision_the_membranes_stay_in_float32(
+    amp: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    membranes, currents = set(), set()
+    lif, convolution = reference.lif, nn.Conv2d.forward
+
+    def look(x: Tensor, u: Tensor, **options: Any) -> Any:
+        membranes.update((x.dtype, u.dtype))
+        return lif(x, u, **options)
+
+    def convolve(module: nn.Conv2d, x: Tensor) -> Tensor:
+        y = convolution(module, x)
+        if module.training:
+            currents.add(y.dtype)
+        return y
+
+    monkeypatch.setattr(reference, "lif", look)
+    monkeypatch.setattr(nn.Conv2d, "forward", convolve)
+    path = train.train(TINY.but(amp=amp), tmp_path)
+    assert membranes == {torch.float32}
+    assert currents == {{"bf16": torch.bfloat16, "fp16": torch.float16}[amp]}
+    net, _ = load_network(path)
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in net.parameters())
+    assert all(math.isfinite(r["train_ce"]) for r in RunFolder.open(path).metrics())
+
+
+class Poison:
+    """`forward_backward`, but for its fourth call, in which something is not finite."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind, self.calls = kind, 0
+        self.parameters: list[Tensor] = []
+        self.net: nn.Module = nn.Identity()
+
+    def __call__(self, net: nn.Module, objective: Any, x: Tensor, y: Tensor, **options: Any):
+        self.calls += 1
+        if self.calls != 4:
+            return forward_backward(net, objective, x, y, **options)
+        self.net, self.parameters = net, copy.deepcopy(list(net.parameters()))
+        if self.kind == "input":
+            x = x.clone()
+            x[0, 0, 0, 0] = math.nan
+        terms = forward_backward(net, objective, x, y, **options)
+        gradient = next(net.parameters()).grad
+        assert gradient is not None
+        match self.kind:
+            case "gradient":
+                gradient.view(-1)[0] = -math.inf
+            case "loss":
+                terms += Terms(torch.tensor([math.inf, 0, 0, 0]))
+            case "regularizer":
+                terms += Terms(torch.tensor([0, math.nan, 0, 0]))
+        return terms
+
+
+@pytest.mark.parametrize("kind", ["input", "gradient", "loss", "regularizer"])
+def test_what_is_not_finite_never_reaches_the_parameters(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison = Poison(kind)
+    monkeypatch.setattr(train, "forward_backward", poison)
+    with pytest.raises(NonFiniteError, match=r"NaN or infinite in epoch 1, batch 4") as caught:
+        train.train(TINY, tmp_path)
+    assert caught.value.exit_code == 3
+    assert "its last checkpoint is intact" in str(caught.value)
+    for before, after in zip(poison.parameters, poison.net.parameters(), strict=True):
+        assert torch.equal(before, after)
+    (path,) = tmp_path.iterdir()
+    event = RunFolder.open(path).events()[-1]
+    assert (event["event"], event["step"]) == ("non-finite", 3)
+
+    monkeypatch.undo()  # What was wrong is mended: the run goes on as if it had never been.
+    unbroken = train.train(TINY, tmp_path / "unbroken")
+    assert digest_of(resume(path)) == digest_of(unbroken)
+
+
+def test_loss_scaling_leaves_out_a_step_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In fp16 an infinite gradient is how the scaler learns its scale."""
+    monkeypatch.setattr(train, "forward_backward", Poison("gradient"))
+    path = train.train(TINY.but(amp="fp16"), tmp_path)
+    loaded = checkpoint.load_latest(path, recipe_hash=recipe_hash(RunFolder.open(path).recipe()))
+    assert loaded.scaler_state is not None
+    assert loaded.scaler_state["scale"] == 2.0**15  # half of the first one
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"batch_size": 200}, "only 128 training samples, so no batch is full   at most 128"),
+        ({"train_samples": 5000}, "the split has 1437"),
+        ({"test_samples": 500}, "the split has 360"),
+        ({"T": 0}, "T = 0: must be at least 1"),
+    ],
+)
+def test_what_cannot_be_trained_leaves_nothing(
+    changes: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=told):
+        train.train(TINY.but(**changes), tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_negative_number_of_workers_is_refused() -> None:
+    with pytest.raises(UserError, match="workers = -1: must not be negative"):
+        Setting(workers=-1)

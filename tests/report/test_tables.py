@@ -1,0 +1,104 @@
+"""The tables hold what the finished runs of exactly their recipes came to, over the seeds."""
+
+import dataclasses
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rmploss import recipes
+from rmploss.engine.run import RunFolder
+from rmploss.errors import UserError
+from rmploss.recipes import Recipe
+from rmploss.report.tables import Line, table
+
+NAME = "cifar10-resnet20-rmp"
+
+
+def run(parent: Path, accuracies: list[float], recipe: Recipe) -> RunFolder:
+    """A run folder with the metrics that a training would have left."""
+    folder = RunFolder.create(parent, recipe.name, recipe.to_json(), command=())
+    for epoch, accuracy in enumerate(accuracies, 1):
+        seconds = {"train_s": 1.0, "test_s": 0.5}
+        numbers = {"test_accuracy": accuracy, "quantization_error": 0.1, "firing_rate": 0.2}
+        folder.log_metrics({"epoch": epoch, "step": epoch, **numbers, **seconds})
+    return folder
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> Recipe:
+    """The recipe of a row, made three epochs long."""
+    recipe = recipes.get(NAME).but(epochs=3)
+    monkeypatch.setitem(recipes.RECIPES, NAME, recipe)
+    return recipe
+
+
+def line(number: int, parent: Path, T: int = 4) -> Line:
+    (found,) = [x for x in table(number, parent) if (x.recipe, x.T) == (NAME, T)]
+    return found
+
+
+def test_mean_and_deviation_over_the_seeds(short: Recipe, tmp_path: Path) -> None:
+    lasts, bests = [80.0, 82.0, 87.0], [90.0, 82.0, 87.0]
+    for seed, (last, best) in enumerate(zip(lasts, bests, strict=True)):
+        run(tmp_path, [10.0, best, last], short.but(seed=seed))
+    ours = line(1, tmp_path).ours
+    assert ours is not None
+    assert ours.seeds == 3
+    assert ours.last == f"{statistics.mean(lasts):.2f} ± {statistics.stdev(lasts):.2f}"
+    assert ours.best == f"{statistics.mean(bests):.2f} ± {statistics.stdev(bests):.2f}"
+    assert ours.error == "0.1000 ± 0.0000"
+    assert line(2, tmp_path).ours == ours  # the same run answers to the same row of both tables
+    assert line(2, tmp_path, T=6).ours is None
+
+
+def test_one_seed_has_no_deviation(short: Recipe, tmp_path: Path) -> None:
+    run(tmp_path, [10.0, 20.0, 30.0], short)
+    assert dataclasses.astuple(line(1, tmp_path).ours or _missing()) == (
+        1,
+        "30.00",
+        "30.00",
+        "0.1000",
+    )
+
+
+@pytest.mark.parametrize(
+    "changes", [{"T": 6}, {"lr": 0.02}, {"pocket": True}, {"train_samples": 5000}]
+)
+def test_a_changed_recipe_answers_to_no_row(
+    changes: dict[str, Any], short: Recipe, tmp_path: Path
+) -> None:
+    run(tmp_path, [10.0, 20.0, 30.0], short.but(**changes))
+    assert line(1, tmp_path).ours is None
+
+
+def test_what_is_not_finished_or_not_readable_does_not_count(short: Recipe, tmp_path: Path) -> None:
+    run(tmp_path, [10.0, 20.0], short)
+    (damaged := run(tmp_path, [1.0, 2.0, 3.0], short).path / "recipe.json").write_text(
+        damaged.read_text().replace('"lr": 0.01', '"lr": 0.02')
+    )
+    (tmp_path / "not a run").mkdir()
+    assert line(1, tmp_path).ours is None
+
+
+def test_the_command_fills_the_cell() -> None:
+    found = line(2, Path("nowhere"), T=6)
+    assert found.command == f"rmploss train {NAME} --T 6 --seed 0 1 2"
+    assert (found.published, found.published_error, found.ours) == ("92.55 ± 0.06", "", None)
+    assert line(1, Path("nowhere")).published_error == "0.121"
+
+
+def test_pocket_answers_to_no_published_number() -> None:
+    found = table(1, Path("nowhere"), pocket=True)
+    assert {(x.published, x.published_error) for x in found} == {("", "")}
+    assert all(x.recipe.endswith("-pocket") for x in found)
+
+
+def test_there_are_four_tables() -> None:
+    with pytest.raises(UserError, match="no table 5; there are 1, 2, 3, 4"):
+        table(5, Path("nowhere"))
+
+
+def _missing() -> Any:
+    raise AssertionError("the cell is empty")
