@@ -25,7 +25,7 @@ def kl_divergence(histogram: Histogram, eps: float = 0.1) -> float:
 
     P_U is the histogram, constant within a bin; a bin that a window cuts counts for its part.
     """
-    constant = 1 / (2 * eps)
+    constant = _constant(eps)
     return sum(
         density * math.log2(density / constant) * part
         for density, part in _windows(histogram, eps)
@@ -35,15 +35,21 @@ def kl_divergence(histogram: Histogram, eps: float = 0.1) -> float:
 
 def proposition_holds(histogram: Histogram, eps: float = 0.1) -> bool:
     """Whether Eq. 17 is negative in every bin of both windows, as Proposition 1 supposes."""
-    return all(density < 1 / (2 * eps) / math.e for density, _ in _windows(histogram, eps))
+    limit = _constant(eps) / math.e
+    return all(density < limit for density, _ in _windows(histogram, eps))
 
 
-def _windows(histogram: Histogram, eps: float) -> Iterator[tuple[float, float]]:
-    """The density of u_pre and the length of each part of a bin that lies in a window."""
+def _constant(eps: float) -> float:
+    """P_O, whose integral over one window is 1."""
     if not 0 < eps <= 0.5:
         raise UserError(
             f"eps = {eps!r} must lie in (0, 0.5], or the windows around 0 and 1 overlap"
         )
+    return 1 / (2 * eps)
+
+
+def _windows(histogram: Histogram, eps: float) -> Iterator[tuple[float, float]]:
+    """The density of u_pre and the length of each part of a bin that lies in a window."""
     width = (HIGH - LOW) / BINS
     for index, density in enumerate(histogram.density()):
         low = LOW + index * width

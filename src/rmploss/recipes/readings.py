@@ -68,7 +68,7 @@ READINGS = (
         "data.split (CIFAR10-DVS)",
         "random",
         "files0-899",
-        "The paper says 9000/1000; a random tenth is its plainest reading. The sibling code tests on "
+        "The paper says 9000/1000: a random tenth, read plainly. The sibling code tests on "
         "recordings 900-999 of each class. Accuracies differ by points between splits.",
     ),
     Reading(
