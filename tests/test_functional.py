@@ -49,8 +49,8 @@ def test_a_step_returns_the_spike_and_the_membrane_after_the_reset() -> None:
 def test_membranes_are_float32_at_least(dtype: torch.dtype) -> None:
     x = normal(2, 2, 3, mean=0.2).to(dtype)
     wide = x.float()
-    o, u = functional.lif_step(x[0], torch.zeros_like(x[0]))
-    expected_o, expected_u = functional.lif_step(wide[0], torch.zeros_like(wide[0]))
+    o, u = functional.lif_step(x[0], x[1])
+    expected_o, expected_u = functional.lif_step(wide[0], wide[1])
     assert o.dtype == dtype
     assert torch.equal(o.float(), expected_o)
     assert torch.equal(u, expected_u)

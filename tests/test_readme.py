@@ -34,4 +34,4 @@ def test_the_example_runs() -> None:
         [sys.executable, "-c", example], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("lif0 ")
+    assert done.stdout.startswith("lif ")

@@ -55,7 +55,7 @@ def test_a_signal_stops_and_the_message_says_how_to_go_on(tmp_path: Path) -> Non
     first = newest(run).progress.step
     assert err.splitlines() == [
         f"stopped after step {first}, checkpoint written; go on with",
-        f"  rmploss train --resume {run.relative_to(tmp_path)}",
+        f"  rmploss train --resume {run.relative_to(tmp_path)} --device cpu",
     ]
     assert RunFolder.open(run).events()[-1]["event"] == "interrupted"
     resume = err.splitlines()[1].removeprefix("  rmploss ")

@@ -92,6 +92,7 @@ def check_sound(path: Path) -> None:
     steps = [record["step"] for record in folder.metrics()]
     assert steps == sorted(set(steps))
     assert (path / "result.json").is_file()
+    assert (path / "membrane.json").is_file()
     assert not list(path.rglob(".tmp-*"))
     assert not list(path.rglob("*.corrupt*"))
     for name in ("metrics.jsonl", "events.jsonl"):

@@ -60,7 +60,7 @@ def test_after_a_crash_the_run_is_resumed_bit_for_bit(
 ) -> None:
     assert finish(start(train_and_die, tmp_path, phase, when, call)) == -signal.SIGKILL
     (path,) = tmp_path.iterdir()
-    assert not (path / "result.json").exists()
+    assert not (path / "membrane.json").exists()
     assert train.resume(path) == path
     assert digest_of(path) == digest_of(unbroken)
     check_sound(path)

@@ -49,6 +49,8 @@ LOOKED_AT_ONCE = 16
 """How many of them at a time."""
 RESULT = "result.json"
 """The file that says that a run is finished, and what it came to."""
+MEMBRANE = "membrane.json"
+"""The histograms of its membranes, made last."""
 
 
 @dataclass(frozen=True)
@@ -108,13 +110,13 @@ def train(
 def resume(path: Path, setting: Setting | None = None, listener: Listener | None = None) -> Path:
     """Go on with an interrupted run from its newest checkpoint that verifies; returns its path.
 
-    A run that is finished is left alone.
+    A run that is finished is left alone, unless its histograms are still to be made.
     """
     setting, listener = setting or Setting(), listener or Listener()
     folder = RunFolder.open(path)
     recipe = Recipe.from_json(folder.recipe())
     with join(setting.device) as world:
-        if (path / RESULT).is_file():
+        if (path / RESULT).is_file() and (path / MEMBRANE).is_file():
             if world.is_main:
                 listener.note(f"{path} is finished: nothing to do")
                 listener.end(summarize(folder.metrics()))
@@ -181,6 +183,16 @@ class _Run:
             "backends": {"lif": ops.pick("auto", self.world.device)},
             "versions": versions(),
         }
+
+    def _moved(self, folder: RunFolder) -> list[str]:
+        """In what this execution differs from the one before it, and so in the last bits."""
+        before = [event for event in folder.events() if event["event"] == "execute"]
+        here = self._where()
+        return [
+            f"{name} {before[-1][name]} is now {here[name]}"
+            for name in ("device", "ranks", "backends")
+            if before and before[-1].get(name) != here[name]
+        ]
 
     def _epoch(self, folder: RunFolder, stop: Stop) -> None:
         began = time.monotonic()
@@ -292,7 +304,7 @@ class _Run:
             "figure_layer": self.net.figure_layer,
             "layers": [histogram.to_json() for histogram in histograms],
         }
-        store.write_text(folder.path / "membrane.json", json.dumps(plain) + "\n")
+        store.write_text(folder.path / MEMBRANE, json.dumps(plain) + "\n")
 
     def _record(
         self, result: Evaluation, progress: float, train_s: float, test_s: float
@@ -358,7 +370,7 @@ class _Run:
                 "resume",
                 step=self.at.step,
                 rejected=reasons,
-                inexact=_inexact(loaded),
+                inexact=[*_inexact(loaded), *self._moved(folder)],
                 command=list(self.setting.command),
             )
             for reason in reasons:
