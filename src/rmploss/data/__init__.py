@@ -1,0 +1,36 @@
+"""Data sets: one file each, one line each in `DATASETS`.
+
+A data set is a frozen dataclass whose fields are its options (see `_base.DataSet`). Nothing in this
+folder knows of neurons or networks.
+"""
+
+from rmploss.data._base import DataSet, Key, Progress, Samples, Splits, data_root
+from rmploss.data._loading import batches, n_batches, take
+from rmploss.tables import Table
+
+DATASETS: Table[type[DataSet]] = Table(
+    "data set",
+    {
+        "digits": "rmploss.data.digits:Digits",
+        "digits-events": "rmploss.data.digits_events:DigitsEvents",
+        "cifar10": "rmploss.data.cifar:CIFAR10",
+        "cifar100": "rmploss.data.cifar:CIFAR100",
+        "imagenet": "rmploss.data.imagenet:ImageNet",
+        "cifar10-dvs": "rmploss.data.cifar10_dvs:CIFAR10DVS",
+        "nmnist": "rmploss.data.nmnist:NMNIST",
+        "dvs128-objects": "rmploss.data.dvs128_objects:DVS128Objects",
+    },
+)
+
+__all__ = [
+    "DATASETS",
+    "DataSet",
+    "Key",
+    "Progress",
+    "Samples",
+    "Splits",
+    "batches",
+    "data_root",
+    "n_batches",
+    "take",
+]

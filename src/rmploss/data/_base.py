@@ -1,0 +1,138 @@
+"""What every data set gives: samples by key, two splits, and the shape of one input.
+
+A sample is a function of (seed, epoch, index): its augmentation is drawn from randomness derived
+for exactly that triple, so it does not depend on workers, ranks or interruptions.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from rmploss.errors import DataError, Problem
+from rmploss.randomness import seeded
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total) while long work goes on."""
+
+
+class Key(NamedTuple):
+    """Which sample, seen in which epoch."""
+
+    epoch: int
+    index: int  # pyright: ignore[reportIncompatibleMethodOverride]  # nobody searches a key
+
+
+class Samples(Protocol):
+    """One split of a data set.
+
+    `samples[Key(epoch, index)]` is (x, label); x is float32, dimensionless, `[C, H, W]` for images
+    and `[T, C, H, W]` for events.
+    """
+
+    @property
+    def labels(self) -> Tensor:
+        """All labels, int64 `[N]`."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: Key, /) -> tuple[Tensor, int]: ...
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The two halves of a data set."""
+
+    train: Samples
+    test: Samples
+
+
+class DataSet(Protocol):
+    """A data set: a frozen dataclass whose fields are its options."""
+
+    name: ClassVar[str]
+    num_classes: ClassVar[int]
+    classes: ClassVar[tuple[str, ...]]
+    temporal: ClassVar[bool]
+
+    def shape(self, T: int) -> tuple[int, ...]:
+        """The shape of one input: `(C, H, W)`, or `(T, C, H, W)` if the set is temporal."""
+        ...
+
+    def missing(self, root: Path | None) -> list[Problem]:
+        """What is absent under `root`, and what to put where. Cheap, and writes nothing."""
+        ...
+
+    def open(
+        self, root: Path | None, *, seed: int, T: int, progress: Progress | None = None
+    ) -> Splits:
+        """Both splits. `seed` drives the augmentation of the training split alone.
+
+        T: number of frames of an event sample; an image does not depend on it.
+        Raises `DataError` on files that are damaged or not what they say.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class InMemory:
+    """Samples held as one tensor.
+
+    inputs: `[N, ...]`; labels: int64 `[N]`; prepare: input -> x, which may draw from torch's global
+    generator; seed: of the augmentation, None where `prepare` draws nothing.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    prepare: Callable[[Tensor], Tensor]
+    seed: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, key: Key) -> tuple[Tensor, int]:
+        x, label = self.inputs[key.index], int(self.labels[key.index])
+        if self.seed is None:
+            return self.prepare(x), label
+        with seeded(self.seed, "augment", key.epoch, key.index):
+            return self.prepare(x), label
+
+
+class Standardize:
+    """(x / 255 - mean) / std of a uint8 image `[C, H, W]`, as float32."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        # The 255 is folded into the constants: two passes over the pixels instead of three.
+        self._mean = 255 * torch.tensor(mean).view(-1, 1, 1)
+        self._std = 255 * torch.tensor(std).view(-1, 1, 1)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.sub(x, self._mean).div_(self._std)
+
+
+def ensure_complete(data_set: DataSet, root: Path | None) -> None:
+    """Raise `DataError` with all that is missing, if anything is."""
+    problems = data_set.missing(root)
+    if problems:
+        raise DataError(f"{data_set.name} is not complete", problems)
+
+
+def no_folder(folder: Path, fix: str) -> Problem:
+    """The problem of a data folder that is not there."""
+    what = "no such folder (--data-dir or RMPLOSS_DATA names another one)"
+    return Problem(str(folder), what, fix)
+
+
+def data_root(explicit: Path | None) -> Path:
+    """The folder that holds the data sets: `explicit`, else $RMPLOSS_DATA, else ./data."""
+    return (explicit or Path(os.environ.get("RMPLOSS_DATA") or "data")).expanduser()
+
+
+def cache_root(root: Path | None) -> Path:
+    """The folder for what is computed from data: $RMPLOSS_CACHE, else `cache` in the data root."""
+    return Path(os.environ.get("RMPLOSS_CACHE") or data_root(root) / "cache").expanduser()

@@ -1,0 +1,174 @@
+"""From samples to batches: balanced subsets, the order of an epoch, and the share of each rank.
+
+The order is a permutation drawn for (seed, epoch) alone, cut into global batches; rank r of `world`
+takes the r-th contiguous share of every batch. All ranks together therefore see, sample for sample,
+what one rank alone would see.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from rmploss.data._base import Key, Samples
+from rmploss.errors import Problem, UserError
+from rmploss.randomness import derive, generator
+
+
+@dataclass(frozen=True, eq=False)
+class Subset:
+    """Some samples of another split; sample i is augmented as sample `indices[i]` would be."""
+
+    samples: Samples
+    indices: Tensor
+
+    @property
+    def labels(self) -> Tensor:
+        """All labels, int64 `[N]`."""
+        return self.samples.labels[self.indices]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, key: Key) -> tuple[Tensor, int]:
+        return self.samples[Key(key.epoch, int(self.indices[key.index]))]
+
+
+def balanced(labels: Tensor, n: int, purpose: str) -> Tensor:
+    """Indices of n samples, as equal in number per class as the classes allow, ascending, int64.
+
+    Each class is put into a fixed order; the classes then give their samples in turn. The smaller
+    of two subsets thus lies inside the larger. Ordered by hash, so that no library's generator
+    can change a published split.
+    """
+    turns: dict[int, int] = defaultdict(int)
+    places: list[tuple[int, int, int]] = []
+    for hashed, index, label in sorted(
+        (derive(0, purpose, index), index, label) for index, label in enumerate(labels.tolist())
+    ):
+        places.append((turns[label], hashed, index))
+        turns[label] += 1
+    return torch.tensor(sorted(index for _, _, index in sorted(places)[:n]), dtype=torch.int64)
+
+
+def take(samples: Samples, n: int | None) -> Samples:
+    """A class-balanced subset of n samples, the same for every seed; None: all of them.
+
+    Raises `UserError` if n is not in 1..N.
+    """
+    if n is None:
+        return samples
+    if not 1 <= n <= len(samples):
+        problem = Problem(f"{n} samples", f"the split has {len(samples)}", f"1 to {len(samples)}")
+        raise UserError("cannot take a subset", [problem])
+    return Subset(samples, balanced(samples.labels, n, "subset"))
+
+
+def n_batches(samples: Samples, batch_size: int, drop_last: bool) -> int:
+    """How many batches one epoch has."""
+    return len(samples) // batch_size if drop_last else -(-len(samples) // batch_size)
+
+
+def batches(
+    samples: Samples,
+    *,
+    batch_size: int,
+    epoch: int,
+    seed: int,
+    shuffle: bool,
+    drop_last: bool,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+    start: int = 0,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of one epoch that fall to one rank, as (x, labels).
+
+    x: `[B, C, H, W]` for images, `[T, B, C, H, W]` (time first) for events; labels: int64 `[B]`.
+    batch_size: of the global batch, so B is batch_size / world. start: batches to leave out at the
+    beginning (resume); none of their samples is loaded. A last batch that is not full is shared out
+    as evenly as it goes: B may then differ between ranks, and be 0.
+
+    The process's own generators are neither read nor moved. Raises `UserError` if `world` does not
+    divide `batch_size`, or if `drop_last` would leave no batch.
+    """
+    _check(len(samples), batch_size, drop_last, world)
+    n = len(samples)
+    order = list(range(n))
+    if shuffle:
+        order = torch.randperm(n, generator=generator(seed, "order", epoch)).tolist()
+    shares = _shares(order, batch_size, drop_last, rank, world)
+    share = _Share(samples, epoch, shares[start:])
+    if workers == 0:
+        return map(share.load, range(len(share)))
+    loader = DataLoader(
+        share,
+        batch_size=None,  # an item of a share is a batch already
+        num_workers=workers,
+        generator=generator(seed, "workers", epoch),  # without it, the global one would be drawn on
+    )
+    return map(_raised, loader)
+
+
+def _shares(
+    order: list[int], batch_size: int, drop_last: bool, rank: int, world: int
+) -> list[list[int]]:
+    """The indices of one rank, batch by batch."""
+    stop = len(order) - len(order) % batch_size if drop_last else len(order)
+    shares = []
+    for first in range(0, stop, batch_size):
+        batch = order[first : min(first + batch_size, stop)]
+        lower, upper = len(batch) * rank // world, len(batch) * (rank + 1) // world
+        shares.append(batch[lower:upper])
+    return shares
+
+
+def _check(n: int, batch_size: int, drop_last: bool, world: int) -> None:
+    if batch_size % world:
+        below = max(batch_size - batch_size % world, world)
+        where = f"batch_size = {batch_size} on {world} ranks"
+        what = f"{batch_size} is not divisible by {world}"
+        fixes = sorted({below, batch_size - batch_size % world + world})
+        fix = "try " + " or ".join(f"batch_size={size}" for size in fixes)
+        raise UserError("cannot share out the batches", [Problem(where, what, fix)])
+    if drop_last and n < batch_size:
+        where, what = f"batch_size = {batch_size}", f"only {n} samples, so no batch is full"
+        raise UserError("no batch to train on", [Problem(where, what, f"at most {n}")])
+
+
+@dataclass(frozen=True, eq=False)
+class _Share(Dataset[tuple[Tensor, Tensor] | UserError]):
+    """The batches of one rank in one epoch, numbered from 0."""
+
+    samples: Samples
+    epoch: int
+    indices: list[list[int]]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor] | UserError:
+        """A batch; a user's mistake comes as a value, lest the worker wrap it in a traceback."""
+        try:
+            return self.load(index)
+        except UserError as error:
+            return error
+
+    def load(self, index: int) -> tuple[Tensor, Tensor]:
+        """A batch: the samples stacked in front of `[C, H, W]`, that is behind time, if any."""
+        indices = self.indices[index]
+        # If there are none, one sample is loaded for its shape alone.
+        loaded = [self.samples[Key(self.epoch, i)] for i in indices or [0]]
+        inputs, labels = zip(*loaded, strict=True)
+        dim = inputs[0].ndim - 3
+        x = torch.stack(inputs, dim).narrow(dim, 0, len(indices))
+        return x, torch.tensor(labels)[: len(indices)]
+
+
+def _raised(batch: tuple[Tensor, Tensor] | UserError) -> tuple[Tensor, Tensor]:
+    if isinstance(batch, UserError):
+        raise batch
+    return batch

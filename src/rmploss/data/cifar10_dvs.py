@@ -1,0 +1,186 @@
+"""CIFAR10-DVS (Li et al. 2017): 10,000 CIFAR-10 images moved before a DVS128 camera, 128x128.
+
+Each recording becomes T frames of 48x48 pixels, 0/1, of equally many events: "we used the 0/1 spike
+format directly" (paper, section 5). Training samples are flipped and rolled. Reading all the
+recordings takes minutes, so the frames are cached, one file for each set of options.
+
+The published 9000/1000 numbers stand on three different splits (`SPLITS`).
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rmploss.data._augment import PrepareFrames
+from rmploss.data._base import (
+    InMemory,
+    Progress,
+    Splits,
+    cache_root,
+    data_root,
+    ensure_complete,
+    no_folder,
+)
+from rmploss.data._frame_cache import cached
+from rmploss.data.aedat import SENSOR, read_aedat
+from rmploss.data.events import Events, Frames, Integrate, to_frames
+from rmploss.errors import Problem, UserError
+from rmploss.randomness import derive
+
+PER_CLASS = 1000
+CACHE_FORMAT = 1
+SOURCE = "https://figshare.com/articles/dataset/CIFAR10-DVS_New/4724671"
+
+Split = Literal["random", "first90", "files0-899"]
+SPLITS: dict[Split, str] = {
+    "random": "a tenth of all recordings, drawn by split_seed: the paper's words, members unknown",
+    "first90": "last tenth of each class by file name (0, 1, 10, 100, ...): PLIF, SEW-ResNet, DSR",
+    "files0-899": "recordings 900-999 of each class by number: TET and the paper's sibling code",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CIFAR10DVS:
+    """Recordings as T frames.
+
+    split: which tenth tests, see `SPLITS`; split_seed: of "random" alone, apart from the run's seed
+    so that runs can be compared. frames: 0/1 or counts. integrate: "number" by default, as the code
+    of the paper's authors does; frames are then equally full, whatever the speed. augment: flip and
+    roll training samples.
+    """
+
+    split: Split = "random"
+    split_seed: int = 0
+    size: int = 48
+    frames: Frames = "binary"
+    integrate: Integrate = "number"
+    augment: bool = True
+
+    name: ClassVar[str] = "cifar10-dvs"
+    num_classes: ClassVar[int] = 10
+    classes: ClassVar[tuple[str, ...]] = (
+        "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+    )  # fmt: skip
+    temporal: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            problem = Problem(f"data-set.size = {self.size}", "must be at least 1", "48")
+            raise UserError(f"cannot make data set {self.name!r}", [problem])
+
+    def shape(self, T: int) -> tuple[int, ...]:
+        """`(T, 2, size, size)`; channel 0 is OFF, 1 is ON."""
+        return (T, 2, self.size, self.size)
+
+    def missing(self, root: Path | None) -> list[Problem]:
+        """The classes whose recordings are absent or not all there."""
+        folder = data_root(root) / self.name
+        steps = f"unpack the ten .zip files of {SOURCE} in {folder}"
+        if not folder.is_dir():
+            return [no_folder(folder, steps)]
+        problems = []
+        for label in self.classes:
+            found = {path.name for path in (folder / label).glob("*.aedat")}
+            absent = [file for file in _files(label) if file not in found]
+            if absent:
+                what = f"{len(absent)} of {PER_CLASS} recordings absent, first {absent[0]}"
+                problems.append(Problem(str(folder / label), what, steps))
+        return problems
+
+    def open(
+        self, root: Path | None, *, seed: int, T: int, progress: Progress | None = None
+    ) -> Splits:
+        """Both splits, from the cache if it has these frames; `progress` tells of making them."""
+        ensure_complete(self, root)
+        folder = data_root(root) / self.name
+        paths = [folder / label / file for label in self.classes for file in _files(label)]
+        samples = torch.from_numpy(
+            cached(
+                cache_root(root) / self.name,
+                self._description(paths, T),
+                len(paths),
+                lambda index: self._packed(paths[index], T),
+                progress,
+            )
+        )
+        labels = torch.arange(len(paths)) // PER_CLASS
+        test = held_out(len(paths), self.split, self.split_seed)
+        return Splits(
+            InMemory(samples[~test], labels[~test], self._prepare(T, self.augment), seed),
+            InMemory(samples[test], labels[test], self._prepare(T, augment=False)),
+        )
+
+    def _description(self, paths: Sequence[Path], T: int) -> dict[str, object]:
+        """What the frames depend on: the recordings (names and sizes) and how they are read."""
+        sizes = "\n".join(f"{path.name} {path.stat().st_size}" for path in paths)
+        return {
+            "format": CACHE_FORMAT,
+            "T": T,
+            "size": self.size,
+            "frames": self.frames,
+            "integrate": self.integrate,
+            "recordings": hashlib.sha256(sizes.encode()).hexdigest(),
+        }
+
+    def _packed(self, path: Path, T: int) -> np.ndarray:
+        """The frames of one recording, flat; 0/1 frames as bits."""
+        frames = to_frames(
+            _as_published(read_aedat(path)),
+            T,
+            sensor=SENSOR,
+            size=self.size,
+            frames=self.frames,
+            integrate=self.integrate,
+        )
+        return np.packbits(frames) if self.frames == "binary" else frames.reshape(-1)
+
+    def _prepare(self, T: int, augment: bool) -> "Unpack":
+        return Unpack(self.shape(T), self.frames == "binary", PrepareFrames(augment))
+
+
+@dataclass(frozen=True)
+class Unpack:
+    """A sample as the cache holds it -> float32 `[T, 2, H, W]`."""
+
+    shape: tuple[int, ...]
+    bits: bool
+    prepare: PrepareFrames
+
+    def __call__(self, packed: Tensor) -> Tensor:
+        """What the network sees of one recording."""
+        flat = packed.numpy()
+        if self.bits:
+            flat = np.unpackbits(flat, count=int(np.prod(self.shape)))
+        return self.prepare(torch.from_numpy(flat).view(self.shape))
+
+
+def held_out(n: int, split: Split, split_seed: int) -> Tensor:
+    """Which of n recordings, class by class and by number, are for testing; bool `[n]`."""
+    test = torch.zeros(n, dtype=torch.bool)
+    if split == "random":
+        order = sorted(range(n), key=lambda index: derive(split_seed, "cifar10-dvs test", index))
+        test[order[: n // 10]] = True
+        return test
+    numbers = range(PER_CLASS) if split == "files0-899" else sorted(range(PER_CLASS), key=str)
+    test.view(-1, PER_CLASS)[:, list(numbers)[PER_CLASS * 9 // 10 :]] = True
+    return test
+
+
+def _files(label: str) -> list[str]:
+    """The official names, by number."""
+    return [f"cifar10_{label}_{number}.aedat" for number in range(PER_CLASS)]
+
+
+def _as_published(events: Events) -> Events:
+    """Row 127 - x, column y: the frames that the paper's family of code computes.
+
+    The camera lay on its side, so x of the address is vertical. The picture is upright but
+    mirrored (its column would be 127 - y); to a network that is flipped in training it is all one.
+    """
+    return Events(events.t, events.y, SENSOR[0] - 1 - events.x, events.p)

@@ -1,0 +1,141 @@
+"""The bundled digits seen by a simulated event camera that makes three saccades, as N-MNIST's did.
+
+The eye moves along a triangle; at each of 30 places s the image I (8x8, 0..1) falls on a sensor of
+16x16 pixels, interpolated linearly. A pixel keeps the logarithm L = ln(I + eps) of the light at
+its last event, and when |ln(I_s + eps) - L| has grown to theta, tells as many events as theta goes
+into it, ON if brighter, OFF if darker (Lichtsteiner et al. 2008), and moves L by that much.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rmploss.data._base import InMemory, Progress, Splits
+from rmploss.data.digits import halves
+from rmploss.data.events import Events, Frames, Integrate, to_frames
+from rmploss.errors import Problem, UserError
+
+SENSOR = (16, 16)
+PLACES = 30
+STEP_US = 10_000  # the eye's time at one place: 0.3 s in all, as N-MNIST's
+REACH = 1.0  # of the eye, in pixels of the image
+JITTER = 0.5  # of the triangle's corners, in pixels of the image
+EPS = 0.2  # the dark: without it, its logarithm would be endless
+THETA = 0.5
+"""Contrast threshold."""
+
+_CORNERS = np.array([[-1.0, -1.0], [-1.0, 1.0], [1.0, 0.0]])  # (row, column)
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """An image 0..1 `[1, 8, 8]` -> float32 frames `[T, 2, 16, 16]`."""
+
+    T: int
+    frames: Frames
+    integrate: Integrate
+    jitter: bool
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """What the network sees of one digit."""
+        corners = REACH * _CORNERS
+        if self.jitter:
+            corners = corners + JITTER * (2 * torch.rand(3, 2).double().numpy() - 1)
+        events = saccades(image[0].numpy(), corners)
+        frames = to_frames(
+            events,
+            self.T,
+            sensor=SENSOR,
+            frames=self.frames,
+            integrate=self.integrate,
+            window=(0, PLACES * STEP_US),
+        )
+        return torch.from_numpy(frames).float()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DigitsEvents:
+    """The splits of `Digits`, as events in T frames; needs no files.
+
+    frames: 0/1 or counts; integrate: "time" by default: the eye moves steadily. augment: move the
+    corners of the path of each training sample by up to half a pixel.
+    """
+
+    frames: Frames = "binary"
+    integrate: Integrate = "time"
+    augment: bool = True
+
+    name: ClassVar[str] = "digits-events"
+    num_classes: ClassVar[int] = 10
+    classes: ClassVar[tuple[str, ...]] = tuple("0123456789")
+    temporal: ClassVar[bool] = True
+
+    def shape(self, T: int) -> tuple[int, ...]:
+        """`(T, 2, 16, 16)`; channel 0 is OFF, 1 is ON."""
+        return (T, 2, *SENSOR)
+
+    def missing(self, root: Path | None) -> list[Problem]:
+        """Nothing ever is."""
+        return []
+
+    def open(
+        self, root: Path | None, *, seed: int, T: int, progress: Progress | None = None
+    ) -> Splits:
+        """Both splits; a training sample is simulated each time it is asked for."""
+        if PLACES < T:
+            problem = Problem(f"T = {T}", f"the eye has {PLACES} places", f"T of at most {PLACES}")
+            raise UserError("too many frames", [problem])
+        (images, labels), (test_images, test_labels) = halves()
+        train = InMemory(images, labels, self._prepare(T, self.augment), seed)
+        still = self._prepare(T, jitter=False)
+        test = InMemory(torch.stack([still(image) for image in test_images]), test_labels, _same)
+        return Splits(train, test)
+
+    def _prepare(self, T: int, jitter: bool) -> Prepare:
+        return Prepare(T, self.frames, self.integrate, jitter)
+
+
+def saccades(image: np.ndarray, corners: np.ndarray) -> Events:
+    """What the camera tells of an image 0..1 `[h, w]` on the way round corners `[3, 2]`."""
+    light = np.log(_seen(image, _path(corners)) + EPS) / THETA
+    level = light[0].copy()
+    changes = np.zeros_like(light)
+    for place in range(1, PLACES):
+        np.trunc(light[place] - level, out=changes[place])
+        level += changes[place]
+    place, y, x = np.nonzero(changes)
+    change = changes[place, y, x]
+    t, x, y, p = (
+        np.repeat(value, np.abs(change).astype(np.int64))
+        for value in (place * STEP_US, x, y, (change > 0).astype(np.int64))
+    )
+    return Events(t, x, y, p)
+
+
+def _path(corners: np.ndarray) -> np.ndarray:
+    """Where the eye is at each place, `[PLACES, 2]`: along the triangle at steady pace."""
+    leg, along = np.divmod(np.arange(PLACES) * 3 / PLACES, 1)
+    start, end = corners[leg.astype(int)], corners[(leg.astype(int) + 1) % 3]
+    return start + along[:, None] * (end - start)
+
+
+def _seen(image: np.ndarray, path: np.ndarray) -> np.ndarray:
+    """What falls on the sensor at each place, `[PLACES, H, W]`: R @ image @ C.T, linear weights."""
+    rows, columns = (
+        np.maximum(0, 1 - np.abs(_positions(n, side) + path[:, [axis], None] - np.arange(side)))
+        for axis, (n, side) in enumerate(zip(SENSOR, image.shape, strict=True))
+    )
+    return rows @ image @ columns.transpose(0, 2, 1)
+
+
+def _positions(n: int, side: int) -> np.ndarray:
+    """The centers of n sensor pixels, in pixels of an image of that side, `[n, 1]`."""
+    return ((np.arange(n) + 0.5) * side / n - 0.5)[:, None]
+
+
+def _same(x: Tensor) -> Tensor:
+    return x

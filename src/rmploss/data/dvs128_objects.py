@@ -1,0 +1,139 @@
+"""Seven desk objects before a real DVS128 camera (BioLab, Federal University of Uberlandia, 2018).
+
+Same sensor and same file format as CIFAR10-DVS, but one recording of some 18 s per object: windows
+of it are the samples. Neighboring windows are nearly alike, so the split is by time: the first 75 %
+of each recording train, the rest tests, with one window of nothing in between. Good for trying a
+network on real events; its accuracy is not to be set beside that of any paper.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rmploss.data._augment import PrepareFrames
+from rmploss.data._base import InMemory, Progress, Splits, data_root, ensure_complete, no_folder
+from rmploss.data.aedat import SENSOR, read_aedat
+from rmploss.data.events import Events, Frames, Integrate, to_frames
+from rmploss.errors import Problem, UserError
+
+TRAIN_SHARE = 0.75
+FOLDER = Path("dvs128_objects", "raw", "session1_2018-10-06")
+FILES = {
+    "box": "Caixa.aedat",
+    "mug": "Caneca.aedat",
+    "cell_phone": "Celular.aedat",
+    "utility_knife": "Estilete.aedat",
+    "mechanical_pencil": "Lapiseira.aedat",
+    "mouse": "Mouse.aedat",
+    "scissors": "Tesoura.aedat",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DVS128Objects:
+    """Windows of `window_ms` milliseconds, as T frames.
+
+    stride_ms: from one training window to the next, which may overlap; test windows do not. frames:
+    0/1 or counts; integrate: "time" by default, since a window is a stretch of time. augment: flip
+    and roll training windows.
+    """
+
+    window_ms: int = 500
+    stride_ms: int = 100
+    size: int = 48
+    frames: Frames = "binary"
+    integrate: Integrate = "time"
+    augment: bool = True
+
+    name: ClassVar[str] = "dvs128-objects"
+    num_classes: ClassVar[int] = len(FILES)
+    classes: ClassVar[tuple[str, ...]] = tuple(FILES)
+    temporal: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        problems = [
+            Problem(f"data-set.{field} = {value}", "must be at least 1")
+            for field, value in vars(self).items()
+            if isinstance(value, int) and not isinstance(value, bool) and value < 1
+        ]
+        if problems:
+            raise UserError(f"cannot make data set {self.name!r}", problems)
+
+    def shape(self, T: int) -> tuple[int, ...]:
+        """`(T, 2, size, size)`; channel 0 is OFF, 1 is ON."""
+        return (T, 2, self.size, self.size)
+
+    def missing(self, root: Path | None) -> list[Problem]:
+        """The recordings that are absent."""
+        folder = data_root(root) / FOLDER
+        fix = f"put the files of DataSet2 of github.com/eberlawrence/DVS128_BioLab in {folder}"
+        if not folder.is_dir():
+            return [no_folder(folder, fix)]
+        return [
+            Problem(str(folder / file), "no such file", fix)
+            for file in FILES.values()
+            if not (folder / file).is_file()
+        ]
+
+    def open(
+        self, root: Path | None, *, seed: int, T: int, progress: Progress | None = None
+    ) -> Splits:
+        """Both splits, uint8 frames in memory."""
+        ensure_complete(self, root)
+        train, test = [], []
+        for file in FILES.values():
+            recording = _upright(read_aedat(data_root(root) / FOLDER / file))
+            first, second = self._starts(recording)
+            train.append(self._cut(recording, first, T))
+            test.append(self._cut(recording, second, T))
+        return Splits(
+            InMemory(*_labeled(train), PrepareFrames(self.augment), seed),
+            InMemory(*_labeled(test), PrepareFrames(augment=False)),
+        )
+
+    def _starts(self, recording: Events) -> tuple[range, range]:
+        """When the training and the test windows begin, in microseconds; they share no event."""
+        window, stride = 1000 * self.window_ms, 1000 * self.stride_ms
+        begin, end = int(recording.t[0]), int(recording.t[-1]) + 1
+        border = begin + int(TRAIN_SHARE * (end - begin))
+        train = range(begin, border - window + 1, stride)
+        test = range(border + window, end - window + 1, window)
+        if not train or not test:
+            where = f"data-set.window_ms = {self.window_ms}"
+            most = int((1 - TRAIN_SHARE) * (end - begin) / 2000)
+            what = f"leaves no test window in a recording of {(end - begin) / 1e6:.1f} s"
+            raise UserError("windows too long", [Problem(where, what, f"at most {most}")])
+        return train, test
+
+    def _cut(self, recording: Events, starts: range, T: int) -> np.ndarray:
+        """Frames uint8 `[N, T, 2, size, size]` of the windows."""
+        windows = [(start, start + 1000 * self.window_ms) for start in starts]
+        return np.stack(
+            [
+                to_frames(
+                    recording.between(*window),
+                    T,
+                    sensor=SENSOR,
+                    size=self.size,
+                    frames=self.frames,
+                    integrate=self.integrate,
+                    window=window,
+                )
+                for window in windows
+            ]
+        )
+
+
+def _upright(events: Events) -> Events:
+    """Row 0 on top: the address counts rows from the bottom, as jAER does."""
+    return Events(events.t, events.x, SENSOR[0] - 1 - events.y, events.p)
+
+
+def _labeled(parts: list[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """All frames in one tensor, and the class (the number of its part) of each."""
+    labels = [label for label, part in enumerate(parts) for _ in part]
+    return torch.from_numpy(np.concatenate(parts)), torch.tensor(labels)

@@ -1,0 +1,93 @@
+"""Events of a dynamic vision sensor, and how they become frames that a network can take.
+
+An event says: at time t, the logarithm of the light at pixel (x, y) has risen (p = 1, ON) or fallen
+(p = 0, OFF) by one step. Frame i is, per pixel and polarity,
+
+    count:   n[i, p, y, x] = number of events with that p, y, x that fall into part i of T
+    binary:  min(n, 1)
+
+Channel 0 is OFF and channel 1 is ON: the index is the polarity itself.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from rmploss.errors import DataError, Problem
+
+Frames = Literal["binary", "count"]
+Integrate = Literal["number", "time"]
+
+
+@dataclass(frozen=True, eq=False)
+class Events:
+    """A recording, as four arrays of one length `[N]`, int64; t in microseconds, never falling.
+
+    x, y: column and row, from the left and from the top; p: 1 ON, 0 OFF.
+    """
+
+    t: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    p: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.t)
+
+    def between(self, start: int, stop: int) -> "Events":
+        """The events with start <= t < stop, in microseconds."""
+        first, last = np.searchsorted(self.t, (start, stop))
+        part = slice(first, last)
+        return Events(self.t[part], self.x[part], self.y[part], self.p[part])
+
+
+def to_frames(
+    events: Events,
+    T: int,
+    *,
+    sensor: tuple[int, int],
+    size: int | None = None,
+    frames: Frames = "binary",
+    integrate: Integrate = "number",
+    window: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """T frames, uint8 `[T, 2, H, W]`; counts above 255 stay at 255.
+
+    sensor: (H, W) of the sensor, within which all events lie. size: side of the square frames, by
+    nearest neighbor, which keeps 0/1 what is 0/1; None: as the sensor. integrate: "number" gives
+    every frame the same number of events (but for one), "time" the same duration. window: (start,
+    stop) that "time" divides, in microseconds; None: from the first event to the last.
+    """
+    H, W = sensor
+    part = _by_number(len(events), T) if integrate == "number" else _by_time(events, T, window)
+    pixel = ((part * 2 + events.p) * H + events.y) * W + events.x
+    counts = np.bincount(pixel, minlength=T * 2 * H * W).reshape(T, 2, H, W)
+    if size is not None:
+        counts = counts[:, :, _nearest(H, size)][..., _nearest(W, size)]
+    return np.minimum(counts, 1 if frames == "binary" else 255).astype(np.uint8)
+
+
+def damaged(path: Path, offset: int, why: str) -> DataError:
+    """The error of a recording that is out of form from a byte on."""
+    where = f"{path}, byte {offset}"
+    return DataError("a damaged recording", [Problem(where, why, "put the original file there")])
+
+
+def _by_number(n: int, T: int) -> np.ndarray:
+    """Which of T frames each of n events falls into, int64 `[n]`: i * T // n."""
+    return np.arange(n) * T // max(n, 1)
+
+
+def _by_time(events: Events, T: int, window: tuple[int, int] | None) -> np.ndarray:
+    """Which of T frames each event falls into, int64 `[N]`: (t - start) * T // (stop - start)."""
+    if len(events) == 0:
+        return np.zeros(0, dtype=np.int64)
+    start, stop = window or (int(events.t[0]), int(events.t[-1]) + 1)
+    return (events.t - start) * T // (stop - start)
+
+
+def _nearest(n: int, size: int) -> np.ndarray:
+    """The pixel of n that each of `size` shows: floor(i * n / size), as torch's "nearest"."""
+    return np.arange(size) * n // size

@@ -1,0 +1,208 @@
+"""Gets a data set from its publisher: download, compare the SHA-256, unpack, in this order.
+
+The archive lies beside the data under its own name. What is already there of it is not loaded
+again, so a broken download goes on where it broke, and a file that was put there by hand will do.
+Nothing is unpacked from an archive of another checksum, and the folder of the data set appears
+whole or not at all.
+
+Unpacking trusts the archive in nothing but the bytes of its files: they are read into memory,
+within limits, under plain names, and written by `store`. Links, devices and paths are refused.
+"""
+
+import gzip
+import hashlib
+import http.client
+import io
+import tarfile
+import urllib.error
+import urllib.request
+import zlib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+from urllib.parse import urlsplit
+
+from rmploss import store
+from rmploss.data import DATASETS
+from rmploss.data._base import Progress, data_root
+from rmploss.errors import DataError, Problem, UserError
+
+CHUNK = 4 << 20
+TIMEOUT_S = 30
+MOST_FILES = 100
+MOST_BYTES = 512 << 20
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A .tar.gz that unpacks to one folder of files. size: in bytes."""
+
+    url: str
+    sha256: str
+    size: int
+    folder: str
+
+    @property
+    def file(self) -> str:
+        """The archive's own name."""
+        return PurePosixPath(urlsplit(self.url).path).name
+
+
+ARCHIVES = {
+    "cifar10": Archive(
+        "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+        "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+        170_498_071,
+        "cifar-10-batches-py",
+    ),
+    "cifar100": Archive(
+        "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+        "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
+        169_001_437,
+        "cifar-100-python",
+    ),
+}
+
+
+def fetch(name: str, root: Path | None, progress: Progress | None = None) -> None:
+    """Make a data set complete under `root`; nothing happens if it is.
+
+    progress: called with (bytes here, bytes in all). Raises `UserError` for a set that can't be
+    fetched, telling the steps to take instead, and `DataError` for a download that failed.
+    """
+    problems = DATASETS[name]().missing(root)
+    if not problems:
+        return
+    if name not in ARCHIVES:
+        raise UserError(f"{name} can't be fetched: these steps are for you", problems)
+    archive, root = ARCHIVES[name], data_root(root)
+    folder = root / archive.folder
+    if folder.exists():
+        problem = Problem(str(folder), "there, but not complete", "remove it, then fetch again")
+        raise DataError(f"{name} is not fetched over what is there", [problem])
+    store.make_folder(root)
+    path = root / archive.file
+    _download(archive, path, progress)
+    store.write_folder(folder, unpack(_verified(archive, path), archive.folder, str(path)))
+
+
+def _download(archive: Archive, path: Path, progress: Progress | None) -> None:
+    """Load what `path` lacks of the archive."""
+    here = path.stat().st_size if path.exists() else 0
+    if here >= archive.size:
+        return
+    request = urllib.request.Request(archive.url, headers={"Range": f"bytes={here}-"})
+    try:
+        with urllib.request.build_opener(_NoDowngrade).open(request, timeout=TIMEOUT_S) as reply:
+            if here and not _continues(reply, here):
+                store.remove(path)
+                here = 0
+            _append(reply, here, archive, path, progress)
+    except (OSError, http.client.HTTPException) as error:
+        why = str(error) or type(error).__name__
+        raise _unfetched(
+            archive, why, f"try again later, or put {archive.file} in {path.parent}"
+        ) from error
+
+
+def _append(
+    reply: IO[bytes], here: int, archive: Archive, path: Path, progress: Progress | None
+) -> None:
+    """Write the reply to the end of `path`, never beyond the size of the archive."""
+    while here < archive.size and (data := reply.read(min(CHUNK, archive.size - here))):
+        store.append(path, data)
+        here += len(data)
+        if progress is not None:
+            progress(here, archive.size)
+    if here < archive.size:
+        why = f"the connection ended after {here} of {archive.size} bytes"
+        raise _unfetched(archive, why, "fetch again: it goes on from there")
+
+
+def _continues(reply: http.client.HTTPResponse, here: int) -> bool:
+    """Whether the server sends the rest (206, from the byte asked for) and not the whole (200)."""
+    return reply.status == 206 and reply.headers.get("Content-Range", "").startswith(
+        f"bytes {here}-"
+    )
+
+
+def _verified(archive: Archive, path: Path) -> bytes:
+    """The archive's content, if it is the published one."""
+    data = path.read_bytes()
+    found = hashlib.sha256(data).hexdigest()
+    if found == archive.sha256:
+        return data
+    page = ", a web page" if data[:512].lstrip()[:1] == b"<" else ""
+    what = f"SHA-256 is {found}, should be {archive.sha256} ({len(data)} bytes{page})"
+    problem = Problem(str(path), what, "remove it, then fetch again")
+    raise DataError("the archive is not the published one; nothing was unpacked", [problem])
+
+
+def _unfetched(archive: Archive, why: str, fix: str) -> DataError:
+    return DataError("the download failed", [Problem(archive.url, why, fix)])
+
+
+class _NoDowngrade(urllib.request.HTTPRedirectHandler):
+    """Follows a redirection to https, and from http to http; to nothing else."""
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        old, new = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
+        if new != "https" and (old, new) != ("http", "http"):
+            raise urllib.error.URLError(f"redirected from {old} to {new}, which is not followed")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def unpack(
+    archive: bytes,
+    folder: str,
+    source: str,
+    *,
+    most_files: int = MOST_FILES,
+    most_bytes: int = MOST_BYTES,
+) -> dict[str, bytes]:
+    """The files of a .tar.gz by name; all must be plain files right in `folder`.
+
+    source: the archive's name, for messages. Raises `DataError` for anything else in it, and for
+    more than the limits.
+    """
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(archive)) as stream:
+            content = stream.read(most_bytes + 1)
+        if len(content) > most_bytes:
+            raise _refused(source, f"more than {most_bytes} bytes unpacked")
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
+            files = _files(tar, folder, source, most_files)
+            # The reader stops in silence where the archive breaks off; a whole one ends in zeros.
+            if not files or not (rest := content[tar.offset :]) or any(rest):
+                raise _refused(source, "it holds no files or is cut off")
+            return files
+    except UserError:
+        raise
+    except (OSError, EOFError, ValueError, zlib.error, tarfile.TarError) as error:
+        raise _refused(source, f"not a sound .tar.gz: {error}") from error
+
+
+def _files(tar: tarfile.TarFile, folder: str, source: str, most_files: int) -> dict[str, bytes]:
+    files: dict[str, bytes] = {}
+    for member in tar:
+        if member.isdir() and member.name == folder:
+            continue
+        top, _, name = member.name.partition("/")
+        if not member.isreg() or member.issparse():
+            raise _refused(source, f"{member.name!r} is no plain file")
+        if top != folder or not name or name.startswith(".") or set(name) & set("/\\:\0"):
+            raise _refused(source, f"{member.name!r} does not lie right in {folder!r}")
+        if name in files:
+            raise _refused(source, f"{member.name!r} occurs twice")
+        if len(files) == most_files:
+            raise _refused(source, f"more than {most_files} files")
+        content = tar.extractfile(member)
+        files[name] = content.read() if content is not None else b""
+        if len(files[name]) != member.size:
+            raise _refused(source, f"{member.name!r} is cut off")
+    return files
+
+
+def _refused(source: str, why: str) -> DataError:
+    fix = "remove it, then get it again"
+    return DataError("the archive is refused; nothing was unpacked", [Problem(source, why, fix)])

@@ -1,0 +1,136 @@
+"""ImageNet (ILSVRC 2012): 1,281,167 + 50,000 photographs of 1000 classes, in class folders.
+
+Training images: a random part of random size scaled to 224x224, flip; test images: 256 on the short
+side, the middle 224x224; both normalized (paper, section 5, "Preprocessing"). The layout is the one
+that all of PyTorch's programs use: `imagenet/{train,val}/<wnid>/*.JPEG`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import v2
+
+from rmploss.data._augment import flip
+from rmploss.data._base import (
+    Key,
+    Progress,
+    Splits,
+    Standardize,
+    data_root,
+    ensure_complete,
+    no_folder,
+)
+from rmploss.errors import DataError, Problem
+from rmploss.randomness import seeded
+
+SUFFIXES = {".jpeg", ".jpg", ".png"}
+STEPS = (
+    "sign in at image-net.org, get ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, and unpack "
+    "them as imagenet/{train,val}/<wnid>/*.JPEG"
+)
+SORT_VAL = "sort them into class folders (valprep.sh of github.com/soumith/imagenetloader.torch)"
+
+_standardize = Standardize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_random_part = v2.RandomResizedCrop(224, antialias=True)
+_middle = v2.Compose([v2.Resize(256, antialias=True), v2.CenterCrop(224)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageNet:
+    """Images read when asked for. augment: random part and flip of training images."""
+
+    augment: bool = True
+
+    name: ClassVar[str] = "imagenet"
+    num_classes: ClassVar[int] = 1000
+    classes: ClassVar[tuple[str, ...]] = ()  # told by the folders: the sorted wnids
+    temporal: ClassVar[bool] = False
+
+    def shape(self, T: int) -> tuple[int, ...]:
+        """`(3, 224, 224)`."""
+        return (3, 224, 224)
+
+    def missing(self, root: Path | None) -> list[Problem]:
+        """What the two folders lack; looks at the names of the class folders alone."""
+        problems, wnids = [], []
+        for folder in _folders(root):
+            wnids.append(_wnids(folder))
+            if not folder.is_dir():
+                problems.append(no_folder(folder, STEPS))
+            elif not wnids[-1] and any(map(_is_image, folder.iterdir())):
+                what = "all images lie flat in this folder, so their classes are not known"
+                problems.append(Problem(str(folder), what, SORT_VAL))
+            elif len(wnids[-1]) != self.num_classes:
+                what = f"{len(wnids[-1])} class folders, not {self.num_classes}"
+                problems.append(Problem(str(folder), what, STEPS))
+        if not problems and wnids[0] != wnids[1]:
+            alone = sorted(set(wnids[0]) ^ set(wnids[1]))
+            what = f"train and val differ in {len(alone)} class folders, first {alone[0]}"
+            problems.append(Problem(str(_folders(root)[0].parent), what, STEPS))
+        return problems
+
+    def open(
+        self, root: Path | None, *, seed: int, T: int, progress: Progress | None = None
+    ) -> Splits:
+        """Both splits; nothing is kept in memory but the names of the files."""
+        ensure_complete(self, root)
+        train, val = _folders(root)
+        return Splits(Images(train, seed if self.augment else None), Images(val, None))
+
+
+class Images:
+    """One split: the images of each class folder. seed: of the augmentation; None: without."""
+
+    def __init__(self, folder: Path, seed: int | None) -> None:
+        self._seed = seed
+        self._files: list[Path] = []
+        labels = []
+        for label, wnid in enumerate(_wnids(folder)):
+            files = sorted(filter(_is_image, (folder / wnid).iterdir()))
+            if not files:
+                raise DataError("an empty class", [Problem(str(folder / wnid), "no images", STEPS)])
+            self._files += files
+            labels += [label] * len(files)
+        self.labels: Tensor = torch.tensor(labels)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, key: Key) -> tuple[Tensor, int]:
+        image = _read(self._files[key.index])
+        if self._seed is None:
+            x = v2.functional.pil_to_tensor(_middle(image))
+        else:
+            with seeded(self._seed, "augment", key.epoch, key.index):
+                x = flip(v2.functional.pil_to_tensor(_random_part(image)))
+        return _standardize(x), int(self.labels[key.index])
+
+
+def _read(path: Path) -> Image.Image:
+    """The photograph in RGB (a few are gray or CMYK)."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        problem = Problem(str(path), str(error), "put the original file there")
+        raise DataError("an image cannot be read", [problem]) from error
+
+
+def _folders(root: Path | None) -> tuple[Path, Path]:
+    folder = data_root(root) / "imagenet"
+    return folder / "train", folder / "val"
+
+
+def _wnids(folder: Path) -> list[str]:
+    """The class folders, sorted: a class is its place in this list."""
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if path.is_dir())
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES
