@@ -82,10 +82,15 @@ BLOCKS: dict[str, Callable[[], str]] = {
 def generated(text: str) -> str:
     """The text with every generated block made anew."""
     for name, make in BLOCKS.items():
-        block = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-        text, found = block.subn(lambda m, made=make(): f"{m[1]}{made}\n{m[2]}", text)
-        if found != 1:
-            sys.exit(f"README.md has {found} blocks named {name}, not 1")
+        text = _filled(text, name, make())
+    return text
+
+
+def _filled(text: str, name: str, made: str) -> str:
+    block = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+    text, found = block.subn(lambda match: f"{match[1]}{made}\n{match[2]}", text)
+    if found != 1:
+        sys.exit(f"README.md has {found} blocks named {name}, not 1")
     return text
 
 

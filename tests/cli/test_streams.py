@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from rmploss import recipes
 from rmploss.cli import main
 from tests.engine.runs import TINY
 
@@ -61,8 +62,9 @@ def test_without_a_terminal_there_are_plain_lines(
     assert out == ""
     assert "\x1b" not in err
     (run,) = tmp_path.iterdir()
-    begin, *epochs, report = err.splitlines()
-    assert begin.endswith(f"T=2, seed 0, on cpu: {run}")
+    title, place, *epochs, report = err.splitlines()
+    assert title == recipes.get("digits").title
+    assert place == f"T=2, seed 0, on cpu: {run}"
     assert [line[:9] for line in epochs] == ["epoch 1/2", "epoch 2/2"]
     assert report == f"report: rmploss report {run}"
 

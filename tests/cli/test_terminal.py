@@ -63,8 +63,8 @@ def test_plain_lines_are_few_and_say_what_is_left(monkeypatch: pytest.MonkeyPatc
     lines.loading("digits", 1, 2)
     shown = out.getvalue().splitlines()
     # One line per 30 s; 3 of 40 batches took 30 s, so that 370 s are left.
-    assert shown[1] == "epoch 1/2  batch 3/20  loss 0.500  left 0:06:10"
-    assert [line.split("  ")[1] for line in shown[1:]] == ["batch 3/20", "batch 6/20", "batch 9/20"]
+    assert shown[2] == "epoch 1/2  batch 3/20  loss 0.500  left 0:06:10"
+    assert [line.split("  ")[1] for line in shown[2:]] == ["batch 3/20", "batch 6/20", "batch 9/20"]
 
 
 def test_json_knows_no_nan() -> None:

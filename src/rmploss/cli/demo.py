@@ -1,4 +1,4 @@
-"""`rmploss demo`: the paper's claim on bundled digits, with a report, in under a minute."""
+"""`rmploss demo`: what RMP-Loss does to the membranes, on bundled digits, with a report."""
 
 import time
 import webbrowser

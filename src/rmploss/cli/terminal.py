@@ -61,7 +61,8 @@ class PlainLines(Listener):
         """Say what starts, and where its folder is."""
         self.epochs, self.start_epoch = recipe.epochs, epoch
         self.began = self.spoke = time.monotonic()
-        self.note(f"{recipe.title}, T={recipe.T}, seed {recipe.seed}, on {device}: {folder}")
+        self.note(recipe.title)
+        self.note(f"T={recipe.T}, seed {recipe.seed}, on {device}: {folder}")
 
     def loading(self, what: str, done: int, total: int) -> None:
         """Say how far it is, every half minute."""

@@ -1,0 +1,29 @@
+"""What is in the working tree is what others get: every file is tracked, and installed."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import rmploss
+
+ROOT = Path(__file__).parent.parent
+
+
+def sources(folder: Path) -> set[str]:
+    """The files of the package, without what Python leaves behind."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)) for path in files if path.parent.name != "__pycache__"}
+
+
+def test_every_file_of_the_package_is_tracked() -> None:
+    words = ["git", "-C", str(ROOT), "ls-files", "--", "src/rmploss"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode or not done.stdout:
+        pytest.skip("not a git work tree")
+    tracked = {line.removeprefix("src/rmploss/") for line in done.stdout.splitlines()}
+    assert sources(ROOT / "src" / "rmploss") == tracked
+
+
+def test_every_file_of_the_package_is_installed() -> None:
+    assert sources(Path(rmploss.__file__).parent) == sources(ROOT / "src" / "rmploss")
