@@ -1,5 +1,7 @@
 """Neurons as functions: what the modules call, and what one looks at the membrane with."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -72,3 +74,18 @@ def test_constants_are_checked(function: object) -> None:
         function(normal(2, 2, 2), decay=-1, v_threshold=0)
     with pytest.raises(UserError, match="must lie below"):
         functional.lif_step(normal(2, 2), normal(2, 2), v_reset=0.5)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: functional.lif(torch.zeros(0, 1, 1)),
+        lambda: functional.lif(torch.zeros(1, 1, 1), decay="a"),  # pyright: ignore[reportArgumentType]
+        lambda: functional.lif_step(torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, 1)),
+        lambda: functional.accumulate(torch.zeros(0, 1)),
+        lambda: functional.accumulate(torch.zeros(())),
+    ],
+)
+def test_what_is_no_sequence_of_currents_is_refused(call: Callable[[], object]) -> None:
+    with pytest.raises(UserError):
+        call()

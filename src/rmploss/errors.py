@@ -74,7 +74,9 @@ def closest(word: str, words: Iterable[str]) -> str | None:
 def unknown(where: str, word: str, words: Iterable[str], see: str = "") -> Problem:
     """The problem of a name that is not in a table, with the nearest one that is."""
     words = sorted(words)
-    guess = closest(word, words)
+    if not words:
+        return Problem(where, f'unknown "{word}"', "it has no options")
+    guess = closest(str(word), words)
     fix = f'did you mean "{guess}"?' if guess else "one of " + ", ".join(words)
     return Problem(where, f'unknown "{word}"', f"{fix}   ({see})" if see else fix)
 

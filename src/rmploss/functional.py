@@ -63,6 +63,7 @@ def lif_step(
     is float32 at least; spikes have the type of x.
     """
     check(decay=decay, v_threshold=v_threshold, v_reset=v_reset)
+    ops.check_current(x)
     o, _, u = reference.lif_step(
         ops.at_least_single(x),
         ops.at_least_single(u),
@@ -108,6 +109,8 @@ def accumulate(
     by T, as the authors' code does.
     """
     check_readout(reduction, u is not None)
+    if x.ndim < 2 or not x.shape[0]:
+        raise UserError(f"x has shape {list(x.shape)}; a read-out needs [T, B, ...], time first")
     x = ops.at_least_single(x)
     if reduction == "mean":
         return x.mean(0)
@@ -116,7 +119,14 @@ def accumulate(
 
 def check(*, decay: float, v_threshold: float, v_reset: float | None) -> None:
     """Raise `UserError` with everything that is wrong with a neuron's constants."""
-    problems = []
+    numbers = {"decay": decay, "v_threshold": v_threshold, "v_reset": v_reset or 0.0}
+    problems = [
+        Problem(f"{name} = {value!r}", "must be a number")
+        for name, value in numbers.items()
+        if not isinstance(value, int | float)
+    ]
+    if problems:
+        raise UserError("bad neuron", problems)
     if not 0 <= decay <= 1:
         problems.append(
             Problem(f"decay = {decay!r}", "must lie in [0, 1]", "the paper uses 0.25 (Eq. 1)")

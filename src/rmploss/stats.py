@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
+from rmploss.errors import UserError
 from rmploss.ops.moments import ERROR, MEMBRANE, SPIKES, SQUARE, MomentSpec
 
 
@@ -97,6 +98,11 @@ def membrane_stats(
     objective; the paper's by default). Nested blocks shadow each other: an entry goes to the
     innermost. For activation checkpointing use `rmploss.checkpoint`.
     """
+    if not isinstance(net, nn.Module | None) or not isinstance(spec, MomentSpec | None):
+        raise UserError(
+            "membrane_stats(net, spec) takes a module and a MomentSpec, for example rmp.spec; "
+            f"not {type(net).__name__} and {type(spec).__name__}"
+        )
     if net is not None:
         name_layers(net)
     stats = MembraneStats(spec or MomentSpec())

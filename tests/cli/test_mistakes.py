@@ -21,6 +21,8 @@ WRONG = [
     ("train digits --train-samples 99999", ["1437"]),
     ("train digits --width 0", ["width"]),
     ("train digits --seed -1", ["seed = -1"]),
+    ("train digits --seed 1 1", ["only once"]),
+    ("train digits --set objective.k=1", ["objective.k", "no options"]),
     ("train digits --amp fp8", ["fp8"]),
     ("train digits --device tpu", ["tpu"]),
     ("train digits --workers -1", ["workers = -1"]),

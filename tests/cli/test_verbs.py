@@ -178,3 +178,10 @@ def test_torchrun_trains_one_run_on_two_ranks(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
     for path in tmp_path.iterdir():
         assert json.loads((path / "result.json").read_text())["epochs"] == 1
+
+
+def test_a_full_disk_behind_the_output_is_not_our_fault() -> None:
+    words = f"{sys.executable} -m rmploss list > /dev/full"
+    done = subprocess.run(["bash", "-c", words], capture_output=True, text=True, check=False)
+    assert done.returncode == 5
+    assert done.stderr == "error: No space left on device\n"

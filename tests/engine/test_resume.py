@@ -90,3 +90,15 @@ def test_the_folder_tells_the_whole_story(unbroken: Path) -> None:
     membrane = json.loads((unbroken / "membrane.json").read_text())
     assert [layer["layer"] for layer in membrane["layers"]] == ["lif1", "lif2", "lif3"]
     assert membrane["figure_layer"] == "lif2"
+
+
+def test_lines_that_are_no_metrics_are_dropped(unbroken: Path, tmp_path: Path) -> None:
+    with pytest.raises(InterruptedRunError):
+        train(TINY, tmp_path, listener=Interrupting("train", 2, 2, signal.SIGTERM))
+    (path,) = tmp_path.iterdir()
+    with (path / "metrics.jsonl").open("a") as file:
+        file.write(
+            '{"epoch": "a", "step": 1}\n{"epoch": 1, "step": 1, "test_accuracy": null}\n{"ep'
+        )
+    resume(path)
+    assert untimed_metrics(path) == untimed_metrics(unbroken)

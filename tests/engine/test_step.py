@@ -150,3 +150,12 @@ def test_every_recipe_is_sound(tmp_path: Path) -> None:
             problems = error.problems
         # Its data may not be here; nothing else may be wrong.
         assert [p for p in problems if "no such folder" not in p.what] == []
+
+
+def test_a_network_that_diverged_in_its_last_step_is_not_a_finished_run(tmp_path: Path) -> None:
+    wild = TINY.but(epochs=1, lr=1e30, train_samples=32)
+    with pytest.raises(NonFiniteError, match="test of epoch 1"):
+        train(wild, tmp_path)
+    (path,) = tmp_path.iterdir()
+    assert not (path / "result.json").exists()
+    assert RunFolder.open(path).metrics() == []

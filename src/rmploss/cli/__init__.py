@@ -18,7 +18,7 @@ from rmploss.cli.list import List
 from rmploss.cli.report import Report
 from rmploss.cli.table import Table
 from rmploss.cli.train import Train
-from rmploss.errors import InterruptedRunError, UserError
+from rmploss.errors import InterruptedRunError, StoreError, UserError
 
 Verb = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
@@ -70,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = 130
     except BrokenPipeError:
         code = 0
+    except OSError as error:
+        code = _unwritten(error)
     except Exception:
         _tell(traceback.format_exc())
         _tell("This is a fault of rmploss. Please report it, with what `rmploss doctor` prints.")
@@ -79,7 +81,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader of our output went away: nothing is wrong, and nothing more can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        code = _unwritten(error)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
+
+
+def _unwritten(error: OSError) -> int:
+    """Tell an error of the system, such as a full disk behind standard output."""
+    where = f"{error.filename}: " if error.filename else ""
+    _tell(f"error: {where}{error.strerror or error}")
+    return StoreError.exit_code
 
 
 def _mend_streams() -> None:

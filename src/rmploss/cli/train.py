@@ -113,8 +113,8 @@ class Train:
                 "which recipe?",
                 [Problem("recipe", "is missing", f"one of {names}, ...   (rmploss list)")],
             )
-        if not self.seed:
-            raise UserError("--seed needs at least one number")
+        if not self.seed or len(set(self.seed)) < len(self.seed):
+            raise UserError("--seed needs at least one number, and each only once")
         recipe, problems = recipes.apply(recipes.get(self.recipe), changes)
         if self.mode != "paper":  # what was typed counts more than the reading
             recipe, _ = recipes.apply(recipes.read_as(recipe, self.mode), changes)

@@ -119,8 +119,8 @@ class RunFolder:
         store.append_line(self._events, _event(kind, **fields))
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The records of metrics.jsonl; a line that is being written is left out."""
-        return _records(self._metrics)
+        """The records of metrics.jsonl; what is no record, as half a line, is left out."""
+        return [record for record in _records(self._metrics) if _is_metrics(record)]
 
     def events(self) -> list[dict[str, Any]]:
         """The records of events.jsonl; a line that is being written is left out."""
@@ -135,7 +135,7 @@ class RunFolder:
 
         def keep(line: str) -> bool:
             record = _record(line)
-            if record is None or not {"epoch", "step"} <= record.keys():
+            if record is None or not _is_metrics(record):
                 return False
             content = _json(timeless(record))
             new = content not in seen
@@ -247,3 +247,10 @@ def _record(line: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
+
+
+def _is_metrics(record: Mapping[str, Any]) -> bool:
+    """Whether a record says when it was taken, and its accuracy, if it has one, is a number."""
+    when = (record.get("epoch"), record.get("step"))
+    accuracy = record.get("test_accuracy", 0.0)
+    return all(type(value) is int for value in when) and type(accuracy) in (int, float)

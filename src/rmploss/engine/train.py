@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -213,6 +213,9 @@ class _Run:
             self._leave_if_asked(folder, stop)
         trained = time.monotonic()
         result = self._evaluate(n, folder, stop)
+        if not math.isfinite(result.loss + result.quantization_error):
+            # The last update of the epoch did it: no later step is there to notice.
+            self._diverged(folder, f"test of epoch {n}", "the network gives NaN or infinities")
         self.at = Progress(epoch=n, step=self.at.step, batch=0)
         record = self._record(result, progress, trained - began, time.monotonic() - trained)
         self.terms = Terms.zero()
@@ -267,12 +270,14 @@ class _Run:
         probing = sound and self.scaler.is_enabled() and self.scaler.get_scale() > 1
         if not self.world.agree(not finite and not probing):
             return
-        where = f"epoch {self.at.epoch + 1}, batch {self.at.batch + 1}"
+        what = "the loss or a gradient became NaN or infinite; the parameters were not updated"
+        self._diverged(folder, f"epoch {self.at.epoch + 1}, batch {self.at.batch + 1}", what)
+
+    def _diverged(self, folder: RunFolder, where: str, what: str) -> NoReturn:
         if self.world.is_main:
             folder.log_event("non-finite", step=self.at.step, where=where)
         raise NonFiniteError(
-            f"the loss or a gradient became NaN or infinite in {where}; the parameters were not "
-            "updated",
+            f"{what} ({where})",
             [Problem(str(folder.path), "its last checkpoint is intact", "try a smaller --lr")],
         )
 

@@ -50,10 +50,11 @@ def lif(
     None; decay, v_threshold: a number, or one per channel `[C]`. The membrane is float32 at
     least, also for half-precision input; spikes have the type of x.
     """
-    if x.ndim < 3:
-        raise UserError(f"x has shape {list(x.shape)}; a neuron needs [T, B, C, ...], time first")
-    if not x.is_floating_point():
-        raise UserError(f"x is {x.dtype}; a neuron needs a floating-point input current")
+    if x.ndim < 3 or not x.numel():
+        raise UserError(
+            f"x has shape {list(x.shape)}; a neuron needs [T, B, C, ...], time first, none 0"
+        )
+    check_current(x)
     wide = at_least_single(x)
     if u is None:
         u = torch.full_like(wide[0], v_reset or 0.0)
@@ -74,6 +75,12 @@ def lif(
         moments=moments,
     )
     return spikes.to(x.dtype), sums, last
+
+
+def check_current(x: Tensor) -> None:
+    """Raise `UserError` for an input current that is no real number."""
+    if not x.is_floating_point():
+        raise UserError(f"x is {x.dtype}; a neuron needs a floating-point input current")
 
 
 def at_least_single(x: Tensor) -> Tensor:

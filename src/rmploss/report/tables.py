@@ -45,6 +45,8 @@ def table(number: int, runs_dir: Path, *, pocket: bool = False) -> list[Line]:
     if not rows:
         numbers = ", ".join(map(str, sorted({row.table for row in ROWS})))
         raise UserError(f"no table {number}; there are {numbers}")
+    if runs_dir.exists() and not runs_dir.is_dir():
+        raise UserError(f"{runs_dir} is not a folder of runs")
     found = _finished(runs_dir)
     lines = []
     for row in rows:
