@@ -2,6 +2,8 @@
 
 import copy
 import math
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from rmploss.engine.optimizers import learning_rate
 from rmploss.engine.run import RunFolder, recipe_hash
 from rmploss.engine.step import Terms, forward_backward
 from rmploss.engine.train import Setting, resume
-from rmploss.errors import NonFiniteError, UserError
+from rmploss.errors import InterruptedRunError, NonFiniteError, UserError
 from rmploss.ops import reference
 from tests.engine.runs import TINY, digest_of
 
@@ -137,7 +139,7 @@ def test_what_is_not_finite_never_reaches_the_parameters(
 ) -> None:
     poison = Poison(kind)
     monkeypatch.setattr(train, "forward_backward", poison)
-    with pytest.raises(NonFiniteError, match=r"NaN or infinite in epoch 1, batch 4") as caught:
+    with pytest.raises(NonFiniteError, match=r"\(epoch 1, batch 4\)") as caught:
         train.train(TINY, tmp_path)
     assert caught.value.exit_code == 3
     assert "its last checkpoint is intact" in str(caught.value)
@@ -150,6 +152,40 @@ def test_what_is_not_finite_never_reaches_the_parameters(
     monkeypatch.undo()  # What was wrong is mended: the run goes on as if it had never been.
     unbroken = train.train(TINY, tmp_path / "unbroken")
     assert digest_of(resume(path)) == digest_of(unbroken)
+
+
+class BetweenEpochs(Listener):
+    """Sends this process a signal after its first epoch."""
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        if record["epoch"] == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_between_two_epochs_saves_nothing_twice(tmp_path: Path) -> None:
+    with pytest.raises(InterruptedRunError, match="stopped after step 4"):
+        train.train(TINY, tmp_path, listener=BetweenEpochs())
+    (path,) = tmp_path.iterdir()
+    names = sorted(saved.name for saved in (path / "ckpt").iterdir())
+    assert names == ["step-00000000", "step-00000004"]
+    unbroken = train.train(TINY, tmp_path / "unbroken")
+    assert digest_of(resume(path)) == digest_of(unbroken)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"T": 1},
+        {"batch_size": 1, "train_samples": 2},
+        {"test_samples": 1},
+        {"network": TINY.network.but(width=1e-9)},
+    ],
+)
+def test_the_smallest_recipes_stay_finite(changes: dict[str, Any], tmp_path: Path) -> None:
+    path = train.train(TINY.but(epochs=1, **changes), tmp_path)
+    (record,) = RunFolder.open(path).metrics()
+    plain = [value for value in record.values() if not isinstance(value, dict)]
+    assert all(isinstance(value, int | float) and math.isfinite(value) for value in plain)
 
 
 def test_loss_scaling_leaves_out_a_step_and_goes_on(
