@@ -25,6 +25,7 @@ WRONG = [
     ("train digits --set objective.k=1", ["objective.k", "no options"]),
     ("train digits --amp fp8", ["fp8"]),
     ("train digits --device tpu", ["tpu"]),
+    ("train digits --device meta", ["meta", "not supported"]),
     ("train digits --workers -1", ["workers = -1"]),
     ("train digits --set k", ["FIELD=VALUE"]),
     ("train digits --set objektive=rmp", ["objective"]),

@@ -120,8 +120,13 @@ def _device(word: str, local_rank: int) -> torch.device:
     except RuntimeError:
         problem = Problem(f"device = {word!r}", "is unknown", "auto, cpu, cuda or cuda:<number>")
         raise UserError("no such device", [problem]) from None
-    if device.type != "cuda":
+    if device.type == "cpu":
         return device
+    if device.type != "cuda":
+        problem = Problem(
+            f"device = {word!r}", "is not supported", "auto, cpu, cuda, cuda:<number>"
+        )
+        raise UserError("no such device", [problem])
     index = local_rank if device.index is None else device.index
     if index >= gpus:
         problem = Problem(f"device = {word!r}", f"this process needs GPU {index} of {gpus}")
