@@ -78,11 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = 1
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader of our output went away: nothing is wrong, and nothing more can be said.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        code = _unwritten(error)
+        # If the reader of our output went away, nothing is wrong; nothing more can be said there.
+        if not isinstance(error, BrokenPipeError):
+            code = _unwritten(error)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
 
