@@ -17,7 +17,7 @@ LAYERS = (
     ("stats", "norm", "neurons", "objectives", "data", "recipes"),
     ("models", "analysis", "selftest"),
     ("engine", "interop"),
-    ("report",),
+    ("report", "benchmarks"),
     ("cli", "__main__"),
 )
 LAYER = {family: level for level, families in enumerate(LAYERS) for family in families}

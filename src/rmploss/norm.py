@@ -6,14 +6,15 @@
 Mean and variance are per channel and joint over T, B, H, W and, in a process group, over all ranks.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmploss.errors import Problem, UserError
+from rmploss.ops.collectives import ranks
+from rmploss.ops.reference import per_channel, statistics
 from rmploss.stats import recomputing
 from rmploss.tables import Table
 
@@ -79,48 +80,59 @@ class TDBatchNorm2d(nn.Module):
         repeats: x stands for that many equal copies along T. Mean and variance do not change, but
         the unbiased running variance does: it is the one of all copies.
         """
+        self.check(x)
+        if not self.training:
+            gain, bias = self.affine()
+            return (x * per_channel(gain, x) + per_channel(bias, x)).to(x.dtype)
+        if ranks(self.sync) > 1:
+            return self._across_ranks(x, repeats)
+        return self._alone(x, repeats)
+
+    def check(self, x: Tensor) -> None:
+        """Raise `UserError` for an x that this norm does not fit."""
         if x.ndim != 5 or x.shape[2] != self.channels:
             raise UserError(
                 f"x has shape {list(x.shape)}; this norm needs [T, B, {self.channels}, H, W]"
             )
-        weight = self.weight * self.scale
-        flat = x.flatten(0, 1)
-        if not self.training:
-            mean, var = self.running_mean, self.running_var
-            out = F.batch_norm(flat, mean, var, weight, self.bias, False, 0.0, self.eps)
-        elif self.sync and dist.is_initialized() and dist.get_world_size() > 1:
-            out = self._across_ranks(flat, weight, repeats)
-        else:
-            out = self._alone(flat, weight, repeats)
+
+    @property
+    def gain(self) -> Tensor:
+        """The factor of the normalized value, `[C]`: weight alpha V_th of Eqs. 6-7."""
+        return self.weight * self.scale
+
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """Gain and bias `[C]` of the norm in evaluation, by its running statistics."""
+        gain = self.gain * (self.running_var + self.eps).rsqrt()
+        return gain, self.bias - self.running_mean * gain
+
+    def track(self, mean: Tensor, var: Tensor, count: float) -> None:
+        """Update the running statistics with a batch's mean and biased variance `[C]`.
+
+        count: how many values this rank had per channel, all equal steps counted; the ranks that
+        share the statistics have as many each.
+        """
+        count *= ranks(self.sync)
+        with torch.no_grad():
+            momentum = self._momentum()
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
+            self.running_var.lerp_((var * _bessel(count)).to(self.running_var.dtype), momentum)
+
+    def _alone(self, x: Tensor, repeats: int) -> Tensor:
+        with torch.no_grad():
+            count = x.numel() / self.channels
+            seen = x.detach().float() if x.dtype in (torch.float16, torch.bfloat16) else x.detach()
+            mean, var = statistics(seen, sync=False)
+        out = F.batch_norm(x.flatten(0, 1), None, None, self.gain, self.bias, True, 0.0, self.eps)
+        self.track(mean, var, count * repeats)
         return out.view_as(x)
 
-    def _alone(self, x: Tensor, weight: Tensor, repeats: int) -> Tensor:
-        # batch_norm's backward holds on to the buffer it is given: hand it one of its own.
-        var = self.running_var.clone()
-        momentum, eps = self._momentum(), self.eps
-        out = F.batch_norm(x, self.running_mean, var, weight, self.bias, True, momentum, eps)
-        with torch.no_grad():
-            # It made the variance unbiased for the values of x; the copies make them more.
-            kept = (1 - momentum) * self.running_var
-            count = x.numel() / self.channels
-            self.running_var.copy_(kept + (var - kept) * _bessel(count * repeats) / _bessel(count))
-        return out
-
-    def _across_ranks(self, x: Tensor, weight: Tensor, repeats: int) -> Tensor:
+    def _across_ranks(self, x: Tensor, repeats: int) -> Tensor:
         wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        over = (0, 2, 3)
-        local = torch.full((1,), x.numel() / self.channels, dtype=wide.dtype, device=x.device)
-        total = _AllReduceSum.apply(torch.cat([wide.sum(over), local]))
-        count = total[-1].detach()
-        mean = total[:-1] / count
-        centered = wide - mean.view(1, -1, 1, 1)
-        var = _AllReduceSum.apply(centered.square().sum(over)) / count
-        with torch.no_grad():
-            unbiased = var * _bessel(float(count) * repeats)
-            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self._momentum())
-            self.running_var.lerp_(unbiased.to(self.running_var.dtype), self._momentum())
-        gain = weight * (var + self.eps).rsqrt()
-        return (centered * gain.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(x.dtype)
+        mean, var = statistics(wide, sync=True)
+        self.track(mean, var, x.numel() / self.channels * repeats)
+        gain = self.gain * (var + self.eps).rsqrt()
+        centered = wide - per_channel(mean, x)
+        return (centered * per_channel(gain, x) + per_channel(self.bias, x)).to(x.dtype)
 
     def _momentum(self) -> float:
         # A checkpointed norm runs twice on one batch; its running statistics count it once.
@@ -139,7 +151,7 @@ def fold(conv: nn.Conv2d, norm: TDBatchNorm2d) -> nn.Conv2d:
     with torch.no_grad():
         gain = norm.scale * norm.weight / (norm.running_var + norm.eps).sqrt()
         bias = torch.zeros_like(norm.bias) if conv.bias is None else conv.bias
-        folded = nn.Conv2d(
+        folded = type(conv)(
             conv.in_channels,
             conv.out_channels,
             conv.kernel_size,  # pyright: ignore[reportArgumentType]
@@ -161,22 +173,6 @@ def fold(conv: nn.Conv2d, norm: TDBatchNorm2d) -> nn.Conv2d:
 def _bessel(count: float) -> float:
     """n / (n - 1), which makes a variance of n values unbiased; 1 for a single value."""
     return count / (count - 1) if count > 1 else 1.0
-
-
-class _AllReduceSum(torch.autograd.Function):
-    """The sum over all ranks; its gradient is the sum of the gradients of all ranks."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        total = x.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
-        total = grad_outputs[0].clone()
-        dist.all_reduce(total)
-        return total
 
 
 NORMS: Table[type[nn.Module]] = Table("norm", {"tdbn": "rmploss.norm:TDBatchNorm2d"})

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import tyro
 
+from rmploss.cli.bench import Bench
 from rmploss.cli.data import Data
 from rmploss.cli.demo import Demo
 from rmploss.cli.doctor import Doctor
@@ -27,6 +28,7 @@ Verb = (
     | Annotated[Eval, tyro.conf.subcommand("eval")]
     | Annotated[Table, tyro.conf.subcommand("table")]
     | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )

@@ -40,8 +40,10 @@ def _number(read: Callable[[str], int | float], kind: str, metavar: str) -> Any:
     return spec
 
 
+WHOLE = _number(int, "a whole number", "N")
+"""Reads a whole number or nothing."""
 OWN = tyro.conf.arg(help_behavior_hint="(default: the recipe's)")
-RecipeInt = Annotated[int | None, _number(int, "a whole number", "N"), OWN]
+RecipeInt = Annotated[int | None, WHOLE, OWN]
 """A whole number that a recipe has."""
 RecipeFloat = Annotated[float | None, _number(float, "a number", "X"), OWN]
 """A number that a recipe has."""

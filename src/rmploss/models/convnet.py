@@ -38,6 +38,6 @@ class ConvNet(SpikingNetwork):
 
     def spikes(self, x: Tensor) -> Tensor:
         """The spikes of the third layer."""
-        x = self.halve(self.lif1(encode(self.conv1, x, self.T)))
-        x = self.halve(self.lif2(self.conv2(x)))
-        return self.lif3(self.conv3(x))
+        x = self.halve(encode(self.conv1, self.lif1, x, self.T))
+        x = self.halve(self.conv2.fire(x, self.lif2))
+        return self.conv3.fire(x, self.lif3)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from rmploss.conv import SpikeConv2d
+from rmploss.neurons import LIF
 from rmploss.norm import TDBatchNorm2d, fold
 
 MakeNeuron = Callable[[], nn.Module]
@@ -34,10 +36,29 @@ class ConvNorm(nn.Module):
         self.conv = conv
         self.norm: nn.Module | None = norm
 
-    def forward(self, x: Tensor, repeats: int = 1) -> Tensor:
-        """The input current of the next neurons; repeats: x stands for that many equal steps."""
-        y = self.conv(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-        return y if self.norm is None else self.norm(y, repeats)
+    def forward(self, x: Tensor) -> Tensor:
+        """The input current of the next neurons."""
+        y = self._convolve(x)
+        return y if self.norm is None else self.norm(y)
+
+    def fire(
+        self, x: Tensor, neuron: nn.Module, *, residual: Tensor | None = None, repeats: int = 1
+    ) -> Tensor:
+        """The spikes of `neuron` on norm(conv(x)) + residual, `[T, B, C', H', W']`.
+
+        repeats: x `[1, B, C, H, W]` stands for that many equal steps; convolution and norm run
+        once, and the result, running statistics included, is that of running them as often.
+        """
+        y = self._convolve(x)
+        if isinstance(neuron, LIF) and isinstance(self.norm, TDBatchNorm2d | None):
+            return neuron(y, norm=self.norm, residual=residual, repeats=repeats)
+        current = y if self.norm is None else self.norm(y, repeats)
+        if repeats > 1:
+            current = current.expand(repeats, *current.shape[1:])
+        return neuron(current if residual is None else current + residual)
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        return self.conv(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
     def fold(self) -> None:
         """Make the norm part of the convolution, for evaluation (exact)."""
@@ -50,25 +71,25 @@ def conv3x3(
     in_channels: int, channels: int, norm: MakeNorm, *, stride: int = 1, bias: bool = False
 ) -> ConvNorm:
     """A padded 3x3 convolution and its norm."""
-    conv = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=bias)
+    conv = SpikeConv2d(in_channels, channels, 3, stride=stride, padding=1, bias=bias)
     return ConvNorm(conv, norm(channels))
 
 
 def conv1x1(in_channels: int, channels: int, norm: MakeNorm, *, stride: int = 1) -> ConvNorm:
     """A 1x1 convolution and its norm, the projection of a shortcut."""
-    return ConvNorm(nn.Conv2d(in_channels, channels, 1, stride=stride, bias=False), norm(channels))
+    conv = SpikeConv2d(in_channels, channels, 1, stride=stride, bias=False)
+    return ConvNorm(conv, norm(channels))
 
 
-def encode(stem: ConvNorm, x: Tensor, T: int) -> Tensor:
-    """The input current `[T, B, C, H, W]` of the first neurons.
+def encode(stem: ConvNorm, neuron: nn.Module, x: Tensor, T: int) -> Tensor:
+    """The spikes `[T, B, C, H, W]` of the first neurons.
 
     x: a static image `[B, C, H, W]`, shown for T steps, or a sequence `[T', B, C, H, W]`. A static
-    image gives the same current at all steps, so convolution and norm run once; the result,
-    running statistics included, is that of running them T times.
+    image gives the same current at all steps, so its convolution and norm run once.
     """
     if x.ndim == 5:
-        return stem(x)
-    return stem(x.unsqueeze(0), repeats=T).expand(T, -1, -1, -1, -1)
+        return stem.fire(x, neuron)
+    return stem.fire(x.unsqueeze(0), neuron, repeats=T)
 
 
 def initialize(net: nn.Module) -> None:

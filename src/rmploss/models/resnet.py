@@ -49,7 +49,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Spikes of the block."""
-        return self.lif2(self.conv2(self.lif1(self.conv1(x))) + self.shortcut(x))
+        inner = self.conv1.fire(x, self.lif1)
+        return self.conv2.fire(inner, self.lif2, residual=self.shortcut(x))
 
 
 def strided(in_channels: int, channels: int, stride: int, norm: MakeNorm) -> nn.Module | None:
@@ -157,8 +158,8 @@ class ResNet20(_ResNet):
 
     def spikes(self, x: Tensor) -> Tensor:
         """The spikes of the last block."""
-        x = self.lif1(encode(self.conv1, x, self.T))
-        x = self.lif3(self.conv3(self.lif2(self.conv2(x))))
+        x = encode(self.conv1, self.lif1, x, self.T)
+        x = self.conv3.fire(self.conv2.fire(x, self.lif2), self.lif3)
         return self._blocks(self.stem_pool(x))
 
 
@@ -202,7 +203,7 @@ class ResNet19(_ResNet):
 
     def spikes(self, x: Tensor) -> Tensor:
         """The spikes of the last block."""
-        return self._blocks(self.lif1(encode(self.conv1, x, self.T)))
+        return self._blocks(encode(self.conv1, self.lif1, x, self.T))
 
 
 def _two_layers(
@@ -250,7 +251,7 @@ class _ImageNetResNet(_ResNet):
 
     def spikes(self, x: Tensor) -> Tensor:
         """The spikes of the last block."""
-        return self._blocks(self.stem_pool(self.lif1(encode(self.conv1, x, self.T))))
+        return self._blocks(self.stem_pool(encode(self.conv1, self.lif1, x, self.T)))
 
 
 class ResNet18(_ImageNetResNet):

@@ -4,7 +4,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from rmploss.models.layers import MakeNeuron, MakeNorm, OverTime, conv3x3, encode, scaled
+from rmploss.models.layers import ConvNorm, MakeNeuron, MakeNorm, OverTime, conv3x3, encode, scaled
 from rmploss.models.network import SpikingNetwork
 from rmploss.neurons import LIF
 from rmploss.norm import TDBatchNorm2d
@@ -54,9 +54,10 @@ class VGG16(SpikingNetwork):
 
     def spikes(self, x: Tensor) -> Tensor:
         """The pooled spikes of the last stage."""
-        first, *rest = self.layers.children()
-        assert callable(first)
-        x = encode(first, x, self.T)  # pyright: ignore[reportArgumentType]
-        for layer in rest:
-            x = layer(x)
+        layers = iter(self.layers.children())
+        first = next(layers)
+        assert isinstance(first, ConvNorm)
+        x = encode(first, next(layers), x, self.T)
+        for layer in layers:
+            x = layer.fire(x, next(layers)) if isinstance(layer, ConvNorm) else layer(x)
         return x

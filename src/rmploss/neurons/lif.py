@@ -5,6 +5,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from rmploss import functional, ops
+from rmploss.norm import TDBatchNorm2d
+from rmploss.ops.rule import NeuronOptions
+from rmploss.ops.moments import MomentSpec
 from rmploss.stats import open_stats, recomputing
 from rmploss.surrogate import Surrogate, as_surrogate
 
@@ -60,26 +63,63 @@ class LIF(nn.Module):
         functional.check_tau(tau)
         return LIF(decay=1 - 1 / tau, **options)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Spikes `[T, B, C, ...]`, of the type of x, for the input current x of that shape."""
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        norm: TDBatchNorm2d | None = None,
+        residual: Tensor | None = None,
+        repeats: int = 1,
+    ) -> Tensor:
+        """Spikes `[T, B, C, ...]`, of the type of x, for the input current norm(x) + residual.
+
+        norm, the shortcut and the neurons run as one operation. x: `[T, B, C, ...]`, or
+        `[1, B, C, ...]` that stands for `repeats` equal steps; residual: `[T, B, C, ...]`.
+        """
         functional.check_recomputing(self.carry_state and recomputing())
         stats = open_stats()
-        spikes, moments, u = ops.lif(
-            x,
-            self.u if self.carry_state else None,
-            decay=self.decay,
-            v_threshold=self.v_threshold,
-            v_reset=self.v_reset,
-            detach_reset=self.detach_reset,
-            surrogate=self.surrogate,
-            moments=stats.spec if stats is not None else None,
-            backend=self.backend,
-        )
+        u = self.u if self.carry_state else None
+        options = self._options(stats.spec if stats is not None else None)
+        shape = {"residual": residual, "repeats": repeats, "backend": self.backend}
+        if norm is None:
+            spikes, moments, u = ops.lif(x, u, **shape, **options)
+        elif not norm.training:
+            gain, bias = norm.affine()
+            spikes, moments, u = ops.lif(x, u, gain=gain, bias=bias, **shape, **options)
+        else:
+            norm.check(x)
+            spikes, moments, u, mean, var = ops.norm_lif(
+                x, norm.gain, norm.bias, u, eps=norm.eps, sync=norm.sync, **shape, **options
+            )
+            norm.track(mean, var, x.numel() // x.shape[2] * repeats)
         if stats is not None and moments is not None:
-            stats.record(self.layer_name, moments, x.numel() // x.shape[2])
+            stats.record(self.layer_name, moments, spikes.numel() // spikes.shape[2])
         if self.carry_state:
             self.u = u.detach()
         return spikes
+
+    def current(
+        self,
+        x: Tensor,
+        *,
+        norm: TDBatchNorm2d | None = None,
+        residual: Tensor | None = None,
+        repeats: int = 1,
+    ) -> Tensor:
+        """The input current `[T, B, C, ...]` that `forward` integrates: to look at."""
+        x = x if norm is None else norm(x, repeats)
+        x = x.expand(repeats, *x.shape[1:]) if repeats > 1 else x
+        return x if residual is None else x + residual
+
+    def _options(self, moments: MomentSpec | None) -> NeuronOptions:
+        return {
+            "decay": self.decay,
+            "v_threshold": self.v_threshold,
+            "v_reset": self.v_reset,
+            "detach_reset": self.detach_reset,
+            "surrogate": self.surrogate,
+            "moments": moments,
+        }
 
     def step(self, x: Tensor) -> Tensor:
         """Spikes `[B, C, ...]` of one time step; only with carry_state=True."""

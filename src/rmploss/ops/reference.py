@@ -1,13 +1,18 @@
-"""The leaky integrate-and-fire neuron as the paper writes it (Eqs. 1-3), looped over time.
+"""The operations as the paper writes them: LIF neurons (Eqs. 1-3) and tdBN (Eqs. 6-7) before them.
 
 Autograd does the backward; any device, float64 too. This file is the truth that every other
 provider is tested against. README.md beside it derives the recursion that backward performs.
 """
 
+from typing import Any, Unpack
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from rmploss.ops.moments import MomentSpec, membrane_moments
+from rmploss.ops.collectives import all_reduce_sum, ranks
+from rmploss.ops.moments import membrane_moments
+from rmploss.ops.rule import NeuronOptions
 from rmploss.surrogate import Surrogate
 
 
@@ -39,37 +44,96 @@ def lif_step(
 
 def lif(
     x: Tensor,
-    u: Tensor,
+    u: Tensor | None = None,
     *,
-    decay: float | Tensor,
-    v_threshold: float | Tensor,
-    v_reset: float | None,
-    detach_reset: bool,
-    surrogate: Surrogate,
-    moments: MomentSpec | None,
+    gain: Tensor | None = None,
+    bias: Tensor | None = None,
+    residual: Tensor | None = None,
+    repeats: int = 1,
+    **neuron: Unpack[NeuronOptions],
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """All time steps of one layer.
+    """All time steps of one layer with the input current gain x + bias + residual.
 
-    x: `[T, B, C, ...]`; u: membrane before the first step, `[B, C, ...]`; the rest as in
-    `lif_step`. Returns the spikes `[T, B, C, ...]`, the moments `[4, C]` (None without a
+    x: `[T, B, C, ...]`, or `[1, B, C, ...]` that stands for `repeats` equal steps; u: membrane
+    before the first step, `[B, C, ...]`, at rest if None; gain, bias: `[C]`; residual:
+    `[T, B, C, ...]`. Returns the spikes `[T, B, C, ...]`, the moments `[4, C]` (None without a
     `MomentSpec`) and the membrane after the last step.
     """
+    constants = neuron.copy()
+    moments = constants.pop("moments", None)
+    constants["decay"] = per_channel(neuron["decay"], x)
+    threshold = constants["v_threshold"] = per_channel(neuron["v_threshold"], x)
+    if gain is not None:
+        x = x * per_channel(gain, x)
+    if bias is not None:
+        x = x + per_channel(bias, x)
+    if repeats > 1:
+        x = x.expand(repeats, *x.shape[1:])
+    if residual is not None:
+        x = x + residual
+    if u is None:
+        u = torch.full_like(x[0], neuron["v_reset"] or 0.0)
+    surrogate = neuron["surrogate"]
     spikes: list[Tensor] = []
     sums: list[Tensor] = []
     for x_t in x.unbind(0):
-        o, u_pre, u = lif_step(
-            x_t,
-            u,
-            decay=decay,
-            v_threshold=v_threshold,
-            v_reset=v_reset,
-            detach_reset=detach_reset,
-            surrogate=surrogate,
-        )
+        o, u_pre, u = lif_step(x_t, u, **constants)
         spikes.append(o)
         if moments is not None:
             potential, target = u_pre, o
             if moments.potential == "input":
-                potential, target = x_t, surrogate(x_t - v_threshold)
+                potential, target = x_t, surrogate(x_t - threshold)
             sums.append(membrane_moments(potential, o, target, moments))
     return torch.stack(spikes), torch.stack(sums).sum(0) if sums else None, u
+
+
+def norm_lif(
+    y: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    u: Tensor | None = None,
+    *,
+    eps: float,
+    residual: Tensor | None = None,
+    repeats: int = 1,
+    sync: bool = False,
+    **neuron: Unpack[NeuronOptions],
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor]:
+    """tdBN (Eqs. 6-7), the shortcut and `lif`; in training, by the statistics of y itself.
+
+    y: `[T, B, C, ...]`; weight, bias: `[C]`, the weight with the factor alpha V_th. Returns what
+    `lif` returns, and the mean and the biased variance of y per channel, `[C]`, without gradient.
+    """
+    mean, var = statistics(y, sync)
+    centered = y - per_channel(mean, y)
+    gain = weight * (var + eps).rsqrt()
+    spikes, moments, last = lif(
+        centered, u, gain=gain, bias=bias, residual=residual, repeats=repeats, **neuron
+    )
+    return spikes, moments, last, mean.detach(), var.detach()
+
+
+def statistics(y: Tensor, sync: bool) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance per channel `[C]` over time, batch and space, and all ranks."""
+    over = [dim for dim in range(y.ndim) if dim != 2]
+    if ranks(sync) == 1:
+        return y.mean(over), y.var(over, correction=0)
+    local = torch.full((1,), y.numel() / y.shape[2], dtype=y.dtype, device=y.device)
+    total = all_reduce_sum(torch.cat([y.sum(over), local]))
+    mean = total[:-1] / total[-1]
+    centered = y - per_channel(mean, y)
+    return mean, all_reduce_sum(centered.square().sum(over)) / total[-1]
+
+
+def spike_conv2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: int = 1, padding: int = 0
+) -> Tensor:
+    """The convolution of spikes (or anything else) x `[N, C, H, W]`; weight `[C', C, K, K]`."""
+    return F.conv2d(x, weight, bias, stride, padding)
+
+
+def per_channel(value: Any, x: Tensor) -> Any:
+    """A tensor `[C]` in the shape that broadcasts against one step of x `[T, B, C, ...]`."""
+    if isinstance(value, Tensor) and value.ndim == 1:
+        return value.view(-1, *[1] * (x.ndim - 3))
+    return value

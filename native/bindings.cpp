@@ -1,0 +1,196 @@
+// The Python module rmploss.ops._native: the kernels of the widest instruction set that this machine runs.
+// Arrays arrive as addresses; src/rmploss/ops/cpu.py is the only caller and answers for shapes, types and lifetimes.
+// Every kernel runs without the interpreter's lock.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "kernels.h"
+
+namespace nb = nanobind;
+using namespace rmploss;
+
+namespace {
+
+typedef uintptr_t address;
+template <class T> T* at(address a) { return reinterpret_cast<T*>(a); }
+
+std::vector<Kernels> found() {
+  std::vector<Kernels> all;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl")) {
+    Kernels k{};
+    k.name = "avx512";
+    fill_neuron_avx512(k);
+    fill_convolution_avx512(k);
+    all.push_back(k);
+  }
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")) {
+    Kernels k{};
+    k.name = "avx2";
+    fill_neuron_avx2(k);
+    fill_convolution_avx2(k);
+    all.push_back(k);
+  }
+#endif
+  Kernels k{};
+#if defined(__aarch64__)
+  k.name = "neon";
+#else
+  k.name = "portable";
+#endif
+  fill_neuron_portable(k);
+  fill_convolution_portable(k);
+  all.push_back(k);
+  return all;
+}
+
+const std::vector<Kernels> kFound = found();
+const Kernels* kernels = &kFound.front();
+
+void choose(const std::string& name) {
+  for (const Kernels& k : kFound)
+    if (k.name == name) {
+      kernels = &k;
+      return;
+    }
+  throw std::invalid_argument("this machine does not run " + name);
+}
+
+std::vector<std::string> names() {
+  std::vector<std::string> all;
+  for (const Kernels& k : kFound) all.push_back(k.name);
+  return all;
+}
+
+template <class S>
+Neurons<S> neurons(const nb::tuple& shape, address y, const nb::tuple& affine, address residual, address residual_bits,
+                   address start, address decay, address threshold, const nb::tuple& rule, const nb::tuple& moments,
+                   int threads) {
+  Neurons<S> a{};
+  a.steps = nb::cast<int64_t>(shape[0]);
+  a.rows = nb::cast<int64_t>(shape[1]);
+  a.channels = nb::cast<int64_t>(shape[2]);
+  a.is_static = nb::cast<bool>(shape[3]);
+  a.y = at<S>(y);
+  a.mean = at<S>(nb::cast<address>(affine[0]));
+  a.gain = at<S>(nb::cast<address>(affine[1]));
+  a.bias = at<S>(nb::cast<address>(affine[2]));
+  a.residual = at<S>(residual);
+  a.residual_bits = at<uint64_t>(residual_bits);
+  a.start = at<S>(start);
+  a.decay = at<S>(decay);
+  a.threshold = at<S>(threshold);
+  a.v_reset = S(nb::cast<double>(rule[0]));
+  a.soft_reset = nb::cast<bool>(rule[1]);
+  a.detach_reset = nb::cast<bool>(rule[2]);
+  a.surrogate = nb::cast<int>(rule[3]);
+  a.slope = S(nb::cast<double>(rule[4]));
+  a.moments = nb::cast<bool>(moments[0]);
+  a.of_input = nb::cast<bool>(moments[1]);
+  a.detach_target = nb::cast<bool>(moments[2]);
+  a.p = S(nb::cast<double>(moments[3]));
+  a.threads = threads;
+  return a;
+}
+
+void lif_forward(bool is_double, const nb::tuple& shape, address y, const nb::tuple& affine, address residual,
+                 address residual_bits, address start, address decay, address threshold, const nb::tuple& rule,
+                 const nb::tuple& moments, int threads, address spikes, address sums, address last) {
+  auto run = [&]<class S>(S, auto kernel) {
+    const Neurons<S> a =
+        neurons<S>(shape, y, affine, residual, residual_bits, start, decay, threshold, rule, moments, threads);
+    const Forward<S> f{at<S>(spikes), at<S>(sums), at<S>(last)};
+    nb::gil_scoped_release unlocked;
+    kernel(a, f);
+  };
+  is_double ? run(double(), kernels->lif_forward_d) : run(float(), kernels->lif_forward_f);
+}
+
+void lif_backward(bool is_double, const nb::tuple& shape, address y, const nb::tuple& affine, address residual,
+                  address residual_bits, address start, address decay, address threshold, const nb::tuple& rule,
+                  const nb::tuple& moments, int threads, address g_spikes, address g_moments, address g_last,
+                  address g_current, address g_start, address sums) {
+  auto run = [&]<class S>(S, auto kernel) {
+    const Neurons<S> a =
+        neurons<S>(shape, y, affine, residual, residual_bits, start, decay, threshold, rule, moments, threads);
+    const Backward<S> b{at<S>(g_spikes), at<S>(g_moments), at<S>(g_last), at<S>(g_current), at<S>(g_start), at<S>(sums)};
+    nb::gil_scoped_release unlocked;
+    kernel(a, b);
+  };
+  is_double ? run(double(), kernels->lif_backward_d) : run(float(), kernels->lif_backward_f);
+}
+
+void statistics(bool is_double, address y, int64_t rows, int64_t channels, address out, int threads) {
+  nb::gil_scoped_release unlocked;
+  if (is_double) kernels->statistics_d(at<double>(y), rows, channels, at<double>(out), threads);
+  else kernels->statistics_f(at<float>(y), rows, channels, at<double>(out), threads);
+}
+
+void norm_gradient(bool is_double, address g_x, address y, address coefficients, int64_t rows, int64_t channels,
+                   address g_y, int threads) {
+  nb::gil_scoped_release unlocked;
+  if (is_double)
+    kernels->norm_gradient_d(at<double>(g_x), at<double>(y), at<double>(coefficients), rows, channels, at<double>(g_y),
+                             threads);
+  else
+    kernels->norm_gradient_f(at<float>(g_x), at<float>(y), at<float>(coefficients), rows, channels, at<float>(g_y), threads);
+}
+
+int64_t pack(address x, int64_t rows, int64_t channels, address bits, int threads) {
+  nb::gil_scoped_release unlocked;
+  return kernels->pack(at<float>(x), rows, channels, at<uint64_t>(bits), threads);
+}
+
+void unpack(address bits, int64_t rows, int64_t channels, address x, int threads) {
+  nb::gil_scoped_release unlocked;
+  kernels->unpack(at<uint64_t>(bits), rows, channels, at<float>(x), threads);
+}
+
+Convolution convolution(const nb::tuple& shape, int threads) {
+  int64_t n[11];
+  for (int i = 0; i < 11; i++) n[i] = nb::cast<int64_t>(shape[i]);
+  return Convolution{n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], n[9], n[10], threads};
+}
+
+void event_forward(const nb::tuple& shape, int threads, address bits, address weight, address bias, address y) {
+  const Convolution c = convolution(shape, threads);
+  nb::gil_scoped_release unlocked;
+  kernels->event_forward(c, at<uint64_t>(bits), at<float>(weight), at<float>(bias), at<float>(y));
+}
+
+void event_weight_gradient(const nb::tuple& shape, int threads, address bits, address g_y, address g_weight) {
+  const Convolution c = convolution(shape, threads);
+  nb::gil_scoped_release unlocked;
+  kernels->event_weight_gradient(c, at<uint64_t>(bits), at<float>(g_y), at<float>(g_weight));
+}
+
+void winograd(const nb::tuple& shape, int threads, address x, address weight, address bias, bool transposed, address y) {
+  const Convolution c = convolution(shape, threads);
+  nb::gil_scoped_release unlocked;
+  kernels->winograd(c, at<float>(x), at<float>(weight), at<float>(bias), transposed, at<float>(y));
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+  m.doc() = "The native kernels of the `cpu` provider; called by rmploss.ops.cpu only.";
+  m.def("instruction_sets", &names, "Those that this machine runs, the widest first.");
+  m.def("instruction_set", [] { return kernels->name; }, "The one in use.");
+  m.def("choose", &choose, "Use another one: for tests.");
+  m.def("lif_forward", &lif_forward);
+  m.def("lif_backward", &lif_backward);
+  m.def("statistics", &statistics);
+  m.def("norm_gradient", &norm_gradient);
+  m.def("pack", &pack);
+  m.def("unpack", &unpack);
+  m.def("event_forward", &event_forward);
+  m.def("event_weight_gradient", &event_weight_gradient);
+  m.def("winograd", &winograd);
+}

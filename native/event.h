@@ -1,0 +1,283 @@
+// Event-driven convolution: a spike adds one row of weights to the output (forward), or one row of the output's gradient
+// to the weight's (backward). Nothing is multiplied, silent inputs cost nothing.
+//
+// Both are the same product of a matrix of bits with a matrix of floats, tap by tap of the kernel:
+//     forward           y[pixels, C']    += bits[pixels, C] W_tap[C, C']
+//     weight gradient   dW_tap[C, C']    += bits[pixels, C]^T g_y[pixels, C']
+// cut into blocks of 64 rows by one strip of columns, so that the block of rows that spikes choose from (16 KiB with
+// AVX-512) stays in the first-level cache while a strip of accumulators stays in registers.
+#pragma once
+#include <cstdlib>
+
+#include "bits.h"
+#include "kernels.h"
+
+namespace {
+
+using rmploss::Convolution;
+
+constexpr int kStrip = 4;                    // registers of one strip of columns
+constexpr index_t kPixels = 64;              // pixels whose bits are gathered (and transposed) together
+
+inline int strip_of(index_t columns) { return columns > 2 * kWidth ? kStrip : columns > kWidth ? 2 : 1; }
+
+// acc[NV registers] += the rows whose bit is set.
+template <int NV> inline void add_rows(uint64_t bits, const float* rows, float* acc) {
+  vfloat a[NV];
+#pragma GCC unroll 4
+  for (int v = 0; v < NV; v++) a[v] = load(acc + v * kWidth);
+  while (bits) {
+    const float* row = rows + __builtin_ctzll(bits) * (NV * kWidth);
+    bits &= bits - 1;
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; v++) a[v] += load(row + v * kWidth);
+  }
+#pragma GCC unroll 4
+  for (int v = 0; v < NV; v++) store(acc + v * kWidth, a[v]);
+}
+
+// The bits under one tap of the kernel for `count` output pixels from `first` on: gathered[word][pixel], 0 outside.
+struct Window {
+  const Convolution& c;
+  const uint64_t* bits;
+  index_t words;
+  int32_t top[kPixels], left[kPixels];
+  index_t base[kPixels];
+  int count;
+  void move(index_t first, int n) {
+    count = n;
+    index_t x = first % c.out_width, y = first / c.out_width % c.out_height;
+    index_t image = first / (c.out_width * c.out_height);
+    for (int i = 0; i < n; i++) {
+      top[i] = int32_t(y * c.stride - c.padding);
+      left[i] = int32_t(x * c.stride - c.padding);
+      base[i] = image * c.height * c.width;
+      if (++x == c.out_width) {
+        x = 0;
+        if (++y == c.out_height) y = 0, image++;
+      }
+    }
+  }
+  void gather(index_t tap, uint64_t* out) const {
+    const int32_t dy = int32_t(tap / c.kernel_width), dx = int32_t(tap % c.kernel_width);
+    const uint32_t height = uint32_t(c.height), width = uint32_t(c.width);
+    for (int i = 0; i < count; i++) {
+      const uint32_t y = uint32_t(top[i] + dy), x = uint32_t(left[i] + dx);  // negative: huge
+      const bool inside = y < height && x < width;
+      const uint64_t* at = bits + (base[i] + index_t(y) * width + x) * words;
+      for (index_t w = 0; w < words; w++) out[w * kPixels + i] = inside ? at[w] : 0;
+    }
+    for (int i = count; i < kPixels; i++)
+      for (index_t w = 0; w < words; w++) out[w * kPixels + i] = 0;
+  }
+};
+
+inline float* allocate(index_t floats) {
+  void* memory = nullptr;
+  if (posix_memalign(&memory, 64, size_t(floats) * sizeof(float) + 64)) abort();
+  return static_cast<float*>(memory);
+}
+
+// weight [C', C, taps] -> blocks [strip][word][tap][64][columns of a strip], zeros beyond C and C'.
+inline void block_weights(const Convolution& c, const float* weight, index_t columns, float* out) {
+  const index_t taps = c.kernel_height * c.kernel_width, words = words_of(c.channels);
+  const index_t strips = (c.out_channels + columns - 1) / columns;
+#pragma omp parallel for collapse(2) schedule(static) num_threads(c.threads)
+  for (index_t s = 0; s < strips; s++)
+    for (index_t w = 0; w < words; w++) {
+      float* block = out + (s * words + w) * taps * 64 * columns;
+      const index_t rows = smaller(64, c.channels - w * 64), wide = smaller(columns, c.out_channels - s * columns);
+      if (rows < 64 || wide < columns) memset(block, 0, size_t(taps * 64 * columns) * sizeof(float));
+      for (index_t i0 = 0; i0 < rows; i0 += 16)
+        for (index_t o = 0; o < wide; o++) {
+          const float* from = weight + ((s * columns + o) * c.channels + w * 64) * taps;
+          for (index_t i = i0; i < smaller(i0 + 16, rows); i++)
+            for (index_t tap = 0; tap < taps; tap++) block[(tap * 64 + i) * columns + o] = from[i * taps + tap];
+        }
+    }
+}
+
+template <int NV>
+void event_forward_strips(const Convolution& c, const uint64_t* bits, const float* blocks, const float* bias, float* y) {
+  constexpr index_t columns = NV * kWidth;
+  const index_t taps = c.kernel_height * c.kernel_width, words = words_of(c.channels);
+  const index_t strips = (c.out_channels + columns - 1) / columns, strip_size = words * taps * 64 * columns;
+  const index_t pixels = c.images * c.out_height * c.out_width;
+  // Few pixels share one reading of the weights when these are larger than the second-level cache.
+  const index_t group = strips * strip_size * index_t(sizeof(float)) > (1 << 19) ? 4 : 1;
+  const index_t step = group * kPixels, pieces = (pixels + step - 1) / step;
+#pragma omp parallel num_threads(c.threads)
+  {
+    uint64_t* gathered = static_cast<uint64_t*>(malloc(size_t(group * taps * words * kPixels) * sizeof(uint64_t)));
+    float* acc = allocate(step * columns);
+    Window window{c, bits, words, {}, {}, {}, 0};
+#pragma omp for schedule(dynamic)
+    for (index_t piece = 0; piece < pieces; piece++) {
+      const index_t first = piece * step, count = smaller(step, pixels - first);
+      for (index_t g = 0; g * kPixels < count; g++) {
+        window.move(first + g * kPixels, int(smaller(kPixels, count - g * kPixels)));
+        for (index_t tap = 0; tap < taps; tap++) window.gather(tap, gathered + (g * taps + tap) * words * kPixels);
+      }
+      for (index_t s = 0; s < strips; s++) {
+        const index_t wide = smaller(columns, c.out_channels - s * columns);
+        memset(acc, 0, size_t(count * columns) * sizeof(float));
+        for (index_t w = 0; w < words; w++)
+          for (index_t tap = 0; tap < taps; tap++) {
+            const float* rows = blocks + s * strip_size + (w * taps + tap) * 64 * columns;
+            for (index_t i = 0; i < count; i++) {
+              const uint64_t spikes = gathered[((i / kPixels * taps + tap) * words + w) * kPixels + i % kPixels];
+              if (spikes) add_rows<NV>(spikes, rows, acc + i * columns);
+            }
+          }
+        for (index_t i = 0; i < count; i++) {
+          float* to = y + (first + i) * c.out_channels + s * columns;
+          for (index_t o = 0; o < wide; o += kWidth) {
+            const int n = int(smaller(kWidth, wide - o));
+            vfloat v = load(acc + i * columns + o);
+            if (bias) v += load(bias + s * columns + o, n);
+            store(to + o, v, n);
+          }
+        }
+      }
+    }
+    free(acc);
+    free(gathered);
+  }
+}
+
+void event_forward(const Convolution& c, const uint64_t* bits, const float* weight, const float* bias, float* y) {
+  const int nv = strip_of(c.out_channels);
+  const index_t columns = nv * kWidth, strips = (c.out_channels + columns - 1) / columns;
+  float* blocks = allocate(strips * words_of(c.channels) * c.kernel_height * c.kernel_width * 64 * columns);
+  block_weights(c, weight, columns, blocks);
+  if (nv == 1) event_forward_strips<1>(c, bits, blocks, bias, y);
+  else if (nv == 2) event_forward_strips<2>(c, bits, blocks, bias, y);
+  else event_forward_strips<kStrip>(c, bits, blocks, bias, y);
+  free(blocks);
+}
+
+// One unit of the weight gradient: a word of input channels over a range of pixels; dW [strip][tap][64][columns].
+template <int NV>
+void event_weight_unit(const Convolution& c, const float* g_y, index_t word, index_t first,
+                       index_t last, Window& window, uint64_t* gathered, uint64_t* turned, float* rows, float* dW) {
+  constexpr index_t columns = NV * kWidth, group = 4;
+  const index_t taps = c.kernel_height * c.kernel_width;
+  const index_t strips = (c.out_channels + columns - 1) / columns;
+  for (index_t start = first; start < last; start += group * kPixels) {
+    const index_t chunks = smaller(group, (last - start + kPixels - 1) / kPixels);
+    for (index_t g = 0; g < chunks; g++) {
+      window.move(start + g * kPixels, int(smaller(kPixels, last - start - g * kPixels)));
+      for (index_t tap = 0; tap < taps; tap++) {
+        window.gather(tap, gathered);
+        uint64_t* t = turned + (g * taps + tap) * 64;
+        memcpy(t, gathered + word * kPixels, 64 * sizeof(uint64_t));
+        transpose64(t);
+      }
+    }
+    for (index_t s = 0; s < strips; s++) {
+      const index_t wide = smaller(columns, c.out_channels - s * columns);
+      const index_t count = smaller(chunks * kPixels, last - start);
+      for (index_t i = 0; i < count; i++)
+        for (index_t o = 0; o < columns; o += kWidth) {
+          const index_t n = smaller(kWidth, wide - o);
+          store(rows + i * columns + o,
+                n > 0 ? load(g_y + (start + i) * c.out_channels + s * columns + o, int(n)) : vfloat{});
+        }
+      for (index_t tap = 0; tap < taps; tap++)
+        for (index_t g = 0; g < chunks; g++) {
+          const uint64_t* t = turned + (g * taps + tap) * 64;
+          float* block = dW + (s * taps + tap) * 64 * columns;
+          for (int i = 0; i < 64; i++)
+            if (t[i]) add_rows<NV>(t[i], rows + g * kPixels * columns, block + i * columns);
+        }
+    }
+  }
+}
+
+template <int NV>
+void event_weight_gradient_strips(const Convolution& c, const uint64_t* bits, const float* g_y, float* g_weight) {
+  constexpr index_t columns = NV * kWidth;
+  const index_t taps = c.kernel_height * c.kernel_width, words = words_of(c.channels);
+  const index_t strips = (c.out_channels + columns - 1) / columns, unit_size = strips * taps * 64 * columns;
+  const index_t pixels = c.images * c.out_height * c.out_width, chunks = (pixels + kPixels - 1) / kPixels;
+  const index_t groups = larger(1, smaller(32 / words, chunks / 8));
+  float* partial = allocate(groups * words * unit_size);
+#pragma omp parallel num_threads(c.threads)
+  {
+    uint64_t* gathered = static_cast<uint64_t*>(malloc(size_t(words * kPixels) * sizeof(uint64_t)));
+    uint64_t* turned = static_cast<uint64_t*>(malloc(size_t(4 * taps * 64) * sizeof(uint64_t)));
+    float* rows = allocate(4 * kPixels * columns);
+    Window window{c, bits, words, {}, {}, {}, 0};
+#pragma omp for schedule(dynamic)
+    for (index_t unit = 0; unit < groups * words; unit++) {
+      const index_t group = unit / words, word = unit % words;
+      float* dW = partial + unit * unit_size;
+      memset(dW, 0, size_t(unit_size) * sizeof(float));
+      event_weight_unit<NV>(c, g_y, word, chunks * group / groups * kPixels,
+                            smaller(chunks * (group + 1) / groups * kPixels, pixels), window, gathered, turned, rows, dW);
+    }
+    free(rows);
+    free(turned);
+    free(gathered);
+    // The groups in their order, into [C', C, taps].
+#pragma omp for collapse(2) schedule(static)
+    for (index_t word = 0; word < words; word++)
+      for (index_t s = 0; s < strips; s++) {
+        const index_t inputs = smaller(64, c.channels - word * 64), wide = smaller(columns, c.out_channels - s * columns);
+        const index_t size = taps * 64 * columns;
+        float* sum = partial + word * unit_size + s * size;
+        for (index_t group = 1; group < groups; group++) {
+          const float* other = sum + group * words * unit_size;
+          for (index_t i = 0; i < size; i += kWidth) store(sum + i, load(sum + i) + load(other + i));
+        }
+        for (index_t i0 = 0; i0 < inputs; i0 += 16)
+          for (index_t o = 0; o < wide; o++) {
+            float* to = g_weight + ((s * columns + o) * c.channels + word * 64) * taps;
+            for (index_t i = i0; i < smaller(i0 + 16, inputs); i++)
+              for (index_t tap = 0; tap < taps; tap++) to[i * taps + tap] = sum[(tap * 64 + i) * columns + o];
+          }
+      }
+  }
+  free(partial);
+}
+
+void event_weight_gradient(const Convolution& c, const uint64_t* bits, const float* g_y, float* g_weight) {
+  const int nv = strip_of(c.out_channels);
+  if (nv == 1) event_weight_gradient_strips<1>(c, bits, g_y, g_weight);
+  else if (nv == 2) event_weight_gradient_strips<2>(c, bits, g_y, g_weight);
+  else event_weight_gradient_strips<kStrip>(c, bits, g_y, g_weight);
+}
+
+int64_t pack(const float* x, int64_t rows, int64_t channels, uint64_t* bits, int threads) {
+  const index_t words = words_of(channels);
+  int64_t spikes = 0, wrong = 0;
+#pragma omp parallel for schedule(static) num_threads(threads) reduction(+ : spikes, wrong)
+  for (index_t row = 0; row < rows; row++) {
+    Mask<float> bad = {};
+    for (index_t w = 0; w < words; w++) {
+      uint64_t word = 0;
+      const index_t first = w * 64, last = smaller(first + 64, channels);
+      for (index_t c = first; c < last; c += kWidth)
+        word |= nonzero(load(x + row * channels + c, int(smaller(kWidth, last - c))), bad) << (c - first);
+      bits[row * words + w] = word;
+      spikes += __builtin_popcountll(word);
+    }
+    for (int i = 0; i < kWidth; i++) wrong += bad[i] != 0;
+  }
+  return wrong ? -1 : spikes;
+}
+
+void unpack(const uint64_t* bits, int64_t rows, int64_t channels, float* x, int threads) {
+  const index_t words = words_of(channels);
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (index_t row = 0; row < rows; row++)
+    for (index_t c = 0; c < channels; c += kWidth) {
+      const int n = int(smaller(kWidth, channels - c));
+      const uint64_t word = bits[row * words + c / 64] >> (c % 64);
+      vfloat v;
+      for (int i = 0; i < kWidth; i++) v[i] = float(word >> i & 1);
+      store(x + row * channels + c, v, n);
+    }
+}
+
+}  // namespace

@@ -1,0 +1,87 @@
+// The kernels: what one instruction set offers. Every array is dense and channels-last, [rows, C] or [T, rows, C] with
+// rows = B H W; pointers are never null unless said so. Work is cut into pieces that do not depend on the number of threads, so
+// results do not either.
+#pragma once
+#include <cstdint>
+
+namespace rmploss {
+
+enum SurrogateKind : int { kClippedTanh, kRectangle, kTriangle, kSigmoid, kArcTan };
+
+// One layer of LIF neurons over time: x(t) = (y(t) - mean) gain + bias + residual(t), then Eqs. 1-3.
+template <class S> struct Neurons {
+  int64_t steps, rows, channels;
+  bool is_static;       // y is [1, rows, C] and the same at all steps
+  const S* y;           // [steps or 1, rows, C]
+  const S* mean;        // [C] or null: 0
+  const S* gain;        // [C] or null: 1
+  const S* bias;        // [C] or null: 0
+  const S* residual;    // [steps, rows, C] or null
+  const uint64_t* residual_bits;  // [steps, rows, words] or null: the residual as spikes
+  const S* start;       // [rows, C] membrane before the first step, or null: at rest
+  const S* decay;       // [C]
+  const S* threshold;   // [C]
+  S v_reset;
+  bool soft_reset, detach_reset;
+  int surrogate;
+  S slope;
+  bool moments, of_input, detach_target;
+  S p;
+  int threads;
+};
+
+template <class S> struct Forward {
+  S* spikes;    // [steps, rows, C]
+  S* moments;   // [4, C] or null
+  S* last;      // [rows, C] or null
+};
+
+template <class S> struct Backward {
+  const S* spikes;       // gradient of the spikes [steps, rows, C] or null: 0
+  const S* moments;      // of the moments [4, C] or null
+  const S* last;         // of the last membrane [rows, C] or null
+  S* current;            // out: of x [steps or 1 (summed), rows, C]
+  S* start;              // out: of the first membrane [rows, C] or null
+  S* sums;               // out: [4, C]: sum g_x, sum g_x (y - mean), g_decay, g_threshold
+};
+
+struct Convolution {
+  int64_t images, height, width, channels;     // of the input
+  int64_t out_height, out_width, out_channels;
+  int64_t kernel_height, kernel_width, stride, padding;
+  int threads;
+};
+
+struct Kernels {
+  const char* name;
+  void (*lif_forward_f)(const Neurons<float>&, const Forward<float>&);
+  void (*lif_forward_d)(const Neurons<double>&, const Forward<double>&);
+  void (*lif_backward_f)(const Neurons<float>&, const Backward<float>&);
+  void (*lif_backward_d)(const Neurons<double>&, const Backward<double>&);
+  // Mean and biased variance per channel of y [rows, C]; double results [2, C].
+  void (*statistics_f)(const float* y, int64_t rows, int64_t channels, double* out, int threads);
+  void (*statistics_d)(const double* y, int64_t rows, int64_t channels, double* out, int threads);
+  // g_y = gain g_x + shift + slope (y - mean), g_x [rows, C]; may be in place.
+  void (*norm_gradient_f)(const float* g_x, const float* y, const float* coefficients, int64_t rows, int64_t channels,
+                          float* g_y, int threads);
+  void (*norm_gradient_d)(const double* g_x, const double* y, const double* coefficients, int64_t rows, int64_t channels,
+                          double* g_y, int threads);
+  // Rows of 0/1 floats as bits [rows, ceil(C / 64)]; returns the number of spikes, or -1 if a value is neither.
+  int64_t (*pack)(const float* x, int64_t rows, int64_t channels, uint64_t* bits, int threads);
+  void (*unpack)(const uint64_t* bits, int64_t rows, int64_t channels, float* x, int threads);
+  // Event-driven convolution of spikes; weight [C', C, K, K] contiguous, y [N, H', W', C'].
+  void (*event_forward)(const Convolution&, const uint64_t* bits, const float* weight, const float* bias, float* y);
+  void (*event_weight_gradient)(const Convolution&, const uint64_t* bits, const float* g_y, float* g_weight);
+  // Dense 3x3 convolution, stride 1, padding 1 (Winograd). transposed: the gradient of the input instead.
+  void (*winograd)(const Convolution&, const float* x, const float* weight, const float* bias, bool transposed, float* y);
+};
+
+// One pair per instruction set that was compiled.
+void fill_neuron_avx512(Kernels&);
+void fill_convolution_avx512(Kernels&);
+void fill_neuron_avx2(Kernels&);
+void fill_convolution_avx2(Kernels&);
+void fill_neuron_portable(Kernels&);
+void fill_convolution_portable(Kernels&);
+
+}  // namespace rmploss

@@ -1,0 +1,333 @@
+// LIF neurons over time, forward and backward, with the norm in front of them and the membrane moments in the same pass
+// (Eqs. 1-3, 6-10; the recursion of backward is derived in src/rmploss/ops/README.md).
+//
+// Compiled without contraction of a * b + c: backward recomputes the membrane from the input current, by the same inline
+// function and so with the same bits, and nothing of the membrane is stored in between.
+#include <cstdlib>
+
+#include "kernels.h"
+#include "simd.h"
+#include "surrogate.h"
+
+namespace {
+
+using rmploss::Backward;
+using rmploss::Forward;
+using rmploss::Neurons;
+
+constexpr index_t kBlock = 16;   // rows whose channels are walked one register at a time
+constexpr index_t kPieces = 64;  // pieces of work, each with sums of its own
+
+// Constants of one register of channels.
+template <class S> struct Channels {
+  Vec<S> mean, gain, bias, decay, threshold, reset;
+  Channels(const Neurons<S>& a, index_t c, int n) {
+    mean = a.mean ? load(a.mean + c, n) : Vec<S>{};
+    gain = a.gain ? load(a.gain + c, n) : splat(S(1));
+    bias = a.bias ? load(a.bias + c, n) : Vec<S>{};
+    decay = load(a.decay + c, n);
+    threshold = load(a.threshold + c, n);
+    reset = splat(a.v_reset);
+  }
+};
+
+template <class S> struct Moments {
+  Vec<S> sum[4] = {};
+};
+
+template <class S> inline Vec<S> spread(uint64_t bits, Vec<S>) {
+  Mask<S> lane;
+  for (int i = 0; i < kLanes<S>; i++) lane[i] = i;
+  const Mask<S> one = Mask<S>{} + 1;
+  const Mask<S> on = ((Mask<S>{} + decltype(lane[0] + 0)(bits)) >> lane) & one;
+  return on ? splat(S(1)) : Vec<S>{};
+}
+
+// x(t) of one register.
+template <class S>
+inline Vec<S> current(const Neurons<S>& a, const Channels<S>& k, index_t t, index_t row, index_t c, int n) {
+  const index_t at = (t * a.rows + row) * a.channels + c;
+  Vec<S> x = load(a.y + (a.is_static ? row * a.channels + c : at), n);
+  if (a.mean) x -= k.mean;
+  if (a.gain) x *= k.gain;
+  if (a.bias) x += k.bias;
+  if (a.residual) x += load(a.residual + at, n);
+  if (a.residual_bits) {
+    const index_t words = (a.channels + 63) / 64;
+    x += spread<S>(a.residual_bits[(t * a.rows + row) * words + c / 64] >> (c % 64) & ((1ull << kLanes<S>) - 1), Vec<S>{});
+  }
+  return x;
+}
+
+template <class S> inline Vec<S> initial(const Neurons<S>& a, index_t row, index_t c, int n) {
+  if (a.start) return load(a.start + row * a.channels + c, n);
+  return splat(a.soft_reset ? S(0) : a.v_reset);
+}
+
+template <class S> inline Vec<S> after_reset(const Neurons<S>& a, const Channels<S>& k, Vec<S> pre, Vec<S> o) {
+  return a.soft_reset ? pre - k.threshold * o : pre * (1 - o) + k.reset * o;
+}
+
+template <class S> inline Vec<S> distance(Vec<S> d, S p) {
+  if (p == 2) return d * d;
+  d = absolute<S>(d);
+  if (p == 1) return d;
+  return d == Vec<S>{} ? Vec<S>{} : power<S>(d, p);
+}
+
+// p |d|^(p-1) sign(d); 0 at d = 0.
+template <class S> inline Vec<S> distance_slope(Vec<S> d, S p) {
+  if (p == 2) return 2 * d;
+  const Vec<S> zero = {};
+  const Vec<S> sign = d > zero ? splat(S(1)) : d < zero ? splat(S(-1)) : zero;
+  if (p == 1) return sign;
+  return d == zero ? zero : p * power<S>(absolute<S>(d), p - 1) * sign;
+}
+
+template <class S>
+inline void forward_register(const Neurons<S>& a, const Forward<S>& f, const Channels<S>& k, index_t row, index_t c, int n,
+                             Moments<S>& m) {
+  Vec<S> u = initial(a, row, c, n);
+  const Vec<S> zero = {}, one = splat(S(1));
+  for (index_t t = 0; t < a.steps; t++) {
+    const Vec<S> x = current(a, k, t, row, c, n);
+    const Vec<S> pre = k.decay * u + x;               // Eq. 1
+    const Vec<S> o = pre >= k.threshold ? one : zero;  // Eq. 2
+    store(f.spikes + (t * a.rows + row) * a.channels + c, o, n);
+    if (a.moments) {
+      const Vec<S> potential = a.of_input ? x : pre;
+      const Vec<S> target = a.of_input ? (x >= k.threshold ? one : zero) : o;
+      m.sum[0] += potential;
+      m.sum[1] += potential * potential;
+      m.sum[2] += distance<S>(target - potential, a.p);
+      m.sum[3] += o;
+    }
+    u = after_reset(a, k, pre, o);  // Eq. 3
+  }
+  if (f.last) store(f.last + row * a.channels + c, u, n);
+}
+
+// Adds four registers to sums [4, C] in double.
+template <class S> inline void flush(const Vec<S>* sum, double* sums, index_t channels, index_t c, int n) {
+  for (int r = 0; r < 4; r++)
+    for (int i = 0; i < n; i++) sums[r * channels + c + i] += double(sum[r][i]);
+}
+
+// Calls work(first row, last row, sums [4, C]) for pieces of the rows, in parallel, and adds up the sums in their order.
+template <class S, class Work>
+inline void in_pieces(const Neurons<S>& a, S* sums, const Work& work) {
+  const index_t blocks = (a.rows + kBlock - 1) / kBlock;
+  const index_t pieces = smaller(kPieces, blocks);
+  double* partial = static_cast<double*>(calloc(size_t(pieces * 4 * a.channels), sizeof(double)));
+#pragma omp parallel for schedule(dynamic) num_threads(a.threads)
+  for (index_t piece = 0; piece < pieces; piece++) {
+    const index_t first = blocks * piece / pieces * kBlock;
+    const index_t last = smaller(blocks * (piece + 1) / pieces * kBlock, a.rows);
+    work(first, last, partial + piece * 4 * a.channels);
+  }
+  if (sums)
+    for (index_t i = 0; i < 4 * a.channels; i++) {
+      double total = 0;
+      for (index_t piece = 0; piece < pieces; piece++) total += partial[piece * 4 * a.channels + i];
+      sums[i] = S(total);
+    }
+  free(partial);
+}
+
+template <class S> void lif_forward(const Neurons<S>& a, const Forward<S>& f) {
+  in_pieces<S>(a, f.moments, [&](index_t first, index_t last, double* sums) {
+    for (index_t block = first; block < last; block += kBlock)
+      for (index_t c = 0; c < a.channels; c += kLanes<S>) {
+        const int n = int(smaller(kLanes<S>, a.channels - c));
+        const Channels<S> k(a, c, n);
+        Moments<S> m;
+        const index_t end = smaller(block + kBlock, last);
+        if (n == kLanes<S>)
+          for (index_t row = block; row < end; row++) forward_register(a, f, k, row, c, kLanes<S>, m);
+        else
+          for (index_t row = block; row < end; row++) forward_register(a, f, k, row, c, n, m);
+        if (a.moments) flush<S>(m.sum, sums, a.channels, c, n);
+      }
+  });
+}
+
+// The gradient of the moments of one register of channels.
+template <class S> struct MomentGradients {
+  Vec<S> g[4];
+  MomentGradients(const Neurons<S>& a, const Backward<S>& b, index_t c, int n) {
+    for (int r = 0; r < 4; r++) g[r] = b.moments ? load(b.moments + r * a.channels + c, n) : Vec<S>{};
+  }
+};
+
+// history: u_pre of every step and the membrane before it, 2 * steps registers.
+template <class S, int kind>
+inline void backward_register(const Neurons<S>& a, const Backward<S>& b, const Channels<S>& k, const MomentGradients<S>& G,
+                              const Surrogate<kind, S>& slope, Vec<S>* history, index_t row, index_t c, int n,
+                              Vec<S>* sums) {
+  const Vec<S> zero = {}, one = splat(S(1));
+  Vec<S> u = initial(a, row, c, n);
+  for (index_t t = 0; t < a.steps; t++) {
+    const Vec<S> pre = k.decay * u + current(a, k, t, row, c, n);
+    history[2 * t] = pre;
+    history[2 * t + 1] = u;
+    u = after_reset<S>(a, k, pre, pre >= k.threshold ? one : zero);
+  }
+  Vec<S> g_u = b.last ? load(b.last + row * a.channels + c, n) : zero;
+  Vec<S> total = zero;
+  const bool pull = b.moments != nullptr;
+  for (index_t t = a.steps - 1; t >= 0; t--) {
+    const index_t at = (t * a.rows + row) * a.channels + c;
+    const Vec<S> pre = history[2 * t], before = history[2 * t + 1];
+    const Vec<S> o = pre >= k.threshold ? one : zero;
+    const Vec<S> g_spike = b.spikes ? load(b.spikes + at, n) : zero;
+    Vec<S> d_o = g_spike + G.g[3];
+    if (!a.detach_reset) d_o += a.soft_reset ? -k.threshold * g_u : g_u * (k.reset - pre);
+    Vec<S> g_pre = a.soft_reset ? g_u : g_u * (1 - o);
+    Vec<S> g_input = zero, g_target = zero;
+    if (pull && !a.of_input) {
+      const Vec<S> q = G.g[2] * distance_slope<S>(o - pre, a.p);
+      g_pre += G.g[0] + 2 * pre * G.g[1] - q;
+      if (!a.detach_target) d_o += q;
+    }
+    const Vec<S> g_fire = d_o * slope(pre - k.threshold);
+    g_pre += g_fire;
+    if (pull && a.of_input) {
+      const Vec<S> x = current(a, k, t, row, c, n);
+      const Vec<S> q = G.g[2] * distance_slope<S>((x >= k.threshold ? one : zero) - x, a.p);
+      g_input = G.g[0] + 2 * x * G.g[1] - q;
+      if (!a.detach_target) g_target = q * slope(x - k.threshold);
+    }
+    const Vec<S> g_x = g_pre + g_input + g_target;
+    if (a.is_static) total += g_x;
+    else store(b.current + at, g_x, n);
+    sums[0] += g_x;
+    if (!a.is_static && a.gain) sums[1] += g_x * (load(a.y + at, n) - k.mean);
+    sums[2] += g_pre * before;
+    sums[3] -= g_fire + g_target + (a.soft_reset ? g_u * o : zero);
+    g_u = k.decay * g_pre;
+  }
+  if (a.is_static) {
+    store(b.current + row * a.channels + c, total, n);
+    if (a.gain) sums[1] += total * (load(a.y + row * a.channels + c, n) - k.mean);
+  }
+  if (b.start) store(b.start + row * a.channels + c, g_u, n);
+}
+
+template <class S, int kind> void backward_with(const Neurons<S>& a, const Backward<S>& b) {
+  const Surrogate<kind, S> slope(a.slope);
+  in_pieces<S>(a, b.sums, [&](index_t first, index_t last, double* sums) {
+    void* memory = nullptr;
+    if (posix_memalign(&memory, 64, size_t(2 * a.steps) * sizeof(Vec<S>))) abort();
+    Vec<S>* history = static_cast<Vec<S>*>(memory);
+    for (index_t block = first; block < last; block += kBlock)
+      for (index_t c = 0; c < a.channels; c += kLanes<S>) {
+        const int n = int(smaller(kLanes<S>, a.channels - c));
+        const Channels<S> k(a, c, n);
+        const MomentGradients<S> G(a, b, c, n);
+        Vec<S> sum[4] = {};
+        const index_t end = smaller(block + kBlock, last);
+        if (n == kLanes<S>)
+          for (index_t row = block; row < end; row++)
+            backward_register<S, kind>(a, b, k, G, slope, history, row, c, kLanes<S>, sum);
+        else
+          for (index_t row = block; row < end; row++)
+            backward_register<S, kind>(a, b, k, G, slope, history, row, c, n, sum);
+        flush<S>(sum, sums, a.channels, c, n);
+      }
+    free(memory);
+  });
+}
+
+template <class S> void lif_backward(const Neurons<S>& a, const Backward<S>& b) {
+  switch (a.surrogate) {
+    case rmploss::kClippedTanh: return backward_with<S, rmploss::kClippedTanh>(a, b);
+    case rmploss::kRectangle: return backward_with<S, rmploss::kRectangle>(a, b);
+    case rmploss::kTriangle: return backward_with<S, rmploss::kTriangle>(a, b);
+    case rmploss::kSigmoid: return backward_with<S, rmploss::kSigmoid>(a, b);
+    default: return backward_with<S, rmploss::kArcTan>(a, b);
+  }
+}
+
+// Mean and variance of a piece, then of all pieces by Chan's rule, in double: no cancellation for any mean.
+template <class S> void statistics(const S* y, int64_t rows, int64_t channels, double* out, int threads) {
+  const index_t kRows = 64;
+  const index_t blocks = (rows + kRows - 1) / kRows;
+  const index_t pieces = smaller(kPieces, blocks);
+  double* partial = static_cast<double*>(calloc(size_t(pieces * 3 * channels), sizeof(double)));
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+  for (index_t piece = 0; piece < pieces; piece++) {
+    double* mean = partial + piece * 3 * channels;
+    double* square = mean + channels;
+    double* count = square + channels;
+    for (index_t block = blocks * piece / pieces; block < blocks * (piece + 1) / pieces; block++) {
+      const index_t first = block * kRows, last = smaller(first + kRows, rows);
+      const double size = double(last - first);
+      for (index_t c = 0; c < channels; c += kLanes<S>) {
+        const int n = int(smaller(kLanes<S>, channels - c));
+        Vec<S> sum = {};
+        for (index_t row = first; row < last; row++) sum += load(y + row * channels + c, n);
+        const Vec<S> center = sum / S(size);
+        Vec<S> spread = {}, rest = {};
+        for (index_t row = first; row < last; row++) {
+          const Vec<S> d = load(y + row * channels + c, n) - center;
+          spread += d * d;
+          rest += d;
+        }
+        for (int i = 0; i < n; i++) {
+          const double correction = double(rest[i]) / size;  // what rounding left of the mean
+          const double here = double(center[i]) + correction, seen = count[c + i], all = seen + size;
+          const double delta = here - mean[c + i];
+          mean[c + i] += delta * size / all;
+          square[c + i] += double(spread[i]) - correction * correction * size + delta * delta * seen * size / all;
+          count[c + i] = all;
+        }
+      }
+    }
+  }
+  for (index_t c = 0; c < channels; c++) {
+    double mean = 0, square = 0, seen = 0;
+    for (index_t piece = 0; piece < pieces; piece++) {
+      const double* p = partial + piece * 3 * channels + c;
+      const double size = p[2 * channels], all = seen + size, delta = p[0] - mean;
+      mean += delta * size / all;
+      square += p[channels] + delta * delta * seen * size / all;
+      seen = all;
+    }
+    out[c] = mean;
+    out[channels + c] = square / seen;
+  }
+  free(partial);
+}
+
+template <class S>
+void norm_gradient(const S* g_x, const S* y, const S* coefficients, int64_t rows, int64_t channels, S* g_y, int threads) {
+  const S *gain = coefficients, *shift = gain + channels, *slope = shift + channels, *mean = slope + channels;
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (index_t block = 0; block < rows; block += kBlock)
+    for (index_t c = 0; c < channels; c += kLanes<S>) {
+      const int n = int(smaller(kLanes<S>, channels - c));
+      const Vec<S> a = load(gain + c, n), b = load(shift + c, n), s = load(slope + c, n), m = load(mean + c, n);
+      for (index_t row = block; row < smaller(block + kBlock, rows); row++) {
+        const index_t at = row * channels + c;
+        store(g_y + at, a * load(g_x + at, n) + b + s * (load(y + at, n) - m), n);
+      }
+    }
+}
+
+}  // namespace
+
+#define RMPLOSS_JOIN2(a, b) a##b
+#define RMPLOSS_JOIN(a, b) RMPLOSS_JOIN2(a, b)
+
+namespace rmploss {
+void RMPLOSS_JOIN(fill_neuron_, RMPLOSS_ISA)(Kernels& k) {
+  k.lif_forward_f = lif_forward<float>;
+  k.lif_forward_d = lif_forward<double>;
+  k.lif_backward_f = lif_backward<float>;
+  k.lif_backward_d = lif_backward<double>;
+  k.statistics_f = statistics<float>;
+  k.statistics_d = statistics<double>;
+  k.norm_gradient_f = norm_gradient<float>;
+  k.norm_gradient_d = norm_gradient<double>;
+}
+}  // namespace rmploss

@@ -1,0 +1,95 @@
+// Portable vectors: one register of float or double, as wide as the instruction set this file is compiled for.
+// GCC's and Clang's vector extensions; nothing here may be a non-inline symbol, because the same source is compiled
+// once per instruction set and linked into one module.
+#pragma once
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#if defined(__AVX512F__) || defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
+#define RMPLOSS_BYTES 64
+#elif defined(__AVX2__)
+#define RMPLOSS_BYTES 32
+#else
+#define RMPLOSS_BYTES 16
+#endif
+
+namespace {
+
+typedef int64_t index_t;
+
+template <class S> struct VecOf;
+template <> struct VecOf<float> {
+  typedef float type __attribute__((vector_size(RMPLOSS_BYTES)));
+  typedef int32_t mask __attribute__((vector_size(RMPLOSS_BYTES)));
+};
+template <> struct VecOf<double> {
+  typedef double type __attribute__((vector_size(RMPLOSS_BYTES)));
+  typedef int64_t mask __attribute__((vector_size(RMPLOSS_BYTES)));
+};
+template <class S> using Vec = typename VecOf<S>::type;
+template <class S> using Mask = typename VecOf<S>::mask;
+template <class S> constexpr int kLanes = RMPLOSS_BYTES / int(sizeof(S));
+typedef Vec<float> vfloat;
+constexpr int kWidth = kLanes<float>;
+
+template <class S> inline Vec<S> load(const S* p) {
+  Vec<S> v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+template <class S> inline void store(S* p, Vec<S> v) { memcpy(p, &v, sizeof v); }
+
+// The last channels of a row: fewer than a register holds.
+template <class S> inline Vec<S> load(const S* p, int n) {
+  if (n == kLanes<S>) return load(p);
+  Vec<S> v = {};
+  memcpy(&v, p, size_t(n) * sizeof(S));
+  return v;
+}
+template <class S> inline void store(S* p, Vec<S> v, int n) {
+  if (n == kLanes<S>) return store(p, v);
+  memcpy(p, &v, size_t(n) * sizeof(S));
+}
+template <class S> inline Vec<S> splat(S x) { return x - Vec<S>{}; }
+template <class S> inline Vec<S> absolute(Vec<S> v) { return v < Vec<S>{} ? -v : v; }
+
+inline index_t smaller(index_t a, index_t b) { return a < b ? a : b; }
+inline index_t larger(index_t a, index_t b) { return a > b ? a : b; }
+
+// exp(x) of float: x = k ln 2 + r, a polynomial of degree 7 in r (|r| <= ln 2 / 2; its error is below half an ulp), 2^k put
+// into the exponent. Relative error below 2 ulp for x in [-87, 88]; clamped outside.
+inline vfloat exponential(vfloat x) {
+  const vfloat top = splat(88.0f), low = splat(-87.0f);
+  x = x > top ? top : x;
+  x = x < low ? low : x;
+  const vfloat magic = splat(12582912.0f);  // 1.5 2^23: adding it rounds to an integer
+  vfloat k = x * 1.44269504f + magic;
+  const Mask<float> exponent = (Mask<float>)k;
+  k -= magic;
+  const vfloat r = (x - k * 0.693359375f) - k * -2.12194440e-4f;
+  vfloat y = splat(1.0f / 5040);
+  y = y * r + 1.0f / 720;
+  y = y * r + 1.0f / 120;
+  y = y * r + 1.0f / 24;
+  y = y * r + 1.0f / 6;
+  y = y * r + 0.5f;
+  y = y * r + 1.0f;
+  y = y * r + 1.0f;
+  const Mask<float> scale = (exponent + 127) << 23;  // the magic's own bits fall off the left end
+  return y * (vfloat)scale;
+}
+inline Vec<double> exponential(Vec<double> x) {
+  for (int i = 0; i < kLanes<double>; i++) x[i] = exp(x[i]);
+  return x;
+}
+template <class S> inline Vec<S> power(Vec<S> x, S p) {
+  for (int i = 0; i < kLanes<S>; i++) x[i] = S(pow(double(x[i]), double(p)));
+  return x;
+}
+
+}  // namespace

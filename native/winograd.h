@@ -1,0 +1,211 @@
+// Dense 3x3 convolution, stride 1, padding 1, by Winograd's F(m x m, 3 x 3): 2.25 (m = 2) or 4 (m = 4) times fewer
+// multiplications than taps. It computes the input gradient, which is dense, as the convolution with the turned kernel.
+//     y = A^T [ (G w G^T) * (B^T d B) ] A      for each tile d of (m + 2)^2 inputs
+// A block of tiles is transformed, multiplied and transformed back while it lies in the cache.
+#pragma once
+#include "event.h"
+
+namespace {
+
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int kRows = 6, kColumns = 4;  // accumulators of the product: 24 of 32 registers
+#else
+constexpr int kRows = 6, kColumns = 2;  // 12 of 16
+#endif
+constexpr index_t kPanel = kColumns * kWidth;
+
+template <int m> struct Winograd;
+template <> struct Winograd<2> {
+  template <class V> static inline void input(const V* d, index_t s, V* out) {
+    out[0] = d[0] - d[2 * s];
+    out[1] = d[s] + d[2 * s];
+    out[2] = d[2 * s] - d[s];
+    out[3] = d[s] - d[3 * s];
+  }
+  template <class V> static inline void output(const V* d, index_t s, V* out) {
+    out[0] = d[0] + d[s] + d[2 * s];
+    out[1] = d[s] - d[2 * s] - d[3 * s];
+  }
+  static inline void kernel(float a, float b, float c, float* out) {
+    out[0] = a;
+    out[1] = 0.5f * (a + b + c);
+    out[2] = 0.5f * (a - b + c);
+    out[3] = c;
+  }
+};
+template <> struct Winograd<4> {
+  template <class V> static inline void input(const V* d, index_t s, V* out) {
+    const V d0 = d[0], d1 = d[s], d2 = d[2 * s], d3 = d[3 * s], d4 = d[4 * s], d5 = d[5 * s];
+    const V p = d4 - 4 * d2, q = d3 - 4 * d1, r = d4 - d2, t = 2 * (d3 - d1);
+    out[0] = 4 * d0 - 5 * d2 + d4;
+    out[1] = p + q;
+    out[2] = p - q;
+    out[3] = r + t;
+    out[4] = r - t;
+    out[5] = 4 * d1 - 5 * d3 + d5;
+  }
+  template <class V> static inline void output(const V* d, index_t s, V* out) {
+    const V d1 = d[s], d2 = d[2 * s], d3 = d[3 * s], d4 = d[4 * s];
+    const V a = d1 + d2, b = d1 - d2, e = d3 + d4, f = d3 - d4;
+    out[0] = d[0] + a + e;
+    out[1] = b + 2 * f;
+    out[2] = a + 4 * e;
+    out[3] = b + 8 * f + d[5 * s];
+  }
+  static inline void kernel(float a, float b, float c, float* out) {
+    const float s = a + c, e = a / 24 + c / 6, o = b / 12;
+    out[0] = a / 4;
+    out[1] = -(s + b) / 6;
+    out[2] = -(s - b) / 6;
+    out[3] = e + o;
+    out[4] = e - o;
+    out[5] = c;
+  }
+};
+
+// U [points][panel][K][kPanel] of the weights [C', C, 3, 3]; K are the channels that are summed over.
+template <int m>
+void winograd_weights(const Convolution& c, const float* weight, bool transposed, index_t K, index_t M, float* U) {
+  constexpr int n = m + 2;
+  const index_t panels = (M + kPanel - 1) / kPanel;
+#pragma omp parallel for collapse(2) schedule(static) num_threads(c.threads)
+  for (index_t panel = 0; panel < panels; panel++)
+    for (index_t k = 0; k < K; k++) {
+      float* out = U + (panel * K + k) * kPanel;
+      float points[n * n][kPanel] = {};
+      const index_t wide = smaller(kPanel, M - panel * kPanel);
+      for (index_t i = 0; i < wide; i++) {
+        const index_t column = panel * kPanel + i;
+        const float* w = weight + (transposed ? k * M + column : column * K + k) * 9;
+        float half[n][3];
+        for (int x = 0; x < 3; x++) {
+          float line[n];
+          if (transposed) Winograd<m>::kernel(w[8 - x], w[5 - x], w[2 - x], line);
+          else Winograd<m>::kernel(w[x], w[3 + x], w[6 + x], line);
+          for (int y = 0; y < n; y++) half[y][x] = line[y];
+        }
+        for (int y = 0; y < n; y++) {
+          float line[n];
+          Winograd<m>::kernel(half[y][0], half[y][1], half[y][2], line);
+          for (int x = 0; x < n; x++) points[y * n + x][i] = line[x];
+        }
+      }
+      for (int point = 0; point < n * n; point++)
+        memcpy(out + index_t(point) * panels * K * kPanel, points[point], sizeof points[point]);
+    }
+}
+
+// C [rows, ldc] = A [rows, K] B [K, kPanel], at most kRows rows.
+template <int R> inline void multiply(const float* A, index_t K, const float* B, float* C, index_t ldc) {
+  vfloat acc[R][kColumns];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+    for (int v = 0; v < kColumns; v++) acc[r][v] = vfloat{};
+  for (index_t k = 0; k < K; k++) {
+    vfloat b[kColumns];
+#pragma GCC unroll 4
+    for (int v = 0; v < kColumns; v++) b[v] = load(B + k * kPanel + v * kWidth);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) {
+      const float a = A[r * K + k];
+#pragma GCC unroll 4
+      for (int v = 0; v < kColumns; v++) acc[r][v] += a * b[v];
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+    for (int v = 0; v < kColumns; v++) store(C + r * ldc + v * kWidth, acc[r][v]);
+}
+
+template <int R> inline void multiply_rest(int rows, const float* A, index_t K, const float* B, float* C, index_t ldc) {
+  if (rows == R) return multiply<R>(A, K, B, C, ldc);
+  if constexpr (R > 1) multiply_rest<R - 1>(rows, A, K, B, C, ldc);
+}
+
+template <int m>
+void winograd_tiles(const Convolution& c, const float* x, const float* U, const float* bias, index_t K, index_t M, float* y) {
+  constexpr int n = m + 2;
+  const index_t H = c.height, W = c.width, down = (H + m - 1) / m, across = (W + m - 1) / m;
+  const index_t tiles = c.images * down * across, panels = (M + kPanel - 1) / kPanel, wide = panels * kPanel;
+  const index_t block = K * M > 128 * 128 ? 60 : 48, pieces = (tiles + block - 1) / block;
+  const index_t padded = (K + kWidth - 1) / kWidth * kWidth;
+#pragma omp parallel num_threads(c.threads)
+  {
+    float* V = allocate(n * n * block * padded);
+    float* Z = allocate(n * n * block * wide);
+#pragma omp for schedule(dynamic)
+    for (index_t piece = 0; piece < pieces; piece++) {
+      const index_t first = piece * block, count = smaller(block, tiles - first);
+      for (index_t i = 0; i < count; i++) {
+        const index_t tile = first + i, image = tile / (down * across);
+        const index_t y0 = tile / across % down * m - 1, x0 = tile % across * m - 1;
+        for (index_t k = 0; k < K; k += kWidth) {
+          const int lanes = int(smaller(kWidth, K - k));
+          vfloat d[n * n], half[n * n], line[n];
+          for (int v = 0; v < n; v++)
+            for (int h = 0; h < n; h++) {
+              const index_t yy = y0 + v, xx = x0 + h;
+              const bool inside = yy >= 0 && yy < H && xx >= 0 && xx < W;
+              d[v * n + h] = inside ? load(x + ((image * H + yy) * W + xx) * K + k, lanes) : vfloat{};
+            }
+          for (int h = 0; h < n; h++) {
+            Winograd<m>::input(d + h, n, line);
+            for (int v = 0; v < n; v++) half[v * n + h] = line[v];
+          }
+          for (int v = 0; v < n; v++) {
+            Winograd<m>::input(half + v * n, 1, line);
+            for (int h = 0; h < n; h++) store(V + ((v * n + h) * block + i) * K + k, line[h], lanes);
+          }
+        }
+      }
+      for (int point = 0; point < n * n; point++)
+        for (index_t panel = 0; panel < panels; panel++) {
+          const float* B = U + (point * panels + panel) * K * kPanel;
+          for (index_t i = 0; i < count; i += kRows)
+            multiply_rest<kRows>(int(smaller(kRows, count - i)), V + (point * block + i) * K, K, B,
+                                 Z + (point * block + i) * wide + panel * kPanel, wide);
+        }
+      for (index_t i = 0; i < count; i++) {
+        const index_t tile = first + i, image = tile / (down * across);
+        const index_t y0 = tile / across % down * m, x0 = tile % across * m;
+        for (index_t k = 0; k < M; k += kWidth) {
+          const int lanes = int(smaller(kWidth, M - k));
+          vfloat half[m * n], line[m], d[n];
+          for (int h = 0; h < n; h++) {
+            for (int v = 0; v < n; v++) d[v] = load(Z + ((v * n + h) * block + i) * wide + k);
+            Winograd<m>::output(d, 1, line);
+            for (int v = 0; v < m; v++) half[v * n + h] = line[v];
+          }
+          const vfloat add = bias ? load(bias + k, lanes) : vfloat{};
+          for (int v = 0; v < m && y0 + v < H; v++) {
+            Winograd<m>::output(half + v * n, 1, line);
+            for (int h = 0; h < m && x0 + h < W; h++)
+              store(y + ((image * H + y0 + v) * W + x0 + h) * M + k, line[h] + add, lanes);
+          }
+        }
+      }
+    }
+    free(Z);
+    free(V);
+  }
+}
+
+template <int m>
+void winograd_with(const Convolution& c, const float* x, const float* weight, const float* bias, bool transposed, float* y) {
+  const index_t K = transposed ? c.out_channels : c.channels, M = transposed ? c.channels : c.out_channels;
+  const index_t panels = (M + kPanel - 1) / kPanel;
+  float* U = allocate((m + 2) * (m + 2) * panels * K * kPanel);
+  winograd_weights<m>(c, weight, transposed, K, M, U);
+  winograd_tiles<m>(c, x, U, bias, K, M, y);
+  free(U);
+}
+
+// F(4x4, 3x3) where a map holds whole tiles and its 36 products per weight pay; F(2x2, 3x3) on the smallest maps.
+void winograd(const Convolution& c, const float* x, const float* weight, const float* bias, bool transposed, float* y) {
+  if (smaller(c.height, c.width) >= 4) winograd_with<4>(c, x, weight, bias, transposed, y);
+  else winograd_with<2>(c, x, weight, bias, transposed, y);
+}
+
+}  // namespace

@@ -1,0 +1,67 @@
+"""One measurement in a process of its own: `python -m rmploss.benchmarks.child JSON`.
+
+The last line of its output is the answer, JSON again.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import Any
+
+from rmploss.benchmarks.case import Setting, case, threads
+from rmploss.errors import UserError
+
+
+def memory_of(made: Setting, contestant: str) -> float:
+    """Bytes: see `memory.peak`."""
+    from rmploss.benchmarks.memory import ENVIRONMENT
+
+    return float(_ask(made, contestant, "memory", ENVIRONMENT))
+
+
+def first_step_of(made: Setting, contestant: str) -> float:
+    """Seconds from the start of a process until its first training step is done.
+
+    Imports, building the network and compilation included; the batch is seeded noise, so that no
+    file is read, and compiled code is not taken from a cache on disk.
+    """
+    began = time.perf_counter()
+    noise = made.but(data_dir="")
+    _ask(noise, contestant, "first-step", {"TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"})
+    return time.perf_counter() - began
+
+
+def _ask(made: Setting, contestant: str, task: str, environment: dict[str, str]) -> Any:
+    question = json.dumps({"setting": made.plain(), "contestant": contestant, "task": task})
+    set_threads = {"OMP_NUM_THREADS": str(made.threads), "MKL_NUM_THREADS": str(made.threads)}
+    done = subprocess.run(
+        [sys.executable, "-m", "rmploss.benchmarks.child", question],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **set_threads, **environment},
+    )
+    if done.returncode:
+        raise UserError(f"the process that measured {contestant} failed:\n{done.stderr.strip()}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def answer(question: str) -> float:
+    """What a child process answers."""
+    asked = json.loads(question)
+    made, contestant = Setting(**asked["setting"]), asked["contestant"]
+    with threads(made.threads):
+        if asked["task"] == "memory":
+            from rmploss.benchmarks.memory import peak
+
+            return peak(made, contestant)
+        from rmploss.benchmarks.contestants import CONTESTANTS
+
+        CONTESTANTS[contestant](case(made, calibrated=False), True).step()
+        return 0.0
+
+
+if __name__ == "__main__":
+    print(json.dumps(answer(sys.argv[1])))

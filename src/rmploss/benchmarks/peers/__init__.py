@@ -1,0 +1,62 @@
+"""Other libraries, each with the same network built in its own idiom; one file and one line each.
+
+A peer is imported when its contestant is made; one that is not installed raises `MissingPeerError`,
+which the table of results shows in its row.
+"""
+
+from typing import Any
+
+from torch import nn
+
+from rmploss.benchmarks.case import Case
+from rmploss.benchmarks.contestants import NetRunner, Runner
+from rmploss.benchmarks.peers._network import Kit, MissingPeerError, PeerNetwork
+from rmploss.tables import Table
+
+PEERS: Table[type[Kit]] = Table(
+    "peer",
+    {
+        "spikingjelly": "rmploss.benchmarks.peers.spikingjelly:SpikingJelly",
+        "snntorch": "rmploss.benchmarks.peers.snntorch:SnnTorch",
+        "norse": "rmploss.benchmarks.peers.norse:Norse",
+    },
+)
+
+__all__ = ["PEERS", "Kit", "MissingPeerError", "PeerNetwork", "peer_network"]
+
+
+def peer_network(name: str, case: Case) -> tuple[Kit, PeerNetwork]:
+    """A peer's kit and the case's network built with it; raises `MissingPeerError`."""
+    kit: Kit = PEERS[name]()
+    net = PeerNetwork(kit, case.parts, case.state, case.setting.T)
+    return kit, net.to(case.images.device, case.images.dtype)
+
+
+def make_spikingjelly(case: Case, train: bool) -> Runner:
+    """SpikingJelly, multi-step, torch backend."""
+    return _runner("spikingjelly", case, train)
+
+
+def make_compiled_spikingjelly(case: Case, train: bool) -> Runner:
+    """The same network under `torch.compile`."""
+    return _runner("spikingjelly", case, train, compiled=True)
+
+
+def make_snntorch(case: Case, train: bool) -> Runner:
+    """snnTorch."""
+    return _runner("snntorch", case, train)
+
+
+def make_norse(case: Case, train: bool) -> Runner:
+    """Norse."""
+    return _runner("norse", case, train)
+
+
+def _runner(name: str, case: Case, train: bool, *, compiled: bool = False) -> Runner:
+    import torch
+
+    kit, net = peer_network(name, case)
+    net.train(train)
+    run: Any = torch.compile(net) if compiled else net
+    assert isinstance(run, nn.Module)
+    return NetRunner(case, run, reset=lambda: kit.reset(net))

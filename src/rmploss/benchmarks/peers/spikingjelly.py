@@ -1,0 +1,45 @@
+"""SpikingJelly 2: multi-step nodes and containers, torch backend.
+
+Its LIF has a time constant, decay = 1 - 1/tau: tau = 4/3 with decay_input=False is the paper's 0.25
+(Eq. 1). Surrogate: Sigmoid(alpha=4), its default and one of those it has in fused form; the paper's
+own is not among them. The reset carries gradient, as in the paper. Membranes of the last batch are
+forgotten by `functional.reset_net`.
+"""
+
+from torch import nn
+
+from rmploss.benchmarks.peers._network import Kit, peer_module
+
+
+class SpikingJelly(Kit):
+    """`SeqToANNContainer` and `LIFNode` in step mode "m"."""
+
+    package = "spikingjelly"
+
+    def __init__(self) -> None:
+        base = "spikingjelly.activation_based"
+        self.functional = peer_module(f"{base}.functional")
+        self.layer = peer_module(f"{base}.layer")
+        self.neuron = peer_module(f"{base}.neuron")
+        self.surrogate = peer_module(f"{base}.surrogate")
+
+    def over_time(self, *layers: nn.Module) -> nn.Module:
+        """The layers on T*B maps."""
+        return self.layer.SeqToANNContainer(*layers)
+
+    def neurons(self) -> nn.Module:
+        """`LIFNode` over all time steps."""
+        return self.neuron.LIFNode(
+            tau=4 / 3,
+            decay_input=False,
+            v_threshold=0.5,
+            v_reset=0.0,
+            detach_reset=False,
+            surrogate_function=self.surrogate.Sigmoid(alpha=4.0),
+            step_mode="m",
+            store_v_seq=False,
+        )
+
+    def reset(self, net: nn.Module) -> None:
+        """Bring all membranes back to rest."""
+        self.functional.reset_net(net)

@@ -1,0 +1,138 @@
+"""A network as plain data: convolutions, neurons, poolings and shortcuts, by parameter name.
+
+The benchmark builds the same network once per peer. A plan names the parts in the order in which
+they run; weights come from the `state_dict` of our own network, which the names point into.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from rmploss.errors import UserError, unknown
+
+State = Mapping[str, Tensor]
+"""The parameters and buffers of our network, by name."""
+Shape = tuple[int, int, int]
+"""Channels, height, width of one map."""
+
+
+@dataclass(frozen=True)
+class Conv:
+    """A convolution and its norm: `NAME.conv.weight`, `NAME.norm.weight`, ... of the state."""
+
+    name: str
+    stride: int = 1
+
+
+@dataclass(frozen=True)
+class Neurons:
+    """One layer of LIF neurons."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Average pooling, stride as large as the kernel; a border that is cut counts what it holds."""
+
+    kernel: int
+
+
+@dataclass(frozen=True)
+class Residual:
+    """The sum of two paths; an empty shortcut is the identity."""
+
+    body: tuple["Part", ...]
+    shortcut: tuple["Part", ...]
+
+
+Part = Conv | Neurons | Pool | Residual
+Plan = tuple[Part, ...]
+BLOCKS = {"resnet20": (2, 2, 2, 2), "resnet19": (3, 3, 2)}
+VGG = (2, 2, 3, 3, 3)
+NETWORKS = (*BLOCKS, "vgg16")
+"""The networks that have a plan."""
+
+
+def plan(network: str) -> Plan:
+    """The parts of a network between its image and its last pooling, in order."""
+    if network in BLOCKS:
+        return (*_stem(network), *_stages(network))
+    if network == "vgg16":
+        return tuple(_vgg())
+    raise UserError("no plan to benchmark", [unknown("network", network, NETWORKS)])
+
+
+def _stem(network: str) -> Plan:
+    count = 3 if network == "resnet20" else 1
+    layers = [(Conv(f"conv{i}"), Neurons(f"lif{i}")) for i in range(1, count + 1)]
+    pool = (Pool(2),) if network == "resnet20" else ()
+    return (*(part for layer in layers for part in layer), *pool)
+
+
+def _stages(network: str) -> Iterator[Part]:
+    for stage, blocks in enumerate(BLOCKS[network], start=1):
+        for index in range(blocks):
+            name, stride = f"layer{stage}.{index}", 2 if stage > 1 and index == 0 else 1
+            body = (
+                Conv(f"{name}.conv1", stride),
+                Neurons(f"{name}.lif1"),
+                Conv(f"{name}.conv2"),
+            )
+            yield Residual(body, _shortcut(network, name, stride))
+            yield Neurons(f"{name}.lif2")
+
+
+def _shortcut(network: str, name: str, stride: int) -> Plan:
+    if stride == 1:
+        return ()
+    if network == "resnet20":
+        return (Pool(stride), Conv(f"{name}.shortcut.1"))
+    return (Conv(f"{name}.shortcut", stride),)
+
+
+def _vgg() -> Iterator[Part]:
+    for stage, count in enumerate(VGG, start=1):
+        for index in range(1, count + 1):
+            yield Conv(f"layers.conv{stage}_{index}")
+            yield Neurons(f"layers.lif{stage}_{index}")
+        yield Pool(2)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution or a layer of neurons with the shape of its input and of its output."""
+
+    part: Conv | Neurons
+    source: Shape
+    target: Shape
+
+
+def layers(parts: Plan, state: State, source: Shape) -> Iterator[Layer]:
+    """Every convolution and every layer of neurons of a plan, in order, with their shapes."""
+    shape = source
+    for part in parts:
+        if isinstance(part, Residual):
+            yield from layers(part.body, state, shape)
+            yield from layers(part.shortcut, state, shape)
+        target = shape_after(part, state, shape)
+        if isinstance(part, Conv | Neurons):
+            yield Layer(part, shape, target)
+        shape = target
+
+
+def shape_after(part: Part, state: State, shape: Shape) -> Shape:
+    """The shape of one map after a part."""
+    channels, height, width = shape
+    if isinstance(part, Conv):
+        kernel = state[f"{part.name}.conv.weight"]
+        pad = kernel.shape[-1] // 2
+        sides = [(n + 2 * pad - kernel.shape[-1]) // part.stride + 1 for n in (height, width)]
+        return (kernel.shape[0], *sides)  # pyright: ignore[reportReturnType]
+    if isinstance(part, Pool):
+        return (channels, -(-height // part.kernel), -(-width // part.kernel))
+    if isinstance(part, Residual):
+        for inner in part.body:
+            shape = shape_after(inner, state, shape)
+    return shape

@@ -1,0 +1,24 @@
+"""How a training step scales: with time steps, batch, width and threads, one at a time."""
+
+from collections.abc import Iterator
+
+from rmploss.benchmarks.case import Setting, cpus
+
+USUAL = ("rmploss+rmp", "rmploss", "dense-bound", "spikingjelly")
+"""Who is compared, where nobody else is asked for."""
+STEPS = (1, 2, 4, 6)
+
+
+def settings(base: Setting) -> Iterator[Setting]:
+    """The base and its neighbors, each once."""
+    every = [base.but(T=T) for T in STEPS]
+    every += [base.but(batch=batch) for batch in (base.batch // 4, base.batch // 2) if batch]
+    every += [base, base.but(batch=2 * base.batch)]
+    every += [base.but(width=base.width * factor) for factor in (0.25, 0.5)]
+    every += [base.but(threads=count) for count in _powers(cpus())]
+    yield from dict.fromkeys(every)
+
+
+def _powers(limit: int) -> list[int]:
+    """1, 2, 4, ... and the limit itself."""
+    return sorted({*(1 << i for i in range(limit.bit_length()) if 1 << i <= limit), limit})

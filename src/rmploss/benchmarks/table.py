@@ -1,0 +1,95 @@
+"""Results as tables for a terminal: a row per contestant, or a grid with a column for each."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich.table import Table
+
+from rmploss.benchmarks.contestants import DENSE, RIVAL
+from rmploss.benchmarks.hardware import hardware, package_version
+from rmploss.benchmarks.rows import Race
+from rmploss.benchmarks.timing import Result
+
+
+def title(race: Race) -> str:
+    """What was measured, on what."""
+    made = race.setting
+    return f"{made.network}  {size(race)}  on {hardware(made.device)}, {race.images}"
+
+
+def size(race: Race) -> str:
+    """T, batch, width and threads."""
+    made = race.setting
+    several = "s" * (made.threads > 1)
+    head = f"T={made.T} batch={made.batch} width={made.width:g}"
+    return f"{head} {made.threads} thread{several}"
+
+
+def table(race: Race) -> Table:
+    """A row per contestant of one measurement; who has no figure says why."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    made.add_column("")
+    unit = next((result.what for result in race.results), "")
+    for head in (unit, "min", "max", *(head for _, head in _against(race))):
+        made.add_column(head, justify="right")
+    made.add_column("gate", overflow="fold")
+    for result in race.results:
+        made.add_row(_name(result), *_cells(race, result), result.status)
+    return made
+
+
+def grid(lines: Mapping[str, Sequence[Result]]) -> Table:
+    """A line per measurement, a column per contestant, medians in milliseconds."""
+    names = dict.fromkeys(result.contestant for line in lines.values() for result in line)
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    made.add_column("milliseconds")
+    for name in names:
+        made.add_column(name, justify="right")
+    for head, line in lines.items():
+        shown = {result.contestant: result for result in line}
+        made.add_row(head, *(_milliseconds(shown.get(name)) for name in names))
+    return made
+
+
+def reasons(results: Iterable[Result]) -> list[str]:
+    """Why there is no figure, of those that have none, each once."""
+    return [
+        *dict.fromkeys(
+            f"{result.contestant}: {result.status}" for result in results if not result.figures
+        )
+    ]
+
+
+def _milliseconds(result: Result | None) -> str:
+    if result is None:
+        return ""
+    return f"{1000 * result.median:.4g}" if result.figures else "-"
+
+
+def _name(result: Result) -> str:
+    peer = package_version(result.contestant)
+    ours = result.contestant.startswith("rmploss")
+    return result.contestant if ours or not peer else f"{result.contestant} ({peer})"
+
+
+def _against(race: Race) -> list[tuple[str, str]]:
+    there = {result.contestant for result in race.results}
+    known = ((RIVAL, "SpikingJelly = 1"), (DENSE, "dense bound = 1"))
+    return [(name, head) for name, head in known if name in there]
+
+
+def _cells(race: Race, result: Result) -> Sequence[str]:
+    if not result.figures:
+        return ["-"] * (3 + len(_against(race)))
+    ratios = (race.ratio(result, name) for name, _ in _against(race))
+    shown = (result.median, min(result.figures), max(result.figures))
+    return [
+        *(figure(value, result.what) for value in shown),
+        *("-" if ratio is None else f"{ratio:.2f}" for ratio in ratios),
+    ]
+
+
+def figure(value: float, what: str) -> str:
+    """A figure in the digits that a reader needs, with the unit where the head has none."""
+    if "bytes" in what:
+        return f"{value / 2**20:,.1f} MiB"
+    return f"{value:,.1f}" if "images" in what else f"{value:.4g}"

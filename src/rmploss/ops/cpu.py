@@ -1,0 +1,222 @@
+"""The `cpu` provider: native kernels (C++, SIMD, OpenMP), built when the package is installed.
+
+The only file that hands addresses to native code: it answers for shapes, types, layouts and
+lifetimes. Threads are PyTorch's (`torch.get_num_threads()`), the OpenMP runtime is the one that
+PyTorch loaded. Results do not depend on the number of threads.
+"""
+
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rmploss.ops.fused import Current, Spatial, words
+from rmploss.ops.rule import Rule
+
+try:
+    _native: Any = import_module("rmploss.ops._native")
+    MISSING: str | None = None
+except ImportError as error:
+    _native = None
+    MISSING = f"the native kernels are not built ({error}): reinstall with a C++ compiler"
+
+EVENT_DENSITY = 0.5
+"""Above it a dense convolution is faster than the event-driven one (see benchmarks/)."""
+MINIMUM_CHANNELS = 8
+"""Below it neither the event-driven nor the Winograd kernels pay: oneDNN's direct ones do."""
+
+
+def instruction_sets() -> list[str]:
+    """Those that the kernels were built for and this machine runs, the widest first."""
+    return [] if _native is None else _native.instruction_sets()
+
+
+class NativeKernels:
+    """`fused.Kernels` by the native module."""
+
+    def lif_forward(self, current: Current, rule: Rule) -> tuple[Tensor, Tensor, Tensor]:
+        """One pass over y: norm, shortcut, Eqs. 1-3 and the moments."""
+        T, R, C = current.rows
+        y = current.y
+        spikes, last = y.new_empty(T, R, C), y.new_empty(R, C)
+        moments = y.new_empty(4, C) if rule.moments else y.new_empty(0)
+        _native.lif_forward(
+            *_arguments(current, rule), _address(spikes), _address(moments), _address(last)
+        )
+        return spikes, moments, last
+
+    def lif_backward(
+        self,
+        current: Current,
+        rule: Rule,
+        g_spikes: Tensor | None,
+        g_moments: Tensor | None,
+        g_last: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One pass: the membrane forward once more in registers, then the reverse loop."""
+        y = current.y
+        g_current, sums = torch.empty_like(y), y.new_empty(4, y.shape[2])
+        g_start = y.new_empty(y.shape[1:])
+        _native.lif_backward(
+            *_arguments(current, rule),
+            *(_address(g) for g in (g_spikes, g_moments, g_last, g_current, g_start, sums)),
+        )
+        return g_current, g_start, sums
+
+    def statistics(self, y: Tensor) -> Tensor:
+        """Piecewise in the type of y, combined in float64: no cancellation for any mean."""
+        C = y.shape[-1]
+        out = torch.empty(2, C, dtype=torch.float64)
+        _native.statistics(_is_double(y), _address(y), y.numel() // C, C, _address(out), _threads())
+        return out
+
+    def norm_gradient(self, g_x: Tensor, y: Tensor, coefficients: Tensor, out: Tensor) -> None:
+        """One pass; out may be g_x."""
+        C = y.shape[-1]
+        _native.norm_gradient(
+            _is_double(y), _address(g_x), _address(y), _address(coefficients), y.numel() // C, C,
+            _address(out), _threads(),
+        )  # fmt: skip
+
+    def pack(self, x: Tensor) -> tuple[Tensor, int]:
+        """One pass over x, which also tells whether x is spikes and how many."""
+        R, C = x.shape
+        if x.dtype != torch.float32:
+            return torch.empty(0, dtype=torch.int64), -1
+        x = x.contiguous()
+        bits = torch.empty(R, words(C), dtype=torch.int64)
+        return bits, _native.pack(_address(x), R, C, _address(bits), _threads())
+
+    def unpack(self, bits: Tensor, channels: int) -> Tensor:
+        """The inverse of `pack`."""
+        x = torch.empty(bits.shape[0], channels)
+        _native.unpack(_address(bits), bits.shape[0], channels, _address(x), _threads())
+        return x
+
+    def convolve(
+        self,
+        shape: Spatial,
+        x: Tensor,
+        bits: Tensor,
+        spikes: int,
+        weight: Tensor,
+        bias: Tensor | None,
+    ) -> Tensor:
+        """Event-driven where the input is spikes and sparse enough, else dense."""
+        if _is_sparse(shape, spikes):
+            y = _channels_last(x, shape.images, shape.out_channels, *shape.out)
+            weight = weight.contiguous()
+            _native.event_forward(
+                _shape(shape), _threads(), _address(bits), _address(weight), _address(bias),
+                _address(y),
+            )  # fmt: skip
+            return y
+        x = x.contiguous(memory_format=torch.channels_last)
+        return torch.conv2d(x, weight, bias, shape.stride, shape.padding).contiguous(
+            memory_format=torch.channels_last
+        )
+
+    def convolve_backward(
+        self,
+        shape: Spatial,
+        g_y: Tensor,
+        x: Tensor | None,
+        bits: Tensor,
+        spikes: int,
+        weight: Tensor,
+        needs: tuple[bool, bool],
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The input's gradient by Winograd (3x3, stride 1), the weight's from the spikes."""
+        g_y = g_y.contiguous(memory_format=torch.channels_last)
+        weight = weight.contiguous()
+        g_x = g_weight = None
+        need_x, need_weight = needs
+        if need_x and _is_winograd(shape, weight):
+            g_x = _channels_last(g_y, shape.images, shape.channels, shape.height, shape.width)
+            _native.winograd(
+                _shape(shape), _threads(), _address(g_y), _address(weight), 0, True, _address(g_x)
+            )
+            need_x = False
+        if need_weight and _is_sparse(shape, spikes):
+            g_weight = torch.empty_like(weight)
+            _native.event_weight_gradient(
+                _shape(shape), _threads(), _address(bits), _address(g_y), _address(g_weight)
+            )
+            need_weight = False
+        if need_x or need_weight:
+            if x is None:
+                size = (shape.images, shape.height, shape.width, shape.channels)
+                x = self.unpack(bits, shape.channels).view(size).movedim(-1, 1)
+            by_x, by_weight, _ = torch.ops.aten.convolution_backward(
+                g_y, x.contiguous(memory_format=torch.channels_last), weight, None,
+                [shape.stride] * 2, [shape.padding] * 2, [1, 1], False, [0, 0], 1,
+                [need_x, need_weight, False],
+            )  # fmt: skip
+            g_x = by_x.contiguous(memory_format=torch.channels_last) if need_x else g_x
+            g_weight = by_weight.contiguous() if need_weight else g_weight
+        return g_x, g_weight
+
+
+def _is_sparse(shape: Spatial, spikes: int) -> bool:
+    """Whether the event-driven kernels run: exact for spikes, faster up to some density."""
+    neurons = shape.images * shape.channels * shape.height * shape.width
+    wide = min(shape.channels, shape.out_channels) >= MINIMUM_CHANNELS
+    return 0 <= spikes <= EVENT_DENSITY * neurons and wide
+
+
+def _is_winograd(shape: Spatial, weight: Tensor) -> bool:
+    """Whether the Winograd kernel computes this convolution."""
+    kernel = (shape.kernel_height, shape.kernel_width, shape.stride, shape.padding)
+    wide = min(shape.channels, shape.out_channels) >= MINIMUM_CHANNELS
+    return kernel == (3, 3, 1, 1) and wide and weight.dtype == torch.float32
+
+
+def _arguments(current: Current, rule: Rule) -> tuple[Any, ...]:
+    """The part of the native arguments that forward and backward share."""
+    is_bits = current.residual is not None and current.residual.dtype == torch.int64
+    residual = _address(current.residual)
+    return (
+        _is_double(current.y),
+        (*current.rows, current.is_static),
+        _address(current.y),
+        tuple(_address(x) for x in (current.mean, current.gain, current.bias)),
+        0 if is_bits else residual,
+        residual if is_bits else 0,
+        _address(current.start),
+        _address(current.decay),
+        _address(current.threshold),
+        (rule.v_reset, rule.soft_reset, rule.detach_reset, rule.surrogate, rule.slope),
+        (rule.moments, rule.of_input, rule.detach_target, rule.p),
+        _threads(),
+    )
+
+
+def _address(x: Tensor | None) -> int:
+    if x is None or not x.numel():
+        return 0
+    dense = x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
+    assert x.device.type == "cpu" and dense, "native kernels take dense CPU tensors"
+    return x.data_ptr()
+
+
+def _channels_last(like: Tensor, N: int, C: int, H: int, W: int) -> Tensor:
+    """An empty `[N, C, H, W]` whose memory is `[N, H, W, C]`."""
+    return like.new_empty(N, H, W, C).movedim(-1, 1)
+
+
+def _shape(shape: Spatial) -> tuple[int, ...]:
+    """In the order of the native `Convolution`."""
+    return (
+        shape.images, shape.height, shape.width, shape.channels, *shape.out, shape.out_channels,
+        shape.kernel_height, shape.kernel_width, shape.stride, shape.padding,
+    )  # fmt: skip
+
+
+def _is_double(x: Tensor) -> bool:
+    assert x.dtype in (torch.float32, torch.float64)
+    return x.dtype == torch.float64
+
+
+def _threads() -> int:
+    return torch.get_num_threads()

@@ -1,0 +1,485 @@
+"""The operations as `torch.library` has them: schema, fake, autograd. Their kernels are elsewhere.
+
+Arrays are channels-last rows: y `[T, R, C]` with R = B H W. Backward keeps the input of an
+operation and no membrane: the reverse loop (README.md) computes it again from the input. Spikes
+that are kept for backward are kept as bits, 1/32 of float32.
+
+A provider is a set of `Kernels`; the operations know it by its name, so that one schema, one fake
+and one backward serve all of them.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.library import custom_op
+
+from rmploss.ops.collectives import ranks
+from rmploss.ops.rule import Rule
+
+class Current(NamedTuple):
+    """What the input current is made of: x(t) = (y(t) - mean) gain + bias + residual(t).
+
+    y: `[T, R, C]`, or `[1, R, C]` for `steps` equal steps; mean, gain, bias: `[C]` or None;
+    residual: `[T, R, C]`, or its bits `[T R, words]`, or None; start: the membrane before the first
+    step `[R, C]` or None; decay, threshold: `[C]`.
+    """
+
+    y: Tensor
+    mean: Tensor | None
+    gain: Tensor | None
+    bias: Tensor | None
+    residual: Tensor | None
+    start: Tensor | None
+    decay: Tensor
+    threshold: Tensor
+    steps: int
+
+    @property
+    def is_static(self) -> bool:
+        """Whether one step of y stands for all."""
+        return self.y.shape[0] < self.steps
+
+    @property
+    def rows(self) -> tuple[int, int, int]:
+        """T, R, C."""
+        return self.steps, self.y.shape[1], self.y.shape[2]
+
+
+class Spatial(NamedTuple):
+    """The shape of a convolution: input `[N, C, H, W]`, weight `[C', C, K, K]`."""
+
+    images: int
+    channels: int
+    height: int
+    width: int
+    out_channels: int
+    kernel_height: int
+    kernel_width: int
+    stride: int
+    padding: int
+
+    @property
+    def out(self) -> tuple[int, int]:
+        """H', W'."""
+        return (
+            (self.height + 2 * self.padding - self.kernel_height) // self.stride + 1,
+            (self.width + 2 * self.padding - self.kernel_width) // self.stride + 1,
+        )
+
+    @staticmethod
+    def of(size: Sequence[int], weight: Tensor, stride: int, padding: int) -> "Spatial":
+        """From the size of the input and the weight."""
+        N, C, H, W = size
+        out_channels, _, K_h, K_w = weight.shape
+        return Spatial(N, C, H, W, out_channels, K_h, K_w, stride, padding)
+
+
+class Kernels(Protocol):
+    """What a provider implements. All tensors are dense and channels-last; float32 or float64."""
+
+    def lif_forward(self, current: Current, rule: Rule) -> tuple[Tensor, Tensor, Tensor]:
+        """Spikes `[T, R, C]`, moments `[4, C]` (empty unless rule.moments), last u `[R, C]`."""
+        ...
+
+    def lif_backward(
+        self,
+        current: Current,
+        rule: Rule,
+        g_spikes: Tensor | None,
+        g_moments: Tensor | None,
+        g_last: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradient of x `[T, R, C]` (of a static y: summed, `[1, R, C]`) and of start, and sums.
+
+        sums `[4, C]`: over all rows of g_x, g_x (y - mean), and the gradients of decay and
+        threshold.
+        """
+        ...
+
+    def statistics(self, y: Tensor) -> Tensor:
+        """Mean and biased variance per channel, float64 `[2, C]`."""
+        ...
+
+    def norm_gradient(self, g_x: Tensor, y: Tensor, coefficients: Tensor, out: Tensor) -> None:
+        """out = gain g_x + shift + slope (y - mean); coefficients `[4, C]` in this order."""
+        ...
+
+    def pack(self, x: Tensor) -> tuple[Tensor, int]:
+        """Bits `[R, words]` (int64) of x `[R, C]`, and their number; -1 if not all are 0 or 1."""
+        ...
+
+    def unpack(self, bits: Tensor, channels: int) -> Tensor:
+        """The float32 0/1 rows `[R, C]` of the bits."""
+        ...
+
+    def convolve(
+        self, shape: Spatial, x: Tensor, bits: Tensor, spikes: int, weight: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        """y `[N, C', H', W']`; spikes: the number of bits, -1: x is no spikes."""
+        ...
+
+    def convolve_backward(
+        self,
+        shape: Spatial,
+        g_y: Tensor,
+        x: Tensor | None,
+        bits: Tensor,
+        spikes: int,
+        weight: Tensor,
+        needs: tuple[bool, bool],
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The gradients of x and of the weight, those that are needed; x is None if bits are kept."""
+        ...
+
+
+KERNELS: dict[str, Kernels] = {}
+"""Provider -> its kernels; filled by `ops.__init__` on first use."""
+
+
+def words(channels: int) -> int:
+    """Words of 64 bits in a row of spikes."""
+    return (channels + 63) // 64
+
+
+# LIF ---------------------------------------------------------------------------------------------
+
+
+@custom_op("rmploss::lif", mutates_args=())
+def lif_op(
+    provider: str,
+    y: Tensor,
+    gain: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    start: Tensor | None,
+    decay: Tensor,
+    threshold: Tensor,
+    steps: int,
+    numbers: Sequence[float],
+    flags: Sequence[int],
+) -> tuple[Tensor, Tensor, Tensor]:
+    current = Current(y, None, gain, bias, residual, start, decay, threshold, steps)
+    return KERNELS[provider].lif_forward(current, Rule.read(numbers, flags))
+
+
+@lif_op.register_fake
+def _(
+    provider: str, y: Tensor, gain: Any, bias: Any, residual: Any, start: Any, decay: Any,
+    threshold: Any, steps: int, numbers: Any, flags: Any,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    return _fake_spikes(y, steps, flags)
+
+
+@custom_op("rmploss::lif_backward", mutates_args=())
+def lif_backward_op(
+    provider: str,
+    y: Tensor,
+    gain: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    start: Tensor | None,
+    decay: Tensor,
+    threshold: Tensor,
+    steps: int,
+    numbers: Sequence[float],
+    flags: Sequence[int],
+    g_spikes: Tensor | None,
+    g_moments: Tensor | None,
+    g_last: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    kernels = KERNELS[provider]
+    current = Current(y, None, gain, bias, residual, start, decay, threshold, steps)
+    return kernels.lif_backward(current, Rule.read(numbers, flags), g_spikes, g_moments, g_last)
+
+
+@lif_backward_op.register_fake
+def _(
+    provider: str, y: Tensor, gain: Any, bias: Any, residual: Any, start: Any, decay: Any,
+    threshold: Any, steps: int, numbers: Any, flags: Any, g_spikes: Any, g_moments: Any,
+    g_last: Any,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    return torch.empty_like(y), y.new_empty(y.shape[1:]), y.new_empty(4, y.shape[2])
+
+
+def _lif_setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    provider, y, gain, bias, residual, start, decay, threshold, *plain = inputs
+    ctx.provider, ctx.plain = provider, plain
+    ctx.set_materialize_grads(False)
+    kept = _smallest(provider, residual)
+    ctx.save_for_backward(y, gain, bias, kept, start, decay, threshold)
+
+
+def _lif_grad(ctx: Any, g_spikes: Any, g_moments: Any, g_last: Any) -> tuple[Any, ...]:
+    y, gain, bias, residual, start, decay, threshold = ctx.saved_tensors
+    moments = g_moments if ctx.plain[2][3] else None
+    g_x, g_start, sums = torch.ops.rmploss.lif_backward(
+        ctx.provider, y, gain, bias, residual, start, decay, threshold, *ctx.plain,
+        _rows(g_spikes), moments, _rows(g_last),
+    )  # fmt: skip
+    g_y = g_x if gain is None else g_x * gain
+    g_gain = sums[1] if gain is not None else None
+    g_bias = sums[0] if bias is not None else None
+    return (
+        None, g_y, g_gain, g_bias, g_x if residual is not None else None,
+        g_start if start is not None else None, sums[2], sums[3], None, None, None,
+    )  # fmt: skip
+
+
+lif_op.register_autograd(_lif_grad, setup_context=_lif_setup)
+
+
+# tdBN + LIF --------------------------------------------------------------------------------------
+
+
+@custom_op("rmploss::norm_lif", mutates_args=())
+def norm_lif_op(
+    provider: str,
+    y: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    residual: Tensor | None,
+    start: Tensor | None,
+    decay: Tensor,
+    threshold: Tensor,
+    steps: int,
+    eps: float,
+    sync: bool,
+    numbers: Sequence[float],
+    flags: Sequence[int],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    kernels = KERNELS[provider]
+    statistics = kernels.statistics(y)
+    if ranks(sync) > 1:
+        statistics = _over_ranks(statistics, y.numel() / y.shape[2])
+    current = _normalized(y, statistics, weight, bias, eps, residual, start, decay, threshold, steps)
+    return (*kernels.lif_forward(current, Rule.read(numbers, flags)), statistics)
+
+
+@norm_lif_op.register_fake
+def _(
+    provider: str, y: Tensor, weight: Any, bias: Any, residual: Any, start: Any, decay: Any,
+    threshold: Any, steps: int, eps: float, sync: bool, numbers: Any, flags: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    return (*_fake_spikes(y, steps, flags), y.new_empty(2, y.shape[2], dtype=torch.float64))
+
+
+@custom_op("rmploss::norm_lif_backward", mutates_args=())
+def norm_lif_backward_op(
+    provider: str,
+    y: Tensor,
+    statistics: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    residual: Tensor | None,
+    start: Tensor | None,
+    decay: Tensor,
+    threshold: Tensor,
+    steps: int,
+    eps: float,
+    sync: bool,
+    numbers: Sequence[float],
+    flags: Sequence[int],
+    g_spikes: Tensor | None,
+    g_moments: Tensor | None,
+    g_last: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of y, of x (empty without a residual), of the start, and `[4, C]` of the rest.
+
+    With S_1 = sum g_x and S_2 = sum g_x (y - mean) over all n values of a channel and all ranks:
+    g_y = gain (g_x - S_1 / n - (y - mean) S_2 / (n (var + eps))); backward of Eqs. 6-7.
+    """
+    kernels = KERNELS[provider]
+    current = _normalized(
+        y, statistics, weight, bias, eps, residual, start, decay, threshold, steps
+    )
+    g_x, g_start, sums = kernels.lif_backward(
+        current, Rule.read(numbers, flags), g_spikes, g_moments, g_last
+    )
+    own = sums.double()
+    count = torch.full((1, y.shape[2]), y.numel() / y.shape[2], dtype=torch.float64, device=y.device)
+    shared = torch.cat([own[:2], count])
+    if ranks(sync) > 1:
+        dist.all_reduce(shared)
+    mean, var = statistics
+    inverse = (var + eps).rsqrt()
+    gain = weight.double() * inverse
+    s_1, s_2, n = shared
+    rows = (gain, -gain * s_1 / n, -gain * inverse.square() * s_2 / n, mean)
+    out = g_x if residual is None else torch.empty_like(g_x)
+    kernels.norm_gradient(g_x, y, torch.stack(rows).to(y.dtype), out)
+    own[1] *= inverse
+    kept = g_x if residual is not None else y.new_empty(0)
+    return out, kept, g_start, own.to(y.dtype)
+
+
+@norm_lif_backward_op.register_fake
+def _(
+    provider: str, y: Tensor, statistics: Any, weight: Any, bias: Any, residual: Any, start: Any,
+    decay: Any, threshold: Any, steps: int, eps: float, sync: bool, numbers: Any, flags: Any,
+    g_spikes: Any, g_moments: Any, g_last: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    kept = torch.empty_like(y) if residual is not None else y.new_empty(0)
+    return torch.empty_like(y), kept, y.new_empty(y.shape[1:]), y.new_empty(4, y.shape[2])
+
+
+def _norm_lif_setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    provider, y, weight, bias, residual, start, decay, threshold, *plain = inputs
+    ctx.provider, ctx.plain = provider, plain
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(output[3])
+    kept = _smallest(provider, residual)
+    ctx.save_for_backward(y, output[3], weight, bias, kept, start, decay, threshold)
+
+
+def _norm_lif_grad(
+    ctx: Any, g_spikes: Any, g_moments: Any, g_last: Any, g_statistics: Any
+) -> tuple[Any, ...]:
+    y, statistics, weight, bias, residual, start, decay, threshold = ctx.saved_tensors
+    moments = g_moments if ctx.plain[4][3] else None
+    g_y, g_x, g_start, sums = torch.ops.rmploss.norm_lif_backward(
+        ctx.provider, y, statistics, weight, bias, residual, start, decay, threshold, *ctx.plain,
+        _rows(g_spikes), moments, _rows(g_last),
+    )  # fmt: skip
+    return (
+        None, g_y, sums[1], sums[0], g_x if residual is not None else None,
+        g_start if start is not None else None, sums[2], sums[3], None, None, None, None, None,
+    )  # fmt: skip
+
+
+norm_lif_op.register_autograd(_norm_lif_grad, setup_context=_norm_lif_setup)
+
+
+# Convolution -------------------------------------------------------------------------------------
+
+
+@custom_op("rmploss::spike_conv2d", mutates_args=())
+def spike_conv2d_op(
+    provider: str, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """y, the bits of x and their number; -1 if x is not all 0 and 1."""
+    kernels = KERNELS[provider]
+    bits, spikes = kernels.pack(x.movedim(1, -1).reshape(-1, x.shape[1]))
+    shape = Spatial.of(x.shape, weight, stride, padding)
+    y = kernels.convolve(shape, x, bits, spikes, weight, bias)
+    return y, bits, torch.tensor(spikes)
+
+
+@spike_conv2d_op.register_fake
+def _(
+    provider: str, x: Tensor, weight: Tensor, bias: Any, stride: int, padding: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    shape = Spatial.of(x.shape, weight, stride, padding)
+    y = x.new_empty(shape.images, *shape.out, shape.out_channels).movedim(-1, 1)
+    rows = shape.images * shape.height * shape.width
+    bits = x.new_empty(rows, words(shape.channels), dtype=torch.int64)
+    return y, bits, torch.empty((), dtype=torch.int64)
+
+
+@custom_op("rmploss::spike_conv2d_backward", mutates_args=())
+def spike_conv2d_backward_op(
+    provider: str,
+    g_y: Tensor,
+    x: Tensor | None,
+    bits: Tensor | None,
+    spikes: int,
+    weight: Tensor,
+    size: Sequence[int],
+    stride: int,
+    padding: int,
+    needs: Sequence[bool],
+) -> tuple[Tensor, Tensor]:
+    """The gradients of x `size` and of the weight; empty if not needed."""
+    kernels = KERNELS[provider]
+    shape = Spatial.of(size, weight, stride, padding)
+    if bits is None:
+        assert x is not None
+        bits, spikes = kernels.pack(x.movedim(1, -1).reshape(-1, x.shape[1]))
+    g_x, g_weight = kernels.convolve_backward(
+        shape, g_y, x, bits, spikes, weight, (needs[0], needs[1])
+    )
+    nothing = g_y.new_empty(0)
+    return nothing if g_x is None else g_x, nothing.clone() if g_weight is None else g_weight
+
+
+@spike_conv2d_backward_op.register_fake
+def _(
+    provider: str, g_y: Tensor, x: Any, bits: Any, spikes: int, weight: Tensor,
+    size: Sequence[int], stride: int, padding: int, needs: Sequence[bool],
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    N, C, H, W = size
+    g_x = g_y.new_empty(N, H, W, C).movedim(-1, 1) if needs[0] else g_y.new_empty(0)
+    return g_x, torch.empty_like(weight) if needs[1] else g_y.new_empty(0)
+
+
+def _conv_setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    provider, x, weight, _, stride, padding = inputs
+    _, bits, count = output
+    ctx.mark_non_differentiable(bits, count)
+    ctx.set_materialize_grads(False)
+    ctx.spikes = -1 if _is_traced(x) else int(count)
+    ctx.provider, ctx.size, ctx.stride, ctx.padding = provider, list(x.shape), stride, padding
+    ctx.save_for_backward(*((None, bits) if ctx.spikes >= 0 else (x, None)), weight)
+
+
+def _conv_grad(ctx: Any, g_y: Tensor, g_bits: Any, g_count: Any) -> tuple[Any, ...]:
+    x, bits, weight = ctx.saved_tensors
+    _, need_x, need_weight, need_bias, *_ = ctx.needs_input_grad
+    g_x, g_weight = torch.ops.rmploss.spike_conv2d_backward(
+        ctx.provider, g_y, x, bits, ctx.spikes, weight, ctx.size, ctx.stride, ctx.padding,
+        [need_x, need_weight],
+    )  # fmt: skip
+    g_bias = g_y.sum((0, 2, 3)) if need_bias else None
+    return None, g_x if need_x else None, g_weight if need_weight else None, g_bias, None, None
+
+
+spike_conv2d_op.register_autograd(_conv_grad, setup_context=_conv_setup)
+
+
+def _smallest(provider: str, x: Tensor | None) -> Tensor | None:
+    """What to keep of x `[.., C]` for backward: its bits if it is spikes, else x itself.
+
+    A traced tensor has no values to look at: it is kept as it is.
+    """
+    if x is None or _is_traced(x) or x.dtype != torch.float32:
+        return x
+    bits, spikes = KERNELS[provider].pack(x.reshape(-1, x.shape[-1]))
+    return bits if spikes >= 0 else x
+
+
+def _is_traced(x: Tensor) -> bool:
+    return isinstance(x, FakeTensor) or torch.compiler.is_compiling()
+
+
+def _rows(g: Tensor | None) -> Tensor | None:
+    """A gradient as dense rows: autograd may hand over an expanded or a strided one."""
+    return None if g is None else g.contiguous()
+
+
+def _fake_spikes(y: Tensor, steps: int, flags: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    _, R, C = y.shape
+    moments = y.new_empty(4, C) if flags[3] else y.new_empty(0)
+    return y.new_empty(steps, R, C), moments, y.new_empty(R, C)
+
+
+def _normalized(
+    y: Tensor, statistics: Tensor, weight: Tensor, bias: Tensor, eps: float, residual: Tensor | None,
+    start: Tensor | None, decay: Tensor, threshold: Tensor, steps: int,
+) -> Current:  # fmt: skip
+    mean, var = statistics
+    gain = (weight.double() * (var + eps).rsqrt()).to(y.dtype)
+    return Current(y, mean.to(y.dtype), gain, bias, residual, start, decay, threshold, steps)
+
+
+def _over_ranks(statistics: Tensor, count: float) -> Tensor:
+    """Mean and variance of all ranks' values from each rank's own (Chan's rule)."""
+    mean, var = statistics
+    total = torch.cat([mean * count, mean.new_full((1,), count)])
+    dist.all_reduce(total)
+    everywhere = total[:-1] / total[-1]
+    square = (var + (mean - everywhere).square()) * count
+    dist.all_reduce(square)
+    return torch.stack([everywhere, square / total[-1]])

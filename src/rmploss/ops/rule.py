@@ -1,0 +1,94 @@
+"""What a fused kernel must know of a neuron, as plain numbers.
+
+`torch.library` operations take tensors and numbers, so the surrogate and the `MomentSpec` travel as
+numbers. A rule is what the reference reads from these objects; `rule_of` says why there is none for
+an object that no kernel knows.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, NotRequired, TypedDict
+
+from torch import Tensor
+
+from rmploss.ops.moments import MomentSpec
+from rmploss.surrogate import ArcTan, ClippedTanh, Rectangle, Sigmoid, Surrogate, Triangle
+
+
+class NeuronOptions(TypedDict):
+    """The keyword arguments that every operation with neurons shares (Eqs. 1-3).
+
+    decay, v_threshold: a number, or one per channel `[C]`, learnable or not; v_reset: the
+    potential after a spike, None for the soft reset; moments: which membrane moments to take.
+    """
+
+    decay: float | Tensor
+    v_threshold: float | Tensor
+    v_reset: float | None
+    detach_reset: bool
+    surrogate: Surrogate
+    moments: NotRequired[MomentSpec | None]
+
+
+KINDS: dict[type[Surrogate], tuple[int, str]] = {
+    ClippedTanh: (0, "slope"),
+    Rectangle: (1, "width"),
+    Triangle: (2, "width"),
+    Sigmoid: (3, "alpha"),
+    ArcTan: (4, "alpha"),
+}
+"""Surrogate -> its number in the kernels, and the field that holds its one parameter."""
+
+
+class Rule(NamedTuple):
+    """A neuron and its moments as numbers; slope is the parameter of the surrogate."""
+
+    v_reset: float
+    slope: float
+    p: float
+    soft_reset: bool
+    detach_reset: bool
+    surrogate: int
+    moments: bool
+    of_input: bool
+    detach_target: bool
+
+    @property
+    def numbers(self) -> list[float]:
+        """The real numbers, for a schema."""
+        return list(self[:3])
+
+    @property
+    def flags(self) -> list[int]:
+        """The integers, for a schema."""
+        return [int(flag) for flag in self[3:]]
+
+    @staticmethod
+    def read(numbers: Sequence[float], flags: Sequence[int]) -> "Rule":
+        """The rule that `numbers` and `flags` were made from."""
+        soft, detach, surrogate, moments, of_input, detach_target = flags
+        v_reset, slope, p = numbers
+        return Rule(
+            v_reset, slope, p, bool(soft), bool(detach), surrogate,
+            bool(moments), bool(of_input), bool(detach_target),
+        )  # fmt: skip
+
+
+def rule_of(neuron: NeuronOptions) -> Rule | str:
+    """The rule of a neuron, or the reason why no kernel knows it."""
+    surrogate = neuron["surrogate"]
+    if type(surrogate) not in KINDS:
+        return f"the surrogate {type(surrogate).__name__} has no fused form"
+    kind, parameter = KINDS[type(surrogate)]
+    spec = neuron.get("moments")
+    moments = spec or MomentSpec()
+    return Rule(
+        v_reset=neuron["v_reset"] or 0.0,
+        slope=getattr(surrogate, parameter),
+        p=moments.p,
+        soft_reset=neuron["v_reset"] is None,
+        detach_reset=neuron["detach_reset"],
+        surrogate=kind,
+        moments=spec is not None,
+        of_input=moments.potential == "input",
+        detach_target=moments.detach_target,
+    )
