@@ -2,6 +2,7 @@
 // Arrays arrive as addresses; src/rmploss/ops/cpu.py is the only caller and answers for shapes, types and lifetimes.
 // Every kernel runs without the interpreter's lock.
 #include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "kernels.h"
+#include "memory.h"
 
 namespace nb = nanobind;
 using namespace rmploss;
@@ -177,6 +179,19 @@ void winograd(const nb::tuple& shape, int threads, address x, address weight, ad
   kernels->winograd(c, at<float>(x), at<float>(weight), at<float>(bias), transposed, at<float>(y));
 }
 
+// A tensor over kept memory, without its values; its memory is given back when the last tensor over it is gone.
+template <class S> nb::ndarray<nb::pytorch, S> tensor(const std::vector<size_t>& shape, size_t count) {
+  void* block = take(count * sizeof(S));
+  const nb::capsule owner(block, [](void* p) noexcept { give(p); });
+  return nb::ndarray<nb::pytorch, S>(block, shape.size(), shape.data(), owner);
+}
+
+nb::object empty(const std::vector<size_t>& shape, bool is_double) {
+  size_t count = 1;
+  for (size_t n : shape) count *= n;
+  return is_double ? nb::cast(tensor<double>(shape, count)) : nb::cast(tensor<float>(shape, count));
+}
+
 }  // namespace
 
 NB_MODULE(_native, m) {
@@ -184,6 +199,13 @@ NB_MODULE(_native, m) {
   m.def("instruction_sets", &names, "Those that this machine runs, the widest first.");
   m.def("instruction_set", [] { return kernels->name; }, "The one in use.");
   m.def("choose", &choose, "Use another one: for tests.");
+  m.def("empty", &empty, "A dense float tensor without values, over memory that is kept.");
+  m.def("poison", &poison, "Fill memory with NaN when it is taken: for tests.");
+  m.def("release_kept", &release_kept, "Hand kept memory back to the system; how many bytes.");
+  m.def("memory", [] {
+    const Memory now = memory();
+    return nb::make_tuple(now.in_use, now.kept, now.peak);
+  }, "Bytes in use, kept, and the most ever in use.");
   m.def("lif_forward", &lif_forward);
   m.def("lif_backward", &lif_backward);
   m.def("statistics", &statistics);

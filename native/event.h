@@ -11,6 +11,7 @@
 
 #include "bits.h"
 #include "kernels.h"
+#include "memory.h"
 
 namespace {
 
@@ -72,11 +73,7 @@ struct Window {
   }
 };
 
-inline float* allocate(index_t floats) {
-  void* memory = nullptr;
-  if (posix_memalign(&memory, 64, size_t(floats) * sizeof(float) + 64)) abort();
-  return static_cast<float*>(memory);
-}
+inline float* allocate(index_t floats) { return static_cast<float*>(rmploss::take(size_t(floats) * sizeof(float))); }
 
 // weight [C', C, taps] -> blocks [strip][word][tap][64][columns of a strip], zeros beyond C and C'.
 inline void block_weights(const Convolution& c, const float* weight, index_t columns, float* out) {
@@ -140,7 +137,7 @@ void event_forward_strips(const Convolution& c, const uint64_t* bits, const floa
         }
       }
     }
-    free(acc);
+    rmploss::give(acc);
     free(gathered);
   }
 }
@@ -153,7 +150,7 @@ void event_forward(const Convolution& c, const uint64_t* bits, const float* weig
   if (nv == 1) event_forward_strips<1>(c, bits, blocks, bias, y);
   else if (nv == 2) event_forward_strips<2>(c, bits, blocks, bias, y);
   else event_forward_strips<kStrip>(c, bits, blocks, bias, y);
-  free(blocks);
+  rmploss::give(blocks);
 }
 
 // One unit of the weight gradient: a word of input channels over a range of pixels; dW [strip][tap][64][columns].
@@ -216,7 +213,7 @@ void event_weight_gradient_strips(const Convolution& c, const uint64_t* bits, co
       event_weight_unit<NV>(c, g_y, word, chunks * group / groups * kPixels,
                             smaller(chunks * (group + 1) / groups * kPixels, pixels), window, gathered, turned, rows, dW);
     }
-    free(rows);
+    rmploss::give(rows);
     free(turned);
     free(gathered);
     // The groups in their order, into [C', C, taps].
@@ -238,7 +235,7 @@ void event_weight_gradient_strips(const Convolution& c, const uint64_t* bits, co
           }
       }
   }
-  free(partial);
+  rmploss::give(partial);
 }
 
 void event_weight_gradient(const Convolution& c, const uint64_t* bits, const float* g_y, float* g_weight) {

@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "kernels.h"
+#include "memory.h"
 #include "simd.h"
 #include "surrogate.h"
 
@@ -35,17 +36,25 @@ template <class S> struct Moments {
   Vec<S> sum[4] = {};
 };
 
-template <class S> inline Vec<S> spread(uint64_t bits, Vec<S>) {
-  Mask<S> lane;
-  for (int i = 0; i < kLanes<S>; i++) lane[i] = i;
-  const Mask<S> one = Mask<S>{} + 1;
-  const Mask<S> on = ((Mask<S>{} + decltype(lane[0] + 0)(bits)) >> lane) & one;
-  return on ? splat(S(1)) : Vec<S>{};
+// 0 or 1 in every lane, from the lowest bits.
+inline vfloat spread(uint64_t bits, vfloat) {
+#if defined(__AVX512F__)
+  return (vfloat)_mm512_maskz_mov_ps(__mmask16(bits), _mm512_set1_ps(1.0f));
+#else
+  vfloat v;
+  for (int i = 0; i < kWidth; i++) v[i] = float(bits >> i & 1);
+  return v;
+#endif
+}
+inline Vec<double> spread(uint64_t bits, Vec<double>) {
+  Vec<double> v;
+  for (int i = 0; i < kLanes<double>; i++) v[i] = double(bits >> i & 1);
+  return v;
 }
 
 // x(t) of one register.
 template <class S>
-inline Vec<S> current(const Neurons<S>& a, const Channels<S>& k, index_t t, index_t row, index_t c, int n) {
+RMPLOSS_INLINE Vec<S> current(const Neurons<S>& a, const Channels<S>& k, index_t t, index_t row, index_t c, int n) {
   const index_t at = (t * a.rows + row) * a.channels + c;
   Vec<S> x = load(a.y + (a.is_static ? row * a.channels + c : at), n);
   if (a.mean) x -= k.mean;
@@ -54,21 +63,21 @@ inline Vec<S> current(const Neurons<S>& a, const Channels<S>& k, index_t t, inde
   if (a.residual) x += load(a.residual + at, n);
   if (a.residual_bits) {
     const index_t words = (a.channels + 63) / 64;
-    x += spread<S>(a.residual_bits[(t * a.rows + row) * words + c / 64] >> (c % 64) & ((1ull << kLanes<S>) - 1), Vec<S>{});
+    x += spread(a.residual_bits[(t * a.rows + row) * words + c / 64] >> (c % 64), Vec<S>{});
   }
   return x;
 }
 
-template <class S> inline Vec<S> initial(const Neurons<S>& a, index_t row, index_t c, int n) {
+template <class S> RMPLOSS_INLINE Vec<S> initial(const Neurons<S>& a, index_t row, index_t c, int n) {
   if (a.start) return load(a.start + row * a.channels + c, n);
   return splat(a.soft_reset ? S(0) : a.v_reset);
 }
 
-template <class S> inline Vec<S> after_reset(const Neurons<S>& a, const Channels<S>& k, Vec<S> pre, Vec<S> o) {
+template <class S> RMPLOSS_INLINE Vec<S> after_reset(const Neurons<S>& a, const Channels<S>& k, Vec<S> pre, Vec<S> o) {
   return a.soft_reset ? pre - k.threshold * o : pre * (1 - o) + k.reset * o;
 }
 
-template <class S> inline Vec<S> distance(Vec<S> d, S p) {
+template <class S> RMPLOSS_INLINE Vec<S> distance(Vec<S> d, S p) {
   if (p == 2) return d * d;
   d = absolute<S>(d);
   if (p == 1) return d;
@@ -76,7 +85,7 @@ template <class S> inline Vec<S> distance(Vec<S> d, S p) {
 }
 
 // p |d|^(p-1) sign(d); 0 at d = 0.
-template <class S> inline Vec<S> distance_slope(Vec<S> d, S p) {
+template <class S> RMPLOSS_INLINE Vec<S> distance_slope(Vec<S> d, S p) {
   if (p == 2) return 2 * d;
   const Vec<S> zero = {};
   const Vec<S> sign = d > zero ? splat(S(1)) : d < zero ? splat(S(-1)) : zero;
@@ -85,8 +94,8 @@ template <class S> inline Vec<S> distance_slope(Vec<S> d, S p) {
 }
 
 template <class S>
-inline void forward_register(const Neurons<S>& a, const Forward<S>& f, const Channels<S>& k, index_t row, index_t c, int n,
-                             Moments<S>& m) {
+RMPLOSS_INLINE void forward_register(const Neurons<S>& a, const Forward<S>& f, const Channels<S>& k, index_t row, index_t c,
+                                     int n, Moments<S>& m) {
   Vec<S> u = initial(a, row, c, n);
   const Vec<S> zero = {}, one = splat(S(1));
   for (index_t t = 0; t < a.steps; t++) {
@@ -107,47 +116,61 @@ inline void forward_register(const Neurons<S>& a, const Forward<S>& f, const Cha
   if (f.last) store(f.last + row * a.channels + c, u, n);
 }
 
-// Adds four registers to sums [4, C] in double.
-template <class S> inline void flush(const Vec<S>* sum, double* sums, index_t channels, index_t c, int n) {
-  for (int r = 0; r < 4; r++)
-    for (int i = 0; i < n; i++) sums[r * channels + c + i] += double(sum[r][i]);
-}
-
-// Calls work(first row, last row, sums [4, C]) for pieces of the rows, in parallel, and adds up the sums in their order.
+// Calls work(first row, last row, scratch, padded) for blocks of rows, in parallel. scratch holds four sums per channel
+// (arrays of `padded` channels), then two registers per time step. A block's sums are added to its piece's in double, the pieces'
+// to sums [4, C] in their order.
 template <class S, class Work>
 inline void in_pieces(const Neurons<S>& a, S* sums, const Work& work) {
-  const index_t blocks = (a.rows + kBlock - 1) / kBlock;
-  const index_t pieces = smaller(kPieces, blocks);
-  double* partial = static_cast<double*>(calloc(size_t(pieces * 4 * a.channels), sizeof(double)));
-#pragma omp parallel for schedule(dynamic) num_threads(a.threads)
-  for (index_t piece = 0; piece < pieces; piece++) {
-    const index_t first = blocks * piece / pieces * kBlock;
-    const index_t last = smaller(blocks * (piece + 1) / pieces * kBlock, a.rows);
-    work(first, last, partial + piece * 4 * a.channels);
+  const index_t C = a.channels, blocks = (a.rows + kBlock - 1) / kBlock;
+  const index_t pieces = smaller(kPieces, blocks), padded = (C + kLanes<S> - 1) / kLanes<S> * kLanes<S>;
+  double* partial = static_cast<double*>(calloc(size_t(pieces * 4 * C), sizeof(double)));
+#pragma omp parallel num_threads(a.threads)
+  {
+    S* scratch = static_cast<S*>(rmploss::take(size_t(4 * padded + 2 * a.steps * kLanes<S>) * sizeof(S)));
+#pragma omp for schedule(dynamic)
+    for (index_t piece = 0; piece < pieces; piece++) {
+      double* sum = partial + piece * 4 * C;
+      for (index_t block = blocks * piece / pieces; block < blocks * (piece + 1) / pieces; block++) {
+        memset(scratch, 0, size_t(4 * padded) * sizeof(S));
+        work(block * kBlock, smaller((block + 1) * kBlock, a.rows), scratch, padded);
+        if (sums)
+          for (int r = 0; r < 4; r++)
+            for (index_t c = 0; c < C; c++) sum[r * C + c] += double(scratch[r * padded + c]);
+      }
+    }
+    rmploss::give(scratch);
   }
   if (sums)
-    for (index_t i = 0; i < 4 * a.channels; i++) {
+    for (index_t i = 0; i < 4 * C; i++) {
       double total = 0;
-      for (index_t piece = 0; piece < pieces; piece++) total += partial[piece * 4 * a.channels + i];
+      for (index_t piece = 0; piece < pieces; piece++) total += partial[piece * 4 * C + i];
       sums[i] = S(total);
     }
   free(partial);
 }
 
+// One register of channels of one row. Arguments are copied and sums travel by value: a store through a pointer could
+// otherwise change them for all that the compiler knows. scratch: the sums of some rows, four arrays of `padded` channels.
+template <class S>
+RMPLOSS_INLINE void forward_place(const Neurons<S> a, const Forward<S> f, index_t row, index_t c, int n, S* scratch,
+                                  index_t padded) {
+  const Channels<S> k(a, c, n);
+  Moments<S> m;
+  if (a.moments)
+    for (int r = 0; r < 4; r++) m.sum[r] = load(scratch + r * padded + c);
+  forward_register(a, f, k, row, c, n, m);
+  if (a.moments)
+    for (int r = 0; r < 4; r++) store(scratch + r * padded + c, m.sum[r]);
+}
+
+// Rows first, channels inside: every array is read and written in the order of its memory.
 template <class S> void lif_forward(const Neurons<S>& a, const Forward<S>& f) {
-  in_pieces<S>(a, f.moments, [&](index_t first, index_t last, double* sums) {
-    for (index_t block = first; block < last; block += kBlock)
-      for (index_t c = 0; c < a.channels; c += kLanes<S>) {
-        const int n = int(smaller(kLanes<S>, a.channels - c));
-        const Channels<S> k(a, c, n);
-        Moments<S> m;
-        const index_t end = smaller(block + kBlock, last);
-        if (n == kLanes<S>)
-          for (index_t row = block; row < end; row++) forward_register(a, f, k, row, c, kLanes<S>, m);
-        else
-          for (index_t row = block; row < end; row++) forward_register(a, f, k, row, c, n, m);
-        if (a.moments) flush<S>(m.sum, sums, a.channels, c, n);
-      }
+  in_pieces<S>(a, f.moments, [&](index_t block, index_t end, S* scratch, index_t padded) {
+    const index_t whole = a.channels / kLanes<S> * kLanes<S>;
+    for (index_t row = block; row < end; row++) {
+      for (index_t c = 0; c < whole; c += kLanes<S>) forward_place<S>(a, f, row, c, kLanes<S>, scratch, padded);
+      if (whole < a.channels) forward_place<S>(a, f, row, whole, int(a.channels - whole), scratch, padded);
+    }
   });
 }
 
@@ -161,7 +184,7 @@ template <class S> struct MomentGradients {
 
 // history: u_pre of every step and the membrane before it, 2 * steps registers.
 template <class S, int kind>
-inline void backward_register(const Neurons<S>& a, const Backward<S>& b, const Channels<S>& k, const MomentGradients<S>& G,
+RMPLOSS_INLINE void backward_register(const Neurons<S>& a, const Backward<S>& b, const Channels<S>& k, const MomentGradients<S>& G,
                               const Surrogate<kind, S>& slope, Vec<S>* history, index_t row, index_t c, int n,
                               Vec<S>* sums) {
   const Vec<S> zero = {}, one = splat(S(1));
@@ -213,28 +236,28 @@ inline void backward_register(const Neurons<S>& a, const Backward<S>& b, const C
   if (b.start) store(b.start + row * a.channels + c, g_u, n);
 }
 
+template <class S, int kind>
+RMPLOSS_INLINE void backward_place(const Neurons<S> a, const Backward<S> b, const Surrogate<kind, S> slope, Vec<S>* history,
+                                   index_t row, index_t c, int n, S* scratch, index_t padded) {
+  const Channels<S> k(a, c, n);
+  const MomentGradients<S> G(a, b, c, n);
+  Vec<S> sum[4];
+  for (int r = 0; r < 4; r++) sum[r] = load(scratch + r * padded + c);
+  backward_register<S, kind>(a, b, k, G, slope, history, row, c, n, sum);
+  for (int r = 0; r < 4; r++) store(scratch + r * padded + c, sum[r]);
+}
+
 template <class S, int kind> void backward_with(const Neurons<S>& a, const Backward<S>& b) {
   const Surrogate<kind, S> slope(a.slope);
-  in_pieces<S>(a, b.sums, [&](index_t first, index_t last, double* sums) {
-    void* memory = nullptr;
-    if (posix_memalign(&memory, 64, size_t(2 * a.steps) * sizeof(Vec<S>))) abort();
-    Vec<S>* history = static_cast<Vec<S>*>(memory);
-    for (index_t block = first; block < last; block += kBlock)
-      for (index_t c = 0; c < a.channels; c += kLanes<S>) {
-        const int n = int(smaller(kLanes<S>, a.channels - c));
-        const Channels<S> k(a, c, n);
-        const MomentGradients<S> G(a, b, c, n);
-        Vec<S> sum[4] = {};
-        const index_t end = smaller(block + kBlock, last);
-        if (n == kLanes<S>)
-          for (index_t row = block; row < end; row++)
-            backward_register<S, kind>(a, b, k, G, slope, history, row, c, kLanes<S>, sum);
-        else
-          for (index_t row = block; row < end; row++)
-            backward_register<S, kind>(a, b, k, G, slope, history, row, c, n, sum);
-        flush<S>(sum, sums, a.channels, c, n);
-      }
-    free(memory);
+  in_pieces<S>(a, b.sums, [&](index_t block, index_t end, S* scratch, index_t padded) {
+    Vec<S>* history = reinterpret_cast<Vec<S>*>(scratch + 4 * padded);
+    const index_t whole = a.channels / kLanes<S> * kLanes<S>;
+    for (index_t row = block; row < end; row++) {
+      for (index_t c = 0; c < whole; c += kLanes<S>)
+        backward_place<S, kind>(a, b, slope, history, row, c, kLanes<S>, scratch, padded);
+      if (whole < a.channels)
+        backward_place<S, kind>(a, b, slope, history, row, whole, int(a.channels - whole), scratch, padded);
+    }
   });
 }
 
@@ -304,14 +327,13 @@ void norm_gradient(const S* g_x, const S* y, const S* coefficients, int64_t rows
   const S *gain = coefficients, *shift = gain + channels, *slope = shift + channels, *mean = slope + channels;
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (index_t block = 0; block < rows; block += kBlock)
-    for (index_t c = 0; c < channels; c += kLanes<S>) {
-      const int n = int(smaller(kLanes<S>, channels - c));
-      const Vec<S> a = load(gain + c, n), b = load(shift + c, n), s = load(slope + c, n), m = load(mean + c, n);
-      for (index_t row = block; row < smaller(block + kBlock, rows); row++) {
+    for (index_t row = block; row < smaller(block + kBlock, rows); row++)
+      for (index_t c = 0; c < channels; c += kLanes<S>) {
+        const int n = int(smaller(kLanes<S>, channels - c));
+        const Vec<S> a = load(gain + c, n), b = load(shift + c, n), s = load(slope + c, n), m = load(mean + c, n);
         const index_t at = row * channels + c;
         store(g_y + at, a * load(g_x + at, n) + b + s * (load(y + at, n) - m), n);
       }
-    }
 }
 
 }  // namespace

@@ -187,8 +187,8 @@ void winograd_tiles(const Convolution& c, const float* x, const float* U, const 
         }
       }
     }
-    free(Z);
-    free(V);
+    rmploss::give(Z);
+    rmploss::give(V);
   }
 }
 
@@ -199,7 +199,7 @@ void winograd_with(const Convolution& c, const float* x, const float* weight, co
   float* U = allocate((m + 2) * (m + 2) * panels * K * kPanel);
   winograd_weights<m>(c, weight, transposed, K, M, U);
   winograd_tiles<m>(c, x, U, bias, K, M, y);
-  free(U);
+  rmploss::give(U);
 }
 
 // F(4x4, 3x3) where a map holds whole tiles and its 36 products per weight pay; F(2x2, 3x3) on the smallest maps.

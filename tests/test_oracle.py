@@ -50,7 +50,7 @@ class Tiny(SpikingNetwork):
         self.finish()
 
     def spikes(self, x: Tensor) -> Tensor:
-        return self.block(self.lif1(encode(self.conv1, x, self.T)))
+        return self.block(encode(self.conv1, self.lif1, x, self.T))
 
 
 def tiny(neuron: Neuron, shortcut: oracle.Shortcut) -> Tiny:

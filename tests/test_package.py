@@ -1,19 +1,25 @@
 """What is in the working tree is what others get: every file is tracked, and installed."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 import rmploss
+from rmploss.ops import cpu
 
 ROOT = Path(__file__).parent.parent
 
 
 def sources(folder: Path) -> set[str]:
-    """The files of the package, without what Python leaves behind."""
+    """The files of the package, without what Python and the compiler leave behind."""
     files = (path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)) for path in files if path.parent.name != "__pycache__"}
+    return {
+        str(path.relative_to(folder))
+        for path in files
+        if path.parent.name != "__pycache__" and path.suffix not in (".so", ".pyd")
+    }
 
 
 def test_every_file_of_the_package_is_tracked() -> None:
@@ -23,6 +29,12 @@ def test_every_file_of_the_package_is_tracked() -> None:
         pytest.skip("not a git work tree")
     tracked = {line.removeprefix("src/rmploss/") for line in done.stdout.splitlines()}
     assert sources(ROOT / "src" / "rmploss") == tracked
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler: no native kernels")
+def test_the_native_kernels_are_built_where_a_compiler_is() -> None:
+    assert cpu.MISSING is None
+    assert cpu.instruction_sets()
 
 
 def test_every_file_of_the_package_is_installed() -> None:

@@ -11,7 +11,7 @@ from rmploss import recipes
 from rmploss.cli import main
 from tests.engine.runs import TINY
 
-VERBS = ("demo", "list", "train", "eval", "table", "report", "data", "doctor")
+VERBS = ("demo", "list", "train", "eval", "table", "report", "bench", "data", "doctor")
 SMALL = ["--epochs", "1", "--train-samples", "64", "--test-samples", "32"]
 SMALL += ["--batch-size", "32", "--width", "0.125", "--T", "2"]
 

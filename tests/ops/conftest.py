@@ -1,10 +1,13 @@
 """Memory that an operation asks for and does not fill is NaN here, not a lucky zero."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+
+from rmploss.ops import cpu
 
 
 def poison(x: Tensor) -> Tensor:
@@ -15,8 +18,8 @@ def poison(x: Tensor) -> Tensor:
 
 
 @pytest.fixture(autouse=True)
-def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`torch.empty`, `empty_like`, `empty_strided` and `new_empty` return poisoned memory."""
+def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """`torch.empty`, `empty_like`, `empty_strided`, `new_empty` and native memory are poisoned."""
     owners: list[tuple[Any, str]] = [
         (torch, "empty"),
         (torch, "empty_like"),
@@ -25,6 +28,11 @@ def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     for owner, name in owners:
         monkeypatch.setattr(owner, name, _poisoned(getattr(owner, name)))
+    if not cpu.MISSING:
+        cpu.poison(True)
+    yield
+    if not cpu.MISSING:
+        cpu.poison(False)
 
 
 def _poisoned(allocate: Any) -> Any:

@@ -1,6 +1,7 @@
 """One benchmark: which network, of what size, on what images, with how many threads."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -61,6 +62,8 @@ def setting(
     ]
     if not 1 <= made.threads <= 4096:
         wrong.append(Problem(f"threads = {made.threads}", "must be at least 1"))
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", made.device):
+        wrong.append(Problem(f"device = {made.device}", "is not a device", "cpu, cuda or cuda:N"))
     if made.device.startswith("cuda") and not torch.cuda.is_available():
         wrong.append(Problem(f"device = {made.device}", "no CUDA device here", "--device cpu"))
     if wrong:

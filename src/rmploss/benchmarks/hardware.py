@@ -32,10 +32,10 @@ def hardware(device: str) -> str:
 
 def label(device: str) -> str:
     """The device in a file name: "2xEPYC"."""
-    count, _, model = hardware(device).rpartition("x ") if device == "cpu" else ("", "", "")
-    words = re.sub(NOISE, " ", model or hardware(device)).split()
+    model = hardware(device) if device.startswith("cuda") else processor()
+    words = re.sub(NOISE, " ", model).split()
     name = re.sub(r"[^A-Za-z0-9.-]+", "-", "-".join(words)) or "unknown"
-    return f"{count}x{name}" if count else name
+    return name if device.startswith("cuda") else f"{cpus()}x{name}"
 
 
 def facts(device: str) -> dict[str, str]:

@@ -48,7 +48,7 @@ def operations(case: Case, names: list[str], repeats: int, progress: Progress) -
             acts["dense-conv2d"] = _dense(call)
 
         def told(step: str, done: int, total: int, what: str = what, index: int = index) -> None:
-            progress(f"{step} {what}", index * total + done, len(todo) * total)
+            progress(f"{what}: {step}", index * total + done, len(todo) * total)
 
         seconds = rounds(acts, repeats, told, case.setting.device)
         every = dict.fromkeys([*status, *acts])

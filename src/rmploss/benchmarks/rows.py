@@ -39,7 +39,7 @@ FIELDS = (
 
 @dataclass(frozen=True)
 class Race:
-    """All results of one setting; images: where its batch came from."""
+    """All results of one setting; images: where its batch came from, and how much it makes fire."""
 
     setting: Setting
     images: str

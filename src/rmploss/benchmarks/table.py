@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from rich.markup import escape
 from rich.table import Table
 
 from rmploss.benchmarks.contestants import DENSE, RIVAL
@@ -13,7 +14,7 @@ from rmploss.benchmarks.timing import Result
 def title(race: Race) -> str:
     """What was measured, on what."""
     made = race.setting
-    return f"{made.network}  {size(race)}  on {hardware(made.device)}, {race.images}"
+    return f"{made.network}  {size(race)}, {hardware(made.device)}, {race.images}"
 
 
 def size(race: Race) -> str:
@@ -33,7 +34,7 @@ def table(race: Race) -> Table:
         made.add_column(head, justify="right")
     made.add_column("gate", overflow="fold")
     for result in race.results:
-        made.add_row(_name(result), *_cells(race, result), result.status)
+        made.add_row(_name(result), *_cells(race, result), escape(result.status))
     return made
 
 
@@ -46,7 +47,7 @@ def grid(lines: Mapping[str, Sequence[Result]]) -> Table:
         made.add_column(name, justify="right")
     for head, line in lines.items():
         shown = {result.contestant: result for result in line}
-        made.add_row(head, *(_milliseconds(shown.get(name)) for name in names))
+        made.add_row(escape(head), *(_milliseconds(shown.get(name)) for name in names))
     return made
 
 

@@ -111,7 +111,8 @@ class Bench:
             width=self.width,
             threads=torch.get_num_threads() if self.threads is None else self.threads,
             device=self.device,
-            data_dir=case.data_dir(self.data_dir),
+            # The first step reads no file, so that disks are not compared.
+            data_dir="" if self.topic == "first-step" else case.data_dir(self.data_dir),
         )
         yield from scale.settings(base) if self.topic == "scale" else (base,)
 
@@ -144,7 +145,8 @@ class Bench:
         }[self.topic]
         with case.threads(made.threads):
             real = case.case(made)
-            return rows.Race(made, real.source, measure(real, names, repeats, told))
+            images = f"{real.source}, firing rate {timing.firing_rate(real):.3f}"
+            return rows.Race(made, images, measure(real, names, repeats, told))
 
 
 def _words(asked: Bench) -> list[str]:

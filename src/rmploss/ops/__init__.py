@@ -21,7 +21,9 @@ from rmploss.errors import UserError, unknown
 from rmploss.ops import fused, providers, reference
 from rmploss.ops.rule import NeuronOptions, Rule, rule_of
 
-BACKENDS = ("auto", *providers.PROVIDERS)
+PROVIDERS = tuple(providers.PROVIDERS)
+"""The providers by name."""
+BACKENDS = ("auto", *PROVIDERS)
 """What `backend` may be."""
 _ASKED: ContextVar[str] = ContextVar("backend", default="auto")
 

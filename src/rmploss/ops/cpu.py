@@ -32,6 +32,31 @@ def instruction_sets() -> list[str]:
     return [] if _native is None else _native.instruction_sets()
 
 
+def instruction_set() -> str:
+    """The one in use."""
+    return _native.instruction_set()
+
+
+def use_instruction_set(name: str) -> None:
+    """Use another one that this machine runs: for tests and measurements."""
+    _native.choose(name)
+
+
+def poison(on: bool) -> None:
+    """Fill native memory with NaN when it is taken: for tests."""
+    _native.poison(on)
+
+
+def memory() -> tuple[int, int, int]:
+    """Bytes of native memory in use, kept for the next step, and the most ever in use."""
+    return (0, 0, 0) if _native is None else _native.memory()
+
+
+def release_memory() -> int:
+    """Hand kept memory back to the system; returns the bytes."""
+    return 0 if _native is None else _native.release_kept()
+
+
 class NativeKernels:
     """`fused.Kernels` by the native module."""
 
@@ -39,7 +64,7 @@ class NativeKernels:
         """One pass over y: norm, shortcut, Eqs. 1-3 and the moments."""
         T, R, C = current.rows
         y = current.y
-        spikes, last = y.new_empty(T, R, C), y.new_empty(R, C)
+        spikes, last = _empty(y, T, R, C), _empty(y, R, C)
         moments = y.new_empty(4, C) if rule.moments else y.new_empty(0)
         _native.lif_forward(
             *_arguments(current, rule), _address(spikes), _address(moments), _address(last)
@@ -56,8 +81,8 @@ class NativeKernels:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One pass: the membrane forward once more in registers, then the reverse loop."""
         y = current.y
-        g_current, sums = torch.empty_like(y), y.new_empty(4, y.shape[2])
-        g_start = y.new_empty(y.shape[1:])
+        g_current, sums = _empty(y, *y.shape), y.new_empty(4, y.shape[2])
+        g_start = _empty(y, *y.shape[1:])
         _native.lif_backward(
             *_arguments(current, rule),
             *(_address(g) for g in (g_spikes, g_moments, g_last, g_current, g_start, sums)),
@@ -90,7 +115,7 @@ class NativeKernels:
 
     def unpack(self, bits: Tensor, channels: int) -> Tensor:
         """The inverse of `pack`."""
-        x = torch.empty(bits.shape[0], channels)
+        x: Tensor = _native.empty((bits.shape[0], channels), False)
         _native.unpack(_address(bits), bits.shape[0], channels, _address(x), _threads())
         return x
 
@@ -200,9 +225,14 @@ def _address(x: Tensor | None) -> int:
     return x.data_ptr()
 
 
+def _empty(like: Tensor, *shape: int) -> Tensor:
+    """An empty tensor of the type of `like`, over memory that is kept from step to step."""
+    return _native.empty(shape, like.dtype == torch.float64)
+
+
 def _channels_last(like: Tensor, N: int, C: int, H: int, W: int) -> Tensor:
     """An empty `[N, C, H, W]` whose memory is `[N, H, W, C]`."""
-    return like.new_empty(N, H, W, C).movedim(-1, 1)
+    return _empty(like, N, H, W, C).movedim(-1, 1)
 
 
 def _shape(shape: Spatial) -> tuple[int, ...]:

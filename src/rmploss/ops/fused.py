@@ -162,6 +162,7 @@ def lif_op(
     numbers: Sequence[float],
     flags: Sequence[int],
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """Spikes, moments and the last membrane; numbers and flags are a `Rule`'s."""
     current = Current(y, None, gain, bias, residual, start, decay, threshold, steps)
     return KERNELS[provider].lif_forward(current, Rule.read(numbers, flags))
 
@@ -191,6 +192,7 @@ def lif_backward_op(
     g_moments: Tensor | None,
     g_last: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of x and of the start, and the sums of `Kernels.lif_backward`."""
     kernels = KERNELS[provider]
     current = Current(y, None, gain, bias, residual, start, decay, threshold, steps)
     return kernels.lif_backward(current, Rule.read(numbers, flags), g_spikes, g_moments, g_last)
@@ -215,7 +217,7 @@ def _lif_setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 def _lif_grad(ctx: Any, g_spikes: Any, g_moments: Any, g_last: Any) -> tuple[Any, ...]:
     y, gain, bias, residual, start, decay, threshold = ctx.saved_tensors
-    moments = g_moments if ctx.plain[2][3] else None
+    moments = _rows(g_moments) if ctx.plain[2][3] else None
     g_x, g_start, sums = torch.ops.rmploss.lif_backward(
         ctx.provider, y, gain, bias, residual, start, decay, threshold, *ctx.plain,
         _rows(g_spikes), moments, _rows(g_last),
@@ -251,6 +253,7 @@ def norm_lif_op(
     numbers: Sequence[float],
     flags: Sequence[int],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Spikes, moments, the last membrane, and the statistics of y."""
     kernels = KERNELS[provider]
     statistics = kernels.statistics(y)
     if ranks(sync) > 1:
@@ -339,7 +342,7 @@ def _norm_lif_grad(
     ctx: Any, g_spikes: Any, g_moments: Any, g_last: Any, g_statistics: Any
 ) -> tuple[Any, ...]:
     y, statistics, weight, bias, residual, start, decay, threshold = ctx.saved_tensors
-    moments = g_moments if ctx.plain[4][3] else None
+    moments = _rows(g_moments) if ctx.plain[4][3] else None
     g_y, g_x, g_start, sums = torch.ops.rmploss.norm_lif_backward(
         ctx.provider, y, statistics, weight, bias, residual, start, decay, threshold, *ctx.plain,
         _rows(g_spikes), moments, _rows(g_last),
@@ -455,7 +458,7 @@ def _is_traced(x: Tensor) -> bool:
 
 
 def _rows(g: Tensor | None) -> Tensor | None:
-    """A gradient as dense rows: autograd may hand over an expanded or a strided one."""
+    """A dense gradient: autograd may hand over an expanded or a strided one."""
     return None if g is None else g.contiguous()
 
 

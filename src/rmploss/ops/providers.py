@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 
 from rmploss.errors import UserError
-from rmploss.ops import cpu
+from rmploss.ops import cpu, triton
 from rmploss.ops.fused import KERNELS
 
 
@@ -23,15 +23,23 @@ def _cpu(device: torch.device, dtype: torch.dtype) -> str | None:
     return None
 
 
+def _triton(device: torch.device, dtype: torch.dtype) -> str | None:
+    if dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        return f"its kernels know no {dtype}"
+    return triton.missing(device)
+
+
 PROVIDERS: dict[str, Callable[[torch.device, torch.dtype], str | None]] = {
     "reference": _reference,
     "cpu": _cpu,
+    "triton": _triton,
 }
 """Provider -> why it cannot run on a device with a type; None if it can."""
-FAST = ("cpu",)
-"""The providers that `auto` prefers to the reference, in this order."""
+FAST = {"cpu": "cpu", "cuda": "triton"}
+"""Type of device -> the provider that `auto` prefers to the reference there."""
 
 KERNELS["cpu"] = cpu.NativeKernels()
+KERNELS["triton"] = triton.TritonKernels()  # imports Triton when it first runs, not before
 
 
 def choose(backend: str, device: torch.device, dtype: torch.dtype) -> tuple[str, str]:
@@ -41,10 +49,10 @@ def choose(backend: str, device: torch.device, dtype: torch.dtype) -> tuple[str,
         if reason:
             raise UserError(f"backend {backend!r} cannot run on {device}: {reason}")
         return backend, "asked for"
-    reasons = []
-    for name in FAST:
-        reason = PROVIDERS[name](device, dtype)
-        if reason is None:
-            return name, "the fastest that runs here"
-        reasons.append(f"{name}: {reason}")
-    return "reference", "; ".join(reasons)
+    name = FAST.get(device.type)
+    if name is None:
+        return "reference", f"no other provider runs on {device.type}"
+    reason = PROVIDERS[name](device, dtype)
+    if reason:
+        return "reference", f"{name}: {reason}"
+    return name, "the fastest that runs here"

@@ -6,6 +6,7 @@ which the table of results shows in its row.
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from rmploss.benchmarks.case import Case
@@ -29,7 +30,8 @@ def peer_network(name: str, case: Case) -> tuple[Kit, PeerNetwork]:
     """A peer's kit and the case's network built with it; raises `MissingPeerError`."""
     kit: Kit = PEERS[name]()
     net = PeerNetwork(kit, case.parts, case.state, case.setting.T)
-    return kit, net.to(case.images.device, case.images.dtype)
+    net = net.to(case.images.device, case.images.dtype)
+    return kit, net.to(memory_format=kit.memory_format)
 
 
 def make_spikingjelly(case: Case, train: bool) -> Runner:
@@ -53,8 +55,6 @@ def make_norse(case: Case, train: bool) -> Runner:
 
 
 def _runner(name: str, case: Case, train: bool, *, compiled: bool = False) -> Runner:
-    import torch
-
     kit, net = peer_network(name, case)
     net.train(train)
     run: Any = torch.compile(net) if compiled else net

@@ -19,6 +19,7 @@ class Norse(Kit):
     """Plain PyTorch layers and `Lift(LIFBoxCell)`."""
 
     package = "norse"
+    memory_format = torch.contiguous_format
 
     def __init__(self) -> None:
         self.torch = peer_module("norse.torch")

@@ -1,0 +1,276 @@
+"""The `triton` provider: kernels for GPUs, compiled by Triton when they are first used.
+
+Triton is imported with the first run (triton_kernels.py), not with this file: a machine without it
+loads the package all the same. With TRITON_INTERPRET=1 in the environment before Triton is
+imported, the same kernels run on the CPU, slowly, for tests.
+
+Results do not depend on the GPU: how rows are cut into programs depends on the shape alone, sums of
+programs are added in their order. Spikes do not depend on the kernel either: products and sums are
+never contracted (see triton_kernels.py).
+"""
+
+import math
+import os
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rmploss.ops.fused import Current, Spatial, words
+from rmploss.ops.rule import KINDS, Rule
+from rmploss.surrogate import ArcTan, ClippedTanh
+
+UNROLLED_FORWARD, UNROLLED_BACKWARD = 8, 16
+"""Up to so many steps (float64: half) the loop over time is unrolled. Forward then asks for the
+current of all steps at once, backward keeps u_pre of all of them in registers."""
+TILE = 512
+"""Elements of a tile: 4 for a thread, one load of 16 bytes in float32."""
+CHANNELS = 64
+"""Columns of a tile, at most: 256 bytes of float32, and a word of bits."""
+PROGRAMS = 4096
+"""Programs of a kernel with sums, at most: several for every place on a GPU, and a sum of sums that
+is short beside the tensors."""
+BITS_ROWS = 16
+"""Rows of a tile of bits."""
+OPTIONS = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": False}
+"""Of every launch; the interpreter takes no notice of them, and contracts nothing."""
+
+
+def missing(device: torch.device) -> str | None:
+    """Why these kernels cannot run on a device; None if they can."""
+    if find_spec("triton") is None:
+        return "triton is not installed"
+    if device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1":
+        return None
+    if device.type != "cuda":
+        return f"its kernels run on GPUs, not on {device.type}"
+    return None
+
+
+class TritonKernels:
+    """`fused.Kernels` by Triton."""
+
+    def lif_forward(self, current: Current, rule: Rule) -> tuple[Tensor, Tensor, Tensor]:
+        """One pass over y: norm, shortcut, Eqs. 1-3 and the moments."""
+        (T, R, C), y = current.rows, current.y
+        spikes, last = y.new_empty(T, R, C), y.new_empty(R, C)
+        tile, programs, tiles = _cut(R, C, TILE)
+        partial = y.new_empty(programs[0], 4, C) if rule.moments else None
+        with _on(y):
+            _kernels().lif_forward[programs](
+                *_inputs(current), spikes, last, partial, T, R, C, tiles,
+                STEPS=_unrolled(current, UNROLLED_FORWARD), **_neuron(current, rule),
+                MOMENTS=rule.moments, **tile, **OPTIONS,
+            )  # fmt: skip
+        return spikes, y.new_empty(0) if partial is None else _total(partial), last
+
+    def lif_backward(
+        self,
+        current: Current,
+        rule: Rule,
+        g_spikes: Tensor | None,
+        g_moments: Tensor | None,
+        g_last: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One pass: the membrane forward once more, in registers, then the reverse loop."""
+        (T, R, C), y = current.rows, current.y
+        g_current, g_start = y.new_empty(y.shape), y.new_empty(R, C)
+        steps = _unrolled(current, UNROLLED_BACKWARD)
+        scratch = None if steps else y.new_empty(T, R, C)
+        tile, programs, tiles = _cut(R, C, _backward_tile(y, steps))
+        partial = y.new_empty(programs[0], 4, C)
+        with _on(y):
+            _kernels().lif_backward[programs](
+                *_inputs(current), *(_dense(g) for g in (g_spikes, g_moments, g_last)),
+                g_current, g_start, partial, scratch, T, R, C, tiles,
+                STEPS=steps, **_neuron(current, rule), DETACH_RESET=rule.detach_reset,
+                DETACH_TARGET=rule.detach_target, KIND=rule.surrogate, SLOPE=rule.slope,
+                SCALE=scale(rule.surrogate, rule.slope), **tile, **OPTIONS,
+            )  # fmt: skip
+        return g_current, g_start, _total(partial)
+
+    def statistics(self, y: Tensor) -> Tensor:
+        """In the type of y within a thread, in float64 between them: no cancellation."""
+        C = y.shape[-1]
+        R = y.numel() // C
+        tile, programs, tiles = _cut(R, C, TILE)
+        partial = y.new_empty(programs[0], 3, C, dtype=torch.float64)
+        out = y.new_empty(2, C, dtype=torch.float64)
+        with _on(y):
+            kernels = _kernels()
+            kernels.statistics[programs](y.contiguous(), partial, R, C, tiles, **tile, **OPTIONS)
+            # Few columns for a program: all of them together have little to read.
+            across = (-(-C // 8),)
+            kernels.combine[across](
+                partial, out, programs[0], C, BLOCK_R=64, BLOCK_C=8, **OPTIONS
+            )  # fmt: skip
+        return out
+
+    def norm_gradient(self, g_x: Tensor, y: Tensor, coefficients: Tensor, out: Tensor) -> None:
+        """One pass; out may be g_x."""
+        assert g_x.is_contiguous()
+        assert out.is_contiguous()
+        C = y.shape[-1]
+        R = y.numel() // C
+        tile = _tile(C, TILE)
+        programs = (-(-R // tile["BLOCK_R"]), -(-C // tile["BLOCK_C"]))
+        with _on(y):
+            _kernels().norm_gradient[programs](
+                g_x, y.contiguous(), coefficients.contiguous(), out, R, C, **tile, **OPTIONS
+            )
+
+    def pack(self, x: Tensor) -> tuple[Tensor, int]:
+        """One pass over x of any floating-point type.
+
+        Waits for the GPU once: the number of bits is a Python number, and says whether x is spikes.
+        """
+        x = x.contiguous()
+        R, C = x.shape
+        bits = x.new_empty(R, words(C), dtype=torch.int64)
+        programs = (-(-R // BITS_ROWS), words(C))
+        found = x.new_empty(*programs, 2, dtype=torch.int64)
+        with _on(x):
+            _kernels().pack[programs](x, bits, found, R, C, words(C), BLOCK_R=BITS_ROWS, **OPTIONS)
+        ones, others = found.sum((0, 1)).tolist()
+        return bits, -1 if others else ones
+
+    def unpack(self, bits: Tensor, channels: int) -> Tensor:
+        """The inverse of `pack`."""
+        R = bits.shape[0]
+        x = bits.new_empty(R, channels, dtype=torch.float32)
+        programs = (-(-R // BITS_ROWS), words(channels))
+        with _on(bits):
+            _kernels().unpack[programs](
+                bits.contiguous(), x, R, channels, words(channels), BLOCK_R=BITS_ROWS, **OPTIONS
+            )
+        return x
+
+    def convolve(
+        self,
+        shape: Spatial,
+        x: Tensor,
+        bits: Tensor,
+        spikes: int,
+        weight: Tensor,
+        bias: Tensor | None,
+    ) -> Tensor:
+        """Dense, by PyTorch (cuDNN): a GPU multiplies faster than it looks for spikes."""
+        x = x.contiguous(memory_format=torch.channels_last)
+        y = torch.conv2d(x, weight, bias, shape.stride, shape.padding)
+        return y.contiguous(memory_format=torch.channels_last)
+
+    def convolve_backward(
+        self,
+        shape: Spatial,
+        g_y: Tensor,
+        x: Tensor | None,
+        bits: Tensor,
+        spikes: int,
+        weight: Tensor,
+        needs: tuple[bool, bool],
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Dense, by PyTorch (cuDNN), from the spikes that were kept as bits."""
+        need_x, need_weight = needs
+        N, C, H, W = shape.images, shape.channels, shape.height, shape.width
+        if x is not None:
+            x = x.contiguous(memory_format=torch.channels_last)
+        elif need_weight:
+            x = self.unpack(bits, C).view(N, H, W, C).movedim(-1, 1).to(weight.dtype)
+        else:  # its shape and layout count, its values do not
+            x = weight.new_empty(N, H, W, C).movedim(-1, 1)
+        g_x, g_weight, _ = torch.ops.aten.convolution_backward(
+            g_y.contiguous(memory_format=torch.channels_last), x, weight, None,
+            [shape.stride] * 2, [shape.padding] * 2, [1, 1], False, [0, 0], 1,
+            [need_x, need_weight, False],
+        )  # fmt: skip
+        return (
+            g_x.contiguous(memory_format=torch.channels_last) if need_x else None,
+            _in_layout_of(weight, g_weight) if need_weight else None,
+        )
+
+
+def scale(kind: int, slope: float) -> float:
+    """The factor that a surrogate's derivative has beside its parameter, in full precision."""
+    if kind == KINDS[ClippedTanh][0]:
+        return slope / (2 * math.tanh(slope / 2))
+    if kind == KINDS[ArcTan][0]:
+        return math.pi / 2 * slope
+    return 1 / slope
+
+
+@cache
+def _kernels() -> Any:
+    """The module with the kernels: the one import of Triton."""
+    return import_module("rmploss.ops.triton_kernels")
+
+
+def _tile(channels: int, elements: int) -> dict[str, int]:
+    """The tile of a shape: powers of two, as few idle columns as they allow."""
+    columns = min(1 << (channels - 1).bit_length(), CHANNELS, elements)
+    return {"BLOCK_R": elements // columns, "BLOCK_C": columns}
+
+
+def _cut(rows: int, channels: int, elements: int) -> tuple[dict[str, int], tuple[int, int], int]:
+    """The tile, the programs down and across, and how many tiles each walks down."""
+    tile = _tile(channels, elements)
+    down, across = -(-rows // tile["BLOCK_R"]), -(-channels // tile["BLOCK_C"])
+    tiles = -(-down // max(1, PROGRAMS // across))
+    return tile, (-(-down // tiles), across), tiles
+
+
+def _unrolled(current: Current, limit: int) -> int:
+    """The number of steps where the loop over time is unrolled, else 0."""
+    return current.steps if current.steps * current.y.element_size() <= 4 * limit else 0
+
+
+def _backward_tile(y: Tensor, steps: int) -> int:
+    """The elements of a tile whose u_pre of all steps fits into registers (ptxas: no spills)."""
+    words = steps * y.element_size() // 4
+    return TILE // (1 if words <= 6 else 2 if words <= 12 else 4)
+
+
+def _inputs(current: Current) -> tuple[Tensor | None, ...]:
+    """What forward and backward read, in the order of the kernels."""
+    return tuple(
+        _dense(x)
+        for x in (
+            current.y, current.mean, current.gain, current.bias, current.residual, current.start,
+            current.decay, current.threshold,
+        )
+    )  # fmt: skip
+
+
+def _neuron(current: Current, rule: Rule) -> dict[str, Any]:
+    """The constants that forward and backward share."""
+    residual = current.residual
+    return {
+        "STATIC": current.is_static,
+        "BITS": residual is not None and residual.dtype == torch.int64,
+        "SOFT": rule.soft_reset,
+        "V_RESET": rule.v_reset,
+        "OF_INPUT": rule.of_input,
+        "P": rule.p,
+    }
+
+
+def _dense(x: Tensor | None) -> Tensor | None:
+    """x itself, or a copy of an expanded or strided one."""
+    return None if x is None else x.contiguous()
+
+
+def _total(partial: Tensor) -> Tensor:
+    """The sums `[4, C]` of all programs, added in float64."""
+    return partial.sum(0, dtype=torch.float64).to(partial.dtype)
+
+
+def _in_layout_of(like: Tensor, x: Tensor) -> Tensor:
+    return x if x.stride() == like.stride() else torch.empty_like(like).copy_(x)
+
+
+def _on(x: Tensor) -> AbstractContextManager[Any]:
+    """Launches go to the GPU of a tensor, which need not be the current one."""
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()

@@ -1,0 +1,49 @@
+"""Stand-ins for other libraries: plain PyTorch around our reference neuron, right and wrong."""
+
+import torch
+from torch import Tensor, nn
+
+from rmploss import LIF
+from rmploss.benchmarks.case import Case, Setting, case, setting
+from rmploss.benchmarks.peers import Kit
+from rmploss.benchmarks.peers._network import Flat
+
+
+def tiny(network: str = "resnet20", **fields: object) -> Setting:
+    """A setting that takes milliseconds."""
+    return setting(network, **{"T": 2, "batch": 2, "width": 0.0625, **fields})  # pyright: ignore[reportArgumentType]
+
+
+def tiny_case(network: str = "resnet20") -> Case:
+    return case(tiny(network))
+
+
+class Plain(Kit):
+    """A library that has the paper's neuron."""
+
+    package = "plain"
+    decay = 0.25
+
+    def over_time(self, *layers: nn.Module) -> nn.Module:
+        return Flat(*layers)
+
+    def neurons(self) -> nn.Module:
+        return LIF(decay=self.decay, backend="reference")
+
+
+class Leakier(Plain):
+    """A library with another leak."""
+
+    decay = 0.2
+
+
+class Forgetful(Plain):
+    """A library whose norm does not see all time steps together."""
+
+    def over_time(self, *layers: nn.Module) -> nn.Module:
+        return _StepByStep(*layers)
+
+
+class _StepByStep(nn.Sequential):
+    def forward(self, input: Tensor) -> Tensor:
+        return torch.stack([super(_StepByStep, self).forward(step) for step in input])

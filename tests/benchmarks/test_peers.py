@@ -1,0 +1,43 @@
+"""A peer's network is ours in another library's words; a peer that is not here is told."""
+
+import importlib.util
+
+import pytest
+import torch
+
+from rmploss.benchmarks.contestants import CONTESTANTS, NetRunner
+from rmploss.benchmarks.gate import gate
+from rmploss.benchmarks.peers import PEERS, MissingPeerError, PeerNetwork
+from rmploss.benchmarks.peers._network import peer_module
+from rmploss.benchmarks.plan import NETWORKS
+from tests.benchmarks.kits import Plain, tiny_case
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_network_built_from_parts_is_our_network(network: str) -> None:
+    case = tiny_case(network)
+    built = PeerNetwork(Plain(), case.parts, case.state, case.setting.T).double()
+    ours, images = case.net.double().train(), case.images.double()
+    assert set(built.spiking) == {
+        name for name, module in ours.named_modules() if hasattr(module, "layer_name")
+    }
+    with torch.no_grad():
+        torch.testing.assert_close(built(images), ours(images), rtol=1e-12, atol=1e-12)
+
+
+def test_a_missing_peer_says_what_to_install() -> None:
+    with pytest.raises(MissingPeerError, match=r"pip install 'rmploss\[peers\]'"):
+        peer_module("a_library_that_nobody_has.core")
+
+
+@pytest.mark.parametrize("peer", PEERS)
+@pytest.mark.parametrize("train", [True, False])
+def test_an_installed_peer_computes_what_we_do(peer: str, train: bool) -> None:
+    if importlib.util.find_spec(PEERS._places[peer].rpartition(".")[2].partition(":")[0]) is None:
+        pytest.skip(f"{peer} is not installed")
+    for network in NETWORKS:
+        case = tiny_case(network)
+        assert gate(case, train=train)(peer) == ""
+        runner = CONTESTANTS[peer](case, train)
+        assert isinstance(runner, NetRunner)
+        runner.step() if train else runner.infer()

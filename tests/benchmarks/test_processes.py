@@ -1,0 +1,64 @@
+"""Peak memory and the first step are measured in processes of their own."""
+
+import sys
+
+import pytest
+import torch
+
+from rmploss.benchmarks import memory, processes
+from rmploss.benchmarks.child import answer
+from rmploss.benchmarks.contestants import NetRunner
+from rmploss.benchmarks.memory import peak
+from rmploss.errors import UserError
+from tests.benchmarks.kits import tiny, tiny_case
+from tests.benchmarks.test_timing import silent
+
+LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+MIB = 2**20
+
+
+class _Eats(NetRunner):
+    """A step that holds 64 MiB and lets them go."""
+
+    def __init__(self) -> None:
+        pass
+
+    def forget(self) -> None:
+        pass
+
+    def step(self) -> None:
+        torch.ones(64 * MIB, dtype=torch.uint8)
+
+
+@LINUX
+def test_the_peak_of_a_step_is_seen() -> None:
+    torch.ones(256 * MIB, dtype=torch.uint8)  # a higher peak before it does not count
+    held = memory.status("VmRSS")
+    grown = memory.peak_of_step(_Eats(), "cpu") - held
+    assert grown == pytest.approx(64 * MIB, rel=0.1)
+
+
+@LINUX
+def test_memory_is_measured_by_a_fresh_process() -> None:
+    case = tiny_case()
+    (result,) = processes.memory(case, ["rmploss", "dense-bound"], 1, silent)
+    assert result.contestant == "rmploss"
+    assert result.figures[0] > 0
+
+
+def test_the_bound_has_no_memory() -> None:
+    with pytest.raises(UserError, match="no memory"):
+        peak(tiny(), "dense-bound")
+
+
+def test_the_first_step_is_timed_from_the_start_of_the_process() -> None:
+    (result,) = processes.first_step(tiny_case(), ["rmploss"], 1, silent)
+    assert result.figures[0] > 0.5  # importing torch alone takes longer
+
+
+def test_a_process_that_fails_is_told() -> None:
+    with pytest.raises(UserError, match="the process that measured nobody failed"):
+        processes.memory_of(tiny(), "nobody")
+    with pytest.raises(UserError, match="unknown contestant"):
+        answer('{"setting": {"network": "resnet20", "T": 1, "batch": 1, "width": 0.0625},'
+               ' "contestant": "nobody", "task": "memory"}')  # fmt: skip

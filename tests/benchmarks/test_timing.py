@@ -1,0 +1,64 @@
+"""Contestants run in turn; who is missing or wrong has no figure and says why."""
+
+from collections.abc import Callable
+
+import pytest
+
+from rmploss.benchmarks import timing
+from rmploss.benchmarks.contestants import CONTESTANTS, chosen
+from rmploss.benchmarks.timing import Result, images_per_second, rounds, steps
+from rmploss.errors import UserError
+from tests.benchmarks.kits import tiny_case
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Nobody listens."""
+
+
+def test_rounds_are_interleaved_after_an_untimed_one() -> None:
+    order: list[str] = []
+    told: list[tuple[int, int]] = []
+    seconds = rounds(
+        {"a": lambda: order.append("a"), "b": lambda: order.append("b")},
+        2,
+        lambda what, done, total: told.append((done, total)),
+    )
+    assert order == ["a", "b"] * 3
+    assert [len(times) for times in seconds.values()] == [2, 2]
+    assert told == [(done, 6) for done in range(1, 7)]
+
+
+@pytest.mark.parametrize("measure", [steps, images_per_second])
+def test_a_missing_peer_has_a_row_and_no_figure(
+    measure: Callable[..., list[Result]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rmploss.benchmarks.peers.snntorch.peer_module", missing)
+    results = measure(tiny_case(), ["rmploss", "dense-bound", "snntorch"], 2, silent)
+    assert [result.status for result in results[:2]] == ["green", "green"]
+    assert all(len(result.figures) == 2 and result.median > 0 for result in results[:2])
+    assert (results[2].figures, results[2].status) == ((), "not installed: pip install x")
+    assert not any(result.red for result in results)
+
+
+def missing(name: str) -> None:
+    raise timing.MissingPeerError("not installed: pip install x")
+
+
+def test_a_red_gate_leaves_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "gate", lambda case, train: lambda name: "spikes differ")
+    (result,) = steps(tiny_case(), ["rmploss"], 1, silent)
+    assert (result.figures, result.status, result.red) == ((), "gate red: spikes differ", True)
+
+
+def test_contestants_come_in_the_order_of_the_table() -> None:
+    assert chosen(["norse", "rmploss"]) == ["rmploss", "norse"]
+    assert chosen([]) == [*CONTESTANTS]
+    with pytest.raises(UserError, match='did you mean "norse"'):
+        chosen(["nors"])
+
+
+def test_repeats_see_the_same_network() -> None:
+    case = tiny_case()
+    before = timing.firing_rate(case)
+    steps(case, ["rmploss"], 1, silent)
+    assert timing.firing_rate(case) == before

@@ -1,0 +1,79 @@
+"""`rmploss bench`: what it prints, what it keeps, and its exit code."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rmploss.benchmarks import timing
+from rmploss.cli import bench, main
+
+TINY = ["--width", "0.0625", "--T", "2", "--batch", "2", "--repeats", "1", "--threads", "1"]
+
+
+@pytest.mark.parametrize(
+    ("topic", "shown"),
+    [
+        ("step", "step (s)"),
+        ("eval", "eval (images/s)"),
+        ("memory", "MiB"),
+        ("first-step", "first step (s)"),
+        ("ops", "norm_lif [2, 2, 4, 32, 32]"),
+        ("scale", "T=6 batch=2"),
+    ],
+)
+def test_every_topic(topic: str, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", topic, *TINY, "--only", "rmploss"]) == 0
+    out = capsys.readouterr().out
+    assert "resnet20" in out
+    assert shown in out
+
+
+def test_rows_for_programs_and_for_the_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["bench", *TINY, "--only", "rmploss", "dense-bound", "--json", "--out", str(tmp_path)]
+    assert main(words) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["contestant"] for line in lines] == ["rmploss", "dense-bound"]
+    assert lines[0]["gate"] == "green"
+    assert float(lines[0]["ratio_to_dense"]) > 0
+    again = "rmploss bench step --network resnet20 --T 2 --batch 2 --width 0.0625 --threads 1 "
+    assert lines[0]["command"] == again + "--repeats 1 --only rmploss dense-bound"
+    (path,) = tmp_path.iterdir()
+    assert path.name.startswith("step-resnet20-")
+    assert len(path.read_text().splitlines()) == 3
+
+
+def test_a_red_gate_is_told_and_counts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(timing, "gate", lambda case, train: lambda name: "spikes differ")
+    assert main(["bench", *TINY, "--only", "rmploss"]) == 1
+    assert "gate red: spikes differ" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--only", "spikingjely"], 'did you mean "spikingjelly"'),
+        (["--T", "0"], "T = 0: must be positive"),
+        (["--repeats", "0"], "--repeats 0: must be at least 1"),
+        (["--device", "tpu"], "device = tpu"),
+        (["--data-dir", "/nowhere"], "CIFAR-10 is not complete"),
+    ],
+)
+def test_mistakes_are_told_before_anything_runs(
+    words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", *words]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_log_file_hears_of_it_every_half_minute(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench, "QUIET_S", 0)
+    with bench.progress("[1/2] ") as told:
+        told("measuring", 3, 8)
+    assert capsys.readouterr().err == "[1/2] measuring 3/8\n"

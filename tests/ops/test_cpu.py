@@ -1,0 +1,355 @@
+"""The native kernels equal the reference: forward and backward, on every instruction set.
+
+Float64 is compared at rounding error. In float32 both providers are compared with the reference in
+float64, and the native one may err at most twice as much as plain PyTorch (plus one rounding of the
+largest value): the tolerance follows from the data, nothing is chosen. Inputs whose membrane comes
+close to the threshold are drawn again, so that rounding cannot decide about a spike.
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.library import opcheck
+
+from rmploss import ops
+from rmploss.errors import UserError
+from rmploss.functional import membrane
+from rmploss.ops import cpu
+from rmploss.ops.moments import MomentSpec
+from rmploss.ops.rule import rule_of
+from rmploss.surrogate import SURROGATES, Sigmoid
+from tests.given import normal
+
+pytestmark = pytest.mark.skipif(
+    cpu.MISSING is not None and shutil.which("c++") is None, reason=str(cpu.MISSING)
+)
+
+SPECS = {
+    "none": None,
+    "paper": MomentSpec(),
+    "p=1, target with gradient": MomentSpec(p=1, detach_target=False),
+    "p=3/2 of the input": MomentSpec(p=1.5, potential="input"),
+    "input, target with gradient": MomentSpec(potential="input", detach_target=False),
+}
+
+
+@pytest.fixture(params=cpu.instruction_sets() or ["missing"])
+def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each instruction set that this machine runs."""
+    before = cpu.instruction_set()
+    cpu.use_instruction_set(request.param)
+    yield request.param
+    cpu.use_instruction_set(before)
+
+
+def neuron(**changes: Any) -> Any:
+    """The paper's neuron with other options."""
+    options: dict[str, Any] = {
+        "decay": 0.25, "v_threshold": 0.5, "v_reset": 0.0, "detach_reset": False,
+        "surrogate": SURROGATES.make("clipped_tanh"), "moments": MomentSpec(),
+    }  # fmt: skip
+    return {**options, **changes}
+
+
+def gradients(outputs: tuple[Tensor | None, ...], inputs: list[Tensor]) -> list[Tensor]:
+    """Of a random linear function of all differentiable outputs."""
+    loss = torch.zeros(())
+    for index, output in enumerate(outputs):
+        if output is not None and output.requires_grad:
+            upstream = normal(*output.shape, name=f"upstream {index}")
+            loss = loss + (output * upstream.to(output.dtype)).sum()
+    return list(torch.autograd.grad(loss, inputs))
+
+
+def both(
+    run: Any, inputs: list[Tensor], dtype: torch.dtype, backend: str
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Outputs and gradients of a run with inputs of a type."""
+    leaves = [x.to(dtype).detach().requires_grad_() for x in inputs]
+    outputs = run(*leaves, backend=backend)
+    grads = gradients(outputs, leaves)
+    return [o.detach() for o in outputs if o is not None], grads
+
+
+def assert_equal(run: Any, inputs: list[Tensor]) -> None:
+    """Float64 to rounding, float32 as well as plain PyTorch."""
+    exact = both(run, inputs, torch.float64, "reference")
+    fast = both(run, inputs, torch.float64, "cpu")
+    single = both(run, inputs, torch.float32, "cpu")
+    plain = both(run, inputs, torch.float32, "reference")
+    torch.testing.assert_close(fast[0][0], exact[0][0], rtol=0, atol=0)  # spikes
+    torch.testing.assert_close(single[0][0].double(), exact[0][0], rtol=0, atol=0)
+    for f, s, p, e in zip(*(out + grad for out, grad in (fast, single, plain, exact)), strict=True):
+        scale = float(e.abs().max())
+        eps = torch.finfo(torch.float64).eps
+        # Sums of at most a few thousand terms of the size of the result.
+        torch.testing.assert_close(f, e, rtol=1e4 * eps, atol=1e4 * eps * max(scale, 1e-3))
+        error = float((s.double() - e).abs().max())
+        bound = 2 * float((p.double() - e).abs().max())
+        assert error <= bound + 8 * torch.finfo(torch.float32).eps * max(scale, 1e-3)
+
+
+def apart(*shape: int, **constants: Any) -> Tensor:
+    """An input current whose membrane keeps away from the threshold."""
+    for seed in range(100):
+        x = normal(*shape, mean=0.3, seed=seed)
+        threshold = constants["v_threshold"]
+        u = membrane(x, **constants)
+        if float((u - threshold).abs().min()) > 1e-4 and float((x - threshold).abs().min()) > 1e-4:
+            return x
+    raise AssertionError("no seed keeps the membrane away from the threshold")
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+@pytest.mark.parametrize("detach_reset", [False, True])
+@pytest.mark.parametrize("v_reset", [0.0, -0.3, None])
+@pytest.mark.parametrize("surrogate", list(SURROGATES))
+def test_every_neuron(
+    surrogate: str, v_reset: float | None, detach_reset: bool, spec: MomentSpec | None
+) -> None:
+    options = neuron(
+        surrogate=SURROGATES.make(surrogate), v_reset=v_reset, detach_reset=detach_reset,
+        moments=spec,
+    )  # fmt: skip
+    x = apart(4, 2, 5, 3, 2, decay=0.25, v_threshold=0.5, v_reset=v_reset)
+    u = 0 * x[0] + (v_reset or 0.0)
+    assert_equal(lambda x, u, **o: ops.lif(x, u, **o, **options), [x, u])
+
+
+@pytest.mark.parametrize("residual", [None, "spikes", "current"])
+@pytest.mark.parametrize("learnable", [False, True])
+def test_norm_lif(instruction_set: str, residual: str | None, learnable: bool) -> None:
+    C = 37
+    y = normal(3, 2, C, 4, 3, mean=2.0)
+    weight, bias = normal(C, name="weight") + 1, normal(C, name="bias")
+    inputs = [y, weight, bias]
+    if residual:
+        r = normal(*y.shape, name="residual")
+        inputs.append((r > 1).double() if residual == "spikes" else r)
+    options = neuron()
+
+    def run(y: Tensor, w: Tensor, b: Tensor, *rest: Tensor, **o: Any) -> Any:
+        r = rest[0] if residual else None
+        constants = {}
+        if learnable:
+            constants = {"decay": rest[-2], "v_threshold": rest[-1]}
+        return ops.norm_lif(y, w, b, eps=1e-5, residual=r, **{**options, **constants, **o})[:3]
+
+    if learnable:
+        inputs += [normal(C, name="decay").sigmoid(), normal(C, name="threshold").sigmoid() + 0.2]
+    assert_equal_but_for_ties(run, inputs)
+
+
+def assert_equal_but_for_ties(run: Any, inputs: list[Tensor]) -> None:
+    """As `assert_equal`; a norm leaves no hold on the membrane, so look for a seed without ties."""
+    for seed in range(20):
+        moved = [inputs[0] + 1e-3 * normal(*inputs[0].shape, seed=seed), *inputs[1:]]
+        exact = run(*moved, backend="reference")[0]
+        single = run(*(x.float() for x in moved), backend="reference")[0]
+        if torch.equal(exact, single.double()):
+            return assert_equal(run, moved)
+    raise AssertionError("no seed without ties")
+
+
+def test_the_statistics_have_no_cancellation(instruction_set: str) -> None:
+    y = (normal(4, 8, 3, 16, 16) + torch.tensor([0.0, 1e3, -1e4]).view(3, 1, 1)).float()
+    rows = y.movedim(2, -1).reshape(4, -1, 3).contiguous()
+    mean, var = cpu.NativeKernels().statistics(rows)
+    exact = rows.double().view(-1, 3)
+    torch.testing.assert_close(mean, exact.mean(0), rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(var, exact.var(0, correction=0), rtol=1e-6, atol=0)
+
+
+def test_a_static_input_stands_for_all_steps(instruction_set: str) -> None:
+    y, weight, bias = normal(1, 3, 6, 4, 4), normal(6, name="w") + 1, normal(6, name="b")
+    options = neuron(moments=MomentSpec())
+
+    def once(y: Tensor, w: Tensor, b: Tensor, **o: Any) -> Any:
+        return ops.norm_lif(y, w, b, eps=1e-5, repeats=4, **options, **o)[:3]
+
+    def often(y: Tensor, w: Tensor, b: Tensor, **o: Any) -> Any:
+        return ops.norm_lif(y.expand(4, -1, -1, -1, -1), w, b, eps=1e-5, **options, **o)[:3]
+
+    inputs = [y, weight, bias]
+    assert_equal_but_for_ties(once, inputs)
+    one, other = (both(run, inputs, torch.float64, "cpu") for run in (once, often))
+    for a, b in zip(one[0] + one[1], other[0] + other[1], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_gain_and_bias_are_the_norm_in_evaluation(instruction_set: str) -> None:
+    x = apart(3, 2, 21, 2, 2, decay=0.25, v_threshold=0.5, v_reset=None)
+    gain, bias = torch.ones(21, dtype=torch.float64), torch.zeros(21, dtype=torch.float64)
+    residual = torch.zeros_like(x)
+    options = neuron(v_reset=None)
+
+    def run(x: Tensor, gain: Tensor, bias: Tensor, r: Tensor, **o: Any) -> Any:
+        return ops.lif(x, gain=gain, bias=bias, residual=r, **options, **o)
+
+    assert_equal(run, [x, gain, bias, residual])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    T=st.integers(1, 6), B=st.integers(1, 4), C=st.integers(1, 70), H=st.integers(1, 5),
+    last=st.booleans(), stepped=st.booleans(),
+)  # fmt: skip
+def test_any_shape_and_layout(
+    T: int, B: int, C: int, H: int, last: bool, stepped: bool
+) -> None:
+    x = normal(T, B, C, H, H + 1, mean=0.3)
+    if last:
+        x = x.movedim(2, -1).contiguous().movedim(-1, 2)
+    if stepped:
+        x = x.repeat_interleave(2, dim=4)[..., ::2]
+    options = neuron(v_reset=-0.1)
+    for dtype in (torch.float64, torch.float32):
+        fast, exact = (
+            ops.lif(x.to(dtype), backend=backend, **options) for backend in ("cpu", "reference")
+        )
+        assert torch.equal(fast[0], exact[0])  # the same operations in the same order
+        assert torch.equal(fast[2], exact[2])
+
+
+def test_extreme_currents(instruction_set: str) -> None:
+    values = [0.0, -0.0, 1e-45, 0.5, 0.5 - 2**-25, -1e30, 1e30, 3.0e38, -3.0e38]
+    x = torch.tensor(values).repeat(3, 1).view(3, 1, -1)
+    fast, exact = (ops.lif(x, backend=b, **neuron(moments=None)) for b in ("cpu", "reference"))
+    assert torch.equal(fast[0], exact[0])
+    assert torch.equal(fast[2], exact[2])
+
+
+@pytest.mark.parametrize("alpha", [1.0, 4.0, 100.0])
+def test_the_exponential_is_right_far_out(instruction_set: str, alpha: float) -> None:
+    x = torch.linspace(-30, 30, 601, dtype=torch.float64).view(1, 1, -1).clone()
+    options = neuron(surrogate=Sigmoid(alpha=alpha), moments=None)
+    assert_equal(lambda x, **o: ops.lif(x, **options, **o), [x + 0.0123])
+
+
+def test_threads_do_not_change_a_bit(instruction_set: str) -> None:
+    y, w = normal(4, 8, 40, 8, 8).float(), normal(48, 40, 3, 3).float()
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            leaves = [y.clone().requires_grad_(), w.clone().requires_grad_()]
+            one = torch.ones(40)
+            spikes, moments, *_ = ops.norm_lif(
+                leaves[0], one, 0 * one, eps=1e-5, **neuron(), backend="cpu"
+            )
+            out = ops.spike_conv2d(spikes.flatten(0, 1), leaves[1], padding=1, backend="cpu")
+            assert moments is not None
+            loss = out.square().sum() + moments.sum()
+            results.append([out, moments, *torch.autograd.grad(loss, leaves)])
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def operations() -> dict[str, tuple[Any, ...]]:
+    """Arguments of every fused operation."""
+    rule = rule_of(neuron())
+    assert not isinstance(rule, str)
+    plain = (rule.numbers, rule.flags)
+    y, one = normal(3, 4, 5).float(), torch.ones(5)
+    r, u = (normal(3, 4, 5, name="r") > 0).float(), normal(4, 5, name="u").float()
+    x, w = (normal(2, 9, 4, 4) > 0.5).float(), normal(8, 9, 3, 3).float()
+    need = [t.clone().requires_grad_() for t in (y, one, one, r, u, one / 4, one / 2)]
+    return {
+        "lif": ("cpu", *need, 3, *plain),
+        "norm_lif": ("cpu", *need, 3, 1e-5, False, *plain),
+        "spike_conv2d": ("cpu", x.requires_grad_(), w.requires_grad_(), None, 1, 1),
+    }
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # opcheck's own
+@pytest.mark.parametrize("name", ["lif", "norm_lif", "spike_conv2d"])
+def test_the_operations_are_good_citizens_of_torch(name: str) -> None:
+    opcheck(getattr(torch.ops.rmploss, name), operations()[name])
+
+
+def test_they_hold_under_compile() -> None:
+    options = neuron()
+    weight = normal(6, 4, 3, 3).float()
+
+    def step(y: Tensor, weight: Tensor) -> Tensor:
+        one = torch.ones(4)
+        spikes, moments, *_ = ops.norm_lif(y, one, 0 * one, eps=1e-5, **options)
+        assert moments is not None
+        out = ops.spike_conv2d(spikes.flatten(0, 1), weight, padding=1)
+        return out.square().sum() + moments[2].sum()
+
+    compiled = torch.compile(step, backend="aot_eager", fullgraph=True)
+    results = []
+    for run in (step, compiled):
+        leaves = [normal(2, 3, 4, 5, 5).float().requires_grad_(), weight.clone().requires_grad_()]
+        loss = run(*leaves)
+        results.append([loss, *torch.autograd.grad(loss, leaves)])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5 * float(b.detach().abs().max()))
+
+
+def test_a_surrogate_without_a_kernel_runs_on_the_reference_unless_asked() -> None:
+    class Own(Sigmoid):
+        """One of a user's own."""
+
+    options = neuron(surrogate=Own())
+    x = normal(2, 2, 3)
+    assert torch.equal(ops.lif(x, **options)[0], ops.lif(x, **options, backend="reference")[0])
+    with pytest.raises(UserError, match="Own has no fused form"):
+        ops.lif(x, **options, backend="cpu")
+    with ops.use_backend("cpu"), pytest.raises(UserError, match="Own has no fused form"):
+        ops.lif(x, **options)
+
+
+def test_spikes_are_kept_as_bits() -> None:
+    spikes = (normal(2, 64, 8, 8) > 0.8).float().requires_grad_()
+    y = ops.spike_conv2d(spikes, normal(16, 64, 3, 3).float().requires_grad_(), padding=1)
+    saved = y.grad_fn.saved_tensors  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
+    assert [t is None or t.dtype for t in saved] == [True, torch.int64, torch.float32]
+    residual = spikes.detach().unsqueeze(0)
+    out = ops.lif(residual.clone().requires_grad_(), residual=residual, **neuron())[0]
+    kept = [node for node in _nodes(out.grad_fn) if "lif" in type(node).__name__.lower()]
+    assert any(t is not None and t.dtype == torch.int64 for t in kept[0].saved_tensors)
+
+
+def _nodes(node: Any) -> Iterator[Any]:
+    if node is not None:
+        yield node
+        for parent, _ in node.next_functions:
+            yield from _nodes(parent)
+
+
+def test_memory_is_kept_and_given_back() -> None:
+    kernels = cpu.NativeKernels()
+    bits = torch.zeros(64 * 1024, 1, dtype=torch.int64)
+    before, _, _ = cpu.memory()
+    x = kernels.unpack(bits, 64)
+    assert cpu.memory()[0] - before >= x.numel() * 4
+    address = x.data_ptr()
+    view = x[5:]
+    del x
+    assert cpu.memory()[0] > before  # the view still needs it
+    del view
+    assert cpu.memory()[0] == before
+    again = kernels.unpack(bits, 64)
+    assert again.data_ptr() == address  # the same memory, no page fault
+    del again
+    assert cpu.release_memory() > 0
+    assert cpu.memory()[1] == 0
+
+
+def test_one_openmp_runtime_serves_torch_and_the_kernels() -> None:
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        pytest.skip("only Linux tells which libraries are loaded")
+    runtimes = {line.split()[-1] for line in maps.read_text().splitlines() if "gomp" in line}
+    assert len(runtimes) == 1

@@ -1,0 +1,503 @@
+"""The Triton kernels against the reference: in Triton's interpreter, and compiled where a GPU is.
+
+Triton reads TRITON_INTERPRET when it is imported, so the interpreter has a process of its own: one
+test runs this file again. All memory that the provider asks for is NaN at first (conftest.py).
+"""
+
+import itertools
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from rmploss import ops
+from rmploss.errors import UserError
+from rmploss.ops import providers, triton
+from rmploss.ops.fused import KERNELS, Spatial
+from rmploss.ops.moments import MomentSpec
+from rmploss.surrogate import SURROGATES
+from tests.given import normal
+
+INSTALLED = find_spec("triton") is not None
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+needs_triton = pytest.mark.skipif(not INSTALLED, reason="Triton is not installed")
+
+ROUNDINGS = 100
+"""Of a step, backward: some 30 operations, and a surrogate that makes an error of the membrane
+3 to 4 times larger. Times the number of steps, and of the terms of a sum: what two orders of the
+same arithmetic may differ by, in units of the last place of the largest value."""
+
+SPECS = {
+    "p2": MomentSpec(),
+    "p1": MomentSpec(p=1, detach_target=False),
+    "input": MomentSpec(p=1.5, potential="input"),
+    "input-target": MomentSpec(p=1.5, potential="input", detach_target=False),
+    "none": None,
+}
+RESETS = {"hard": 0.0, "hard-0.3": -0.3, "soft": None}
+
+
+class Case(NamedTuple):
+    """A layer and its inputs; residual: none, dense or spikes."""
+
+    shape: tuple[int, ...] = (3, 2, 5, 2)
+    repeats: int = 1
+    surrogate: str = "clipped_tanh"
+    v_reset: float | None = 0.0
+    detach_reset: bool = False
+    spec: str = "p2"
+    residual: str = "none"
+    carried: bool = False
+    affine: bool = True
+    norm: bool = False
+
+    @property
+    def steps(self) -> int:
+        return self.shape[0] * self.repeats
+
+
+def inputs(case: Case, dtype: torch.dtype, device: str) -> dict[str, Tensor]:
+    """The tensors of a case, all with a gradient."""
+    C, sequence = case.shape[2], (case.steps, *case.shape[1:])
+    made = {
+        "x": normal(*case.shape, mean=0.3),
+        "decay": normal(C, mean=0.4, std=0.1, name="decay"),
+        "v_threshold": normal(C, mean=0.5, std=0.1, name="threshold"),
+    }
+    if case.affine or case.norm:
+        made["gain"] = normal(C, mean=1, std=0.2, name="gain")
+        made["bias"] = normal(C, std=0.2, name="bias")
+    if case.residual != "none":
+        residual = normal(*sequence, name="residual")
+        made["residual"] = (residual > 0.5).double() if case.residual == "spikes" else residual
+    if case.carried:
+        made["u"] = normal(*case.shape[1:], std=0.3, name="u")
+    return {k: v.to(device, dtype).requires_grad_() for k, v in made.items()}
+
+
+def run(
+    case: Case, given: dict[str, Tensor], backend: str
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Outputs, and the gradient of every input for random gradients of the outputs."""
+    given = {name: value.detach().requires_grad_() for name, value in given.items()}
+    rest = {name: value for name, value in given.items() if name not in ("x", "gain", "bias")}
+    options: dict[str, Any] = {
+        "v_reset": case.v_reset, "detach_reset": case.detach_reset, "repeats": case.repeats,
+        "surrogate": SURROGATES.make(case.surrogate), "moments": SPECS[case.spec],
+        "backend": backend, **rest,
+    }  # fmt: skip
+    if case.norm:
+        gain, bias = given["gain"], given["bias"]
+        spikes, moments, last, mean, var = ops.norm_lif(given["x"], gain, bias, eps=1e-5, **options)
+        out = {"spikes": spikes, "last": last, "mean": mean, "var": var}
+    else:
+        options |= {name: given.get(name) for name in ("gain", "bias")}
+        spikes, moments, last = ops.lif(given["x"], **options)
+        out = {"spikes": spikes, "last": last}
+    loss = sum(
+        ((out[k] * normal(*out[k].shape, name=k).to(out[k])).sum() for k in ("spikes", "last")),
+        torch.zeros((), device=spikes.device),
+    )
+    if moments is not None:
+        out["moments"] = moments
+        loss = loss + (moments * normal(*moments.shape, name="moments").to(moments)).sum()
+    gradients = torch.autograd.grad(loss, [*given.values()])
+    return out, dict(zip(given, gradients, strict=True))
+
+
+def assert_as_reference(case: Case, dtype: torch.dtype, device: str, relayout: Any = None) -> None:
+    """The same spikes; everything else equal up to its order of rounding."""
+    given = inputs(case, dtype, device)
+    if relayout:
+        given = {name: relayout(value.detach()) for name, value in given.items()}
+    expected, expected_gradients = run(case, given, "reference")
+    found, found_gradients = run(case, given, "triton")
+    assert torch.equal(found["spikes"], expected["spikes"])
+    assert 0 < expected["spikes"].mean() < 1 or expected["spikes"].numel() < 16
+    terms = expected["spikes"].numel() / case.shape[2]
+    unit = ROUNDINGS * case.steps * torch.finfo(dtype).eps
+    for name in ("last", *found):
+        assert_near(found[name], expected[name], unit, name)
+    largest = expected_gradients["x"].abs().max()
+    for name, gradient in expected_gradients.items():
+        # The sum of a channel may cancel: its error is that of its terms.
+        scale = largest * terms if gradient.ndim == 1 else largest
+        assert_near(found_gradients[name], gradient, unit, f"gradient of {name}", scale)
+
+
+def assert_near(
+    found: Tensor, expected: Tensor, unit: float, name: str, scale: Tensor | None = None
+) -> None:
+    """Within `unit` of the scale of the values, the largest of them unless it is given."""
+    assert found.shape == expected.shape, name
+    assert found.dtype == expected.dtype, name
+    scale = expected.abs().max() if scale is None else scale.maximum(expected.abs().max())
+    error = (found - expected).abs().max()
+    assert error <= unit * scale, f"{name}: {error} of {scale}"
+
+
+def each(*names: str, **values: Any) -> Any:
+    """`parametrize` over the product of values, each with its name."""
+    product = [*itertools.product(*values.values())]
+    ids = ["-".join(str(value) for value in row) for row in product]
+    return pytest.mark.parametrize(names or tuple(values), product, ids=ids)
+
+
+@pytest.fixture
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many programs, several tiles for each, idle lanes in both directions."""
+    for name, value in {"TILE": 16, "CHANNELS": 4, "PROGRAMS": 6, "BITS_ROWS": 4}.items():
+        monkeypatch.setattr(triton, name, value)
+
+
+@pytest.fixture(autouse=True)
+def full_precision() -> Any:
+    """Convolutions of a GPU in float32, not in TF32."""
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
+
+
+class Cases:
+    """What holds wherever the kernels run."""
+
+    device = "cpu"
+
+    @each(
+        surrogate=SURROGATES,
+        reset=RESETS,
+        detach_reset=(False, True),
+        spec=("p2", "p1", "input"),
+    )
+    def test_every_neuron(self, surrogate: str, reset: str, detach_reset: bool, spec: str) -> None:
+        # Shortcut and carried membrane take turns, so that each meets each of the others.
+        turn = (len(surrogate) + len(reset) + detach_reset + len(spec)) % 6
+        case = Case(
+            surrogate=surrogate, v_reset=RESETS[reset], detach_reset=detach_reset, spec=spec,
+            residual=("none", "dense", "spikes")[turn % 3], carried=turn >= 3,
+        )  # fmt: skip
+        for dtype in (torch.float64, torch.float32):
+            assert_as_reference(case, dtype, self.device)
+
+    @each(norm=(False, True), residual=("none", "dense", "spikes"), spec=SPECS)
+    def test_shortcuts_and_norm(self, norm: bool, residual: str, spec: str) -> None:
+        case = Case(norm=norm, residual=residual, spec=spec, v_reset=None, carried=norm)
+        for dtype in (torch.float64, torch.float32):
+            assert_as_reference(case, dtype, self.device)
+
+    @each(
+        shape=((1, 1, 1), (1, 2, 5), (4, 1, 1, 3), (20, 1, 3), (10, 2, 3), (2, 2, 65), (2, 3, 5, 3, 4)),
+        norm=(False, True),
+    )  # fmt: skip
+    def test_shapes(self, shape: tuple[int, ...], norm: bool) -> None:
+        case = Case(shape=shape, norm=norm, residual="spikes", carried=True, spec="input-target")
+        for dtype in (torch.float64, torch.float32):
+            assert_as_reference(case, dtype, self.device)
+
+    @pytest.mark.usefixtures("small_tiles")
+    @each(shape=((3, 5, 5, 3), (20, 3, 6, 3)), norm=(False, True))
+    def test_many_programs(self, shape: tuple[int, ...], norm: bool) -> None:
+        case = Case(shape=shape, norm=norm, residual="spikes", carried=True, spec="p1")
+        assert_as_reference(case, torch.float32, self.device)
+
+    @each(repeats=(4, 20), norm=(False, True), residual=("none", "spikes"), spec=("p2", "input"))
+    def test_one_step_that_stands_for_many(
+        self, repeats: int, norm: bool, residual: str, spec: str
+    ) -> None:
+        case = Case((1, 2, 5, 2), repeats, spec=spec, residual=residual, norm=norm)
+        for dtype in (torch.float64, torch.float32):
+            assert_as_reference(case, dtype, self.device)
+
+    def test_without_gain_and_bias(self) -> None:
+        for repeats in (1, 4):
+            shape = (3 if repeats == 1 else 1, 2, 5, 2)
+            assert_as_reference(Case(shape, repeats, affine=False), torch.float64, self.device)
+
+    def test_any_layout_of_memory(self) -> None:
+        def spaced(x: Tensor) -> Tensor:
+            return torch.stack([x, x + 1], -1)[..., 0]
+
+        def reverse(x: Tensor) -> Tensor:
+            return (
+                x.permute(*reversed(range(x.ndim))).contiguous().permute(*reversed(range(x.ndim)))
+            )
+
+        for relayout in (spaced, reverse):
+            for norm in (False, True):
+                case = Case(norm=norm, residual="dense", carried=True)
+                assert_as_reference(case, torch.float64, self.device, relayout)
+
+    def test_half_precision(self) -> None:
+        x = normal(3, 2, 5, mean=0.3).to(self.device, torch.bfloat16)
+        options: dict[str, Any] = {
+            "decay": 0.25, "v_threshold": 0.5, "v_reset": 0.0, "detach_reset": False,
+            "surrogate": SURROGATES.make("arctan"),
+        }  # fmt: skip
+        expected, _, last = ops.lif(x, backend="reference", **options)
+        found, moments, found_last = ops.lif(x, backend="triton", **options)
+        assert moments is None
+        assert found.dtype == torch.bfloat16
+        assert torch.equal(found, expected)
+        assert torch.equal(found_last, last)
+
+    @pytest.mark.parametrize("p", [0.5, 1, 1.5, 2])
+    def test_no_gradient_where_the_potential_is_the_spike(self, p: float) -> None:
+        x = torch.tensor([0.0, 1.0], dtype=torch.float64, device=self.device)
+        x = x.view(1, 1, 2).requires_grad_()
+        _, moments, _ = ops.lif(
+            x, decay=0.25, v_threshold=0.5, v_reset=0.0, detach_reset=False,
+            surrogate=SURROGATES.make("rectangle"), moments=MomentSpec(p=p), backend="triton",
+        )  # fmt: skip
+        assert moments is not None
+        assert moments[2].tolist() == [0, 0]
+        (gradient,) = torch.autograd.grad(moments[2].sum(), x)
+        assert gradient.flatten().tolist() == [0, 0]
+
+    def test_the_spikes_of_backward_are_those_of_forward(self) -> None:
+        """Potentials at the threshold, give or take a rounding: d last / d x tells o of each."""
+        threshold, decay = 0.7, 0.3
+        near = torch.tensor(threshold, dtype=torch.float32) * (1 + 1e-7 * normal(1, 64, 4).float())
+        first = normal(1, 64, 4, name="first").float().abs() * 0.6
+        x = torch.cat([first, near - decay * first]).to(self.device).requires_grad_()
+        spikes, _, last = ops.lif(
+            x, decay=decay, v_threshold=threshold, v_reset=0.0, detach_reset=True,
+            surrogate=SURROGATES.make("rectangle"), backend="triton",
+        )  # fmt: skip
+        (gradient,) = torch.autograd.grad(last.sum(), x)
+        assert 0.2 < spikes[1].mean() < 0.8
+        assert torch.equal(gradient[1], 1 - spikes[1])
+
+    @pytest.mark.usefixtures("small_tiles")
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_statistics_do_not_cancel(self, dtype: torch.dtype) -> None:
+        y = normal(7, 23, 6, std=0.1).to(dtype)
+        y += torch.tensor([0, 1, -30, 1e3, 1e4, -1e5]).to(dtype)
+        y[:, :, 5] = -1e5  # a constant channel
+        exact = y.double().flatten(0, 1)
+        mean, var = KERNELS["triton"].statistics(y.to(self.device)).cpu()
+        eps = torch.finfo(dtype).eps
+        # The rounding of y is in y already: the distance of two of its values is exact.
+        assert_near(mean - exact.mean(0), torch.zeros(6).double(), 1, "mean", torch.tensor(8 * eps))
+        torch.testing.assert_close(var, exact.var(0, correction=0), rtol=16 * eps, atol=0)
+
+    @pytest.mark.usefixtures("small_tiles")
+    @pytest.mark.parametrize("in_place", [False, True])
+    def test_norm_gradient(self, in_place: bool) -> None:
+        g_x, y = (normal(3, 7, 5, name=name).to(self.device) for name in ("g", "y"))
+        coefficients = normal(4, 5, name="coefficients").to(self.device)
+        gain, shift, slope, mean = coefficients
+        expected = gain * g_x + shift + slope * (y - mean)
+        out = g_x if in_place else torch.empty_like(g_x)
+        KERNELS["triton"].norm_gradient(g_x, y, coefficients, out)
+        torch.testing.assert_close(out, expected, rtol=0, atol=0)
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+    @pytest.mark.parametrize("channels", [1, 5, 64, 65, 130])
+    def test_bits(self, channels: int, dtype: torch.dtype) -> None:
+        kernels = KERNELS["triton"]
+        x = (normal(19, channels) > 0.5).to(self.device, dtype)
+        x[3, -1] = -0.0
+        x[4] = 1
+        bits, count = kernels.pack(x)
+        assert count == int(x.sum(dtype=torch.float64))
+        assert bits.shape == (19, (channels + 63) // 64)
+        for row, c in itertools.product(range(19), (0, channels // 2, channels - 1)):
+            assert int(bits[row, c // 64]) >> (c % 64) & 1 == int(x[row, c])
+        assert torch.equal(kernels.unpack(bits, channels), x.float())
+        for wrong in (0.5, 2.0, -1.0, float("nan"), float("inf")):
+            changed = x.clone()
+            changed[17, -1] = wrong
+            assert kernels.pack(changed)[1] == -1
+
+    def test_almost_a_spike_is_none(self) -> None:
+        x = torch.ones(2, 3, dtype=torch.float64, device=self.device)
+        x[1, 1] += 1e-12
+        assert KERNELS["triton"].pack(x)[1] == -1
+
+    @each(
+        spikes=(True, False), stride=(1, 2), layout=(torch.contiguous_format, torch.channels_last)
+    )
+    def test_convolution(self, spikes: bool, stride: int, layout: torch.memory_format) -> None:
+        x = normal(2, 5, 6, 4)
+        x = ((x > 0.5).double() if spikes else x).float().to(self.device, memory_format=layout)
+        weight = normal(7, 5, 3, 3, name="weight").float()
+        weight = weight.to(self.device, memory_format=layout)
+        bias = normal(7, name="bias").float().to(self.device)
+        results = []
+        for backend in ("reference", "triton"):
+            leaves = [value.detach().requires_grad_() for value in (x, weight, bias)]
+            y = ops.spike_conv2d(*leaves, stride=stride, padding=1, backend=backend)
+            g_y = normal(*y.shape, name="g").to(y)
+            results.append([y, *torch.autograd.grad(y, leaves, g_y)])
+            (only,) = torch.autograd.grad(
+                ops.spike_conv2d(*leaves, stride=stride, padding=1, backend=backend), leaves[0], g_y
+            )
+            results[-1].append(only)
+        for name, found, expected in zip(
+            ("y", "x", "weight", "bias", "x alone"), results[1], results[0], strict=True
+        ):
+            # At most 9 x 7 terms for x and y, 2 x 6 x 4 for the others.
+            assert_near(found, expected, 64 * torch.finfo(torch.float32).eps, name)
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_convolution_in_half_precision_from_bits(self, dtype: torch.dtype) -> None:
+        kernels = KERNELS["triton"]
+        x = (normal(2, 5, 4, 3) > 0.5).to(self.device, dtype)
+        weight = normal(7, 5, 3, 3, name="weight").to(self.device, dtype)
+        shape = Spatial.of(x.shape, weight, 1, 1)
+        bits, count = kernels.pack(x.movedim(1, -1).reshape(-1, 5))
+        y = kernels.convolve(shape, x, bits, count, weight, None)
+        assert torch.equal(y, torch.conv2d(x, weight, padding=1))
+        by_bits = kernels.convolve_backward(shape, y, None, bits, count, weight, (True, True))
+        by_x = kernels.convolve_backward(shape, y, x, bits, count, weight, (True, True))
+        for found, expected in zip(by_bits, by_x, strict=True):
+            assert found is not None
+            assert expected is not None
+            assert found.dtype == dtype
+            torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+    @pytest.mark.parametrize("repeats", [1, 4])
+    def test_the_operations_are_what_they_say(self, repeats: int) -> None:
+        """Schema, fake tensors and autograd registration, by PyTorch's own check."""
+        y = normal(4 // repeats, 6, 5).float().to(self.device).requires_grad_()
+        constant = torch.full((5,), 0.5, device=self.device)
+        rule = [[0.0, 3.0, 2.0], [0, 0, 0, 1, 0, 1]]
+        arguments = ("triton", y, constant, None, None, None, constant, constant, 4, *rule)
+        torch.library.opcheck(torch.ops.rmploss.lif.default, arguments)
+
+
+@needs_triton
+class TestInterpreted(Cases):
+    """In a process with TRITON_INTERPRET=1, which `test_in_the_interpreter` starts."""
+
+    __test__ = INTERPRETED
+
+
+@pytest.mark.gpu
+@needs_triton
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+class TestOnGpu(Cases):
+    """Compiled."""
+
+    __test__ = not INTERPRETED
+    device = "cuda"
+
+    def test_auto_picks_it(self) -> None:
+        assert ops.explain("auto", torch.device("cuda")) == ("triton", "the fastest that runs here")
+
+    def test_the_same_bits_every_time(self) -> None:
+        case = Case(shape=(4, 8, 33, 16, 16), norm=True, residual="spikes")
+        given = inputs(case, torch.float32, "cuda")
+        first, second = run(case, given, "triton"), run(case, given, "triton")
+        for one, other in zip(first, second, strict=True):
+            assert all(torch.equal(one[name], other[name]) for name in one)
+
+    def test_more_programs_than_places(self) -> None:
+        case = Case(shape=(4, 64, 70, 32, 32), residual="spikes")
+        assert_as_reference(case, torch.float32, "cuda")
+
+
+@needs_triton
+@pytest.mark.skipif(INTERPRETED, reason="this is the interpreter")
+def test_in_the_interpreter() -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    child = subprocess.run(
+        [*command, f"{__file__}::TestInterpreted"],
+        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+    )
+    assert child.returncode == 0, child.stdout[-8000:] + child.stderr[-2000:]
+    summary = child.stdout.strip().splitlines()[-1]
+    assert "passed" in summary
+    assert "skipped" not in summary
+
+
+def test_importing_the_package_does_not_import_triton() -> None:
+    code = (
+        "import sys, rmploss, rmploss.ops as ops, torch\n"
+        "ops.pick('auto', torch.device('cpu'))\n"
+        "print('triton' in sys.modules)"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )  # fmt: skip
+    assert child.stdout == "False\n"
+
+
+def test_why_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr(triton, "find_spec", lambda name: object())
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(UserError, match="its kernels run on GPUs, not on cpu"):
+        ops.pick("triton", cpu)
+    with pytest.raises(UserError, match=r"its kernels know no torch\.float8"):
+        ops.pick("triton", gpu, torch.float8_e5m2)
+    assert ops.pick("triton", gpu) == ops.pick("auto", gpu) == "triton"
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert ops.pick("triton", cpu) == "triton"
+    with pytest.raises(UserError, match="not on meta"):
+        ops.pick("triton", torch.device("meta"))
+    monkeypatch.setattr(triton, "find_spec", lambda name: None)
+    for device in (cpu, gpu):
+        with pytest.raises(UserError, match="triton is not installed"):
+            ops.pick("triton", device)
+    assert ops.explain("auto", gpu) == ("reference", "triton: triton is not installed")
+
+
+def test_auto_never_interprets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr(providers.cpu, "MISSING", "not built")
+    assert ops.explain("auto", torch.device("cpu")) == ("reference", "cpu: not built")
+
+
+@needs_triton
+@pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")
+@pytest.mark.parametrize("name", ["lif_forward", "lif_backward"])
+@pytest.mark.parametrize("steps", [4, 0])
+def test_no_product_is_contracted_in_the_compiled_code(
+    name: str, steps: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Compiled for a GPU that need not be there: its code has no fused multiply-add."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    compiled = compile_for_hopper(name, steps)
+    for language in ("ptx", "sass"):
+        assert "fma" not in compiled[language].lower().replace("fmad", ""), language
+    assert "FMUL" in compiled["sass"]
+
+
+def compile_for_hopper(name: str, steps: int) -> Any:
+    """The code of a kernel in every language from Triton to the machine's."""
+    from triton.backends import backends
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile  # noqa: A004
+
+    from rmploss.ops import triton_kernels
+
+    if "nvidia" not in backends:
+        pytest.skip("this Triton has no compiler for NVIDIA GPUs")
+    kernel = getattr(triton_kernels, name)
+    integers = ("steps", "rows", "channels", "tiles")
+    constants = {
+        "STEPS": steps, "STATIC": False, "BITS": True, "SOFT": False, "DETACH_RESET": False,
+        "V_RESET": -0.3, "KIND": 1, "SLOPE": 1.0, "SCALE": 1.0, "MOMENTS": True,
+        "OF_INPUT": False, "DETACH_TARGET": False, "P": 2.0, "BLOCK_R": 8, "BLOCK_C": 64,
+    }  # fmt: skip
+    signature = {
+        argument: "constexpr" if argument in constants
+        else "i32" if argument in integers
+        else "*i64" if argument == "residual"
+        else "*fp32"
+        for argument in kernel.arg_names
+    }  # fmt: skip
+    constants = {argument: value for argument, value in constants.items() if argument in signature}
+    source = ASTSource(kernel, signature, constants)
+    return compile(source, target=GPUTarget("cuda", 90, 32), options=triton.OPTIONS).asm
