@@ -1,4 +1,4 @@
-"""A convolution of spikes: `torch.nn.Conv2d` that keeps its input as bits, and counts on silence."""
+"""The convolution of spikes: a `torch.nn.Conv2d` that keeps its input as bits."""
 
 from torch import Tensor, nn
 

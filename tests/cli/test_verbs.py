@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from rmploss import recipes
+from rmploss import ops, recipes
 from rmploss.cli import main
+from rmploss.ops import cpu
 from tests.engine.runs import TINY
 
 VERBS = ("demo", "list", "train", "eval", "table", "report", "bench", "data", "doctor")
@@ -132,7 +134,8 @@ def test_doctor_and_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert main(["doctor", "--data-dir", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "self-test       ok" in out
-    assert "reference" in out
+    assert ops.pick("auto", torch.device("cpu")) in out
+    assert cpu.instruction_set() in out
     assert main(["data", "--data-dir", str(tmp_path)]) == 0
     assert "rmploss data fetch cifar10" in capsys.readouterr().out
 

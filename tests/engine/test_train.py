@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rmploss import ops
+from rmploss.conv import SpikeConv2d
 from rmploss.engine import checkpoint, feed, train
 from rmploss.engine.build import make_dataset, make_network, make_objective
 from rmploss.engine.distributed import World
@@ -82,21 +84,22 @@ def test_in_half_precision_the_membranes_stay_in_float32(
     amp: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     membranes, currents = set(), set()
-    lif, convolution = reference.lif, nn.Conv2d.forward
+    step, convolution = reference.lif_step, SpikeConv2d.forward
 
     def look(x: Tensor, u: Tensor, **options: Any) -> Any:
         membranes.update((x.dtype, u.dtype))
-        return lif(x, u, **options)
+        return step(x, u, **options)
 
-    def convolve(module: nn.Conv2d, x: Tensor) -> Tensor:
+    def convolve(module: SpikeConv2d, x: Tensor) -> Tensor:
         y = convolution(module, x)
         if module.training:
             currents.add(y.dtype)
         return y
 
-    monkeypatch.setattr(reference, "lif", look)
-    monkeypatch.setattr(nn.Conv2d, "forward", convolve)
-    path = train.train(TINY.but(amp=amp), tmp_path)
+    monkeypatch.setattr(reference, "lif_step", look)
+    monkeypatch.setattr(SpikeConv2d, "forward", convolve)
+    with ops.use_backend("reference"):
+        path = train.train(TINY.but(amp=amp), tmp_path)
     assert membranes == {torch.float32}
     assert currents == {{"bf16": torch.bfloat16, "fp16": torch.float16}[amp]}
     net, _ = load_network(path)

@@ -119,8 +119,9 @@ TRANSFORMS = {
 
 
 def winograd_bound(g: Tensor, w: Tensor) -> Tensor:
-    """The rounding error of the input gradient, whatever the signs: (C' + 30) eps |A| (|G||w||G| |B||g||B|) |A|.
+    """The rounding error of the input gradient, whatever the signs.
 
+    (C' + 30) eps |A| (|G||w||G| |B||g||B|) |A|, with every matrix made positive.
     30: the additions of the three transforms, each twice (rows and columns).
     """
     m = 4 if min(g.shape[2:]) >= 4 else 2

@@ -137,10 +137,11 @@ def test_norm_lif(instruction_set: str, residual: str | None, learnable: bool) -
 
     def run(y: Tensor, w: Tensor, b: Tensor, *rest: Tensor, **o: Any) -> Any:
         r = rest[0] if residual else None
-        constants = {}
+        constants: dict[str, Any] = {}
         if learnable:
             constants = {"decay": rest[-2], "v_threshold": rest[-1]}
-        return ops.norm_lif(y, w, b, eps=1e-5, residual=r, **{**options, **constants, **o})[:3]
+        given: dict[str, Any] = {**options, **constants, **o}
+        return ops.norm_lif(y, w, b, eps=1e-5, residual=r, **given)[:3]
 
     if learnable:
         inputs += [normal(C, name="decay").sigmoid(), normal(C, name="threshold").sigmoid() + 0.2]
@@ -201,9 +202,7 @@ def test_gain_and_bias_are_the_norm_in_evaluation(instruction_set: str) -> None:
     T=st.integers(1, 6), B=st.integers(1, 4), C=st.integers(1, 70), H=st.integers(1, 5),
     last=st.booleans(), stepped=st.booleans(),
 )  # fmt: skip
-def test_any_shape_and_layout(
-    T: int, B: int, C: int, H: int, last: bool, stepped: bool
-) -> None:
+def test_any_shape_and_layout(T: int, B: int, C: int, H: int, last: bool, stepped: bool) -> None:
     x = normal(T, B, C, H, H + 1, mean=0.3)
     if last:
         x = x.movedim(2, -1).contiguous().movedim(-1, 2)

@@ -124,7 +124,12 @@ def assert_as_reference(case: Case, dtype: torch.dtype, device: str, relayout: A
     unit = ROUNDINGS * case.steps * torch.finfo(dtype).eps
     for name in ("last", *found):
         assert_near(found[name], expected[name], unit, name)
-    largest = expected_gradients["x"].abs().max()
+    largest = max(
+        expected_gradients[name].abs().max()
+        for name in expected_gradients.keys() & {"x", "residual"}
+    )
+    if case.norm:  # what reaches y is a difference of terms that are this much larger
+        largest = largest * (given["gain"] * (expected["var"] + 1e-5).rsqrt()).max().clamp(min=1)
     for name, gradient in expected_gradients.items():
         # The sum of a channel may cancel: its error is that of its terms.
         scale = largest * terms if gradient.ndim == 1 else largest
@@ -191,7 +196,9 @@ class Cases:
             assert_as_reference(case, dtype, self.device)
 
     @each(
-        shape=((1, 1, 1), (1, 2, 5), (4, 1, 1, 3), (20, 1, 3), (10, 2, 3), (2, 2, 65), (2, 3, 5, 3, 4)),
+        shape=(
+            (1, 1, 1), (1, 2, 5), (4, 1, 1, 3), (20, 1, 3), (10, 2, 3), (2, 2, 65), (2, 3, 5, 3, 4),
+        ),
         norm=(False, True),
     )  # fmt: skip
     def test_shapes(self, shape: tuple[int, ...], norm: bool) -> None:
@@ -281,9 +288,14 @@ class Cases:
         exact = y.double().flatten(0, 1)
         mean, var = KERNELS["triton"].statistics(y.to(self.device)).cpu()
         eps = torch.finfo(dtype).eps
-        # The rounding of y is in y already: the distance of two of its values is exact.
-        assert_near(mean - exact.mean(0), torch.zeros(6).double(), 1, "mean", torch.tensor(8 * eps))
-        torch.testing.assert_close(var, exact.var(0, correction=0), rtol=16 * eps, atol=0)
+        # Whatever the mean, errors are those of the spread: values that lie close together have
+        # an exact distance. The float64 that a mean is returned in is all that it adds.
+        away = exact - exact[0]
+        expected = exact[0] + away.mean(0)
+        bound = 8 * eps * 0.1 + torch.finfo(torch.float64).eps * expected.abs()
+        assert ((mean - expected).abs() <= bound).all()
+        variance = away.var(0, correction=0)
+        torch.testing.assert_close(var, variance, rtol=16 * eps, atol=0)
 
     @pytest.mark.usefixtures("small_tiles")
     @pytest.mark.parametrize("in_place", [False, True])
@@ -368,7 +380,9 @@ class Cases:
         constant = torch.full((5,), 0.5, device=self.device)
         rule = [[0.0, 3.0, 2.0], [0, 0, 0, 1, 0, 1]]
         arguments = ("triton", y, constant, None, None, None, constant, constant, 4, *rule)
-        torch.library.opcheck(torch.ops.rmploss.lif.default, arguments)
+        # Not its fourth part: ahead-of-time autograd warns of PyTorch's own reading of .grad.
+        parts = ("test_schema", "test_autograd_registration", "test_faketensor")
+        torch.library.opcheck(torch.ops.rmploss.lif.default, arguments, test_utils=parts)
 
 
 @needs_triton
@@ -466,19 +480,19 @@ def test_auto_never_interprets(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_product_is_contracted_in_the_compiled_code(
     name: str, steps: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Compiled for a GPU that need not be there: its code has no fused multiply-add."""
+    """Compiled for a GPU that need not be there: the code has no fused multiply-add of floats."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    compiled = compile_for_hopper(name, steps)
-    for language in ("ptx", "sass"):
-        assert "fma" not in compiled[language].lower().replace("fmad", ""), language
-    assert "FMUL" in compiled["sass"]
+    code = compile_for_hopper(name, steps)
+    assert "fma." not in code["ptx"]
+    assert "FMUL" in code["sass"]
+    assert "FFMA" not in code["sass"]
 
 
 def compile_for_hopper(name: str, steps: int) -> Any:
     """The code of a kernel in every language from Triton to the machine's."""
     from triton.backends import backends
     from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource, compile  # noqa: A004
+    from triton.compiler import ASTSource, compile
 
     from rmploss.ops import triton_kernels
 

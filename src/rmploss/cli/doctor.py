@@ -8,6 +8,18 @@ from pathlib import Path
 from rmploss.cli.common import DataDir
 
 
+def _native() -> str:
+    """The state of the native kernels in a line."""
+    from rmploss.ops import cpu
+
+    if cpu.MISSING:
+        return cpu.MISSING
+    others = ", ".join(name for name in cpu.instruction_sets() if name != cpu.instruction_set())
+    return f"{cpu.instruction_set()} in use" + (
+        f" (this machine also runs {others})" * bool(others)
+    )
+
+
 @dataclass(frozen=True)
 class Doctor:
     """Show versions, devices, which backend every operation gets, and which data sets are here.
@@ -27,7 +39,7 @@ class Doctor:
         from rmploss import ops
         from rmploss.cli.data import show
         from rmploss.engine.environment import environment
-        from rmploss.selftest import selftest
+        from rmploss.selftest import agreement, selftest
 
         for name, value in environment().items():
             print(f"{name:<14}{value}")
@@ -36,9 +48,9 @@ class Doctor:
         devices = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
         print("\nbackends")
         for device in devices:
-            picked = ops.pick("auto", torch.device(device))
-            why = "the only provider so far: plain PyTorch"
-            print(f"  lif on {device:<8}{picked}   ({why})")
+            picked, why = ops.explain("auto", torch.device(device))
+            print(f"  on {device:<8}{picked:<11}{why}")
+        print(f"  native      {_native()}")
         deviation, bound = selftest()
         good = deviation <= bound
         verdict = "ok" if good else "WRONG"
@@ -46,6 +58,12 @@ class Doctor:
             f"\nself-test       {verdict}: gradient of LIF + RMP-Loss against finite differences,"
         )
         print(f"                deviation {deviation:.1e}, bound {bound:.1e}")
+        for device in devices:
+            off, limit = agreement(torch.device(device))
+            good = good and off <= limit
+            verdict = "ok" if off <= limit else "WRONG"
+            print(f"  on {device:<11}{verdict}: what runs here against the reference,")
+            print(f"                deviation {off:.1e}, bound {limit:.1e}")
         print("\ndata sets")
         show(self.data_dir)
         return 0 if good else 1

@@ -67,6 +67,10 @@ class Train:
     """Where run folders are made."""
     device: Device = "auto"
     """Where to compute."""
+    backend: Annotated[
+        Literal["auto", "reference", "cpu", "triton"], arg(metavar="auto|reference|cpu|triton")
+    ] = "auto"
+    """Who computes: `rmploss doctor` says what auto picks."""
     workers: int = 0
     """Processes that load data; the result does not depend on it."""
     json: bool = False
@@ -79,7 +83,7 @@ class Train:
 
         jobs = self._jobs()
         command = ("rmploss", *sys.argv[1:])
-        setting = Setting(self.data_dir, self.device, self.workers, command)
+        setting = Setting(self.data_dir, self.device, self.workers, self.backend, command)
         shown = listener(self.json)
         try:
             if self.resume is not None:

@@ -57,12 +57,14 @@ MEMBRANE = "membrane.json"
 class Setting:
     """Where and how a run is executed; none of it may change the result on one device.
 
-    data_dir: the data sets; device: "auto", "cpu", "cuda"; workers: loader processes.
+    data_dir: the data sets; device: "auto", "cpu", "cuda"; workers: loader processes; backend: the
+    provider of the operations (`ops.use_backend`).
     """
 
     data_dir: Path | None = None
     device: str = "auto"
     workers: int = 0
+    backend: str = "auto"
     command: Sequence[str] = ()
 
     def words(self) -> str:
@@ -70,6 +72,8 @@ class Setting:
         flags = {"--data-dir": self.data_dir, "--workers": self.workers or None}
         if self.device != "auto":
             flags["--device"] = self.device
+        if self.backend != "auto":
+            flags["--backend"] = self.backend
         given = ((flag, value) for flag, value in flags.items() if value is not None)
         return "".join(f" {flag} {shlex.quote(str(value))}" for flag, value in given)
 
@@ -96,7 +100,7 @@ def train(
     or a gradient is NaN or infinite, before it reaches the parameters.
     """
     setting, listener = setting or Setting(), listener or Listener()
-    with join(setting.device, world) as world:
+    with ops.use_backend(setting.backend), join(setting.device, world) as world:
         root = data_root(setting.data_dir)
         check(recipe, root, world.size)
         run = _Run(recipe, setting, world, listener if world.is_main else Listener())
@@ -115,7 +119,7 @@ def resume(path: Path, setting: Setting | None = None, listener: Listener | None
     setting, listener = setting or Setting(), listener or Listener()
     folder = RunFolder.open(path)
     recipe = Recipe.from_json(folder.recipe())
-    with join(setting.device) as world:
+    with ops.use_backend(setting.backend), join(setting.device) as world:
         if (path / RESULT).is_file() and (path / MEMBRANE).is_file():
             if world.is_main:
                 listener.note(f"{path} is finished: nothing to do")
@@ -180,7 +184,7 @@ class _Run:
             "device": str(self.world.device),
             "ranks": self.world.size,
             "threads": torch.get_num_threads(),
-            "backends": {"lif": ops.pick("auto", self.world.device)},
+            "backend": ops.describe(self.world.device),
             "versions": versions(),
         }
 
@@ -190,7 +194,7 @@ class _Run:
         here = self._where()
         return [
             f"{name} {before[-1][name]} is now {here[name]}"
-            for name in ("device", "ranks", "backends")
+            for name in ("device", "ranks", "backend")
             if before and before[-1].get(name) != here[name]
         ]
 

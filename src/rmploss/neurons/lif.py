@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from rmploss import functional, ops
 from rmploss.norm import TDBatchNorm2d
-from rmploss.ops.rule import NeuronOptions
 from rmploss.ops.moments import MomentSpec
+from rmploss.ops.rule import NeuronOptions
 from rmploss.stats import open_stats, recomputing
 from rmploss.surrogate import Surrogate, as_surrogate
 

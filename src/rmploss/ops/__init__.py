@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from rmploss.errors import UserError, unknown
-from rmploss.ops import fused, providers, reference
+from rmploss.ops import cpu, fused, providers, reference
 from rmploss.ops.rule import NeuronOptions, Rule, rule_of
 
 PROVIDERS = tuple(providers.PROVIDERS)
@@ -57,6 +57,12 @@ def explain(
     check_backend(backend)
     asked = _ASKED.get() if backend == "auto" else backend
     return providers.choose(asked, device, dtype)
+
+
+def describe(device: torch.device) -> str:
+    """What `auto` runs on a device, for a record: "cpu (avx512)"; its numbers depend on it."""
+    provider = pick("auto", device)
+    return f"cpu ({cpu.instruction_set()})" if provider == "cpu" else provider
 
 
 def lif(

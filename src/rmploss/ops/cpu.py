@@ -33,8 +33,8 @@ def instruction_sets() -> list[str]:
 
 
 def instruction_set() -> str:
-    """The one in use."""
-    return _native.instruction_set()
+    """The one in use; "none" without native kernels."""
+    return "none" if _native is None else _native.instruction_set()
 
 
 def use_instruction_set(name: str) -> None:
@@ -221,7 +221,8 @@ def _address(x: Tensor | None) -> int:
     if x is None or not x.numel():
         return 0
     dense = x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
-    assert x.device.type == "cpu" and dense, "native kernels take dense CPU tensors"
+    assert x.device.type == "cpu", "native kernels take CPU tensors"
+    assert dense, "native kernels take dense tensors"
     return x.data_ptr()
 
 

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
+from torch import Tensor, nn
 from torch.library import custom_op
 
 from rmploss.ops.collectives import ranks
 from rmploss.ops.rule import Rule
+
 
 class Current(NamedTuple):
     """What the input current is made of: x(t) = (y(t) - mean) gain + bias + residual(t).
@@ -117,7 +117,13 @@ class Kernels(Protocol):
         ...
 
     def convolve(
-        self, shape: Spatial, x: Tensor, bits: Tensor, spikes: int, weight: Tensor, bias: Tensor | None
+        self,
+        shape: Spatial,
+        x: Tensor,
+        bits: Tensor,
+        spikes: int,
+        weight: Tensor,
+        bias: Tensor | None,
     ) -> Tensor:
         """y `[N, C', H', W']`; spikes: the number of bits, -1: x is no spikes."""
         ...
@@ -132,7 +138,7 @@ class Kernels(Protocol):
         weight: Tensor,
         needs: tuple[bool, bool],
     ) -> tuple[Tensor | None, Tensor | None]:
-        """The gradients of x and of the weight, those that are needed; x is None if bits are kept."""
+        """The gradients of x and the weight, those that are needed; x: None if bits are kept."""
         ...
 
 
@@ -258,7 +264,9 @@ def norm_lif_op(
     statistics = kernels.statistics(y)
     if ranks(sync) > 1:
         statistics = _over_ranks(statistics, y.numel() / y.shape[2])
-    current = _normalized(y, statistics, weight, bias, eps, residual, start, decay, threshold, steps)
+    current = _normalized(
+        y, statistics, weight, bias, eps, residual, start, decay, threshold, steps
+    )
     return (*kernels.lif_forward(current, Rule.read(numbers, flags)), statistics)
 
 
@@ -303,7 +311,9 @@ def norm_lif_backward_op(
         current, Rule.read(numbers, flags), g_spikes, g_moments, g_last
     )
     own = sums.double()
-    count = torch.full((1, y.shape[2]), y.numel() / y.shape[2], dtype=torch.float64, device=y.device)
+    count = torch.full(
+        (1, y.shape[2]), y.numel() / y.shape[2], dtype=torch.float64, device=y.device
+    )
     shared = torch.cat([own[:2], count])
     if ranks(sync) > 1:
         dist.all_reduce(shared)
@@ -454,7 +464,8 @@ def _smallest(provider: str, x: Tensor | None) -> Tensor | None:
 
 
 def _is_traced(x: Tensor) -> bool:
-    return isinstance(x, FakeTensor) or torch.compiler.is_compiling()
+    # Tracers wrap tensors in subclasses of their own (fake, functional).
+    return type(x) not in (Tensor, nn.Parameter) or torch.compiler.is_compiling()
 
 
 def _rows(g: Tensor | None) -> Tensor | None:
@@ -469,8 +480,8 @@ def _fake_spikes(y: Tensor, steps: int, flags: Sequence[int]) -> tuple[Tensor, T
 
 
 def _normalized(
-    y: Tensor, statistics: Tensor, weight: Tensor, bias: Tensor, eps: float, residual: Tensor | None,
-    start: Tensor | None, decay: Tensor, threshold: Tensor, steps: int,
+    y: Tensor, statistics: Tensor, weight: Tensor, bias: Tensor, eps: float,
+    residual: Tensor | None, start: Tensor | None, decay: Tensor, threshold: Tensor, steps: int,
 ) -> Current:  # fmt: skip
     mean, var = statistics
     gain = (weight.double() * (var + eps).rsqrt()).to(y.dtype)

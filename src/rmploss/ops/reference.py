@@ -71,20 +71,19 @@ def lif(
         x = x.expand(repeats, *x.shape[1:])
     if residual is not None:
         x = x + residual
-    if u is None:
-        u = torch.full_like(x[0], neuron["v_reset"] or 0.0)
+    last = torch.full_like(x[0], neuron["v_reset"] or 0.0) if u is None else u
     surrogate = neuron["surrogate"]
     spikes: list[Tensor] = []
     sums: list[Tensor] = []
     for x_t in x.unbind(0):
-        o, u_pre, u = lif_step(x_t, u, **constants)
+        o, u_pre, last = lif_step(x_t, last, **constants)
         spikes.append(o)
         if moments is not None:
             potential, target = u_pre, o
             if moments.potential == "input":
                 potential, target = x_t, surrogate(x_t - threshold)
             sums.append(membrane_moments(potential, o, target, moments))
-    return torch.stack(spikes), torch.stack(sums).sum(0) if sums else None, u
+    return torch.stack(spikes), torch.stack(sums).sum(0) if sums else None, last
 
 
 def norm_lif(

@@ -95,18 +95,18 @@ class TritonKernels:
 
     def statistics(self, y: Tensor) -> Tensor:
         """In the type of y within a thread, in float64 between them: no cancellation."""
-        C = y.shape[-1]
+        C, y = y.shape[-1], y.contiguous()
         R = y.numel() // C
         tile, programs, tiles = _cut(R, C, TILE)
         partial = y.new_empty(programs[0], 3, C, dtype=torch.float64)
         out = y.new_empty(2, C, dtype=torch.float64)
         with _on(y):
             kernels = _kernels()
-            kernels.statistics[programs](y.contiguous(), partial, R, C, tiles, **tile, **OPTIONS)
+            kernels.statistics[programs](y, partial, R, C, tiles, **tile, **OPTIONS)
             # Few columns for a program: all of them together have little to read.
             across = (-(-C // 8),)
             kernels.combine[across](
-                partial, out, programs[0], C, BLOCK_R=64, BLOCK_C=8, **OPTIONS
+                y, partial, out, programs[0], C, BLOCK_R=64, BLOCK_C=8, **OPTIONS
             )  # fmt: skip
         return out
 

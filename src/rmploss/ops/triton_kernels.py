@@ -407,7 +407,8 @@ def statistics(
     """Count, mean and sum of squares about it, of a program's rows: float64 [programs, 3, C].
 
     Every lane of the tile runs Welford's recursion on the distance to its own first value, which
-    is as small as the spread of y, whatever its mean; the lanes are combined in float64.
+    is as small as the spread of y, whatever its mean; the lanes are combined in float64, as
+    distances to the first row of all.
     """
     dtype = y.dtype.element_ty
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -425,7 +426,8 @@ def statistics(
         mean += delta / tl.maximum(count, 1.0)
         square += delta * (off - mean)
     count_64 = count.to(tl.float64)
-    mean_64 = mean.to(tl.float64) + shift.to(tl.float64)
+    origin = tl.load(y + c, mask=c < channels, other=0.0).to(tl.float64)
+    mean_64 = mean.to(tl.float64) + (shift.to(tl.float64) - origin[None, :])
     size = tl.sum(count_64, axis=0)
     center = tl.sum(count_64 * mean_64, axis=0) / tl.maximum(size, 1.0)
     apart = mean_64 - center[None, :]
@@ -438,12 +440,11 @@ def statistics(
 
 @triton.jit
 def combine(
-    partial, out, programs, channels, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr
+    y, partial, out, programs, channels, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr
 ):  # fmt: skip
     """Mean and biased variance, float64 [2, C], of what `statistics` left (Chan's rule)."""
     c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     mine = c < channels
-    origin = tl.load(partial + channels + c, mask=mine, other=0.0)[None, :]
     size = tl.zeros((BLOCK_R, BLOCK_C), tl.float64)
     offset = tl.zeros((BLOCK_R, BLOCK_C), tl.float64)
     for first in range(0, programs, BLOCK_R):
@@ -452,9 +453,9 @@ def combine(
         at = partial + row * 3 * channels + c[None, :]
         n = tl.load(at, mask=inside, other=0.0)
         size += n
-        offset += n * (tl.load(at + channels, mask=inside, other=0.0) - origin)
+        offset += n * tl.load(at + channels, mask=inside, other=0.0)
     count = tl.maximum(tl.sum(size, axis=0), 1.0)[None, :]
-    center = origin + tl.sum(offset, axis=0)[None, :] / count
+    center = tl.sum(offset, axis=0)[None, :] / count
     square = tl.zeros((BLOCK_R, BLOCK_C), tl.float64)
     for first in range(0, programs, BLOCK_R):
         row = (first + tl.arange(0, BLOCK_R))[:, None]
@@ -465,7 +466,8 @@ def combine(
         square += tl.load(at + 2 * channels, mask=inside, other=0.0) + n * apart * apart
     var = tl.sum(square, axis=0)[None, :] / count
     to = out + c[None, :]
-    tl.store(to, center, mask=mine[None, :])
+    origin = tl.load(y + c, mask=mine, other=0.0).to(tl.float64)[None, :]
+    tl.store(to, origin + center, mask=mine[None, :])
     tl.store(to + channels, var, mask=mine[None, :])
 
 
