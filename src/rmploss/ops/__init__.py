@@ -128,8 +128,10 @@ def norm_lif(
     plan = _plan(wide, backend, neuron)
     if plan is None:
         options = {"eps": eps, "residual": residual, "repeats": repeats, "sync": sync}
-        spikes, *rest = reference.norm_lif(wide, weight, bias, u, **options, **neuron)
-        return spikes.to(y.dtype), *rest
+        spikes, sums, last, mean, var = reference.norm_lif(
+            wide, weight, bias, u, **options, **neuron
+        )
+        return spikes.to(y.dtype), sums, last, mean, var
     provider, rule = plan
     rows = _Rows(wide, repeats)
     spikes, sums, last, statistics = torch.ops.rmploss.norm_lif(

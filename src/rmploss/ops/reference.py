@@ -59,10 +59,9 @@ def lif(
     `[T, B, C, ...]`. Returns the spikes `[T, B, C, ...]`, the moments `[4, C]` (None without a
     `MomentSpec`) and the membrane after the last step.
     """
-    constants = neuron.copy()
-    moments = constants.pop("moments", None)
-    constants["decay"] = per_channel(neuron["decay"], x)
-    threshold = constants["v_threshold"] = per_channel(neuron["v_threshold"], x)
+    moments, surrogate = neuron.get("moments"), neuron["surrogate"]
+    decay = per_channel(neuron["decay"], x)
+    threshold = per_channel(neuron["v_threshold"], x)
     if gain is not None:
         x = x * per_channel(gain, x)
     if bias is not None:
@@ -72,11 +71,18 @@ def lif(
     if residual is not None:
         x = x + residual
     last = torch.full_like(x[0], neuron["v_reset"] or 0.0) if u is None else u
-    surrogate = neuron["surrogate"]
     spikes: list[Tensor] = []
     sums: list[Tensor] = []
     for x_t in x.unbind(0):
-        o, u_pre, last = lif_step(x_t, last, **constants)
+        o, u_pre, last = lif_step(
+            x_t,
+            last,
+            decay=decay,
+            v_threshold=threshold,
+            v_reset=neuron["v_reset"],
+            detach_reset=neuron["detach_reset"],
+            surrogate=surrogate,
+        )
         spikes.append(o)
         if moments is not None:
             potential, target = u_pre, o
