@@ -12,6 +12,7 @@
 #include "bits.h"
 #include "kernels.h"
 #include "memory.h"
+#include "transpose.h"
 
 namespace {
 
@@ -85,12 +86,8 @@ inline void block_weights(const Convolution& c, const float* weight, index_t col
       float* block = out + (s * words + w) * taps * 64 * columns;
       const index_t rows = smaller(64, c.channels - w * 64), wide = smaller(columns, c.out_channels - s * columns);
       if (rows < 64 || wide < columns) memset(block, 0, size_t(taps * 64 * columns) * sizeof(float));
-      for (index_t i0 = 0; i0 < rows; i0 += 16)
-        for (index_t o = 0; o < wide; o++) {
-          const float* from = weight + ((s * columns + o) * c.channels + w * 64) * taps;
-          for (index_t i = i0; i < smaller(i0 + 16, rows); i++)
-            for (index_t tap = 0; tap < taps; tap++) block[(tap * 64 + i) * columns + o] = from[i * taps + tap];
-        }
+      transpose(weight + (s * columns * c.channels + w * 64) * taps, c.channels * taps, wide, rows * taps, block, columns,
+                [taps](index_t at) { return at % taps * 64 + at / taps; });
     }
 }
 
@@ -227,11 +224,17 @@ void event_weight_gradient_strips(const Convolution& c, const uint64_t* bits, co
           const float* other = sum + group * words * unit_size;
           for (index_t i = 0; i < size; i += kWidth) store(sum + i, load(sum + i) + load(other + i));
         }
-        for (index_t i0 = 0; i0 < inputs; i0 += 16)
-          for (index_t o = 0; o < wide; o++) {
-            float* to = g_weight + ((s * columns + o) * c.channels + word * 64) * taps;
-            for (index_t i = i0; i < smaller(i0 + 16, inputs); i++)
-              for (index_t tap = 0; tap < taps; tap++) to[i * taps + tap] = sum[(tap * 64 + i) * columns + o];
+        float* to = g_weight + (s * columns * c.channels + word * 64) * taps;
+        for (index_t at = 0; at < inputs * taps; at += kWidth)
+          for (index_t o = 0; o < wide; o += kWidth) {
+            const int rows = int(smaller(kWidth, inputs * taps - at)), lanes = int(smaller(kWidth, wide - o));
+            vfloat v[kWidth];
+            for (int i = 0; i < kWidth; i++) {
+              const index_t row = (at + i) % taps * 64 + (at + i) / taps;
+              v[i] = i < rows ? load(sum + row * columns + o) : vfloat{};
+            }
+            transpose(v);
+            for (int i = 0; i < lanes; i++) store(to + (o + i) * c.channels * taps + at, v[i], rows);
           }
       }
   }

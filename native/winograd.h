@@ -26,7 +26,7 @@ template <> struct Winograd<2> {
     out[0] = d[0] + d[s] + d[2 * s];
     out[1] = d[s] - d[2 * s] - d[3 * s];
   }
-  static inline void kernel(float a, float b, float c, float* out) {
+  template <class V> static inline void kernel(V a, V b, V c, V* out) {
     out[0] = a;
     out[1] = 0.5f * (a + b + c);
     out[2] = 0.5f * (a - b + c);
@@ -52,11 +52,11 @@ template <> struct Winograd<4> {
     out[2] = a + 4 * e;
     out[3] = b + 8 * f + d[5 * s];
   }
-  static inline void kernel(float a, float b, float c, float* out) {
-    const float s = a + c, e = a / 24 + c / 6, o = b / 12;
-    out[0] = a / 4;
-    out[1] = -(s + b) / 6;
-    out[2] = -(s - b) / 6;
+  template <class V> static inline void kernel(V a, V b, V c, V* out) {
+    const V s = (a + c) * (-1.0f / 6), t = b * (1.0f / 6), e = a * (1.0f / 24) + c * (1.0f / 6), o = b * (1.0f / 12);
+    out[0] = a * 0.25f;
+    out[1] = s - t;
+    out[2] = s + t;
     out[3] = e + o;
     out[4] = e - o;
     out[5] = c;
@@ -71,27 +71,23 @@ void winograd_weights(const Convolution& c, const float* weight, bool transposed
 #pragma omp parallel for collapse(2) schedule(static) num_threads(c.threads)
   for (index_t panel = 0; panel < panels; panel++)
     for (index_t k = 0; k < K; k++) {
-      float* out = U + (panel * K + k) * kPanel;
-      float points[n * n][kPanel] = {};
-      const index_t wide = smaller(kPanel, M - panel * kPanel);
-      for (index_t i = 0; i < wide; i++) {
-        const index_t column = panel * kPanel + i;
-        const float* w = weight + (transposed ? k * M + column : column * K + k) * 9;
-        float half[n][3];
+      float taps[9][kPanel] = {};
+      const index_t first = panel * kPanel, wide = smaller(kPanel, M - first);
+      const index_t step = transposed ? 9 : K * 9;
+      const float* w = weight + (transposed ? k * M + first : first * K + k) * 9;
+      for (index_t i = 0; i < wide; i++)
+        for (int tap = 0; tap < 9; tap++) taps[tap][i] = w[i * step + (transposed ? 8 - tap : tap)];
+      for (index_t i = 0; i < kPanel; i += kWidth) {
+        vfloat half[n][3], line[n];
         for (int x = 0; x < 3; x++) {
-          float line[n];
-          if (transposed) Winograd<m>::kernel(w[8 - x], w[5 - x], w[2 - x], line);
-          else Winograd<m>::kernel(w[x], w[3 + x], w[6 + x], line);
+          Winograd<m>::kernel(load(taps[x] + i), load(taps[3 + x] + i), load(taps[6 + x] + i), line);
           for (int y = 0; y < n; y++) half[y][x] = line[y];
         }
         for (int y = 0; y < n; y++) {
-          float line[n];
           Winograd<m>::kernel(half[y][0], half[y][1], half[y][2], line);
-          for (int x = 0; x < n; x++) points[y * n + x][i] = line[x];
+          for (int x = 0; x < n; x++) store(U + (((y * n + x) * panels + panel) * K + k) * kPanel + i, line[x]);
         }
       }
-      for (int point = 0; point < n * n; point++)
-        memcpy(out + index_t(point) * panels * K * kPanel, points[point], sizeof points[point]);
     }
 }
 
@@ -202,9 +198,10 @@ void winograd_with(const Convolution& c, const float* x, const float* weight, co
   rmploss::give(U);
 }
 
-// F(4x4, 3x3) where a map holds whole tiles and its 36 products per weight pay; F(2x2, 3x3) on the smallest maps.
+// The gradient of the input by F(4x4, 3x3) where a map holds whole tiles; F(2x2, 3x3), which rounds less, on smaller maps
+// and for the forward convolution, whose errors decide about spikes.
 void winograd(const Convolution& c, const float* x, const float* weight, const float* bias, bool transposed, float* y) {
-  if (smaller(c.height, c.width) >= 4) winograd_with<4>(c, x, weight, bias, transposed, y);
+  if (transposed && smaller(c.height, c.width) >= 4) winograd_with<4>(c, x, weight, bias, transposed, y);
   else winograd_with<2>(c, x, weight, bias, transposed, y);
 }
 

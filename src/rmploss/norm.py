@@ -9,7 +9,6 @@ Mean and variance are per channel and joint over T, B, H, W and, in a process gr
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmploss.errors import Problem, UserError
@@ -118,12 +117,11 @@ class TDBatchNorm2d(nn.Module):
             self.running_var.lerp_((var * _bessel(count)).to(self.running_var.dtype), momentum)
 
     def _alone(self, x: Tensor, repeats: int) -> Tensor:
-        with torch.no_grad():
-            count = x.numel() / self.channels
-            seen = x.detach().float() if x.dtype in (torch.float16, torch.bfloat16) else x.detach()
-            mean, var = statistics(seen, sync=False)
-        out = F.batch_norm(x.flatten(0, 1), None, None, self.gain, self.bias, True, 0.0, self.eps)
-        self.track(mean, var, count * repeats)
+        out, mean, inverse = torch.native_batch_norm(
+            x.flatten(0, 1), self.gain, self.bias, None, None, True, 0.0, self.eps
+        )
+        var = inverse.detach().square().reciprocal() - self.eps  # 1 / sqrt(var + eps), inverted
+        self.track(mean.detach(), var, x.numel() / self.channels * repeats)
         return out.view_as(x)
 
     def _across_ranks(self, x: Tensor, repeats: int) -> Tensor:

@@ -21,10 +21,13 @@ except ImportError as error:
     _native = None
     MISSING = f"the native kernels are not built ({error}): reinstall with a C++ compiler"
 
-EVENT_DENSITY = 0.5
+EVENT_DENSITY = 0.6
 """Above it a dense convolution is faster than the event-driven one (see benchmarks/)."""
-MINIMUM_CHANNELS = 8
-"""Below it neither the event-driven nor the Winograd kernels pay: oneDNN's direct ones do."""
+EVENT_OUTPUTS = 24
+"""Output channels from which on the event-driven kernels pay: a spike adds whole registers."""
+WINOGRAD_CHANNELS = {2: 48, 4: 32}
+WINOGRAD_TILES = 16
+"""Channels (for 2x2 and 4x4 tiles) and tiles from which on Winograd pays."""
 
 
 def instruction_sets() -> list[str]:
@@ -138,9 +141,16 @@ class NativeKernels:
             )  # fmt: skip
             return y
         x = x.contiguous(memory_format=torch.channels_last)
-        return torch.conv2d(x, weight, bias, shape.stride, shape.padding).contiguous(
-            memory_format=torch.channels_last
-        )
+        if _is_winograd(shape, tile=2):
+            y = _channels_last(x, shape.images, shape.out_channels, *shape.out)
+            weight = weight.contiguous()
+            _native.winograd(
+                _shape(shape), _threads(), _address(x), _address(weight), _address(bias), False,
+                _address(y),
+            )  # fmt: skip
+            return y
+        y = torch.conv2d(x, weight, bias, shape.stride, shape.padding)
+        return y.contiguous(memory_format=torch.channels_last)
 
     def convolve_backward(
         self,
@@ -157,7 +167,7 @@ class NativeKernels:
         weight = weight.contiguous()
         g_x = g_weight = None
         need_x, need_weight = needs
-        if need_x and _is_winograd(shape, weight):
+        if need_x and _is_winograd(shape, tile=4 if min(shape.height, shape.width) >= 4 else 2):
             g_x = _channels_last(g_y, shape.images, shape.channels, shape.height, shape.width)
             _native.winograd(
                 _shape(shape), _threads(), _address(g_y), _address(weight), 0, True, _address(g_x)
@@ -186,15 +196,15 @@ class NativeKernels:
 def _is_sparse(shape: Spatial, spikes: int) -> bool:
     """Whether the event-driven kernels run: exact for spikes, faster up to some density."""
     neurons = shape.images * shape.channels * shape.height * shape.width
-    wide = min(shape.channels, shape.out_channels) >= MINIMUM_CHANNELS
-    return 0 <= spikes <= EVENT_DENSITY * neurons and wide
+    return 0 <= spikes <= EVENT_DENSITY * neurons and shape.out_channels >= EVENT_OUTPUTS
 
 
-def _is_winograd(shape: Spatial, weight: Tensor) -> bool:
+def _is_winograd(shape: Spatial, tile: int) -> bool:
     """Whether the Winograd kernel computes this convolution."""
     kernel = (shape.kernel_height, shape.kernel_width, shape.stride, shape.padding)
-    wide = min(shape.channels, shape.out_channels) >= MINIMUM_CHANNELS
-    return kernel == (3, 3, 1, 1) and wide and weight.dtype == torch.float32
+    tiles = shape.images * -(-shape.height // tile) * -(-shape.width // tile)
+    wide = min(shape.channels, shape.out_channels) >= WINOGRAD_CHANNELS[tile]
+    return kernel == (3, 3, 1, 1) and wide and tiles >= WINOGRAD_TILES
 
 
 def _arguments(current: Current, rule: Rule) -> tuple[Any, ...]:

@@ -228,7 +228,7 @@ def _unrolled(current: Current, limit: int) -> int:
 
 
 def _backward_tile(y: Tensor, steps: int) -> int:
-    """The elements of a tile whose u_pre of all steps fits into registers (ptxas: no spills)."""
+    """The elements of a tile whose u_pre of all steps fits into registers (on Hopper, by ptxas)."""
     words = steps * y.element_size() // 4
     return TILE // (1 if words <= 6 else 2 if words <= 12 else 4)
 
