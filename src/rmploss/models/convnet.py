@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from rmploss.models.layers import MakeNeuron, MakeNorm, OverTime, conv3x3, encode, scaled
+from rmploss.models.layers import AvgPool2d, MakeNeuron, MakeNorm, OverTime, conv3x3, encode, scaled
 from rmploss.models.network import SpikingNetwork
 from rmploss.neurons import LIF
 from rmploss.norm import TDBatchNorm2d
@@ -33,7 +33,7 @@ class ConvNet(SpikingNetwork):
         self.conv1, self.lif1 = conv3x3(in_channels, c1, norm), neuron()
         self.conv2, self.lif2 = conv3x3(c1, c2, norm), neuron()
         self.conv3, self.lif3 = conv3x3(c2, c3, norm), neuron()
-        self.halve = OverTime(nn.AvgPool2d(2))
+        self.halve = OverTime(AvgPool2d(2))
         self.finish()
 
     def spikes(self, x: Tensor) -> Tensor:

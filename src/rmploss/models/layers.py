@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from rmploss.conv import SpikeConv2d
 from rmploss.neurons import LIF
 from rmploss.norm import TDBatchNorm2d, fold
+from rmploss.ops.pooling import avg_pool2d
 
 MakeNeuron = Callable[[], nn.Module]
 """Makes one layer of neurons."""
@@ -26,6 +27,19 @@ class OverTime(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The layer's output `[T, B, ...]`."""
         return self.layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+class AvgPool2d(nn.AvgPool2d):
+    """`torch.nn.AvgPool2d` that keeps nothing for backward where the squares tile the map."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The means `[N, C, H', W']`."""
+        k = self.kernel_size
+        if not isinstance(k, int) or self.stride != k or self.padding != 0:
+            return super().forward(input)
+        if input.shape[-2] % k or input.shape[-1] % k:
+            return super().forward(input)
+        return avg_pool2d(input, k)
 
 
 class ConvNorm(nn.Module):

@@ -13,6 +13,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from rmploss.models.layers import (
+    AvgPool2d,
     ConvNorm,
     MakeNeuron,
     MakeNorm,
@@ -64,7 +65,7 @@ def pooled(in_channels: int, channels: int, stride: int, norm: MakeNorm) -> nn.M
     """The projection of ResNet20: average pooling, then a 1x1 convolution; None for identity."""
     if stride == 1 and in_channels == channels:
         return None
-    pool = nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)
+    pool = AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)
     return nn.Sequential(OverTime(pool), conv1x1(in_channels, channels, norm))
 
 
@@ -153,7 +154,7 @@ class ResNet20(_ResNet):
         self.conv1, self.lif1 = conv3x3(in_channels, c, norm), neuron()
         self.conv2, self.lif2 = conv3x3(c, c, norm), neuron()
         self.conv3, self.lif3 = conv3x3(c, c, norm), neuron()
-        self.stem_pool = OverTime(nn.AvgPool2d(2))
+        self.stem_pool = OverTime(AvgPool2d(2))
         self.finish()
 
     def spikes(self, x: Tensor) -> Tensor:

@@ -4,7 +4,16 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from rmploss.models.layers import ConvNorm, MakeNeuron, MakeNorm, OverTime, conv3x3, encode, scaled
+from rmploss.models.layers import (
+    AvgPool2d,
+    ConvNorm,
+    MakeNeuron,
+    MakeNorm,
+    OverTime,
+    conv3x3,
+    encode,
+    scaled,
+)
 from rmploss.models.network import SpikingNetwork
 from rmploss.neurons import LIF
 from rmploss.norm import TDBatchNorm2d
@@ -49,7 +58,7 @@ class VGG16(SpikingNetwork):
                 )
                 self.layers.add_module(f"lif{stage}_{index}", neuron())
                 source = target
-            self.layers.add_module(f"pool{stage}", OverTime(nn.AvgPool2d(2)))
+            self.layers.add_module(f"pool{stage}", OverTime(AvgPool2d(2)))
         self.finish()
 
     def spikes(self, x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rmploss.ops.fused import Current, Spatial, words
 from rmploss.ops.rule import Rule
@@ -21,6 +21,8 @@ except ImportError as error:
     _native = None
     MISSING = f"the native kernels are not built ({error}): reinstall with a C++ compiler"
 
+NATIVE_TYPES = (torch.float32, torch.float64)
+"""The types that the kernels compute in."""
 EVENT_DENSITY = 0.6
 """Above it a dense convolution is faster than the event-driven one (see benchmarks/)."""
 EVENT_OUTPUTS = 24
@@ -60,6 +62,15 @@ def release_memory() -> int:
     return 0 if _native is None else _native.release_kept()
 
 
+def empty_like(like: Tensor, *shape: int) -> Tensor:
+    """An empty tensor of the type and device of `like`; large ones over memory that is kept."""
+    if _native is None or like.device.type != "cpu" or like.dtype not in NATIVE_TYPES:
+        return like.new_empty(shape)
+    if torch.compiler.is_compiling() or type(like) not in (Tensor, nn.Parameter):  # traced
+        return like.new_empty(shape)
+    return _native.empty(shape, like.dtype == torch.float64)
+
+
 class NativeKernels:
     """`fused.Kernels` by the native module."""
 
@@ -67,7 +78,7 @@ class NativeKernels:
         """One pass over y: norm, shortcut, Eqs. 1-3 and the moments."""
         T, R, C = current.rows
         y = current.y
-        spikes, last = _empty(y, T, R, C), _empty(y, R, C)
+        spikes, last = empty_like(y, T, R, C), empty_like(y, R, C)
         moments = y.new_empty(4, C) if rule.moments else y.new_empty(0)
         _native.lif_forward(
             *_arguments(current, rule), _address(spikes), _address(moments), _address(last)
@@ -84,8 +95,8 @@ class NativeKernels:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One pass: the membrane forward once more in registers, then the reverse loop."""
         y = current.y
-        g_current, sums = _empty(y, *y.shape), y.new_empty(4, y.shape[2])
-        g_start = _empty(y, *y.shape[1:])
+        g_current, sums = empty_like(y, *y.shape), y.new_empty(4, y.shape[2])
+        g_start = empty_like(y, *y.shape[1:])
         _native.lif_backward(
             *_arguments(current, rule),
             *(_address(g) for g in (g_spikes, g_moments, g_last, g_current, g_start, sums)),
@@ -236,14 +247,9 @@ def _address(x: Tensor | None) -> int:
     return x.data_ptr()
 
 
-def _empty(like: Tensor, *shape: int) -> Tensor:
-    """An empty tensor of the type of `like`, over memory that is kept from step to step."""
-    return _native.empty(shape, like.dtype == torch.float64)
-
-
 def _channels_last(like: Tensor, N: int, C: int, H: int, W: int) -> Tensor:
     """An empty `[N, C, H, W]` whose memory is `[N, H, W, C]`."""
-    return _empty(like, N, H, W, C).movedim(-1, 1)
+    return empty_like(like, N, H, W, C).movedim(-1, 1)
 
 
 def _shape(shape: Spatial) -> tuple[int, ...]:

@@ -1,0 +1,35 @@
+"""Average pooling that keeps nothing for backward.
+
+    y[i, j] = mean of x over the k x k square (i, j);   dL/dx = dL/dy / k^2 on the whole square
+
+PyTorch's keeps its input, of which the gradient needs no more than the shape: in these networks the
+largest spike tensor there is.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rmploss.ops import cpu
+
+
+def avg_pool2d(x: Tensor, size: int) -> Tensor:
+    """The means `[N, C, H / size, W / size]` over squares of x `[N, C, H, W]`; H, W divisible."""
+    return _AvgPool2d.apply(x, size)
+
+
+class _AvgPool2d(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, size: int) -> Tensor:
+        ctx.size = size
+        return F.avg_pool2d(x, size)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        k, g = ctx.size, grad_outputs[0].movedim(1, -1)
+        N, h, w, C = g.shape
+        share = (g / k**2).view(N, h, 1, w, 1, C)
+        g_x = cpu.empty_like(g, N, h, k, w, k, C).copy_(share.expand(N, h, k, w, k, C))
+        return g_x.view(N, h * k, w * k, C).movedim(-1, 1), None
