@@ -118,11 +118,11 @@ void lif_forward(bool is_double, const nb::tuple& shape, address y, const nb::tu
 void lif_backward(bool is_double, const nb::tuple& shape, address y, const nb::tuple& affine, address residual,
                   address residual_bits, address start, address decay, address threshold, const nb::tuple& rule,
                   const nb::tuple& moments, int threads, address g_spikes, address g_moments, address g_last,
-                  address g_current, address g_start, address sums) {
+                  address g_current, address g_start, address sums, bool constants) {
   auto run = [&]<class S>(S, auto kernel) {
     const Neurons<S> a =
         neurons<S>(shape, y, affine, residual, residual_bits, start, decay, threshold, rule, moments, threads);
-    const Backward<S> b{at<S>(g_spikes), at<S>(g_moments), at<S>(g_last), at<S>(g_current), at<S>(g_start), at<S>(sums)};
+    const Backward<S> b{at<S>(g_spikes), at<S>(g_moments), at<S>(g_last), at<S>(g_current), at<S>(g_start), at<S>(sums), constants};
     nb::gil_scoped_release unlocked;
     kernel(a, b);
   };

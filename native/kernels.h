@@ -43,6 +43,7 @@ template <class S> struct Backward {
   S* current;            // out: of x [steps or 1 (summed), rows, C]
   S* start;              // out: of the first membrane [rows, C] or null
   S* sums;               // out: [4, C]: sum g_x, sum g_x (y - mean), g_decay, g_threshold
+  bool constants;        // whether the last two are needed; 0 otherwise
 };
 
 struct Convolution {

@@ -204,29 +204,32 @@ RMPLOSS_INLINE void backward_register(const Neurons<S>& a, const Backward<S>& b,
     const Vec<S> o = pre >= k.threshold ? one : zero;
     const Vec<S> g_spike = b.spikes ? load(b.spikes + at, n) : zero;
     Vec<S> d_o = g_spike + G.g[3];
-    if (!a.detach_reset) d_o += a.soft_reset ? -k.threshold * g_u : g_u * (k.reset - pre);
-    Vec<S> g_pre = a.soft_reset ? g_u : g_u * (1 - o);
+    if (!a.detach_reset) d_o = fused(g_u, a.soft_reset ? -k.threshold : k.reset - pre, d_o);
+    Vec<S> g_pre = a.soft_reset ? g_u : pre >= k.threshold ? zero : g_u;
     Vec<S> g_input = zero, g_target = zero;
     if (pull && !a.of_input) {
       const Vec<S> q = G.g[2] * distance_slope<S>(o - pre, a.p);
-      g_pre += G.g[0] + 2 * pre * G.g[1] - q;
+      g_pre += fused(pre, G.g[1] + G.g[1], G.g[0]) - q;
       if (!a.detach_target) d_o += q;
     }
-    const Vec<S> g_fire = d_o * slope(pre - k.threshold);
-    g_pre += g_fire;
+    const Vec<S> derivative = slope(pre - k.threshold);
+    const Vec<S> g_fire = d_o * derivative;
+    g_pre = fused(d_o, derivative, g_pre);
     if (pull && a.of_input) {
       const Vec<S> x = current(a, k, t, row, c, n);
       const Vec<S> q = G.g[2] * distance_slope<S>((x >= k.threshold ? one : zero) - x, a.p);
       g_input = G.g[0] + 2 * x * G.g[1] - q;
       if (!a.detach_target) g_target = q * slope(x - k.threshold);
     }
-    const Vec<S> g_x = g_pre + g_input + g_target;
+    const Vec<S> g_x = pull && a.of_input ? g_pre + g_input + g_target : g_pre;
     if (a.is_static) total += g_x;
     else store(b.current + at, g_x, n);
     sums[0] += g_x;
-    if (!a.is_static && a.gain) sums[1] += g_x * (load(a.y + at, n) - k.mean);
-    sums[2] += g_pre * before;
-    sums[3] -= g_fire + g_target + (a.soft_reset ? g_u * o : zero);
+    if (!a.is_static && a.gain) sums[1] = fused(g_x, load(a.y + at, n) - k.mean, sums[1]);
+    if (b.constants) {
+      sums[2] += g_pre * before;
+      sums[3] -= g_fire + g_target + (a.soft_reset ? g_u * o : zero);
+    }
     g_u = k.decay * g_pre;
   }
   if (a.is_static) {
@@ -271,41 +274,49 @@ template <class S> void lif_backward(const Neurons<S>& a, const Backward<S>& b) 
   }
 }
 
-// Mean and variance of a piece, then of all pieces by Chan's rule, in double: no cancellation for any mean.
+// Adds a block of `size` values per channel to mean, square (sum of squares about the mean) and count of a piece: Chan's rule.
+// sum: about zero; spread, rest: squares and values about sum / size, whose rest tells what rounding left of it.
+template <class S>
+inline void add_block(const S* sum, const S* spread, const S* rest, double size, index_t channels, double* mean) {
+  double *square = mean + channels, *count = square + channels;
+  for (index_t c = 0; c < channels; c++) {
+    const double correction = double(rest[c]) / size, here = double(S(sum[c] / S(size))) + correction;
+    const double seen = count[c], all = seen + size, delta = here - mean[c];
+    mean[c] += delta * size / all;
+    square[c] += double(spread[c]) - correction * correction * size + delta * delta * seen * size / all;
+    count[c] = all;
+  }
+}
+
+// Mean and variance of blocks of rows, in two passes of which the second finds its block in the cache, then of pieces and
+// of all, in double: no cancellation for any mean.
 template <class S> void statistics(const S* y, int64_t rows, int64_t channels, double* out, int threads) {
-  const index_t kRows = 64;
+  const index_t kRows = 32, padded = (channels + kLanes<S> - 1) / kLanes<S> * kLanes<S>;
   const index_t blocks = (rows + kRows - 1) / kRows;
   const index_t pieces = smaller(kPieces, blocks);
   double* partial = static_cast<double*>(calloc(size_t(pieces * 3 * channels), sizeof(double)));
-#pragma omp parallel for schedule(dynamic) num_threads(threads)
-  for (index_t piece = 0; piece < pieces; piece++) {
-    double* mean = partial + piece * 3 * channels;
-    double* square = mean + channels;
-    double* count = square + channels;
-    for (index_t block = blocks * piece / pieces; block < blocks * (piece + 1) / pieces; block++) {
-      const index_t first = block * kRows, last = smaller(first + kRows, rows);
-      const double size = double(last - first);
-      for (index_t c = 0; c < channels; c += kLanes<S>) {
-        const int n = int(smaller(kLanes<S>, channels - c));
-        Vec<S> sum = {};
-        for (index_t row = first; row < last; row++) sum += load(y + row * channels + c, n);
-        const Vec<S> center = sum / S(size);
-        Vec<S> spread = {}, rest = {};
-        for (index_t row = first; row < last; row++) {
-          const Vec<S> d = load(y + row * channels + c, n) - center;
-          spread += d * d;
-          rest += d;
-        }
-        for (int i = 0; i < n; i++) {
-          const double correction = double(rest[i]) / size;  // what rounding left of the mean
-          const double here = double(center[i]) + correction, seen = count[c + i], all = seen + size;
-          const double delta = here - mean[c + i];
-          mean[c + i] += delta * size / all;
-          square[c + i] += double(spread[i]) - correction * correction * size + delta * delta * seen * size / all;
-          count[c + i] = all;
-        }
+#pragma omp parallel num_threads(threads)
+  {
+    S* sum = static_cast<S*>(rmploss::take(size_t(3 * padded) * sizeof(S)));
+    S *spread = sum + padded, *rest = spread + padded;
+#pragma omp for schedule(dynamic)
+    for (index_t piece = 0; piece < pieces; piece++)
+      for (index_t block = blocks * piece / pieces; block < blocks * (piece + 1) / pieces; block++) {
+        const index_t first = block * kRows, last = smaller(first + kRows, rows);
+        const S size = S(last - first);
+        memset(sum, 0, size_t(3 * padded) * sizeof(S));
+        for (index_t row = first; row < last; row++)
+          for (index_t c = 0; c < channels; c += kLanes<S>)
+            store(sum + c, load(sum + c) + load(y + row * channels + c, int(smaller(kLanes<S>, channels - c))));
+        for (index_t row = first; row < last; row++)
+          for (index_t c = 0; c < channels; c += kLanes<S>) {
+            const Vec<S> d = load(y + row * channels + c, int(smaller(kLanes<S>, channels - c))) - load(sum + c) / size;
+            store(spread + c, load(spread + c) + d * d);
+            store(rest + c, load(rest + c) + d);
+          }
+        add_block(sum, spread, rest, double(size), channels, partial + piece * 3 * channels);
       }
-    }
+    rmploss::give(sum);
   }
   for (index_t c = 0; c < channels; c++) {
     double mean = 0, square = 0, seen = 0;

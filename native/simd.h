@@ -58,13 +58,16 @@ template <class S> RMPLOSS_INLINE void store(S* p, Vec<S> v, int n) {
   memcpy(p, &v, size_t(n) * sizeof(S));
 }
 template <class S> inline Vec<S> splat(S x) { return x - Vec<S>{}; }
-template <class S> inline Vec<S> absolute(Vec<S> v) { return v < Vec<S>{} ? -v : v; }
+template <class S> RMPLOSS_INLINE Vec<S> absolute(Vec<S> v) {
+  constexpr auto sign = sizeof(S) == 4 ? int64_t(0x7fffffff) : int64_t(0x7fffffffffffffff);
+  return (Vec<S>)((Mask<S>)v & (Mask<S>{} + decltype(Mask<S>{}[0] + 0)(sign)));
+}
 
 inline index_t smaller(index_t a, index_t b) { return a < b ? a : b; }
 inline index_t larger(index_t a, index_t b) { return a > b ? a : b; }
 
 // a b + c in one rounding where the machine has it, also where contraction is off.
-inline vfloat fused(vfloat a, vfloat b, vfloat c) {
+RMPLOSS_INLINE vfloat fused(vfloat a, vfloat b, vfloat c) {
 #if defined(__AVX512F__)
   return (vfloat)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
 #elif defined(__AVX2__)
@@ -73,18 +76,18 @@ inline vfloat fused(vfloat a, vfloat b, vfloat c) {
   return a * b + c;
 #endif
 }
+RMPLOSS_INLINE Vec<double> fused(Vec<double> a, Vec<double> b, Vec<double> c) { return a * b + c; }
 
-// exp(x) of float: x = k ln 2 + r, a polynomial of degree 7 in r (|r| <= ln 2 / 2; its error is below half an ulp), 2^k put
-// into the exponent. Relative error below 2 ulp for x in [-87, 88]; clamped outside.
+// exp(x) of float, x <= 0: x = k ln 2 + r, a polynomial of degree 7 in r (|r| <= ln 2 / 2; its error is below half an ulp), 2^k put
+// into the exponent. Relative error below 2 ulp for x in [-87, 0]; clamped below.
 RMPLOSS_INLINE vfloat exponential(vfloat x) {
-  const vfloat top = splat(88.0f), low = splat(-87.0f);
-  x = x > top ? top : x;
+  const vfloat low = splat(-87.0f);
   x = x < low ? low : x;
   const vfloat magic = splat(12582912.0f);  // 1.5 2^23: adding it rounds to an integer
-  vfloat k = x * 1.44269504f + magic;
+  vfloat k = fused(x, splat(1.44269504f), magic);
   const Mask<float> exponent = (Mask<float>)k;
   k -= magic;
-  const vfloat r = (x - k * 0.693359375f) - k * -2.12194440e-4f;
+  const vfloat r = fused(k, splat(2.12194440e-4f), fused(k, splat(-0.693359375f), x));
   vfloat y = splat(1.0f / 5040);
   y = fused(y, r, splat(1.0f / 720));
   y = fused(y, r, splat(1.0f / 120));

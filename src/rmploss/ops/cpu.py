@@ -92,14 +92,16 @@ class NativeKernels:
         g_spikes: Tensor | None,
         g_moments: Tensor | None,
         g_last: Tensor | None,
+        constants: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One pass: the membrane forward once more in registers, then the reverse loop."""
         y = current.y
         g_current, sums = empty_like(y, *y.shape), y.new_empty(4, y.shape[2])
-        g_start = empty_like(y, *y.shape[1:])
+        g_start = y.new_empty(0) if current.start is None else empty_like(y, *y.shape[1:])
         _native.lif_backward(
             *_arguments(current, rule),
             *(_address(g) for g in (g_spikes, g_moments, g_last, g_current, g_start, sums)),
+            constants,
         )
         return g_current, g_start, sums
 

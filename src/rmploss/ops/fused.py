@@ -92,11 +92,12 @@ class Kernels(Protocol):
         g_spikes: Tensor | None,
         g_moments: Tensor | None,
         g_last: Tensor | None,
+        constants: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Gradient of x `[T, R, C]` (of a static y: summed, `[1, R, C]`) and of start, and sums.
 
-        sums `[4, C]`: over all rows of g_x, g_x (y - mean), and the gradients of decay and
-        threshold.
+        Without a start its gradient is empty. sums `[4, C]`: over all rows of g_x, g_x (y - mean),
+        and the gradients of decay and threshold, which need not be right without `constants`.
         """
         ...
 
@@ -197,20 +198,23 @@ def lif_backward_op(
     g_spikes: Tensor | None,
     g_moments: Tensor | None,
     g_last: Tensor | None,
+    constants: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x and of the start, and the sums of `Kernels.lif_backward`."""
     kernels = KERNELS[provider]
     current = Current(y, None, gain, bias, residual, start, decay, threshold, steps)
-    return kernels.lif_backward(current, Rule.read(numbers, flags), g_spikes, g_moments, g_last)
+    rule = Rule.read(numbers, flags)
+    return kernels.lif_backward(current, rule, g_spikes, g_moments, g_last, constants)
 
 
 @lif_backward_op.register_fake
 def _(
     provider: str, y: Tensor, gain: Any, bias: Any, residual: Any, start: Any, decay: Any,
     threshold: Any, steps: int, numbers: Any, flags: Any, g_spikes: Any, g_moments: Any,
-    g_last: Any,
+    g_last: Any, constants: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    return torch.empty_like(y), y.new_empty(y.shape[1:]), y.new_empty(4, y.shape[2])
+    g_start = y.new_empty(0 if start is None else y.shape[1:])
+    return torch.empty_like(y), g_start, y.new_empty(4, y.shape[2])
 
 
 def _lif_setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -226,7 +230,7 @@ def _lif_grad(ctx: Any, g_spikes: Any, g_moments: Any, g_last: Any) -> tuple[Any
     moments = _rows(g_moments) if ctx.plain[2][3] else None
     g_x, g_start, sums = torch.ops.rmploss.lif_backward(
         ctx.provider, y, gain, bias, residual, start, decay, threshold, *ctx.plain,
-        _rows(g_spikes), moments, _rows(g_last),
+        _rows(g_spikes), moments, _rows(g_last), any(ctx.needs_input_grad[6:8]),
     )  # fmt: skip
     g_y = g_x if gain is None else g_x * gain
     g_gain = sums[1] if gain is not None else None
@@ -297,6 +301,7 @@ def norm_lif_backward_op(
     g_spikes: Tensor | None,
     g_moments: Tensor | None,
     g_last: Tensor | None,
+    constants: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The gradients of y, of x (empty without a residual), of the start, and `[4, C]` of the rest.
 
@@ -308,7 +313,7 @@ def norm_lif_backward_op(
         y, statistics, weight, bias, eps, residual, start, decay, threshold, steps
     )
     g_x, g_start, sums = kernels.lif_backward(
-        current, Rule.read(numbers, flags), g_spikes, g_moments, g_last
+        current, Rule.read(numbers, flags), g_spikes, g_moments, g_last, constants
     )
     own = sums.double()
     count = torch.full(
@@ -333,10 +338,11 @@ def norm_lif_backward_op(
 def _(
     provider: str, y: Tensor, statistics: Any, weight: Any, bias: Any, residual: Any, start: Any,
     decay: Any, threshold: Any, steps: int, eps: float, sync: bool, numbers: Any, flags: Any,
-    g_spikes: Any, g_moments: Any, g_last: Any,
+    g_spikes: Any, g_moments: Any, g_last: Any, constants: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     kept = torch.empty_like(y) if residual is not None else y.new_empty(0)
-    return torch.empty_like(y), kept, y.new_empty(y.shape[1:]), y.new_empty(4, y.shape[2])
+    g_start = y.new_empty(0 if start is None else y.shape[1:])
+    return torch.empty_like(y), kept, g_start, y.new_empty(4, y.shape[2])
 
 
 def _norm_lif_setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -355,7 +361,7 @@ def _norm_lif_grad(
     moments = _rows(g_moments) if ctx.plain[4][3] else None
     g_y, g_x, g_start, sums = torch.ops.rmploss.norm_lif_backward(
         ctx.provider, y, statistics, weight, bias, residual, start, decay, threshold, *ctx.plain,
-        _rows(g_spikes), moments, _rows(g_last),
+        _rows(g_spikes), moments, _rows(g_last), any(ctx.needs_input_grad[6:8]),
     )  # fmt: skip
     return (
         None, g_y, sums[1], sums[0], g_x if residual is not None else None,

@@ -75,6 +75,7 @@ class TritonKernels:
         g_spikes: Tensor | None,
         g_moments: Tensor | None,
         g_last: Tensor | None,
+        constants: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One pass: the membrane forward once more, in registers, then the reverse loop."""
         (T, R, C), y = current.rows, current.y
@@ -91,7 +92,7 @@ class TritonKernels:
                 DETACH_TARGET=rule.detach_target, KIND=rule.surrogate, SLOPE=rule.slope,
                 SCALE=scale(rule.surrogate, rule.slope), **tile, **OPTIONS,
             )  # fmt: skip
-        return g_current, g_start, _total(partial)
+        return g_current, y.new_empty(0) if current.start is None else g_start, _total(partial)
 
     def statistics(self, y: Tensor) -> Tensor:
         """In the type of y within a thread, in float64 between them: no cancellation."""
