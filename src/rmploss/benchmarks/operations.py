@@ -1,8 +1,8 @@
 """The operations alone, forward + backward, at the shapes that the network's layers have.
 
-Each provider against a plain copy of as many bytes as the operation's input: what an operation
-bound by memory cannot beat. The convolution of spikes is told against a dense `F.conv2d` too, over
-spike densities. Nothing is measured that `gate_ops.judge` finds wrong.
+Each provider against a plain copy of the bytes that the operation has to read and write: what an
+operation bound by memory cannot beat. The convolution of spikes is told against a dense `F.conv2d`
+too, over spike densities. Nothing is measured that `gate_ops.judge` finds wrong.
 """
 
 from collections.abc import Callable, Iterator
@@ -32,6 +32,12 @@ PAPER: dict[str, Any] = {
     "surrogate": ClippedTanh(),
     "moments": MomentSpec(),
 }
+PASSES = {"lif": 5, "norm_lif": 9, "spike_conv2d": 2}
+"""Tensors of the input's size that forward + backward read or write at least; a copy moves two.
+
+lif: x, spikes; x, g, g_x. norm_lif: y (statistics), y, spikes; y, g, g_x; g_x, y, g_y: the gradient
+of tdBN needs sums over all of g_x before any of g_y is known.
+"""
 Call = tuple[str, Callable[..., Any], tuple[Tensor, ...], dict[str, Any]]
 """Name, operation, tensors, options."""
 
@@ -43,7 +49,7 @@ def operations(case: Case, names: list[str], repeats: int, progress: Progress) -
     for index, (what, call) in enumerate(todo):
         name, _, tensors, _ = call
         acts, status = _providers(call)
-        acts["copy"] = _copy(tensors[0])
+        acts["copy"] = _copy(tensors[0], PASSES[name] / 2)
         if name == "spike_conv2d":
             acts["dense-conv2d"] = _dense(call)
 
@@ -141,9 +147,16 @@ def _both_ways(
     return act
 
 
-def _copy(x: Tensor) -> Act:
+def _copy(x: Tensor, times: float) -> Act:
     target = torch.empty_like(x)
-    return lambda: target.copy_(x)
+    part = round(times % 1 * len(x))  # of T
+
+    def act() -> None:
+        for _ in range(int(times)):
+            target.copy_(x)
+        target[:part].copy_(x[:part])
+
+    return act
 
 
 def _dense(call: Call) -> Act:
