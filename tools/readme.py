@@ -67,6 +67,44 @@ def pocket_results() -> str:
     return "\n".join(lines)
 
 
+MEASURED = (("step", 1.0, "s"), ("memory", 2.0**20, "MiB"), ("eval", 1.0, "images/s"))
+"""Topics of `rmploss bench`, and their units."""
+
+
+def speed() -> str:
+    """A table per network: every contestant, what was measured, and the ratio to SpikingJelly's."""
+    tables = []
+    for step in sorted((ROOT / "benchmarks").glob("step-*.csv")):
+        network = step.name.split("-")[1]
+        found = {
+            topic: _figures(path)
+            for topic, *_ in MEASURED
+            for path in (ROOT / "benchmarks").glob(f"{topic}-{network}-*.csv")
+        }
+        first = next(iter(found["step"].values()))
+        setting = "{network}, T = {T}, batch {batch}, {threads} threads".format(**first)
+        units = [(topic, scale, unit) for topic, scale, unit in MEASURED if topic in found]
+        heads = [setting, *(f"{topic} ({unit})" for topic, _, unit in units)]
+        lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * len(units)]
+        for name, row in found["step"].items():
+            cells = [_cell(found[topic].get(name), scale) for topic, scale, _ in units]
+            lines.append(f"| {name} {row['version']} | " + " | ".join(cells) + " |")
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables)
+
+
+def _figures(path: Path) -> dict[str, dict[str, str]]:
+    with path.open() as lines:
+        return {row["contestant"]: row for row in csv.DictReader(lines)}
+
+
+def _cell(row: dict[str, str] | None, scale: float) -> str:
+    if row is None or not row["median"]:
+        return "" if row is None else row["gate"]
+    ratio = f" ({float(row['ratio_to_spikingjelly']):.2f})" if row["ratio_to_spikingjelly"] else ""
+    return f"{float(row['median']) / scale:.3g}{ratio}"
+
+
 def _mean_std(values: list[float], digits: int) -> str:
     mean = f"{statistics.mean(values):.{digits}f}"
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
@@ -76,6 +114,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "map": package_map,
     "readings": readings,
     "pocket": pocket_results,
+    "speed": speed,
 }
 
 
