@@ -25,15 +25,18 @@ std::vector<Kernels> found() {
   std::vector<Kernels> all;
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl")) {
+  // Exactly the flags of CMakeLists.txt: the compiler may use no instruction that is not tested here.
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
+                    __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt");
+  if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
     Kernels k{};
     k.name = "avx512";
     fill_neuron_avx512(k);
     fill_convolution_avx512(k);
     all.push_back(k);
   }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")) {
+  if (avx2) {
     Kernels k{};
     k.name = "avx2";
     fill_neuron_avx2(k);
@@ -173,10 +176,11 @@ void event_weight_gradient(const nb::tuple& shape, int threads, address bits, ad
   kernels->event_weight_gradient(c, at<uint64_t>(bits), at<float>(g_y), at<float>(g_weight));
 }
 
-void winograd(const nb::tuple& shape, int threads, address x, address weight, address bias, bool transposed, address y) {
+void winograd(const nb::tuple& shape, int threads, address x, address weight, address bias, bool transposed, int tile,
+              address y) {
   const Convolution c = convolution(shape, threads);
   nb::gil_scoped_release unlocked;
-  kernels->winograd(c, at<float>(x), at<float>(weight), at<float>(bias), transposed, at<float>(y));
+  kernels->winograd(c, at<float>(x), at<float>(weight), at<float>(bias), transposed, tile, at<float>(y));
 }
 
 // A tensor over kept memory, without its values; its memory is given back when the last tensor over it is gone.

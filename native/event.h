@@ -7,8 +7,6 @@
 // cut into blocks of 64 rows by one strip of columns, so that the block of rows that spikes choose from (16 KiB with
 // AVX-512) stays in the first-level cache while a strip of accumulators stays in registers.
 #pragma once
-#include <cstdlib>
-
 #include "bits.h"
 #include "kernels.h"
 #include "memory.h"
@@ -17,6 +15,7 @@
 namespace {
 
 using rmploss::Convolution;
+using rmploss::Scratch;
 
 constexpr int kStrip = 4;                    // registers of one strip of columns
 constexpr index_t kPixels = 64;              // pixels whose bits are gathered (and transposed) together
@@ -60,21 +59,20 @@ struct Window {
       }
     }
   }
-  void gather(index_t tap, uint64_t* out) const {
+  // Words [first, last) of the bits.
+  void gather(index_t tap, index_t first, index_t last, uint64_t* out) const {
     const int32_t dy = int32_t(tap / c.kernel_width), dx = int32_t(tap % c.kernel_width);
     const uint32_t height = uint32_t(c.height), width = uint32_t(c.width);
     for (int i = 0; i < count; i++) {
       const uint32_t y = uint32_t(top[i] + dy), x = uint32_t(left[i] + dx);  // negative: huge
       const bool inside = y < height && x < width;
       const uint64_t* at = bits + (base[i] + index_t(y) * width + x) * words;
-      for (index_t w = 0; w < words; w++) out[w * kPixels + i] = inside ? at[w] : 0;
+      for (index_t w = first; w < last; w++) out[(w - first) * kPixels + i] = inside ? at[w] : 0;
     }
     for (int i = count; i < kPixels; i++)
-      for (index_t w = 0; w < words; w++) out[w * kPixels + i] = 0;
+      for (index_t w = first; w < last; w++) out[(w - first) * kPixels + i] = 0;
   }
 };
-
-inline float* allocate(index_t floats) { return static_cast<float*>(rmploss::take(size_t(floats) * sizeof(float))); }
 
 // weight [C', C, taps] -> blocks [strip][word][tap][64][columns of a strip], zeros beyond C and C'.
 inline void block_weights(const Convolution& c, const float* weight, index_t columns, float* out) {
@@ -100,17 +98,19 @@ void event_forward_strips(const Convolution& c, const uint64_t* bits, const floa
   // Few pixels share one reading of the weights when these are larger than the second-level cache.
   const index_t group = strips * strip_size * index_t(sizeof(float)) > (1 << 19) ? 4 : 1;
   const index_t step = group * kPixels, pieces = (pixels + step - 1) / step;
+  const Scratch<uint64_t> bit_scratch(size_t(group * taps * words * kPixels), c.threads);
+  const Scratch<float> accumulators(size_t(step * columns), c.threads);
 #pragma omp parallel num_threads(c.threads)
   {
-    uint64_t* gathered = static_cast<uint64_t*>(malloc(size_t(group * taps * words * kPixels) * sizeof(uint64_t)));
-    float* acc = allocate(step * columns);
+    uint64_t* gathered = bit_scratch.of(thread_number());
+    float* acc = accumulators.of(thread_number());
     Window window{c, bits, words, {}, {}, {}, 0};
 #pragma omp for schedule(dynamic)
     for (index_t piece = 0; piece < pieces; piece++) {
       const index_t first = piece * step, count = smaller(step, pixels - first);
       for (index_t g = 0; g * kPixels < count; g++) {
         window.move(first + g * kPixels, int(smaller(kPixels, count - g * kPixels)));
-        for (index_t tap = 0; tap < taps; tap++) window.gather(tap, gathered + (g * taps + tap) * words * kPixels);
+        for (index_t tap = 0; tap < taps; tap++) window.gather(tap, 0, words, gathered + (g * taps + tap) * words * kPixels);
       }
       for (index_t s = 0; s < strips; s++) {
         const index_t wide = smaller(columns, c.out_channels - s * columns);
@@ -134,26 +134,24 @@ void event_forward_strips(const Convolution& c, const uint64_t* bits, const floa
         }
       }
     }
-    rmploss::give(acc);
-    free(gathered);
   }
 }
 
 void event_forward(const Convolution& c, const uint64_t* bits, const float* weight, const float* bias, float* y) {
   const int nv = strip_of(c.out_channels);
   const index_t columns = nv * kWidth, strips = (c.out_channels + columns - 1) / columns;
-  float* blocks = allocate(strips * words_of(c.channels) * c.kernel_height * c.kernel_width * 64 * columns);
+  const Scratch<float> memory(size_t(strips * words_of(c.channels) * c.kernel_height * c.kernel_width * 64 * columns));
+  float* blocks = memory.data();
   block_weights(c, weight, columns, blocks);
   if (nv == 1) event_forward_strips<1>(c, bits, blocks, bias, y);
   else if (nv == 2) event_forward_strips<2>(c, bits, blocks, bias, y);
   else event_forward_strips<kStrip>(c, bits, blocks, bias, y);
-  rmploss::give(blocks);
 }
 
 // One unit of the weight gradient: a word of input channels over a range of pixels; dW [strip][tap][64][columns].
 template <int NV>
 void event_weight_unit(const Convolution& c, const float* g_y, index_t word, index_t first,
-                       index_t last, Window& window, uint64_t* gathered, uint64_t* turned, float* rows, float* dW) {
+                       index_t last, Window& window, uint64_t* turned, float* rows, float* dW) {
   constexpr index_t columns = NV * kWidth, group = 4;
   const index_t taps = c.kernel_height * c.kernel_width;
   const index_t strips = (c.out_channels + columns - 1) / columns;
@@ -162,9 +160,8 @@ void event_weight_unit(const Convolution& c, const float* g_y, index_t word, ind
     for (index_t g = 0; g < chunks; g++) {
       window.move(start + g * kPixels, int(smaller(kPixels, last - start - g * kPixels)));
       for (index_t tap = 0; tap < taps; tap++) {
-        window.gather(tap, gathered);
         uint64_t* t = turned + (g * taps + tap) * 64;
-        memcpy(t, gathered + word * kPixels, 64 * sizeof(uint64_t));
+        window.gather(tap, word, word + 1, t);
         transpose64(t);
       }
     }
@@ -195,12 +192,14 @@ void event_weight_gradient_strips(const Convolution& c, const uint64_t* bits, co
   const index_t strips = (c.out_channels + columns - 1) / columns, unit_size = strips * taps * 64 * columns;
   const index_t pixels = c.images * c.out_height * c.out_width, chunks = (pixels + kPixels - 1) / kPixels;
   const index_t groups = larger(1, smaller(32 / words, chunks / 8));
-  float* partial = allocate(groups * words * unit_size);
+  const Scratch<float> memory(size_t(groups * words * unit_size));
+  const Scratch<uint64_t> bit_scratch(size_t(4 * taps * 64), c.threads);
+  const Scratch<float> row_scratch(size_t(4 * kPixels * columns), c.threads);
+  float* partial = memory.data();
 #pragma omp parallel num_threads(c.threads)
   {
-    uint64_t* gathered = static_cast<uint64_t*>(malloc(size_t(words * kPixels) * sizeof(uint64_t)));
-    uint64_t* turned = static_cast<uint64_t*>(malloc(size_t(4 * taps * 64) * sizeof(uint64_t)));
-    float* rows = allocate(4 * kPixels * columns);
+    uint64_t* turned = bit_scratch.of(thread_number());
+    float* rows = row_scratch.of(thread_number());
     Window window{c, bits, words, {}, {}, {}, 0};
 #pragma omp for schedule(dynamic)
     for (index_t unit = 0; unit < groups * words; unit++) {
@@ -208,11 +207,8 @@ void event_weight_gradient_strips(const Convolution& c, const uint64_t* bits, co
       float* dW = partial + unit * unit_size;
       memset(dW, 0, size_t(unit_size) * sizeof(float));
       event_weight_unit<NV>(c, g_y, word, chunks * group / groups * kPixels,
-                            smaller(chunks * (group + 1) / groups * kPixels, pixels), window, gathered, turned, rows, dW);
+                            smaller(chunks * (group + 1) / groups * kPixels, pixels), window, turned, rows, dW);
     }
-    rmploss::give(rows);
-    free(turned);
-    free(gathered);
     // The groups in their order, into [C', C, taps].
 #pragma omp for collapse(2) schedule(static)
     for (index_t word = 0; word < words; word++)
@@ -238,7 +234,6 @@ void event_weight_gradient_strips(const Convolution& c, const uint64_t* bits, co
           }
       }
   }
-  rmploss::give(partial);
 }
 
 void event_weight_gradient(const Convolution& c, const uint64_t* bits, const float* g_y, float* g_weight) {

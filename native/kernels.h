@@ -73,8 +73,9 @@ struct Kernels {
   // Event-driven convolution of spikes; weight [C', C, K, K] contiguous, y [N, H', W', C'].
   void (*event_forward)(const Convolution&, const uint64_t* bits, const float* weight, const float* bias, float* y);
   void (*event_weight_gradient)(const Convolution&, const uint64_t* bits, const float* g_y, float* g_weight);
-  // Dense 3x3 convolution, stride 1, padding 1 (Winograd). transposed: the gradient of the input instead.
-  void (*winograd)(const Convolution&, const float* x, const float* weight, const float* bias, bool transposed, float* y);
+  // Dense 3x3 convolution, stride 1, padding 1 (Winograd, tiles of 2x2 or 4x4). transposed: the gradient of the input.
+  void (*winograd)(const Convolution&, const float* x, const float* weight, const float* bias, bool transposed, int tile,
+                   float* y);
 };
 
 // One pair per instruction set that was compiled.

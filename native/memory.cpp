@@ -9,6 +9,9 @@
 #include <unordered_map>
 #include <vector>
 
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#endif
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -25,8 +28,9 @@ struct Kept {
   size_t bytes;
   void* block;
 };
-std::vector<Kept> kept;                       // in the order in which they were given
-std::unordered_map<void*, size_t> in_use;     // large blocks only
+// Never destroyed: tensors may outlive this file's statics when the process ends.
+std::vector<Kept>& kept = *new std::vector<Kept>;  // in the order in which they were given
+std::unordered_map<void*, size_t>& in_use = *new std::unordered_map<void*, size_t>;  // large blocks only
 Memory total{};
 bool poisoned = false;
 
@@ -34,6 +38,11 @@ void* filled(void* block, size_t bytes) {
   if (poisoned) memset(block, 0xff, bytes);
   return block;
 }
+
+#if defined(__unix__) || defined(__APPLE__)
+// A forked child (a loader process) must not inherit a lock that a thread of its parent holds.
+const int kForkSafe = pthread_atfork([] { guard.lock(); }, [] { guard.unlock(); }, [] { guard.unlock(); });
+#endif
 
 void* from_system(size_t bytes) {
   const size_t alignment = bytes >= kHuge ? kHuge : 64;
@@ -116,6 +125,7 @@ size_t release_kept() {
   const std::lock_guard<std::mutex> locked(guard);
   const size_t bytes = total.kept;
   keep_at_most(0);
+  total.peak = total.in_use;
   return bytes;
 }
 

@@ -11,11 +11,28 @@ namespace rmploss {
 void* take(size_t bytes);   // aligned to 64 bytes; throws std::bad_alloc
 void give(void* block);     // null is fine
 void poison(bool on);       // fill every block with NaN when it is taken: for tests
-size_t release_kept();      // hands all kept blocks back to the system; returns their bytes
+size_t release_kept();      // hands all kept blocks back, forgets the peak; returns their bytes
 
 struct Memory {
   size_t in_use, kept, peak;  // bytes
 };
 Memory memory();
+
+// Scratch memory of a kernel, one part per thread, taken before the threads start: an exception must not leave a
+// parallel region.
+template <class T> class Scratch {
+ public:
+  Scratch(size_t each, int threads = 1)
+      : each_((each + 15) / 16 * 16), data_(static_cast<T*>(take(each_ * size_t(threads) * sizeof(T)))) {}
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  ~Scratch() { give(data_); }
+  T* of(int thread) const { return data_ + size_t(thread) * each_; }
+  T* data() const { return data_; }
+
+ private:
+  size_t each_;
+  T* data_;
+};
 
 }  // namespace rmploss

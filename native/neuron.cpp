@@ -3,8 +3,6 @@
 //
 // Compiled without contraction of a * b + c: backward recomputes the membrane from the input current, by the same inline
 // function and so with the same bits, and nothing of the membrane is stored in between.
-#include <cstdlib>
-
 #include "kernels.h"
 #include "memory.h"
 #include "simd.h"
@@ -15,6 +13,7 @@ namespace {
 using rmploss::Backward;
 using rmploss::Forward;
 using rmploss::Neurons;
+using rmploss::Scratch;
 
 constexpr index_t kBlock = 16;   // rows whose channels are walked one register at a time
 constexpr index_t kPieces = 64;  // pieces of work, each with sums of its own
@@ -73,6 +72,13 @@ template <class S> RMPLOSS_INLINE Vec<S> initial(const Neurons<S>& a, index_t ro
   return splat(a.soft_reset ? S(0) : a.v_reset);
 }
 
+// Eq. 1 and Eq. 2.
+template <class S> RMPLOSS_INLINE Vec<S> charge(const Channels<S>& k, Vec<S> u, Vec<S> x) { return k.decay * u + x; }
+template <class S> RMPLOSS_INLINE Vec<S> fire(const Channels<S>& k, Vec<S> pre) {
+  return pre >= k.threshold ? splat(S(1)) : Vec<S>{};
+}
+
+// Eq. 3.
 template <class S> RMPLOSS_INLINE Vec<S> after_reset(const Neurons<S>& a, const Channels<S>& k, Vec<S> pre, Vec<S> o) {
   return a.soft_reset ? pre - k.threshold * o : pre * (1 - o) + k.reset * o;
 }
@@ -97,21 +103,19 @@ template <class S>
 RMPLOSS_INLINE void forward_register(const Neurons<S>& a, const Forward<S>& f, const Channels<S>& k, index_t row, index_t c,
                                      int n, Moments<S>& m) {
   Vec<S> u = initial(a, row, c, n);
-  const Vec<S> zero = {}, one = splat(S(1));
   for (index_t t = 0; t < a.steps; t++) {
     const Vec<S> x = current(a, k, t, row, c, n);
-    const Vec<S> pre = k.decay * u + x;               // Eq. 1
-    const Vec<S> o = pre >= k.threshold ? one : zero;  // Eq. 2
+    const Vec<S> pre = charge<S>(k, u, x), o = fire<S>(k, pre);
     store(f.spikes + (t * a.rows + row) * a.channels + c, o, n);
     if (a.moments) {
       const Vec<S> potential = a.of_input ? x : pre;
-      const Vec<S> target = a.of_input ? (x >= k.threshold ? one : zero) : o;
+      const Vec<S> target = a.of_input ? fire<S>(k, x) : o;
       m.sum[0] += potential;
       m.sum[1] += potential * potential;
       m.sum[2] += distance<S>(target - potential, a.p);
       m.sum[3] += o;
     }
-    u = after_reset(a, k, pre, o);  // Eq. 3
+    u = after_reset(a, k, pre, o);
   }
   if (f.last) store(f.last + row * a.channels + c, u, n);
 }
@@ -123,10 +127,13 @@ template <class S, class Work>
 inline void in_pieces(const Neurons<S>& a, S* sums, const Work& work) {
   const index_t C = a.channels, blocks = (a.rows + kBlock - 1) / kBlock;
   const index_t pieces = smaller(kPieces, blocks), padded = (C + kLanes<S> - 1) / kLanes<S> * kLanes<S>;
-  double* partial = static_cast<double*>(calloc(size_t(pieces * 4 * C), sizeof(double)));
+  const Scratch<double> sums_of_pieces(size_t(pieces * 4 * C));
+  const Scratch<S> scratches(size_t(4 * padded + 2 * a.steps * kLanes<S>), a.threads);
+  double* partial = sums_of_pieces.data();
+  memset(partial, 0, size_t(pieces * 4 * C) * sizeof(double));
 #pragma omp parallel num_threads(a.threads)
   {
-    S* scratch = static_cast<S*>(rmploss::take(size_t(4 * padded + 2 * a.steps * kLanes<S>) * sizeof(S)));
+    S* scratch = scratches.of(thread_number());
 #pragma omp for schedule(dynamic)
     for (index_t piece = 0; piece < pieces; piece++) {
       double* sum = partial + piece * 4 * C;
@@ -138,7 +145,6 @@ inline void in_pieces(const Neurons<S>& a, S* sums, const Work& work) {
             for (index_t c = 0; c < C; c++) sum[r * C + c] += double(scratch[r * padded + c]);
       }
     }
-    rmploss::give(scratch);
   }
   if (sums)
     for (index_t i = 0; i < 4 * C; i++) {
@@ -146,7 +152,6 @@ inline void in_pieces(const Neurons<S>& a, S* sums, const Work& work) {
       for (index_t piece = 0; piece < pieces; piece++) total += partial[piece * 4 * C + i];
       sums[i] = S(total);
     }
-  free(partial);
 }
 
 // One register of channels of one row. Arguments are copied and sums travel by value: a store through a pointer could
@@ -187,13 +192,13 @@ template <class S, int kind>
 RMPLOSS_INLINE void backward_register(const Neurons<S>& a, const Backward<S>& b, const Channels<S>& k, const MomentGradients<S>& G,
                               const Surrogate<kind, S>& slope, Vec<S>* history, index_t row, index_t c, int n,
                               Vec<S>* sums) {
-  const Vec<S> zero = {}, one = splat(S(1));
+  const Vec<S> zero = {};
   Vec<S> u = initial(a, row, c, n);
   for (index_t t = 0; t < a.steps; t++) {
-    const Vec<S> pre = k.decay * u + current(a, k, t, row, c, n);
+    const Vec<S> pre = charge<S>(k, u, current(a, k, t, row, c, n));
     history[2 * t] = pre;
     history[2 * t + 1] = u;
-    u = after_reset<S>(a, k, pre, pre >= k.threshold ? one : zero);
+    u = after_reset<S>(a, k, pre, fire<S>(k, pre));
   }
   Vec<S> g_u = b.last ? load(b.last + row * a.channels + c, n) : zero;
   Vec<S> total = zero;
@@ -201,11 +206,11 @@ RMPLOSS_INLINE void backward_register(const Neurons<S>& a, const Backward<S>& b,
   for (index_t t = a.steps - 1; t >= 0; t--) {
     const index_t at = (t * a.rows + row) * a.channels + c;
     const Vec<S> pre = history[2 * t], before = history[2 * t + 1];
-    const Vec<S> o = pre >= k.threshold ? one : zero;
+    const Vec<S> o = fire<S>(k, pre);
     const Vec<S> g_spike = b.spikes ? load(b.spikes + at, n) : zero;
     Vec<S> d_o = g_spike + G.g[3];
     if (!a.detach_reset) d_o = fused(g_u, a.soft_reset ? -k.threshold : k.reset - pre, d_o);
-    Vec<S> g_pre = a.soft_reset ? g_u : pre >= k.threshold ? zero : g_u;
+    Vec<S> g_pre = a.soft_reset ? g_u : fused(-g_u, o, g_u);
     Vec<S> g_input = zero, g_target = zero;
     if (pull && !a.of_input) {
       const Vec<S> q = G.g[2] * distance_slope<S>(o - pre, a.p);
@@ -217,7 +222,7 @@ RMPLOSS_INLINE void backward_register(const Neurons<S>& a, const Backward<S>& b,
     g_pre = fused(d_o, derivative, g_pre);
     if (pull && a.of_input) {
       const Vec<S> x = current(a, k, t, row, c, n);
-      const Vec<S> q = G.g[2] * distance_slope<S>((x >= k.threshold ? one : zero) - x, a.p);
+      const Vec<S> q = G.g[2] * distance_slope<S>(fire<S>(k, x) - x, a.p);
       g_input = G.g[0] + 2 * x * G.g[1] - q;
       if (!a.detach_target) g_target = q * slope(x - k.threshold);
     }
@@ -294,10 +299,13 @@ template <class S> void statistics(const S* y, int64_t rows, int64_t channels, d
   const index_t kRows = 32, padded = (channels + kLanes<S> - 1) / kLanes<S> * kLanes<S>;
   const index_t blocks = (rows + kRows - 1) / kRows;
   const index_t pieces = smaller(kPieces, blocks);
-  double* partial = static_cast<double*>(calloc(size_t(pieces * 3 * channels), sizeof(double)));
+  const Scratch<double> sums_of_pieces(size_t(pieces * 3 * channels));
+  const Scratch<S> scratches(size_t(3 * padded), threads);
+  double* partial = sums_of_pieces.data();
+  memset(partial, 0, size_t(pieces * 3 * channels) * sizeof(double));
 #pragma omp parallel num_threads(threads)
   {
-    S* sum = static_cast<S*>(rmploss::take(size_t(3 * padded) * sizeof(S)));
+    S* sum = scratches.of(thread_number());
     S *spread = sum + padded, *rest = spread + padded;
 #pragma omp for schedule(dynamic)
     for (index_t piece = 0; piece < pieces; piece++)
@@ -316,7 +324,6 @@ template <class S> void statistics(const S* y, int64_t rows, int64_t channels, d
           }
         add_block(sum, spread, rest, double(size), channels, partial + piece * 3 * channels);
       }
-    rmploss::give(sum);
   }
   for (index_t c = 0; c < channels; c++) {
     double mean = 0, square = 0, seen = 0;
@@ -328,9 +335,8 @@ template <class S> void statistics(const S* y, int64_t rows, int64_t channels, d
       seen = all;
     }
     out[c] = mean;
-    out[channels + c] = square / seen;
+    out[channels + c] = square > 0 ? square / seen : 0;
   }
-  free(partial);
 }
 
 template <class S>

@@ -9,6 +9,9 @@
 #if defined(__AVX512F__) || defined(__AVX2__)
 #include <immintrin.h>
 #endif
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
 
 #if defined(__AVX512F__)
 #define RMPLOSS_BYTES 64
@@ -63,6 +66,13 @@ template <class S> RMPLOSS_INLINE Vec<S> absolute(Vec<S> v) {
   return (Vec<S>)((Mask<S>)v & (Mask<S>{} + decltype(Mask<S>{}[0] + 0)(sign)));
 }
 
+inline int thread_number() {
+#if defined(_OPENMP)
+  return omp_get_thread_num();
+#else
+  return 0;
+#endif
+}
 inline index_t smaller(index_t a, index_t b) { return a < b ? a : b; }
 inline index_t larger(index_t a, index_t b) { return a > b ? a : b; }
 

@@ -19,12 +19,12 @@ template <int kind, class S> struct Surrogate {
       // 1 - tanh^2 z = 4 e / (1 + e)^2 with e = exp(-2 |z|): no cancellation.
       const Vec<S> e = exponential(a * (-2 * slope));
       const Vec<S> d = one + e;
-      return a <= S(0.5) ? (4 * scale) * e / (d * d) : zero;
+      return a > S(0.5) ? zero : (4 * scale) * e / (d * d);  // NaN stays NaN
     }
     if (kind == rmploss::kRectangle) return a < half ? splat(scale) : zero;
     if (kind == rmploss::kTriangle) {
       const Vec<S> d = one - a * scale;
-      return d > zero ? d * scale : zero;
+      return d < zero ? zero : d * scale;
     }
     if (kind == rmploss::kSigmoid) {
       const Vec<S> e = exponential(a * -slope);

@@ -8,7 +8,11 @@ namespace {
 
 // Lanes of a and b in turn, from lane `first` on: a0 b0 a1 b1 ..
 template <int first, size_t... i> RMPLOSS_INLINE vfloat in_turn(vfloat a, vfloat b, std::index_sequence<i...>) {
+#if defined(__clang__) || __GNUC__ >= 12
   return __builtin_shufflevector(a, b, (int(i % 2) * kWidth + int(i / 2) + first)...);
+#else  // GCC before 12
+  return __builtin_shuffle(a, b, Mask<float>{(int(i % 2) * kWidth + int(i / 2) + first)...});
+#endif
 }
 
 // kWidth registers transposed in place: log2(kWidth) rounds of a perfect shuffle of the first with the second half.

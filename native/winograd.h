@@ -127,10 +127,12 @@ void winograd_tiles(const Convolution& c, const float* x, const float* U, const 
   const index_t tiles = c.images * down * across, panels = (M + kPanel - 1) / kPanel, wide = panels * kPanel;
   const index_t block = K * M > 128 * 128 ? 60 : 48, pieces = (tiles + block - 1) / block;
   const index_t padded = (K + kWidth - 1) / kWidth * kWidth;
+  const Scratch<float> transformed(size_t(n * n * block * padded), c.threads);
+  const Scratch<float> products(size_t(n * n * block * wide), c.threads);
 #pragma omp parallel num_threads(c.threads)
   {
-    float* V = allocate(n * n * block * padded);
-    float* Z = allocate(n * n * block * wide);
+    float* V = transformed.of(thread_number());
+    float* Z = products.of(thread_number());
 #pragma omp for schedule(dynamic)
     for (index_t piece = 0; piece < pieces; piece++) {
       const index_t first = piece * block, count = smaller(block, tiles - first);
@@ -183,8 +185,6 @@ void winograd_tiles(const Convolution& c, const float* x, const float* U, const 
         }
       }
     }
-    rmploss::give(Z);
-    rmploss::give(V);
   }
 }
 
@@ -192,16 +192,15 @@ template <int m>
 void winograd_with(const Convolution& c, const float* x, const float* weight, const float* bias, bool transposed, float* y) {
   const index_t K = transposed ? c.out_channels : c.channels, M = transposed ? c.channels : c.out_channels;
   const index_t panels = (M + kPanel - 1) / kPanel;
-  float* U = allocate((m + 2) * (m + 2) * panels * K * kPanel);
-  winograd_weights<m>(c, weight, transposed, K, M, U);
-  winograd_tiles<m>(c, x, U, bias, K, M, y);
-  rmploss::give(U);
+  const Scratch<float> U(size_t((m + 2) * (m + 2) * panels * K * kPanel));
+  winograd_weights<m>(c, weight, transposed, K, M, U.data());
+  winograd_tiles<m>(c, x, U.data(), bias, K, M, y);
 }
 
-// The gradient of the input by F(4x4, 3x3) where a map holds whole tiles; F(2x2, 3x3), which rounds less, on smaller maps
-// and for the forward convolution, whose errors decide about spikes.
-void winograd(const Convolution& c, const float* x, const float* weight, const float* bias, bool transposed, float* y) {
-  if (transposed && smaller(c.height, c.width) >= 4) winograd_with<4>(c, x, weight, bias, transposed, y);
+// tile: 2 or 4.
+void winograd(const Convolution& c, const float* x, const float* weight, const float* bias, bool transposed, int tile,
+              float* y) {
+  if (tile == 4) winograd_with<4>(c, x, weight, bias, transposed, y);
   else winograd_with<2>(c, x, weight, bias, transposed, y);
 }
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rmploss import ops, selftest
-from rmploss.ops import reference
+from rmploss.ops import cpu, reference
 
 
 def test_it_passes() -> None:
@@ -23,15 +23,25 @@ def test_it_notices_a_wrong_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     assert deviation > bound
 
 
+@pytest.mark.skipif(cpu.MISSING is not None, reason=str(cpu.MISSING))
 def test_the_backends_agree_and_a_wrong_one_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     device = torch.device("cpu")
-    deviation, bound = selftest.agreement(device)
-    assert deviation <= bound
-    right = reference.norm_lif
+    checks = selftest.agreement(device)
+    assert [check.what for check in checks] == ["neurons", "convolution"]
+    assert all(0 < check.deviation <= check.bound for check in checks)
+    neurons, convolve = reference.norm_lif, reference.spike_conv2d
 
-    def wrong(*arguments: Any, **options: Any) -> Any:
-        return right(*arguments, **{**options, "decay": 0.25 + 1e-9})
+    def decayed(*arguments: Any, **options: Any) -> Any:
+        return neurons(*arguments, **{**options, "decay": 0.25 + 1e-9})
 
-    monkeypatch.setattr(reference, "norm_lif", wrong)
-    if ops.pick("auto", device) != "reference":
-        assert selftest.agreement(device)[0] > bound
+    def shifted(*arguments: Any, **options: Any) -> Any:
+        return convolve(*arguments, **options) * 1.02
+
+    monkeypatch.setattr(reference, "norm_lif", decayed)
+    monkeypatch.setattr(reference, "spike_conv2d", shifted)
+    assert not any(check.ok for check in selftest.agreement(device))
+
+
+def test_the_reference_has_nothing_to_be_compared_with() -> None:
+    with ops.use_backend("reference"):
+        assert selftest.agreement(torch.device("cpu")) == []

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rmploss import functional, models
+    from rmploss.conv import SpikeConv2d
     from rmploss.errors import UserError
     from rmploss.neurons import IF, LIF, Accumulator
     from rmploss.norm import TDBatchNorm2d
@@ -26,6 +27,7 @@ __all__ = [
     "MembraneStats",
     "MomentSpec",
     "RMPLoss",
+    "SpikeConv2d",
     "Surrogate",
     "TDBatchNorm2d",
     "UserError",
@@ -42,6 +44,7 @@ _PLACES = {
     "MembraneStats": "rmploss.stats",
     "MomentSpec": "rmploss.ops.moments",
     "RMPLoss": "rmploss.objectives",
+    "SpikeConv2d": "rmploss.conv",
     "Surrogate": "rmploss.surrogate",
     "TDBatchNorm2d": "rmploss.norm",
     "UserError": "rmploss.errors",

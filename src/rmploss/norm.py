@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from rmploss.conv import SpikeConv2d
 from rmploss.errors import Problem, UserError
 from rmploss.ops.collectives import ranks
 from rmploss.ops.reference import per_channel, statistics
@@ -120,7 +121,9 @@ class TDBatchNorm2d(nn.Module):
         out, mean, inverse = torch.native_batch_norm(
             x.flatten(0, 1), self.gain, self.bias, None, None, True, 0.0, self.eps
         )
-        var = inverse.detach().square().reciprocal() - self.eps  # 1 / sqrt(var + eps), inverted
+        # It returns 1 / sqrt(var + eps); a var far below eps is lost in rounding, and must not
+        # become negative.
+        var = (inverse.detach().square().reciprocal() - self.eps).clamp(min=0)
         self.track(mean.detach(), var, x.numel() / self.channels * repeats)
         return out.view_as(x)
 
@@ -147,9 +150,9 @@ def fold(conv: nn.Conv2d, norm: TDBatchNorm2d) -> nn.Conv2d:
     weight' = weight g and bias' = (bias - mean) g + beta, with g = scale gamma / sqrt(var + eps).
     """
     with torch.no_grad():
-        gain = norm.scale * norm.weight / (norm.running_var + norm.eps).sqrt()
+        gain, shift = norm.affine()
         bias = torch.zeros_like(norm.bias) if conv.bias is None else conv.bias
-        folded = type(conv)(
+        folded = (SpikeConv2d if isinstance(conv, SpikeConv2d) else nn.Conv2d)(
             conv.in_channels,
             conv.out_channels,
             conv.kernel_size,  # pyright: ignore[reportArgumentType]
@@ -164,7 +167,7 @@ def fold(conv: nn.Conv2d, norm: TDBatchNorm2d) -> nn.Conv2d:
         )
         folded.weight.copy_(conv.weight * gain.view(-1, 1, 1, 1))
         assert folded.bias is not None
-        folded.bias.copy_((bias - norm.running_mean) * gain + norm.bias)
+        folded.bias.copy_(bias * gain + shift)
     return folded.train(conv.training)
 
 

@@ -6,7 +6,10 @@ largest value): the tolerance follows from the data, nothing is chosen. Inputs w
 close to the threshold are drawn again, so that rounding cannot decide about a spike.
 """
 
+import gc
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -112,7 +115,11 @@ def apart(*shape: int, **constants: Any) -> Tensor:
 @pytest.mark.parametrize("v_reset", [0.0, -0.3, None])
 @pytest.mark.parametrize("surrogate", list(SURROGATES))
 def test_every_neuron(
-    surrogate: str, v_reset: float | None, detach_reset: bool, spec: MomentSpec | None
+    instruction_set: str,
+    surrogate: str,
+    v_reset: float | None,
+    detach_reset: bool,
+    spec: MomentSpec | None,
 ) -> None:
     options = neuron(
         surrogate=SURROGATES.make(surrogate), v_reset=v_reset, detach_reset=detach_reset,
@@ -120,7 +127,13 @@ def test_every_neuron(
     )  # fmt: skip
     x = apart(4, 2, 5, 3, 2, decay=0.25, v_threshold=0.5, v_reset=v_reset)
     u = 0 * x[0] + (v_reset or 0.0)
-    assert_equal(lambda x, u, **o: ops.lif(x, u, **o, **options), [x, u])
+    constants = [torch.full((5,), value, dtype=torch.float64) for value in (0.25, 0.5)]
+
+    def run(x: Tensor, u: Tensor, decay: Tensor, threshold: Tensor, **o: Any) -> Any:
+        learnable = {**options, "decay": decay, "v_threshold": threshold}
+        return ops.lif(x, u, **o, **learnable)
+
+    assert_equal(run, [x, u, *constants])
 
 
 @pytest.mark.parametrize("residual", [None, "spikes", "current"])
@@ -215,6 +228,14 @@ def test_any_shape_and_layout(T: int, B: int, C: int, H: int, last: bool, steppe
         )
         assert torch.equal(fast[0], exact[0])  # the same operations in the same order
         assert torch.equal(fast[2], exact[2])
+    leaves = [x.detach().requires_grad_() for _ in range(2)]
+    fast, exact = (
+        gradients(ops.lif(leaf, backend=backend, **options), [leaf])[0]
+        for leaf, backend in zip(leaves, ("cpu", "reference"), strict=True)
+    )
+    # A few roundings per step, of values that the surrogate (at most 1.66) multiplies up.
+    bound = 100 * T * torch.finfo(torch.float64).eps * max(1.0, float(exact.abs().max()))
+    torch.testing.assert_close(fast, exact, rtol=0, atol=bound)
 
 
 def test_extreme_currents(instruction_set: str) -> None:
@@ -266,13 +287,21 @@ def operations() -> dict[str, tuple[Any, ...]]:
         "lif": ("cpu", *need, 3, *plain),
         "norm_lif": ("cpu", *need, 3, 1e-5, False, *plain),
         "spike_conv2d": ("cpu", x.requires_grad_(), w.requires_grad_(), None, 1, 1),
+        "spike_conv2d, channels last": (
+            "cpu",
+            x,
+            w.detach().to(memory_format=torch.channels_last).requires_grad_(),
+            None,
+            1,
+            1,
+        ),
     }
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # opcheck's own
-@pytest.mark.parametrize("name", ["lif", "norm_lif", "spike_conv2d"])
+@pytest.mark.parametrize("name", list(operations()))
 def test_the_operations_are_good_citizens_of_torch(name: str) -> None:
-    opcheck(getattr(torch.ops.rmploss, name), operations()[name])
+    opcheck(getattr(torch.ops.rmploss, name.partition(",")[0]), operations()[name])
 
 
 def test_they_hold_under_compile() -> None:
@@ -330,6 +359,7 @@ def _nodes(node: Any) -> Iterator[Any]:
 def test_memory_is_kept_and_given_back() -> None:
     kernels = cpu.NativeKernels()
     bits = torch.zeros(64 * 1024, 1, dtype=torch.int64)
+    gc.collect()
     before, _, _ = cpu.memory()
     x = kernels.unpack(bits, 64)
     assert cpu.memory()[0] - before >= x.numel() * 4
@@ -346,9 +376,78 @@ def test_memory_is_kept_and_given_back() -> None:
     assert cpu.memory()[1] == 0
 
 
+LIBRARIES = """
+import torch
+from rmploss import ops
+x = torch.ones(2, 32, 4, 4, requires_grad=True)
+ops.spike_conv2d(x, torch.ones(32, 32, 3, 3), padding=1).sum().backward()
+print(*{line.split()[-1] for line in open("/proc/self/maps") if "gomp" in line or "iomp" in line})
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells the libraries")
 def test_one_openmp_runtime_serves_torch_and_the_kernels() -> None:
-    maps = Path("/proc/self/maps")
-    if not maps.exists():
-        pytest.skip("only Linux tells which libraries are loaded")
-    runtimes = {line.split()[-1] for line in maps.read_text().splitlines() if "gomp" in line}
-    assert len(runtimes) == 1
+    done = subprocess.run(
+        [sys.executable, "-c", LIBRARIES], capture_output=True, text=True, check=True
+    )
+    assert len(done.stdout.split()) == 1
+
+
+def test_not_a_number_stays_one() -> None:
+    x = torch.tensor([float("nan"), float("inf"), 0.4]).view(1, 1, 3).requires_grad_()
+    for surrogate in ("clipped_tanh", "triangle", "sigmoid", "arctan"):
+        options = neuron(surrogate=SURROGATES.make(surrogate))
+        found = []
+        for backend in ("cpu", "reference"):
+            spikes, moments, _ = ops.lif(x, backend=backend, **options)
+            assert moments is not None
+            (g,) = torch.autograd.grad(spikes.sum() + moments.sum(), x)
+            found.append((moments.isnan(), g.isnan()))
+        for one, other in zip(*found, strict=True):
+            assert other.any()
+            assert not torch.any(other & ~one)  # it may come from an infinite membrane as well
+
+
+def test_out_of_memory_is_an_error_and_not_the_end() -> None:
+    with pytest.raises(MemoryError):
+        cpu.empty_like(torch.zeros(1), 2**50)
+
+
+MISFITS: dict[str, dict[str, Any]] = {
+    "fewer channels": {"weight": (64, 32, 3, 3)},
+    "more channels": {"weight": (64, 65, 3, 3)},
+    "a long bias": {"bias": (65,)},
+    "no room": {"x": (1, 64, 2, 2), "padding": 0},
+    "half a weight": {"weight_dtype": torch.bfloat16},
+    "a double weight": {"weight_dtype": torch.float64},
+}
+
+
+@pytest.mark.parametrize("case", MISFITS.values(), ids=MISFITS)
+@pytest.mark.parametrize("backend", ["auto", "cpu"])
+def test_a_convolution_that_does_not_fit_is_refused(case: dict[str, Any], backend: str) -> None:
+    x = torch.zeros(case.get("x", (1, 64, 8, 8)))
+    w = torch.zeros(case.get("weight", (64, 64, 3, 3)), dtype=case.get("weight_dtype"))
+    b = torch.zeros(case.get("bias", (64,)), dtype=case.get("weight_dtype"))
+    padding = case.get("padding", 1)
+    with pytest.raises((RuntimeError, UserError)):
+        ops.spike_conv2d(x, w, b, padding=padding, backend=backend)
+    with pytest.raises((RuntimeError, UserError)):
+        torch.ops.rmploss.spike_conv2d("cpu", x, w, b, 1, padding)
+
+
+def test_a_norm_that_does_not_fit_is_refused() -> None:
+    y, options = torch.zeros(2, 3, 64, 4, 4), neuron()
+    for weight, bias in ((torch.ones(32), torch.ones(64)), (torch.ones(64), torch.ones(32))):
+        with pytest.raises(UserError, match=r"\[32\], not \[64\]"):
+            ops.norm_lif(y, weight, bias, eps=1e-5, **options)
+    strided = torch.ones(128)[::2]
+    assert ops.norm_lif(y + normal(*y.shape), strided, strided, eps=1e-5, **options)[0].any()
+
+
+def test_a_named_backend_does_not_fall_back() -> None:
+    x, w = torch.zeros(1, 32, 4, 4), torch.zeros(32, 32, 3, 3)
+    with pytest.raises(UserError, match="float32"):
+        ops.spike_conv2d(x.double(), w.double(), backend="cpu")
+    with torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(UserError, match="autocast"):
+        ops.spike_conv2d(x, w, backend="cpu")

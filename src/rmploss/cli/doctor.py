@@ -59,11 +59,11 @@ class Doctor:
         )
         print(f"                deviation {deviation:.1e}, bound {bound:.1e}")
         for device in devices:
-            off, limit = agreement(torch.device(device))
-            good = good and off <= limit
-            verdict = "ok" if off <= limit else "WRONG"
-            print(f"  on {device:<11}{verdict}: what runs here against the reference,")
-            print(f"                deviation {off:.1e}, bound {limit:.1e}")
+            for check in agreement(torch.device(device)):
+                good = good and check.ok
+                verdict = "ok" if check.ok else "WRONG"
+                print(f"  on {device:<11}{verdict}: {check.what} against the reference,")
+                print(f"                deviation {check.deviation:.1e}, bound {check.bound:.1e}")
         print("\ndata sets")
         show(self.data_dir)
         return 0 if good else 1

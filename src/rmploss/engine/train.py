@@ -103,6 +103,7 @@ def train(
     with ops.use_backend(setting.backend), join(setting.device, world) as world:
         root = data_root(setting.data_dir)
         check(recipe, root, world.size)
+        agree(world)
         run = _Run(recipe, setting, world, listener if world.is_main else Listener())
         path = None
         if world.is_main:
@@ -126,8 +127,21 @@ def resume(path: Path, setting: Setting | None = None, listener: Listener | None
                 listener.end(summarize(folder.metrics()))
             return path
         check(recipe, data_root(setting.data_dir), world.size)
+        agree(world)
         run = _Run(recipe, setting, world, listener if world.is_main else Listener())
         return run.execute(path, fresh=False)
+
+
+def agree(world: World) -> None:
+    """Raise `UserError` on all ranks unless all run the same kernels: their collectives differ."""
+    ours = ops.describe(world.device)
+    main = world.broadcast_text(ours)
+    others = world.all_reduce_sum(torch.tensor([float(ours != main)], dtype=torch.float64))
+    if others.item():
+        raise UserError(
+            f"rank 0 runs on {main!r}, {int(others.item())} other ranks do not (rank {world.rank}: "
+            f"{ours!r}): install alike, or choose with --backend"
+        )
 
 
 class _Run:

@@ -81,13 +81,14 @@ class LIF(nn.Module):
         u = self.u if self.carry_state else None
         options = self._options(stats.spec if stats is not None else None)
         shape = {"residual": residual, "repeats": repeats, "backend": self.backend}
+        if norm is not None:
+            norm.check(x)
         if norm is None:
             spikes, moments, u = ops.lif(x, u, **shape, **options)
         elif not norm.training:
             gain, bias = norm.affine()
             spikes, moments, u = ops.lif(x, u, gain=gain, bias=bias, **shape, **options)
         else:
-            norm.check(x)
             spikes, moments, u, mean, var = ops.norm_lif(
                 x, norm.gain, norm.bias, u, eps=norm.eps, sync=norm.sync, **shape, **options
             )
@@ -106,7 +107,7 @@ class LIF(nn.Module):
         residual: Tensor | None = None,
         repeats: int = 1,
     ) -> Tensor:
-        """The input current `[T, B, C, ...]` that `forward` integrates: to look at."""
+        """The current `[T, B, C, ...]` that `forward` integrates: to look at, in evaluation."""
         x = x if norm is None else norm(x, repeats)
         x = x.expand(repeats, *x.shape[1:]) if repeats > 1 else x
         return x if residual is None else x + residual

@@ -30,7 +30,7 @@ _ASKED: ContextVar[str] = ContextVar("backend", default="auto")
 
 @contextmanager
 def use_backend(backend: str) -> Iterator[None]:
-    """Inside the block, `backend="auto"` means this one."""
+    """Inside the block, `backend="auto"` means this one (in this thread, or task)."""
     check_backend(backend)
     token = _ASKED.set(backend)
     try:
@@ -124,7 +124,10 @@ def norm_lif(
     check_current(y)
     _check_shapes(y, u, residual, repeats)
     wide = at_least_single(y)
-    weight, bias = weight.to(wide.dtype), bias.to(wide.dtype)
+    for name, value in (("weight", weight), ("bias", bias)):
+        if tuple(value.shape) != (y.shape[2],):
+            raise UserError(f"the {name} has shape {list(value.shape)}, not [{y.shape[2]}]")
+    weight, bias = weight.to(wide.dtype).contiguous(), bias.to(wide.dtype).contiguous()
     plan = _plan(wide, backend, neuron)
     if plan is None:
         options = {"eps": eps, "residual": residual, "repeats": repeats, "sync": sync}
@@ -155,16 +158,24 @@ def spike_conv2d(
 ) -> Tensor:
     """The convolution `[N, C', H', W']` of x `[N, C, H, W]` with weight `[C', C, K, K]`.
 
-    As `torch.nn.functional.conv2d`, exact for any x. Where x is spikes (all 0 or 1) backward keeps
-    them as bits, and on the CPU a sparse x is convolved event by event.
+    As `torch.nn.functional.conv2d`, for finite x and weight. Where x is spikes (all 0 or 1)
+    backward keeps them as bits, and on the CPU a sparse x is convolved event by event. Under
+    autocast, and in other types than float32, it is PyTorch's own convolution.
     """
-    device = x.device.type
     provider, _ = explain(backend, x.device, x.dtype)
-    # Autocast chooses types for PyTorch's own operations only; other types are dense anyway.
-    plain = torch.is_autocast_enabled(device) or x.dtype != torch.float32
-    if provider == "reference" or plain:
+    if provider == "reference":
         return reference.spike_conv2d(x, weight, bias, stride=stride, padding=padding)
-    return torch.ops.rmploss.spike_conv2d(provider, x, weight, bias, stride, padding)[0]
+    reason = fused.misfit(x, weight, bias, stride, padding)
+    if torch.is_autocast_enabled(x.device.type):
+        reason = "autocast chooses types for PyTorch's own convolution only"
+    # Without a gradient only the CPU has use for bits; counting them makes a GPU wait.
+    useless = provider != "cpu" and not torch.is_grad_enabled()
+    if not reason and not useless:
+        return torch.ops.rmploss.spike_conv2d(provider, x, weight, bias, stride, padding)[0]
+    y = reference.spike_conv2d(x, weight, bias, stride=stride, padding=padding)
+    if reason and _is_named(backend):  # what fits no convolution at all has raised by now
+        raise UserError(f"backend {provider!r} cannot run this convolution: {reason}")
+    return y
 
 
 def check_current(x: Tensor) -> None:
@@ -186,9 +197,14 @@ def _plan(x: Tensor, backend: str, neuron: NeuronOptions) -> tuple[str, Rule] | 
     rule = rule_of(neuron)
     if isinstance(rule, Rule):
         return provider, rule
-    if backend != "auto" or _ASKED.get() != "auto":
+    if _is_named(backend):
         raise UserError(f"backend {provider!r} cannot run: {rule}")
     return None
+
+
+def _is_named(backend: str) -> bool:
+    """Whether a provider was asked for by name."""
+    return backend != "auto" or _ASKED.get() != "auto"
 
 
 def _moments(sums: Tensor, neuron: NeuronOptions) -> Tensor | None:

@@ -2,7 +2,7 @@
 
 The only file that hands addresses to native code: it answers for shapes, types, layouts and
 lifetimes. Threads are PyTorch's (`torch.get_num_threads()`), the OpenMP runtime is the one that
-PyTorch loaded. Results do not depend on the number of threads.
+PyTorch loaded. The kernels' results do not depend on the number of threads.
 """
 
 from importlib import import_module
@@ -19,7 +19,10 @@ try:
     MISSING: str | None = None
 except ImportError as error:
     _native = None
-    MISSING = f"the native kernels are not built ({error}): reinstall with a C++ compiler"
+    MISSING = (
+        f"the native kernels are not built ({error}): reinstall with GCC or Clang, and "
+        "`pip install -v` to see what the compiler says"
+    )
 
 NATIVE_TYPES = (torch.float32, torch.float64)
 """The types that the kernels compute in."""
@@ -80,9 +83,8 @@ class NativeKernels:
         y = current.y
         spikes, last = empty_like(y, T, R, C), empty_like(y, R, C)
         moments = y.new_empty(4, C) if rule.moments else y.new_empty(0)
-        _native.lif_forward(
-            *_arguments(current, rule), _address(spikes), _address(moments), _address(last)
-        )
+        outputs = (_address(x, y.dtype) for x in (spikes, moments, last))
+        _native.lif_forward(*_arguments(current, rule), *outputs)
         return spikes, moments, last
 
     def lif_backward(
@@ -98,41 +100,47 @@ class NativeKernels:
         y = current.y
         g_current, sums = empty_like(y, *y.shape), y.new_empty(4, y.shape[2])
         g_start = y.new_empty(0) if current.start is None else empty_like(y, *y.shape[1:])
-        _native.lif_backward(
-            *_arguments(current, rule),
-            *(_address(g) for g in (g_spikes, g_moments, g_last, g_current, g_start, sums)),
-            constants,
-        )
+        gradients = (g_spikes, g_moments, g_last, g_current, g_start, sums)
+        places = (_address(g, y.dtype) for g in gradients)
+        _native.lif_backward(*_arguments(current, rule), *places, constants)
         return g_current, g_start, sums
 
     def statistics(self, y: Tensor) -> Tensor:
         """Piecewise in the type of y, combined in float64: no cancellation for any mean."""
         C = y.shape[-1]
-        out = torch.empty(2, C, dtype=torch.float64)
-        _native.statistics(_is_double(y), _address(y), y.numel() // C, C, _address(out), _threads())
+        out = torch.empty(2, C, dtype=torch.float64, device=y.device)
+        _native.statistics(
+            _is_double(y), _address(y, y.dtype), y.numel() // C, C, _address(out, out.dtype),
+            _threads(),
+        )  # fmt: skip
         return out
 
     def norm_gradient(self, g_x: Tensor, y: Tensor, coefficients: Tensor, out: Tensor) -> None:
         """One pass; out may be g_x."""
         C = y.shape[-1]
         _native.norm_gradient(
-            _is_double(y), _address(g_x), _address(y), _address(coefficients), y.numel() // C, C,
-            _address(out), _threads(),
+            _is_double(y), *(_address(x, y.dtype) for x in (g_x, y, coefficients)), y.numel() // C,
+            C, _address(out, y.dtype), _threads(),
         )  # fmt: skip
 
     def pack(self, x: Tensor) -> tuple[Tensor, int]:
         """One pass over x, which also tells whether x is spikes and how many."""
         R, C = x.shape
         if x.dtype != torch.float32:
-            return torch.empty(0, dtype=torch.int64), -1
+            return torch.empty(0, dtype=torch.int64, device=x.device), -1
         x = x.contiguous()
-        bits = torch.empty(R, words(C), dtype=torch.int64)
-        return bits, _native.pack(_address(x), R, C, _address(bits), _threads())
+        bits = torch.empty(R, words(C), dtype=torch.int64, device=x.device)
+        return bits, _native.pack(
+            _address(x, torch.float32), R, C, _address(bits, torch.int64), _threads()
+        )
 
     def unpack(self, bits: Tensor, channels: int) -> Tensor:
         """The inverse of `pack`."""
         x: Tensor = _native.empty((bits.shape[0], channels), False)
-        _native.unpack(_address(bits), bits.shape[0], channels, _address(x), _threads())
+        _native.unpack(
+            _address(bits, torch.int64), bits.shape[0], channels, _address(x, torch.float32),
+            _threads(),
+        )  # fmt: skip
         return x
 
     def convolve(
@@ -145,22 +153,21 @@ class NativeKernels:
         bias: Tensor | None,
     ) -> Tensor:
         """Event-driven where the input is spikes and sparse enough, else dense."""
+        weight = weight.contiguous()
+        bias = None if bias is None else bias.contiguous()
         if _is_sparse(shape, spikes):
             y = _channels_last(x, shape.images, shape.out_channels, *shape.out)
-            weight = weight.contiguous()
             _native.event_forward(
-                _shape(shape), _threads(), _address(bits), _address(weight), _address(bias),
-                _address(y),
+                _shape(shape), _threads(), _address(bits, torch.int64), *_weights(weight, bias),
+                _map(y),
             )  # fmt: skip
             return y
         x = x.contiguous(memory_format=torch.channels_last)
         if _is_winograd(shape, tile=2):
             y = _channels_last(x, shape.images, shape.out_channels, *shape.out)
-            weight = weight.contiguous()
             _native.winograd(
-                _shape(shape), _threads(), _address(x), _address(weight), _address(bias), False,
-                _address(y),
-            )  # fmt: skip
+                _shape(shape), _threads(), _map(x), *_weights(weight, bias), False, 2, _map(y)
+            )
             return y
         y = torch.conv2d(x, weight, bias, shape.stride, shape.padding)
         return y.contiguous(memory_format=torch.channels_last)
@@ -180,17 +187,20 @@ class NativeKernels:
         weight = weight.contiguous()
         g_x = g_weight = None
         need_x, need_weight = needs
-        if need_x and _is_winograd(shape, tile=4 if min(shape.height, shape.width) >= 4 else 2):
+        # F(2x2), which rounds less, on maps that hold no whole 4x4 tile.
+        tile = 4 if min(shape.height, shape.width) >= 4 else 2
+        if need_x and _is_winograd(shape, tile):
             g_x = _channels_last(g_y, shape.images, shape.channels, shape.height, shape.width)
             _native.winograd(
-                _shape(shape), _threads(), _address(g_y), _address(weight), 0, True, _address(g_x)
+                _shape(shape), _threads(), _map(g_y), *_weights(weight, None), True, tile, _map(g_x)
             )
             need_x = False
         if need_weight and _is_sparse(shape, spikes):
             g_weight = torch.empty_like(weight)
             _native.event_weight_gradient(
-                _shape(shape), _threads(), _address(bits), _address(g_y), _address(g_weight)
-            )
+                _shape(shape), _threads(), _address(bits, torch.int64), _map(g_y),
+                _address(g_weight, torch.float32),
+            )  # fmt: skip
             need_weight = False
         if need_x or need_weight:
             if x is None:
@@ -222,30 +232,31 @@ def _is_winograd(shape: Spatial, tile: int) -> bool:
 
 def _arguments(current: Current, rule: Rule) -> tuple[Any, ...]:
     """The part of the native arguments that forward and backward share."""
-    is_bits = current.residual is not None and current.residual.dtype == torch.int64
-    residual = _address(current.residual)
+    y, residual = current.y, current.residual
+    is_bits = residual is not None and residual.dtype == torch.int64
+    place = _address(residual, torch.int64 if is_bits else y.dtype)
     return (
-        _is_double(current.y),
+        _is_double(y),
         (*current.rows, current.is_static),
-        _address(current.y),
-        tuple(_address(x) for x in (current.mean, current.gain, current.bias)),
-        0 if is_bits else residual,
-        residual if is_bits else 0,
-        _address(current.start),
-        _address(current.decay),
-        _address(current.threshold),
+        _address(y, y.dtype),
+        tuple(_address(x, y.dtype) for x in (current.mean, current.gain, current.bias)),
+        0 if is_bits else place,
+        place if is_bits else 0,
+        *(_address(x, y.dtype) for x in (current.start, current.decay, current.threshold)),
         (rule.v_reset, rule.soft_reset, rule.detach_reset, rule.surrogate, rule.slope),
         (rule.moments, rule.of_input, rule.detach_target, rule.p),
         _threads(),
     )
 
 
-def _address(x: Tensor | None) -> int:
+def _address(x: Tensor | None, dtype: torch.dtype, last: bool = False) -> int:
+    """Where a dense array begins, 0 for none; last: of maps `[N, C, H, W]`, channels last."""
     if x is None or not x.numel():
         return 0
-    dense = x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
-    assert x.device.type == "cpu", "native kernels take CPU tensors"
-    assert dense, "native kernels take dense tensors"
+    layout = torch.channels_last if last else torch.contiguous_format
+    if x.device.type != "cpu" or x.dtype != dtype or not x.is_contiguous(memory_format=layout):
+        wanted = f"a dense {dtype} tensor on the CPU, {layout}"
+        raise ValueError(f"a native kernel needs {wanted}; not {x.dtype}, {x.device}, {x.stride()}")
     return x.data_ptr()
 
 
@@ -260,6 +271,16 @@ def _shape(shape: Spatial) -> tuple[int, ...]:
         shape.images, shape.height, shape.width, shape.channels, *shape.out, shape.out_channels,
         shape.kernel_height, shape.kernel_width, shape.stride, shape.padding,
     )  # fmt: skip
+
+
+def _map(x: Tensor) -> int:
+    """Where float32 maps `[N, C, H, W]` begin, channels last."""
+    return _address(x, torch.float32, last=True)
+
+
+def _weights(weight: Tensor, bias: Tensor | None) -> tuple[int, int]:
+    """Where a weight and its bias begin: both are dense, and alive as long as the caller's are."""
+    return _address(weight, torch.float32), _address(bias, torch.float32)
 
 
 def _is_double(x: Tensor) -> bool:

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.library import custom_op
 
+from rmploss.errors import UserError
 from rmploss.ops.collectives import ranks
 from rmploss.ops.rule import Rule
 
@@ -42,6 +43,19 @@ class Current(NamedTuple):
     def is_static(self) -> bool:
         """Whether one step of y stands for all."""
         return self.y.shape[0] < self.steps
+
+    def misfit(self) -> str | None:
+        """What does not fit: a kernel would read what is not there."""
+        T, R, C = self.rows
+        if self.y.shape[0] not in (1, T) or not self.y.numel():
+            return f"y has shape {list(self.y.shape)} for {T} steps"
+        wanted = {"mean": (C,), "gain": (C,), "bias": (C,), "decay": (C,), "threshold": (C,)}
+        wanted |= {"start": (R, C), "residual": (T, R, C)}
+        for name, shape in wanted.items():
+            x = getattr(self, name)
+            if x is not None and (tuple(x.shape) != shape or x.dtype != self.y.dtype):
+                return f"{name} is {list(x.shape)}, {x.dtype}; not {list(shape)}, {self.y.dtype}"
+        return None
 
     @property
     def rows(self) -> tuple[int, int, int]:
@@ -144,7 +158,9 @@ class Kernels(Protocol):
 
 
 KERNELS: dict[str, Kernels] = {}
-"""Provider -> its kernels; filled by `ops.__init__` on first use."""
+"""Provider -> its kernels; filled by `providers.py`."""
+CONSTANTS = slice(6, 8)
+"""Where decay and threshold stand among the arguments of `lif` and `norm_lif`."""
 
 
 def words(channels: int) -> int:
@@ -171,6 +187,7 @@ def lif_op(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Spikes, moments and the last membrane; numbers and flags are a `Rule`'s."""
     current = Current(y, None, gain, bias, residual, start, decay, threshold, steps)
+    _require(current.misfit())
     return KERNELS[provider].lif_forward(current, Rule.read(numbers, flags))
 
 
@@ -179,7 +196,7 @@ def _(
     provider: str, y: Tensor, gain: Any, bias: Any, residual: Any, start: Any, decay: Any,
     threshold: Any, steps: int, numbers: Any, flags: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    return _fake_spikes(y, steps, flags)
+    return _fake_spikes(y, steps, numbers, flags)
 
 
 @custom_op("rmploss::lif_backward", mutates_args=())
@@ -227,10 +244,10 @@ def _lif_setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 def _lif_grad(ctx: Any, g_spikes: Any, g_moments: Any, g_last: Any) -> tuple[Any, ...]:
     y, gain, bias, residual, start, decay, threshold = ctx.saved_tensors
-    moments = _rows(g_moments) if ctx.plain[2][3] else None
+    moments = _rows(g_moments) if Rule.read(*ctx.plain[-2:]).moments else None
     g_x, g_start, sums = torch.ops.rmploss.lif_backward(
         ctx.provider, y, gain, bias, residual, start, decay, threshold, *ctx.plain,
-        _rows(g_spikes), moments, _rows(g_last), any(ctx.needs_input_grad[6:8]),
+        _rows(g_spikes), moments, _rows(g_last), any(ctx.needs_input_grad[CONSTANTS]),
     )  # fmt: skip
     g_y = g_x if gain is None else g_x * gain
     g_gain = sums[1] if gain is not None else None
@@ -265,6 +282,7 @@ def norm_lif_op(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Spikes, moments, the last membrane, and the statistics of y."""
     kernels = KERNELS[provider]
+    _require(Current(y, weight, weight, bias, residual, start, decay, threshold, steps).misfit())
     statistics = kernels.statistics(y)
     if ranks(sync) > 1:
         statistics = _over_ranks(statistics, y.numel() / y.shape[2])
@@ -279,7 +297,10 @@ def _(
     provider: str, y: Tensor, weight: Any, bias: Any, residual: Any, start: Any, decay: Any,
     threshold: Any, steps: int, eps: float, sync: bool, numbers: Any, flags: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    return (*_fake_spikes(y, steps, flags), y.new_empty(2, y.shape[2], dtype=torch.float64))
+    return (
+        *_fake_spikes(y, steps, numbers, flags),
+        y.new_empty(2, y.shape[2], dtype=torch.float64),
+    )
 
 
 @custom_op("rmploss::norm_lif_backward", mutates_args=())
@@ -358,10 +379,10 @@ def _norm_lif_grad(
     ctx: Any, g_spikes: Any, g_moments: Any, g_last: Any, g_statistics: Any
 ) -> tuple[Any, ...]:
     y, statistics, weight, bias, residual, start, decay, threshold = ctx.saved_tensors
-    moments = _rows(g_moments) if ctx.plain[4][3] else None
+    moments = _rows(g_moments) if Rule.read(*ctx.plain[-2:]).moments else None
     g_y, g_x, g_start, sums = torch.ops.rmploss.norm_lif_backward(
         ctx.provider, y, statistics, weight, bias, residual, start, decay, threshold, *ctx.plain,
-        _rows(g_spikes), moments, _rows(g_last), any(ctx.needs_input_grad[6:8]),
+        _rows(g_spikes), moments, _rows(g_last), any(ctx.needs_input_grad[CONSTANTS]),
     )  # fmt: skip
     return (
         None, g_y, sums[1], sums[0], g_x if residual is not None else None,
@@ -380,9 +401,9 @@ def spike_conv2d_op(
     provider: str, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y, the bits of x and their number; -1 if x is not all 0 and 1."""
-    kernels = KERNELS[provider]
+    _require(misfit(x, weight, bias, stride, padding))
+    kernels, shape = KERNELS[provider], Spatial.of(x.shape, weight, stride, padding)
     bits, spikes = kernels.pack(x.movedim(1, -1).reshape(-1, x.shape[1]))
-    shape = Spatial.of(x.shape, weight, stride, padding)
     y = kernels.convolve(shape, x, bits, spikes, weight, bias)
     return y, bits, torch.tensor(spikes)
 
@@ -421,6 +442,8 @@ def spike_conv2d_backward_op(
         shape, g_y, x, bits, spikes, weight, (needs[0], needs[1])
     )
     nothing = g_y.new_empty(0)
+    if g_weight is not None and g_weight.stride() != weight.stride():
+        g_weight = torch.empty_like(weight).copy_(g_weight)
     return nothing if g_x is None else g_x, nothing.clone() if g_weight is None else g_weight
 
 
@@ -458,6 +481,27 @@ def _conv_grad(ctx: Any, g_y: Tensor, g_bits: Any, g_count: Any) -> tuple[Any, .
 spike_conv2d_op.register_autograd(_conv_grad, setup_context=_conv_setup)
 
 
+def misfit(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> str | None:
+    """Why these tensors are no float32 convolution that the kernels know; None if they are."""
+    given = [t for t in (x, weight, bias) if t is not None]
+    if any(t.dtype != torch.float32 for t in given):
+        return "not all tensors are float32"
+    if any(t.device != x.device for t in given):
+        return "the tensors are on different devices"
+    if x.ndim != 4 or weight.ndim != 4 or x.shape[1] != weight.shape[1]:
+        return f"a weight {list(weight.shape)} does not fit an input {list(x.shape)}"
+    if bias is not None and tuple(bias.shape) != (weight.shape[0],):
+        return f"the bias has shape {list(bias.shape)}, not [{weight.shape[0]}]"
+    if stride < 1 or padding < 0 or min(Spatial.of(x.shape, weight, stride, padding).out) < 1:
+        return "the output would be empty"
+    return None if x.numel() and weight.numel() else "the input is empty"
+
+
+def _require(wrong: str | None) -> None:
+    if wrong:
+        raise UserError(wrong)
+
+
 def _smallest(provider: str, x: Tensor | None) -> Tensor | None:
     """What to keep of x `[.., C]` for backward: its bits if it is spikes, else x itself.
 
@@ -479,9 +523,11 @@ def _rows(g: Tensor | None) -> Tensor | None:
     return None if g is None else g.contiguous()
 
 
-def _fake_spikes(y: Tensor, steps: int, flags: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+def _fake_spikes(
+    y: Tensor, steps: int, numbers: Sequence[float], flags: Sequence[int]
+) -> tuple[Tensor, Tensor, Tensor]:
     _, R, C = y.shape
-    moments = y.new_empty(4, C) if flags[3] else y.new_empty(0)
+    moments = y.new_empty(4, C) if Rule.read(numbers, flags).moments else y.new_empty(0)
     return y.new_empty(steps, R, C), moments, y.new_empty(R, C)
 
 

@@ -22,9 +22,12 @@ def avg_pool2d(x: Tensor, size: int) -> Tensor:
 
 class _AvgPool2d(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, size: int) -> Tensor:
-        ctx.size = size
+    def forward(x: Tensor, size: int) -> Tensor:
         return F.avg_pool2d(x, size)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
+        ctx.size = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:

@@ -42,13 +42,18 @@ OPTIONS = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": False}
 
 def missing(device: torch.device) -> str | None:
     """Why these kernels cannot run on a device; None if they can."""
-    if find_spec("triton") is None:
+    if not _is_installed():
         return "triton is not installed"
     if device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1":
         return None
     if device.type != "cuda":
         return f"its kernels run on GPUs, not on {device.type}"
     return None
+
+
+@cache
+def _is_installed() -> bool:
+    return find_spec("triton") is not None
 
 
 class TritonKernels:
