@@ -196,7 +196,7 @@ class NativeKernels:
             )
             need_x = False
         if need_weight and _is_sparse(shape, spikes):
-            g_weight = torch.empty_like(weight)
+            g_weight = empty_like(weight, *weight.shape)
             _native.event_weight_gradient(
                 _shape(shape), _threads(), _address(bits, torch.int64), _map(g_y),
                 _address(g_weight, torch.float32),
