@@ -184,16 +184,17 @@ void winograd(const nb::tuple& shape, int threads, address x, address weight, ad
 }
 
 // A tensor over kept memory, without its values; its memory is given back when the last tensor over it is gone.
-template <class S> nb::ndarray<nb::pytorch, S> tensor(const std::vector<size_t>& shape, size_t count) {
-  void* block = take(count * sizeof(S));
-  const nb::capsule owner(block, [](void* p) noexcept { give(p); });
-  return nb::ndarray<nb::pytorch, S>(block, shape.size(), shape.data(), owner);
-}
-
-nb::object empty(const std::vector<size_t>& shape, bool is_double) {
+template <class S>
+nb::object tensor(const std::vector<size_t>& shape, const std::vector<int64_t>& strides) {
   size_t count = 1;
   for (size_t n : shape) count *= n;
-  return is_double ? nb::cast(tensor<double>(shape, count)) : nb::cast(tensor<float>(shape, count));
+  void* block = take(count * sizeof(S));
+  const nb::capsule owner(block, [](void* p) noexcept { give(p); });
+  return nb::cast(nb::ndarray<nb::pytorch, S>(block, shape.size(), shape.data(), owner, strides.data()));
+}
+
+nb::object empty(const std::vector<size_t>& shape, const std::vector<int64_t>& strides, bool is_double) {
+  return is_double ? tensor<double>(shape, strides) : tensor<float>(shape, strides);
 }
 
 }  // namespace
@@ -203,7 +204,7 @@ NB_MODULE(_native, m) {
   m.def("instruction_sets", &names, "Those that this machine runs, the widest first.");
   m.def("instruction_set", [] { return kernels->name; }, "The one in use.");
   m.def("choose", &choose, "Use another one: for tests.");
-  m.def("empty", &empty, "A dense float tensor without values, over memory that is kept.");
+  m.def("empty", &empty, "A dense tensor of a shape and strides, without values, over memory that is kept.");
   m.def("poison", &poison, "Fill memory with NaN when it is taken: for tests.");
   m.def("release_kept", &release_kept, "Hand kept memory back to the system; how many bytes.");
   m.def("memory", [] {

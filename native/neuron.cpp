@@ -335,7 +335,7 @@ template <class S> void statistics(const S* y, int64_t rows, int64_t channels, d
       seen = all;
     }
     out[c] = mean;
-    out[channels + c] = square > 0 ? square / seen : 0;
+    out[channels + c] = square < 0 ? 0 : square / seen;  // NaN stays NaN
   }
 }
 

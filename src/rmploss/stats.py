@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
 from rmploss.errors import UserError
+from rmploss.ops import asked, use_backend
 from rmploss.ops.moments import ERROR, MEMBRANE, SPIKES, SQUARE, MomentSpec
 
 
@@ -142,25 +143,29 @@ def checkpoint(function: Callable[..., Any], *arguments: Any) -> Any:
     stats = open_stats()
     if stats is None and torch.compiler.is_compiling():
         return torch_checkpoint(function, *arguments, use_reentrant=False)
-    again = _Again(None if stats is None else stats.spec)
+    again = _Again(None if stats is None else stats.spec, asked())
     return torch_checkpoint(
         function, *arguments, use_reentrant=False, context_fn=lambda: (nullcontext(), again)
     )
 
 
 class _Again(AbstractContextManager[None]):
-    """Around the second run, as often as backward repeats it; spec: of the block open in the first.
+    """Around the second run, as often as backward repeats it; spec, backend: of the first run.
 
-    Whatever block happens to be open in backward sees nothing of it.
+    Whatever blocks happen to be open in backward see nothing of it, and change nothing in it.
     """
 
-    def __init__(self, spec: MomentSpec | None) -> None:
+    def __init__(self, spec: MomentSpec | None, backend: str) -> None:
         self.spec = spec
+        self.backend = backend
 
     def __enter__(self) -> None:
         self.opened = _OPEN.set(None if self.spec is None else MembraneStats(self.spec))
         self.started = _RECOMPUTING.set(True)
+        self.computing = use_backend(self.backend)
+        self.computing.__enter__()
 
     def __exit__(self, *_: object) -> None:
+        self.computing.__exit__(None, None, None)
         _RECOMPUTING.reset(self.started)
         _OPEN.reset(self.opened)

@@ -2,7 +2,6 @@
 
 import copy
 from collections import defaultdict
-from typing import Any
 
 import pytest
 import torch
@@ -36,16 +35,16 @@ def literal(net: SpikingNetwork, batches: list[tuple[Tensor, Tensor]], p: float)
     """q(u) and o of every value of every layer, from the membranes themselves (Eqs. 1, 2, 9)."""
     values: dict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
 
-    def look(module: nn.Module, inputs: tuple[Tensor], options: dict[str, Any]) -> None:
+    def look(module: nn.Module, inputs: tuple[Tensor]) -> None:
         assert isinstance(module, LIF)
-        u_pre = functional.membrane(module.current(*inputs, **options))
+        u_pre = functional.membrane(inputs[0])
         o = (u_pre >= 0.5).double()
         values[module.layer_name].append(((o - u_pre).abs().pow(p).flatten(), o.flatten()))
 
     copied = copy.deepcopy(net).eval()
     for module in copied.modules():
         if isinstance(module, LIF):
-            module.register_forward_pre_hook(look, with_kwargs=True)
+            module.register_forward_pre_hook(look)
     with torch.no_grad():
         for x, _ in batches:
             copied(x)

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.library import opcheck
 
 from rmploss import ops
+from rmploss.conv import SpikeConv2d
 from rmploss.errors import UserError
 from rmploss.functional import membrane
 from rmploss.ops import cpu
@@ -451,3 +452,50 @@ def test_a_named_backend_does_not_fall_back() -> None:
         ops.spike_conv2d(x.double(), w.double(), backend="cpu")
     with torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(UserError, match="autocast"):
         ops.spike_conv2d(x, w, backend="cpu")
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")  # torch's own
+def test_forward_mode_and_torch_func_run_on_the_reference() -> None:
+    conv = SpikeConv2d(2, 32, 3)
+    x = torch.randn(1, 2, 5, 5)
+    tangent: Any = torch.func.jvp(conv, (x,), (x,))[1]
+    torch.testing.assert_close(tangent, conv(x) - conv(0 * x), rtol=1e-4, atol=1e-4)
+    with pytest.raises(NotImplementedError):  # the reference's spike has no forward derivative
+        torch.func.jacfwd(lambda x: ops.lif(x, **neuron())[0])(torch.randn(2, 1, 3))
+    y = torch.randn(3, 2, 4)
+    g = torch.func.grad(lambda x: ops.lif(x, **neuron())[0].sum())(y)
+    leaf = y.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(ops.lif(leaf, **neuron())[0].sum(), leaf)
+    torch.testing.assert_close(g, expected)
+    with ops.use_backend("cpu"), pytest.raises(UserError, match="forward-mode"):
+        torch.func.jvp(conv, (x,), (x,))
+
+
+def test_outputs_may_be_changed_in_place() -> None:
+    x = (normal(2, 8, 5, 5) > 0).float()
+    conv = SpikeConv2d(8, 32, 3, padding=1)
+    changed = conv(x).add_(1).mul_(2)
+    changed.sum().backward()
+    assert conv.weight.grad is not None
+    spikes, *_ = ops.lif(normal(2, 2, 4).float().requires_grad_(), **neuron())
+    spikes.mul_(2).sum().backward()
+
+
+def test_not_a_number_in_a_norm_is_seen() -> None:
+    y = normal(4, 2, 8, 5, 5)
+    y[0, 0, 0, 0, 0] = float("nan")
+    *_, mean, var = ops.norm_lif(y, torch.ones(8), torch.zeros(8), eps=1e-5, **neuron())
+    assert mean[0].isnan()
+    assert var[0].isnan()
+    assert not var[1:].isnan().any()
+
+
+def test_devices_and_constants_that_do_not_fit_are_refused() -> None:
+    x = normal(2, 2, 5)
+    with pytest.raises(UserError, match="residual is on meta"):
+        ops.lif(x, residual=x.to("meta"), **neuron())
+    for backend in ("cpu", "reference"):
+        with pytest.raises(UserError, match=r"gain has shape \[3\], not \[5\]"):
+            ops.lif(x, gain=torch.ones(3), backend=backend, **neuron())
+    with pytest.raises(UserError, match="repeats"):
+        ops.lif(x[:1], repeats=2.5, **neuron())  # pyright: ignore[reportArgumentType]

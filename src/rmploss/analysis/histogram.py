@@ -79,11 +79,11 @@ def membrane_histograms(
     counts: dict[str, Tensor] = {}
     thresholds: dict[str, float] = {}
 
-    def look(neuron: nn.Module, inputs: tuple[Tensor], options: dict[str, Any]) -> None:
+    def look(neuron: nn.Module, inputs: tuple[Tensor]) -> None:
         assert isinstance(neuron, LIF)
         name = neuron.layer_name
         u_pre = functional.membrane(
-            neuron.current(*inputs, **options),
+            inputs[0],
             decay=neuron.decay,
             v_threshold=neuron.v_threshold,
             v_reset=neuron.v_reset,
@@ -92,7 +92,7 @@ def membrane_histograms(
         counts[name] = counts.get(name, 0) + _count(u_pre)
 
     neurons = [module for module in net.modules() if isinstance(module, LIF)]
-    hooks = [neuron.register_forward_pre_hook(look, with_kwargs=True) for neuron in neurons]
+    hooks = [neuron.register_forward_pre_hook(look) for neuron in neurons]
     training = net.training
     net.eval()
     try:

@@ -389,15 +389,18 @@ class _Run:
             self.terms = Terms(loaded.extra["terms"])
             folder.rewind(loaded.progress)
             reasons = [f"{name}: {reason}" for name, reason in loaded.rejected]
+            inexact = [*_inexact(loaded), *self._moved(folder)]
             folder.log_event(
                 "resume",
                 step=self.at.step,
                 rejected=reasons,
-                inexact=[*_inexact(loaded), *self._moved(folder)],
+                inexact=inexact,
                 command=list(self.setting.command),
             )
             for reason in reasons:
                 self.listener.note(f"checkpoint refused: {reason}")
+            for reason in inexact:
+                self.listener.note(f"not bit for bit the unbroken run: {reason}")
 
     def _leave_if_asked(self, folder: RunFolder, stop: Stop, saved: bool = False) -> None:
         if not self.world.agree(stop.requested):

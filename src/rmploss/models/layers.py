@@ -65,7 +65,7 @@ class ConvNorm(nn.Module):
         once, and the result, running statistics included, is that of running them as often.
         """
         y = self._convolve(x)
-        if type(neuron).forward is LIF.forward and _is_plain(self.norm):
+        if _is_plain(neuron, LIF) and (self.norm is None or _is_plain(self.norm, TDBatchNorm2d)):
             return neuron(y, norm=self.norm, residual=residual, repeats=repeats)
         current = y if self.norm is None else self.norm(y, repeats)
         if repeats > 1:
@@ -82,12 +82,11 @@ class ConvNorm(nn.Module):
             self.norm = None
 
 
-def _is_plain(norm: nn.Module | None) -> bool:
-    """Whether a neuron may compute the norm: nobody changed its forward or listens to it."""
-    if norm is None:
-        return True
-    watched = norm._forward_hooks or norm._forward_pre_hooks
-    return type(norm) is TDBatchNorm2d and not watched
+def _is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a module is what its class says: nobody changed its forward or listens to it."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
+    changed = type(module).forward is not kind.forward or "forward" in module.__dict__
+    return not changed and not any(hooks) and not module._backward_pre_hooks
 
 
 def conv3x3(

@@ -99,19 +99,6 @@ class LIF(nn.Module):
             self.u = u.detach()
         return spikes
 
-    def current(
-        self,
-        x: Tensor,
-        *,
-        norm: TDBatchNorm2d | None = None,
-        residual: Tensor | None = None,
-        repeats: int = 1,
-    ) -> Tensor:
-        """The current `[T, B, C, ...]` that `forward` integrates: to look at, in evaluation."""
-        x = x if norm is None else norm(x, repeats)
-        x = x.expand(repeats, *x.shape[1:]) if repeats > 1 else x
-        return x if residual is None else x + residual
-
     def _options(self, moments: MomentSpec | None) -> NeuronOptions:
         return {
             "decay": self.decay,

@@ -16,6 +16,7 @@ from typing import Unpack
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from rmploss.errors import UserError, unknown
 from rmploss.ops import cpu, fused, providers, reference
@@ -25,6 +26,8 @@ PROVIDERS = tuple(providers.PROVIDERS)
 """The providers by name."""
 BACKENDS = ("auto", *PROVIDERS)
 """What `backend` may be."""
+TRANSFORMED = "torch.func and forward-mode derivatives need plain operations (use the reference)"
+"""Why no fused operation runs inside them."""
 _ASKED: ContextVar[str] = ContextVar("backend", default="auto")
 
 
@@ -85,6 +88,7 @@ def lif(
     """
     check_current(x)
     _check_shapes(x, u, residual, repeats)
+    _check_constants(x, gain=gain, bias=bias)
     wide = at_least_single(x)
     plan = _plan(wide, backend, neuron)
     if plan is None:
@@ -124,9 +128,7 @@ def norm_lif(
     check_current(y)
     _check_shapes(y, u, residual, repeats)
     wide = at_least_single(y)
-    for name, value in (("weight", weight), ("bias", bias)):
-        if tuple(value.shape) != (y.shape[2],):
-            raise UserError(f"the {name} has shape {list(value.shape)}, not [{y.shape[2]}]")
+    _check_constants(y, weight=weight, bias=bias)
     weight, bias = weight.to(wide.dtype).contiguous(), bias.to(wide.dtype).contiguous()
     plan = _plan(wide, backend, neuron)
     if plan is None:
@@ -158,9 +160,9 @@ def spike_conv2d(
 ) -> Tensor:
     """The convolution `[N, C', H', W']` of x `[N, C, H, W]` with weight `[C', C, K, K]`.
 
-    As `torch.nn.functional.conv2d`, for finite x and weight. Where x is spikes (all 0 or 1)
-    backward keeps them as bits, and on the CPU a sparse x is convolved event by event. Under
-    autocast, and in other types than float32, it is PyTorch's own convolution.
+    As `torch.nn.functional.conv2d`, for finite x and weight and gradients below 1e36. Where x is
+    spikes (all 0 or 1) backward keeps them as bits, and on the CPU a sparse x is convolved event by
+    event. Under autocast, and in other types than float32, it is PyTorch's own convolution.
     """
     provider, _ = explain(backend, x.device, x.dtype)
     if provider == "reference":
@@ -168,6 +170,8 @@ def spike_conv2d(
     reason = fused.misfit(x, weight, bias, stride, padding)
     if torch.is_autocast_enabled(x.device.type):
         reason = "autocast chooses types for PyTorch's own convolution only"
+    if is_transformed():
+        reason = TRANSFORMED
     # Without a gradient only the CPU has use for bits; counting them makes a GPU wait.
     useless = provider != "cpu" and not torch.is_grad_enabled()
     if not reason and not useless:
@@ -176,6 +180,21 @@ def spike_conv2d(
     if reason and _is_named(backend):  # what fits no convolution at all has raised by now
         raise UserError(f"backend {provider!r} cannot run this convolution: {reason}")
     return y
+
+
+def is_transformed() -> bool:
+    """Whether forward-mode derivatives or a transform of `torch.func` are under way.
+
+    The fused operations have one derivative, backward; there, the reference runs.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def asked() -> str:
+    """What the innermost `use_backend` asked for; "auto" outside of all."""
+    return _ASKED.get()
 
 
 def check_current(x: Tensor) -> None:
@@ -194,7 +213,7 @@ def _plan(x: Tensor, backend: str, neuron: NeuronOptions) -> tuple[str, Rule] | 
     provider, _ = explain(backend, x.device, x.dtype)
     if provider == "reference":
         return None
-    rule = rule_of(neuron)
+    rule = TRANSFORMED if is_transformed() else rule_of(neuron)
     if isinstance(rule, Rule):
         return provider, rule
     if _is_named(backend):
@@ -215,13 +234,22 @@ def _moments(sums: Tensor, neuron: NeuronOptions) -> Tensor | None:
     return sums if spec.differentiable else sums.detach()
 
 
+def _check_constants(x: Tensor, **constants: Tensor | None) -> None:
+    for name, value in constants.items():
+        if value is not None and tuple(value.shape) != (x.shape[2],):
+            raise UserError(f"the {name} has shape {list(value.shape)}, not [{x.shape[2]}]")
+
+
 def _check_shapes(x: Tensor, u: Tensor | None, residual: Tensor | None, repeats: int) -> None:
     if x.ndim < 3 or not x.numel():
         raise UserError(
             f"x has shape {list(x.shape)}; a neuron needs [T, B, C, ...], time first, none 0"
         )
-    if repeats < 1 or (repeats > 1 and x.shape[0] != 1):
+    if not isinstance(repeats, int) or repeats < 1 or (repeats > 1 and x.shape[0] != 1):
         raise UserError(f"repeats = {repeats} needs one time step, x has shape {list(x.shape)}")
+    for name, given in (("carried membrane", u), ("residual", residual)):
+        if given is not None and given.device != x.device:
+            raise UserError(f"the {name} is on {given.device}, the input current on {x.device}")
     if u is not None and u.shape != x.shape[1:]:
         raise UserError(
             f"the carried membrane has shape {list(u.shape)}, one step of x {list(x.shape[1:])}: "

@@ -65,13 +65,20 @@ def release_memory() -> int:
     return 0 if _native is None else _native.release_kept()
 
 
-def empty_like(like: Tensor, *shape: int) -> Tensor:
-    """An empty tensor of the type and device of `like`; large ones over memory that is kept."""
-    if _native is None or like.device.type != "cpu" or like.dtype not in NATIVE_TYPES:
-        return like.new_empty(shape)
-    if torch.compiler.is_compiling() or type(like) not in (Tensor, nn.Parameter):  # traced
-        return like.new_empty(shape)
-    return _native.empty(shape, like.dtype == torch.float64)
+def empty_like(like: Tensor, *shape: int, last: bool = False) -> Tensor:
+    """An empty tensor of the type and device of `like`; large ones over memory that is kept.
+
+    last: maps `[N, C, H, W]` whose memory is `[N, H, W, C]`.
+    """
+    layout = torch.channels_last if last else torch.contiguous_format
+    traced = torch.compiler.is_compiling() or type(like) not in (Tensor, nn.Parameter)
+    if MISSING or traced or like.device.type != "cpu" or like.dtype not in NATIVE_TYPES:
+        return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=layout)
+    order = (0, 2, 3, 1) if last else range(len(shape))
+    strides, step = [0] * len(shape), 1
+    for dim in reversed(order):
+        strides[dim], step = step, step * shape[dim]
+    return _native.empty(shape, strides, like.dtype == torch.float64)
 
 
 class NativeKernels:
@@ -136,7 +143,7 @@ class NativeKernels:
 
     def unpack(self, bits: Tensor, channels: int) -> Tensor:
         """The inverse of `pack`."""
-        x: Tensor = _native.empty((bits.shape[0], channels), False)
+        x: Tensor = _native.empty((bits.shape[0], channels), (channels, 1), False)
         _native.unpack(
             _address(bits, torch.int64), bits.shape[0], channels, _address(x, torch.float32),
             _threads(),
@@ -262,7 +269,7 @@ def _address(x: Tensor | None, dtype: torch.dtype, last: bool = False) -> int:
 
 def _channels_last(like: Tensor, N: int, C: int, H: int, W: int) -> Tensor:
     """An empty `[N, C, H, W]` whose memory is `[N, H, W, C]`."""
-    return empty_like(like, N, H, W, C).movedim(-1, 1)
+    return empty_like(like, N, C, H, W, last=True)
 
 
 def _shape(shape: Spatial) -> tuple[int, ...]:

@@ -413,7 +413,8 @@ def _(
     provider: str, x: Tensor, weight: Tensor, bias: Any, stride: int, padding: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     shape = Spatial.of(x.shape, weight, stride, padding)
-    y = x.new_empty(shape.images, *shape.out, shape.out_channels).movedim(-1, 1)
+    size = (shape.images, shape.out_channels, *shape.out)
+    y = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     rows = shape.images * shape.height * shape.width
     bits = x.new_empty(rows, words(shape.channels), dtype=torch.int64)
     return y, bits, torch.empty((), dtype=torch.int64)
@@ -452,8 +453,10 @@ def _(
     provider: str, g_y: Tensor, x: Any, bits: Any, spikes: int, weight: Tensor,
     size: Sequence[int], stride: int, padding: int, needs: Sequence[bool],
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    N, C, H, W = size
-    g_x = g_y.new_empty(N, H, W, C).movedim(-1, 1) if needs[0] else g_y.new_empty(0)
+    g_x = g_y.new_empty(0)
+    if needs[0]:
+        options = {"dtype": g_y.dtype, "device": g_y.device}
+        g_x = torch.empty(list(size), **options, memory_format=torch.channels_last)
     return g_x, torch.empty_like(weight) if needs[1] else g_y.new_empty(0)
 
 
