@@ -74,8 +74,7 @@ MEASURED = (("step", 1.0, "s"), ("memory", 2.0**20, "MiB"), ("eval", 1.0, "image
 def speed() -> str:
     """A table per network: every contestant, what was measured, and the ratio to SpikingJelly's."""
     tables = []
-    for step in sorted((ROOT / "benchmarks").glob("step-*.csv")):
-        network = step.name.split("-")[1]
+    for network in ("resnet20", "resnet19", "vgg16"):
         found = {
             topic: _figures(path)
             for topic, *_ in MEASURED
@@ -85,10 +84,12 @@ def speed() -> str:
         setting = "{network}, T = {T}, batch {batch}, {threads} threads".format(**first)
         units = [(topic, scale, unit) for topic, scale, unit in MEASURED if topic in found]
         heads = [setting, *(f"{topic} ({unit})" for topic, _, unit in units)]
+        heads[0] = heads[0].replace("resnet", "ResNet").replace("vgg", "VGG")
         lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * len(units)]
         for name, row in found["step"].items():
             cells = [_cell(found[topic].get(name), scale) for topic, scale, _ in units]
-            lines.append(f"| {name} {row['version']} | " + " | ".join(cells) + " |")
+            who = f"{name} {row['version']}".replace(" 0.1.0", "").strip()
+            lines.append(f"| {who} | " + " | ".join(cells) + " |")
         tables.append("\n".join(lines))
     return "\n\n".join(tables)
 

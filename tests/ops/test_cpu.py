@@ -25,7 +25,7 @@ from rmploss import ops
 from rmploss.conv import SpikeConv2d
 from rmploss.errors import UserError
 from rmploss.functional import membrane
-from rmploss.ops import cpu
+from rmploss.ops import cpu, fused
 from rmploss.ops.moments import MomentSpec
 from rmploss.ops.rule import rule_of
 from rmploss.surrogate import SURROGATES, Sigmoid
@@ -499,3 +499,16 @@ def test_devices_and_constants_that_do_not_fit_are_refused() -> None:
             ops.lif(x, gain=torch.ones(3), backend=backend, **neuron())
     with pytest.raises(UserError, match="repeats"):
         ops.lif(x[:1], repeats=2.5, **neuron())  # pyright: ignore[reportArgumentType]
+
+
+def test_nothing_is_counted_while_a_graph_is_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, residual = normal(2, 2, 5).float(), (normal(2, 2, 5, name="r") > 0).float()
+
+    def kept() -> set[torch.dtype]:
+        spikes = ops.lif(x.clone().requires_grad_(), residual=residual, **neuron())[0]
+        nodes = [n for n in _nodes(spikes.grad_fn) if "lif" in type(n).__name__.lower()]
+        return {t.dtype for t in nodes[0].saved_tensors if t is not None}
+
+    assert kept() == {torch.float32, torch.int64}
+    monkeypatch.setattr(fused, "is_capturing", lambda x: True)
+    assert kept() == {torch.float32}

@@ -172,8 +172,8 @@ def spike_conv2d(
         reason = "autocast chooses types for PyTorch's own convolution only"
     if is_transformed():
         reason = TRANSFORMED
-    # Without a gradient only the CPU has use for bits; counting them makes a GPU wait.
-    useless = provider != "cpu" and not torch.is_grad_enabled()
+    # Only the CPU has use for bits without a gradient; counting them makes a GPU wait.
+    useless = provider != "cpu" and (not torch.is_grad_enabled() or fused.is_capturing(x))
     if not reason and not useless:
         return torch.ops.rmploss.spike_conv2d(provider, x, weight, bias, stride, padding)[0]
     y = reference.spike_conv2d(x, weight, bias, stride=stride, padding=padding)

@@ -508,9 +508,10 @@ def _require(wrong: str | None) -> None:
 def _smallest(provider: str, x: Tensor | None) -> Tensor | None:
     """What to keep of x `[.., C]` for backward: its bits if it is spikes, else x itself.
 
-    A traced tensor has no values to look at: it is kept as it is.
+    A traced tensor has no values to look at, and a CUDA graph cannot wait for them while it is
+    captured: it is kept as it is.
     """
-    if x is None or _is_traced(x) or x.dtype != torch.float32:
+    if x is None or _is_traced(x) or is_capturing(x) or x.dtype != torch.float32:
         return x
     bits, spikes = KERNELS[provider].pack(x.reshape(-1, x.shape[-1]))
     return bits if spikes >= 0 else x
@@ -519,6 +520,11 @@ def _smallest(provider: str, x: Tensor | None) -> Tensor | None:
 def _is_traced(x: Tensor) -> bool:
     # Tracers wrap tensors in subclasses of their own (fake, functional).
     return type(x) not in (Tensor, nn.Parameter) or torch.compiler.is_compiling()
+
+
+def is_capturing(x: Tensor) -> bool:
+    """Whether work on x goes into a CUDA graph, where nothing may wait for the GPU."""
+    return x.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def _rows(g: Tensor | None) -> Tensor | None:
