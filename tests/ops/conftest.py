@@ -1,4 +1,7 @@
-"""Memory that an operation asks for and does not fill is NaN here, not a lucky zero."""
+"""Poisoned memory for every test, and each instruction set of the native kernels.
+
+Memory that an operation asks for and does not fill is NaN here, not a lucky zero.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -33,6 +36,15 @@ def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     if not cpu.MISSING:
         cpu.poison(False)
+
+
+@pytest.fixture(params=cpu.instruction_sets() or ["missing"])
+def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each instruction set that this machine runs."""
+    before = cpu.instruction_set()
+    cpu.use_instruction_set(request.param)
+    yield request.param
+    cpu.use_instruction_set(before)
 
 
 def _poisoned(allocate: Any) -> Any:

@@ -4,8 +4,6 @@ Bounds are those of the arithmetic: a sum of n float32 products errs by at most 
 of their sizes; Winograd's transforms are bounded by themselves with every sign made positive.
 """
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -36,15 +34,6 @@ SHAPES = {
     "many pixels": (2, 16, 17, 40, 33, 3, 1, 1),
     "7x7 stem": (1, 8, 16, 15, 15, 7, 2, 3),
 }
-
-
-@pytest.fixture(params=cpu.instruction_sets() or ["missing"])
-def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Each instruction set that this machine runs."""
-    before = cpu.instruction_set()
-    cpu.use_instruction_set(request.param)
-    yield request.param
-    cpu.use_instruction_set(before)
 
 
 def numbers(shape: tuple[int, ...], kind: str) -> Tensor:

@@ -44,15 +44,6 @@ SPECS = {
 }
 
 
-@pytest.fixture(params=cpu.instruction_sets() or ["missing"])
-def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Each instruction set that this machine runs."""
-    before = cpu.instruction_set()
-    cpu.use_instruction_set(request.param)
-    yield request.param
-    cpu.use_instruction_set(before)
-
-
 def neuron(**changes: Any) -> Any:
     """The paper's neuron with other options."""
     options: dict[str, Any] = {
