@@ -70,10 +70,12 @@ def empty_like(like: Tensor, *shape: int, last: bool = False) -> Tensor:
 
     last: maps `[N, C, H, W]` whose memory is `[N, H, W, C]`.
     """
-    layout = torch.channels_last if last else torch.contiguous_format
     traced = torch.compiler.is_compiling() or type(like) not in (Tensor, nn.Parameter)
     if MISSING or traced or like.device.type != "cpu" or like.dtype not in NATIVE_TYPES:
-        return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=layout)
+        if not last:
+            return like.new_empty(shape)
+        options: dict[str, Any] = {"dtype": like.dtype, "device": like.device}
+        return torch.empty(shape, memory_format=torch.channels_last, **options)
     order = (0, 2, 3, 1) if last else range(len(shape))
     strides, step = [0] * len(shape), 1
     for dim in reversed(order):
