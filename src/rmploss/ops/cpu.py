@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rmploss.ops import dense
 from rmploss.ops.fused import Current, Spatial, words
 from rmploss.ops.rule import Rule
 
@@ -165,7 +166,7 @@ class NativeKernels:
         weight = weight.contiguous()
         bias = None if bias is None else bias.contiguous()
         if _is_sparse(shape, spikes):
-            y = _channels_last(x, shape.images, shape.out_channels, *shape.out)
+            y = empty_like(x, shape.images, shape.out_channels, *shape.out, last=True)
             _native.event_forward(
                 _shape(shape), _threads(), _address(bits, torch.int64), *_weights(weight, bias),
                 _map(y),
@@ -173,13 +174,12 @@ class NativeKernels:
             return y
         x = x.contiguous(memory_format=torch.channels_last)
         if _is_winograd(shape, tile=2):
-            y = _channels_last(x, shape.images, shape.out_channels, *shape.out)
+            y = empty_like(x, shape.images, shape.out_channels, *shape.out, last=True)
             _native.winograd(
                 _shape(shape), _threads(), _map(x), *_weights(weight, bias), False, 2, _map(y)
             )
             return y
-        y = torch.conv2d(x, weight, bias, shape.stride, shape.padding)
-        return y.contiguous(memory_format=torch.channels_last)
+        return dense.convolve(shape, x, weight, bias)
 
     def convolve_backward(
         self,
@@ -199,7 +199,9 @@ class NativeKernels:
         # F(2x2), which rounds less, on maps that hold no whole 4x4 tile.
         tile = 4 if min(shape.height, shape.width) >= 4 else 2
         if need_x and _is_winograd(shape, tile):
-            g_x = _channels_last(g_y, shape.images, shape.channels, shape.height, shape.width)
+            g_x = empty_like(
+                g_y, shape.images, shape.channels, shape.height, shape.width, last=True
+            )
             _native.winograd(
                 _shape(shape), _threads(), _map(g_y), *_weights(weight, None), True, tile, _map(g_x)
             )
@@ -211,18 +213,8 @@ class NativeKernels:
                 _address(g_weight, torch.float32),
             )  # fmt: skip
             need_weight = False
-        if need_x or need_weight:
-            if x is None:
-                size = (shape.images, shape.height, shape.width, shape.channels)
-                x = self.unpack(bits, shape.channels).view(size).movedim(-1, 1)
-            by_x, by_weight, _ = torch.ops.aten.convolution_backward(
-                g_y, x.contiguous(memory_format=torch.channels_last), weight, None,
-                [shape.stride] * 2, [shape.padding] * 2, [1, 1], False, [0, 0], 1,
-                [need_x, need_weight, False],
-            )  # fmt: skip
-            g_x = by_x.contiguous(memory_format=torch.channels_last) if need_x else g_x
-            g_weight = by_weight.contiguous() if need_weight else g_weight
-        return g_x, g_weight
+        by_x, by_weight = dense.gradients(self, shape, g_y, x, bits, weight, (need_x, need_weight))
+        return by_x if need_x else g_x, by_weight if need_weight else g_weight
 
 
 def _is_sparse(shape: Spatial, spikes: int) -> bool:
@@ -267,11 +259,6 @@ def _address(x: Tensor | None, dtype: torch.dtype, last: bool = False) -> int:
         wanted = f"a dense {dtype} tensor on the CPU, {layout}"
         raise ValueError(f"a native kernel needs {wanted}; not {x.dtype}, {x.device}, {x.stride()}")
     return x.data_ptr()
-
-
-def _channels_last(like: Tensor, N: int, C: int, H: int, W: int) -> Tensor:
-    """An empty `[N, C, H, W]` whose memory is `[N, H, W, C]`."""
-    return empty_like(like, N, C, H, W, last=True)
 
 
 def _shape(shape: Spatial) -> tuple[int, ...]:

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rmploss.ops import dense
 from rmploss.ops.fused import Current, Spatial, words
 from rmploss.ops.rule import KINDS, Rule
 from rmploss.surrogate import ArcTan, ClippedTanh
@@ -165,9 +166,7 @@ class TritonKernels:
         bias: Tensor | None,
     ) -> Tensor:
         """Dense, by PyTorch (cuDNN): a GPU multiplies faster than it looks for spikes."""
-        x = x.contiguous(memory_format=torch.channels_last)
-        y = torch.conv2d(x, weight, bias, shape.stride, shape.padding)
-        return y.contiguous(memory_format=torch.channels_last)
+        return dense.convolve(shape, x, weight, bias)
 
     def convolve_backward(
         self,
@@ -180,23 +179,7 @@ class TritonKernels:
         needs: tuple[bool, bool],
     ) -> tuple[Tensor | None, Tensor | None]:
         """Dense, by PyTorch (cuDNN), from the spikes that were kept as bits."""
-        need_x, need_weight = needs
-        N, C, H, W = shape.images, shape.channels, shape.height, shape.width
-        if x is not None:
-            x = x.contiguous(memory_format=torch.channels_last)
-        elif need_weight:
-            x = self.unpack(bits, C).view(N, H, W, C).movedim(-1, 1).to(weight.dtype)
-        else:  # its shape and layout count, its values do not
-            x = weight.new_empty(N, H, W, C).movedim(-1, 1)
-        g_x, g_weight, _ = torch.ops.aten.convolution_backward(
-            g_y.contiguous(memory_format=torch.channels_last), x, weight, None,
-            [shape.stride] * 2, [shape.padding] * 2, [1, 1], False, [0, 0], 1,
-            [need_x, need_weight, False],
-        )  # fmt: skip
-        return (
-            g_x.contiguous(memory_format=torch.channels_last) if need_x else None,
-            _in_layout_of(weight, g_weight) if need_weight else None,
-        )
+        return dense.gradients(self, shape, g_y, x, bits, weight, needs)
 
 
 def scale(kind: int, slope: float) -> float:
@@ -271,10 +254,6 @@ def _dense(x: Tensor | None) -> Tensor | None:
 def _total(partial: Tensor) -> Tensor:
     """The sums `[4, C]` of all programs, added in float64."""
     return partial.sum(0, dtype=torch.float64).to(partial.dtype)
-
-
-def _in_layout_of(like: Tensor, x: Tensor) -> Tensor:
-    return x if x.stride() == like.stride() else torch.empty_like(like).copy_(x)
 
 
 def _on(x: Tensor) -> AbstractContextManager[Any]:
