@@ -13,6 +13,7 @@ constexpr int kRows = 6, kColumns = 4;  // accumulators of the product: 24 of 32
 constexpr int kRows = 6, kColumns = 2;  // 12 of 16
 #endif
 constexpr index_t kPanel = kColumns * kWidth;
+constexpr index_t kGroup = 256;  // output channels at a time: what bounds the memory of the transformed weights
 
 template <int m> struct Winograd;
 template <> struct Winograd<2> {
@@ -63,18 +64,23 @@ template <> struct Winograd<4> {
   }
 };
 
-// U [points][panel][K][kPanel] of the weights [C', C, 3, 3]; K are the channels that are summed over.
-template <int m>
-void winograd_weights(const Convolution& c, const float* weight, bool transposed, index_t K, index_t M, float* U) {
+// Output channels [begin, begin + count) of M; K are the channels that are summed over.
+struct Group {
+  index_t K, M, begin, count;
+  index_t panels() const { return (count + kPanel - 1) / kPanel; }
+};
+
+// U [points][panel][K][kPanel] of the weights [C', C, 3, 3] of a group.
+template <int m> void winograd_weights(const Convolution& c, const float* weight, bool transposed, const Group& g, float* U) {
   constexpr int n = m + 2;
-  const index_t panels = (M + kPanel - 1) / kPanel;
+  const index_t K = g.K, panels = g.panels();
 #pragma omp parallel for collapse(2) schedule(static) num_threads(c.threads)
   for (index_t panel = 0; panel < panels; panel++)
     for (index_t k = 0; k < K; k++) {
       float taps[9][kPanel] = {};
-      const index_t first = panel * kPanel, wide = smaller(kPanel, M - first);
+      const index_t first = g.begin + panel * kPanel, wide = smaller(kPanel, g.count - panel * kPanel);
       const index_t step = transposed ? 9 : K * 9;
-      const float* w = weight + (transposed ? k * M + first : first * K + k) * 9;
+      const float* w = weight + (transposed ? k * g.M + first : first * K + k) * 9;
       for (index_t i = 0; i < wide; i++)
         for (int tap = 0; tap < 9; tap++) taps[tap][i] = w[i * step + (transposed ? 8 - tap : tap)];
       for (index_t i = 0; i < kPanel; i += kWidth) {
@@ -121,10 +127,11 @@ template <int R> inline void multiply_rest(int rows, const float* A, index_t K, 
 }
 
 template <int m>
-void winograd_tiles(const Convolution& c, const float* x, const float* U, const float* bias, index_t K, index_t M, float* y) {
+void winograd_tiles(const Convolution& c, const float* x, const float* U, const float* bias, const Group& g, float* y) {
   constexpr int n = m + 2;
+  const index_t K = g.K, M = g.M;
   const index_t H = c.height, W = c.width, down = (H + m - 1) / m, across = (W + m - 1) / m;
-  const index_t tiles = c.images * down * across, panels = (M + kPanel - 1) / kPanel, wide = panels * kPanel;
+  const index_t tiles = c.images * down * across, panels = g.panels(), wide = panels * kPanel;
   const index_t block = K * M > 128 * 128 ? 60 : 48, pieces = (tiles + block - 1) / block;
   const index_t padded = (K + kWidth - 1) / kWidth * kWidth;
   const Scratch<float> transformed(size_t(n * n * block * padded), c.threads);
@@ -168,19 +175,19 @@ void winograd_tiles(const Convolution& c, const float* x, const float* U, const 
       for (index_t i = 0; i < count; i++) {
         const index_t tile = first + i, image = tile / (down * across);
         const index_t y0 = tile / across % down * m, x0 = tile % across * m;
-        for (index_t k = 0; k < M; k += kWidth) {
-          const int lanes = int(smaller(kWidth, M - k));
+        for (index_t k = 0; k < g.count; k += kWidth) {
+          const int lanes = int(smaller(kWidth, g.count - k));
           vfloat half[m * n], line[m], d[n];
           for (int h = 0; h < n; h++) {
             for (int v = 0; v < n; v++) d[v] = load(Z + ((v * n + h) * block + i) * wide + k);
             Winograd<m>::output(d, 1, line);
             for (int v = 0; v < m; v++) half[v * n + h] = line[v];
           }
-          const vfloat add = bias ? load(bias + k, lanes) : vfloat{};
+          const vfloat add = bias ? load(bias + g.begin + k, lanes) : vfloat{};
           for (int v = 0; v < m && y0 + v < H; v++) {
             Winograd<m>::output(half + v * n, 1, line);
             for (int h = 0; h < m && x0 + h < W; h++)
-              store(y + ((image * H + y0 + v) * W + x0 + h) * M + k, line[h] + add, lanes);
+              store(y + ((image * H + y0 + v) * W + x0 + h) * M + g.begin + k, line[h] + add, lanes);
           }
         }
       }
@@ -191,10 +198,12 @@ void winograd_tiles(const Convolution& c, const float* x, const float* U, const 
 template <int m>
 void winograd_with(const Convolution& c, const float* x, const float* weight, const float* bias, bool transposed, float* y) {
   const index_t K = transposed ? c.out_channels : c.channels, M = transposed ? c.channels : c.out_channels;
-  const index_t panels = (M + kPanel - 1) / kPanel;
-  const Scratch<float> U(size_t((m + 2) * (m + 2) * panels * K * kPanel));
-  winograd_weights<m>(c, weight, transposed, K, M, U.data());
-  winograd_tiles<m>(c, x, U.data(), bias, K, M, y);
+  for (index_t begin = 0; begin < M; begin += kGroup) {
+    const Group group{K, M, begin, smaller(kGroup, M - begin)};
+    const Scratch<float> U(size_t((m + 2) * (m + 2) * group.panels() * K * kPanel));
+    winograd_weights<m>(c, weight, transposed, group, U.data());
+    winograd_tiles<m>(c, x, U.data(), bias, group, y);
+  }
 }
 
 // tile: 2 or 4.

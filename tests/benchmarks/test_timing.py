@@ -18,14 +18,13 @@ def silent(what: str, done: int, total: int) -> None:
 def test_rounds_are_interleaved_after_an_untimed_one() -> None:
     order: list[str] = []
     told: list[tuple[int, int]] = []
-    seconds = rounds(
-        {"a": lambda: order.append("a"), "b": lambda: order.append("b")},
-        2,
-        lambda what, done, total: told.append((done, total)),
-    )
-    assert order == ["a", "b"] * 3
-    assert [len(times) for times in seconds.values()] == [2, 2]
-    assert told == [(done, 6) for done in range(1, 7)]
+    acts = {name: lambda name=name: order.append(name) for name in "abc"}
+    seconds = rounds(acts, 9, lambda what, done, total: told.append((done, total)))
+    turns = ["".join(order[i : i + 3]) for i in range(0, 30, 3)]
+    assert all(sorted(turn) == ["a", "b", "c"] for turn in turns)
+    assert len(set(turns)) > 3  # nobody always follows the same neighbour
+    assert {name: len(times) for name, times in seconds.items()} == {"a": 9, "b": 9, "c": 9}
+    assert told == [(done, 30) for done in range(1, 31)]
 
 
 @pytest.mark.parametrize("measure", [steps, images_per_second])

@@ -1,9 +1,11 @@
-"""Contestants in turn, round after round, in one process: A B C, A B C, ...
+"""Contestants in turn, round after round, in one process, every round in another order.
 
-Whatever slows the machine for a while then slows all of them; the figure is the median of the
-rounds, with the smallest and the largest beside it.
+Whatever slows the machine for a while then slows all of them, and nobody always runs after the
+same neighbour, whose leftovers fill the caches. The figure is the median of the rounds, with the
+smallest and the largest beside it.
 """
 
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -50,13 +52,15 @@ def rounds(
 ) -> dict[str, tuple[float, ...]]:
     """Seconds of each act, `repeats` times in turn, after one untimed round.
 
-    The untimed round pays for what happens once: compilation, allocation, choice of kernels.
+    The untimed round pays for what happens once: compilation, allocation, choice of kernels. The
+    order of every round is drawn anew, from the same seed in every run.
     """
     found: dict[str, list[float]] = {name: [] for name in acts}
     total = (repeats + 1) * len(acts)
+    order = random.Random(0)
     for turn in range(repeats + 1):
-        for index, (name, act) in enumerate(acts.items()):
-            seconds = timed(act, device)
+        for index, name in enumerate(order.sample(list(acts), len(acts))):
+            seconds = timed(acts[name], device)
             if turn:
                 found[name].append(seconds)
             progress("measuring" if turn else "warming up", turn * len(acts) + index + 1, total)
