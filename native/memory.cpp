@@ -1,4 +1,4 @@
-// See memory.h. Blocks are whole, never split: a kept block serves a request of at least four fifths of its size. What is in
+// See memory.h. Blocks are whole, never split: a kept block serves a request of at least sixteen seventeenths of its size. What is in
 // use and what is kept together stay within the most that ever was in use at once: keeping does not add to the peak.
 #include "memory.h"
 
@@ -69,7 +69,7 @@ void keep_at_most(size_t budget) {
 std::vector<Kept>::iterator fitting(size_t bytes) {
   auto best = kept.end();
   for (auto it = kept.begin(); it != kept.end(); ++it)
-    if (it->bytes >= bytes && it->bytes <= bytes + bytes / 4 && (best == kept.end() || it->bytes < best->bytes)) best = it;
+    if (it->bytes >= bytes && it->bytes <= bytes + bytes / 16 && (best == kept.end() || it->bytes < best->bytes)) best = it;
   return best;
 }
 
