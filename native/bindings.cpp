@@ -92,11 +92,12 @@ Neurons<S> neurons(const nb::tuple& shape, address y, const nb::tuple& affine, a
   a.start = at<S>(start);
   a.decay = at<S>(decay);
   a.threshold = at<S>(threshold);
-  a.v_reset = S(nb::cast<double>(rule[0]));
-  a.soft_reset = nb::cast<bool>(rule[1]);
+  a.reset_to = S(nb::cast<double>(rule[0]));
+  a.reset = nb::cast<int>(rule[1]);
   a.detach_reset = nb::cast<bool>(rule[2]);
   a.surrogate = nb::cast<int>(rule[3]);
   a.slope = S(nb::cast<double>(rule[4]));
+  a.damping = S(nb::cast<double>(rule[5]));
   a.moments = nb::cast<bool>(moments[0]);
   a.of_input = nb::cast<bool>(moments[1]);
   a.detach_target = nb::cast<bool>(moments[2]);

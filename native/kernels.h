@@ -6,6 +6,7 @@
 
 namespace rmploss {
 
+enum ResetKind : int { kHard, kSoft, kSoftByNumber };
 enum SurrogateKind : int { kClippedTanh, kRectangle, kTriangle, kSigmoid, kArcTan };
 
 // One layer of LIF neurons over time: x(t) = (y(t) - mean) gain + bias + residual(t), then Eqs. 1-3.
@@ -21,10 +22,11 @@ template <class S> struct Neurons {
   const S* start;       // [rows, C] membrane before the first step, or null: at rest
   const S* decay;       // [C]
   const S* threshold;   // [C]
-  S v_reset;
-  bool soft_reset, detach_reset;
-  int surrogate;
-  S slope;
+  S reset_to;           // the potential after a hard reset, or what a soft one by a number subtracts
+  int reset;            // ResetKind
+  bool detach_reset;
+  int surrogate;        // SurrogateKind
+  S slope, damping;
   bool moments, of_input, detach_target;
   S p;
   int threads;

@@ -20,14 +20,14 @@ constexpr index_t kPieces = 64;  // pieces of work, each with sums of its own
 
 // Constants of one register of channels.
 template <class S> struct Channels {
-  Vec<S> mean, gain, bias, decay, threshold, reset;
+  Vec<S> mean, gain, bias, decay, threshold, reset;  // reset: the potential after it, or what it subtracts
   Channels(const Neurons<S>& a, index_t c, int n) {
     mean = a.mean ? load(a.mean + c, n) : Vec<S>{};
     gain = a.gain ? load(a.gain + c, n) : splat(S(1));
     bias = a.bias ? load(a.bias + c, n) : Vec<S>{};
     decay = load(a.decay + c, n);
     threshold = load(a.threshold + c, n);
-    reset = splat(a.v_reset);
+    reset = a.reset == rmploss::kSoft ? threshold : splat(a.reset_to);
   }
 };
 
@@ -69,7 +69,7 @@ RMPLOSS_INLINE Vec<S> current(const Neurons<S>& a, const Channels<S>& k, index_t
 
 template <class S> RMPLOSS_INLINE Vec<S> initial(const Neurons<S>& a, index_t row, index_t c, int n) {
   if (a.start) return load(a.start + row * a.channels + c, n);
-  return splat(a.soft_reset ? S(0) : a.v_reset);
+  return splat(a.reset == rmploss::kHard ? a.reset_to : S(0));
 }
 
 // Eq. 1 and Eq. 2.
@@ -80,7 +80,7 @@ template <class S> RMPLOSS_INLINE Vec<S> fire(const Channels<S>& k, Vec<S> pre) 
 
 // Eq. 3.
 template <class S> RMPLOSS_INLINE Vec<S> after_reset(const Neurons<S>& a, const Channels<S>& k, Vec<S> pre, Vec<S> o) {
-  return a.soft_reset ? pre - k.threshold * o : pre * (1 - o) + k.reset * o;
+  return a.reset == rmploss::kHard ? pre * (1 - o) + k.reset * o : pre - k.reset * o;
 }
 
 template <class S> RMPLOSS_INLINE Vec<S> distance(Vec<S> d, S p) {
@@ -209,8 +209,8 @@ RMPLOSS_INLINE void backward_register(const Neurons<S>& a, const Backward<S>& b,
     const Vec<S> o = fire<S>(k, pre);
     const Vec<S> g_spike = b.spikes ? load(b.spikes + at, n) : zero;
     Vec<S> d_o = g_spike + G.g[3];
-    if (!a.detach_reset) d_o = fused(g_u, a.soft_reset ? -k.threshold : k.reset - pre, d_o);
-    Vec<S> g_pre = a.soft_reset ? g_u : fused(-g_u, o, g_u);
+    if (!a.detach_reset) d_o = fused(g_u, a.reset == rmploss::kHard ? k.reset - pre : -k.reset, d_o);
+    Vec<S> g_pre = a.reset == rmploss::kHard ? fused(-g_u, o, g_u) : g_u;
     Vec<S> g_input = zero, g_target = zero;
     if (pull && !a.of_input) {
       const Vec<S> q = G.g[2] * distance_slope<S>(o - pre, a.p);
@@ -233,7 +233,7 @@ RMPLOSS_INLINE void backward_register(const Neurons<S>& a, const Backward<S>& b,
     if (!a.is_static && a.gain) sums[1] = fused(g_x, load(a.y + at, n) - k.mean, sums[1]);
     if (b.constants) {
       sums[2] += g_pre * before;
-      sums[3] -= g_fire + g_target + (a.soft_reset ? g_u * o : zero);
+      sums[3] -= g_fire + g_target + (a.reset == rmploss::kSoft ? g_u * o : zero);
     }
     g_u = k.decay * g_pre;
   }
@@ -256,7 +256,7 @@ RMPLOSS_INLINE void backward_place(const Neurons<S> a, const Backward<S> b, cons
 }
 
 template <class S, int kind> void backward_with(const Neurons<S>& a, const Backward<S>& b) {
-  const Surrogate<kind, S> slope(a.slope);
+  const Surrogate<kind, S> slope(a.slope, a.damping);
   in_pieces<S>(a, b.sums, [&](index_t block, index_t end, S* scratch, index_t padded) {
     Vec<S>* history = reinterpret_cast<Vec<S>*>(scratch + 4 * padded);
     const index_t whole = a.channels / kLanes<S> * kLanes<S>;

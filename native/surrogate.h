@@ -7,10 +7,10 @@ namespace {
 
 template <int kind, class S> struct Surrogate {
   S slope, scale, half;
-  explicit Surrogate(S s) : slope(s), scale(0), half(0) {
+  Surrogate(S s, S damping) : slope(s), scale(0), half(0) {
     if (kind == rmploss::kClippedTanh) scale = s / S(2 * tanh(double(s) / 2));
     if (kind == rmploss::kRectangle) scale = 1 / s, half = s / 2;
-    if (kind == rmploss::kTriangle) scale = 1 / s;
+    if (kind == rmploss::kTriangle) scale = 1 / s, half = damping / s;
     if (kind == rmploss::kArcTan) scale = s / 2, half = S(M_PI / 2 * double(s));
   }
   inline Vec<S> operator()(Vec<S> v) const {
@@ -24,7 +24,7 @@ template <int kind, class S> struct Surrogate {
     if (kind == rmploss::kRectangle) return a < half ? splat(scale) : zero;
     if (kind == rmploss::kTriangle) {
       const Vec<S> d = one - a * scale;
-      return d < zero ? zero : d * scale;
+      return d < zero ? zero : d * half;
     }
     if (kind == rmploss::kSigmoid) {
       const Vec<S> e = exponential(a * -slope);

@@ -28,7 +28,7 @@ class Parts(nn.Module):
         net = self.net
         for part in (self.first, self.second):
             x = self.run(part, x)
-        return net.readout(net.head(net.pool(x)))
+        return net.readout(net.head(net.pool(x)))  # pyright: ignore[reportCallIssue]
 
     def first(self, x: Tensor) -> Tensor:
         self.calls += 1

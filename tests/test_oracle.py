@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from rmploss import LIF, RMPLoss, membrane_stats
 from rmploss.models.layers import conv3x3, encode
-from rmploss.models.network import SpikingNetwork
+from rmploss.models.network import PooledNetwork
 from rmploss.models.resnet import BasicBlock, pooled, strided
 from rmploss.norm import TDBatchNorm2d
 from tests import oracle
@@ -21,7 +21,7 @@ T, BATCH, CLASSES = 3, 4, 5
 RESETS: dict[str, float | None] = {"hard": 0.0, "hard to -0.2": -0.2, "soft": None}
 
 
-class Tiny(SpikingNetwork):
+class Tiny(PooledNetwork):
     """A stem and one residual block, from the package's own parts."""
 
     def __init__(self, neuron: Neuron, shortcut: oracle.Shortcut) -> None:
@@ -30,7 +30,7 @@ class Tiny(SpikingNetwork):
         stride = 1 if shortcut == "identity" else 2
         project = pooled if shortcut == "pooled" else strided
 
-        def lif() -> LIF:
+        def lif(channels: int) -> LIF:
             return LIF(
                 decay=neuron.decay,
                 v_reset=neuron.v_reset,
@@ -38,7 +38,7 @@ class Tiny(SpikingNetwork):
                 surrogate=neuron.surrogate,
             )
 
-        self.conv1, self.lif1 = conv3x3(2, 3, TDBatchNorm2d), lif()
+        self.conv1, self.lif1 = conv3x3(2, 3, TDBatchNorm2d), lif(3)
         self.block = BasicBlock(
             3,
             channels,

@@ -22,6 +22,7 @@ def lif(
     decay: float = 0.25,
     v_threshold: float = 0.5,
     v_reset: float | None = 0.0,
+    reset_by: float | None = None,
     detach_reset: bool = False,
     surrogate: str | Surrogate = "clipped_tanh",
     moments: MomentSpec | None = None,
@@ -32,12 +33,13 @@ def lif(
     x: input current `[T, B, C, ...]`. The moments are the sums over time, batch and space of
     u_pre, u_pre^2, |o - u_pre|^p and o; both outputs are differentiable. Raises `UserError`.
     """
-    check(decay=decay, v_threshold=v_threshold, v_reset=v_reset)
+    check(decay=decay, v_threshold=v_threshold, v_reset=v_reset, reset_by=reset_by)
     spikes, sums, _ = ops.lif(
         x,
         decay=decay,
         v_threshold=v_threshold,
         v_reset=v_reset,
+        reset_by=reset_by,
         detach_reset=detach_reset,
         surrogate=as_surrogate(surrogate),
         moments=moments or MomentSpec(),
@@ -54,6 +56,7 @@ def lif_step(
     decay: float = 0.25,
     v_threshold: float = 0.5,
     v_reset: float | None = 0.0,
+    reset_by: float | None = None,
     detach_reset: bool = False,
     surrogate: str | Surrogate = "clipped_tanh",
 ) -> tuple[Tensor, Tensor]:
@@ -62,7 +65,7 @@ def lif_step(
     x: input current; u: membrane after the previous step (zeros at first), same shape. The membrane
     is float32 at least; spikes have the type of x.
     """
-    check(decay=decay, v_threshold=v_threshold, v_reset=v_reset)
+    check(decay=decay, v_threshold=v_threshold, v_reset=v_reset, reset_by=reset_by)
     ops.check_current(x)
     o, _, u = reference.lif_step(
         ops.at_least_single(x),
@@ -70,6 +73,7 @@ def lif_step(
         decay=decay,
         v_threshold=v_threshold,
         v_reset=v_reset,
+        reset_by=reset_by,
         detach_reset=detach_reset,
         surrogate=as_surrogate(surrogate),
     )
@@ -77,10 +81,16 @@ def lif_step(
 
 
 def membrane(
-    x: Tensor, *, decay: float = 0.25, v_threshold: float = 0.5, v_reset: float | None = 0.0
+    x: Tensor,
+    *,
+    decay: float | Tensor = 0.25,
+    v_threshold: float | Tensor = 0.5,
+    v_reset: float | None = 0.0,
+    reset_by: float | None = None,
 ) -> Tensor:
     """u_pre of every time step `[T, B, C, ...]`, without gradient: to look at, not to train."""
-    check(decay=decay, v_threshold=v_threshold, v_reset=v_reset)
+    if not isinstance(decay, Tensor) and not isinstance(v_threshold, Tensor):
+        check(decay=decay, v_threshold=v_threshold, v_reset=v_reset, reset_by=reset_by)
     surrogate = as_surrogate("clipped_tanh")
     potentials = []
     with torch.no_grad():
@@ -93,6 +103,7 @@ def membrane(
                 decay=decay,
                 v_threshold=v_threshold,
                 v_reset=v_reset,
+                reset_by=reset_by,
                 detach_reset=True,
                 surrogate=surrogate,
             )
@@ -117,9 +128,12 @@ def accumulate(
     return x.sum(0) if u is None else u + x.sum(0)
 
 
-def check(*, decay: float, v_threshold: float, v_reset: float | None) -> None:
+def check(
+    *, decay: float, v_threshold: float, v_reset: float | None, reset_by: float | None = None
+) -> None:
     """Raise `UserError` with everything that is wrong with a neuron's constants."""
     numbers = {"decay": decay, "v_threshold": v_threshold, "v_reset": v_reset or 0.0}
+    numbers["reset_by"] = 1.0 if reset_by is None else reset_by
     problems = [
         Problem(f"{name} = {value!r}", "must be a number")
         for name, value in numbers.items()
@@ -143,6 +157,11 @@ def check(*, decay: float, v_threshold: float, v_reset: float | None) -> None:
                 "the paper uses 0.0; None is the soft reset",
             )
         )
+    if reset_by is not None and v_reset is not None:
+        what, fix = "belongs to the soft reset", "v_reset=None"
+        problems.append(Problem(f"reset_by = {reset_by!r}", what, fix))
+    elif not 0 < numbers["reset_by"] < math.inf:
+        problems.append(Problem(f"reset_by = {reset_by!r}", "must be positive"))
     if problems:
         raise UserError("bad neuron", problems)
 

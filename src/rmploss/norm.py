@@ -88,6 +88,14 @@ class TDBatchNorm2d(nn.Module):
             return self._across_ranks(x, repeats)
         return self._alone(x, repeats)
 
+    def rescale(self, factor: float) -> None:
+        """Multiply alpha by a factor (STBP-tdBN: 1/sqrt(n) where n branches are added)."""
+        if self.factor == "outside":
+            self.scale *= factor
+        elif self.factor == "gain":
+            with torch.no_grad():
+                self.weight.mul_(factor)
+
     def check(self, x: Tensor) -> None:
         """Raise `UserError` for an x that this norm does not fit."""
         if x.ndim != 5 or x.shape[2] != self.channels:

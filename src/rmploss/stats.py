@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
 from rmploss.errors import UserError
 from rmploss.ops import asked, use_backend
+from rmploss.ops.collectives import all_reduce_sum, ranks
 from rmploss.ops.moments import ERROR, MEMBRANE, SPIKES, SQUARE, MomentSpec
 
 
@@ -35,6 +36,16 @@ class LayerMoments:
     name: str
     moments: Tensor
     count: int
+
+    def of_all_ranks(self) -> "LayerMoments":
+        """The entry of the global batch: what a function that is not linear in the moments needs.
+
+        Differentiable; the ranks must have equal shares. Without a process group: this entry.
+        """
+        size = ranks(sync=True)
+        if size == 1:
+            return self
+        return LayerMoments(self.name, all_reduce_sum(self.moments), self.count * size)
 
     @property
     def elements(self) -> int:

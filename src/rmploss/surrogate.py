@@ -107,24 +107,26 @@ class Rectangle(Surrogate):
 
 @dataclass(frozen=True, kw_only=True)
 class Triangle(Surrogate):
-    """A tent of height 1/w over `|v| < w` (Bellec et al. 2018; TET with w = 1); w = `width`.
+    """A tent of height d/w over `|v| < w` (TET: w = 1, d = 1; Bellec et al. 2018: d = 0.3).
 
-    phi(v) = 1/2 + sign(v) (m - m^2/2) with m = min(|v|/w, 1).
+    phi(v) = 1/2 + d sign(v) (m - m^2/2) with m = min(|v|/w, 1), w = `width`, d = `damping`.
     """
 
     width: float = 1.0
+    damping: float = 1.0
 
     def __post_init__(self) -> None:
         self._require_positive("width")
+        self._require_positive("damping")
 
     def primitive(self, v: Tensor) -> Tensor:
-        """The integral of the tent: two parabolas from 0 to 1."""
+        """The integral of the tent: two parabolas, from (1 - d)/2 to (1 + d)/2."""
         m = (v.abs() / self.width).clamp(max=1)
-        return 0.5 + v.sign() * (m - m.square() / 2)
+        return 0.5 + self.damping * v.sign() * (m - m.square() / 2)
 
     def derivative(self, v: Tensor) -> Tensor:
-        """max(0, 1 - |v|/w) / w."""
-        return (1 - v.abs() / self.width).clamp(min=0) / self.width
+        """d max(0, 1 - |v|/w) / w."""
+        return (1 - v.abs() / self.width).clamp(min=0) * (self.damping / self.width)
 
 
 @dataclass(frozen=True, kw_only=True)

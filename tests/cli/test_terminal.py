@@ -16,7 +16,7 @@ from tests.engine.runs import TINY
 
 RECORD: dict[str, Any] = {
     "epoch": 7,
-    "train_ce": 0.5,
+    "train_loss": 0.5,
     "train_accuracy": 91.25,
     "test_accuracy": 90.0,
     "quantization_error": 0.125,

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from rmploss import LIF, functional, models
 from rmploss.engine.evaluate import evaluate
-from rmploss.models import SpikingNetwork, fold_norms
+from rmploss.lifecycle import fold
+from rmploss.models import SpikingNetwork
 from tests.given import labels, normal
 
 NETWORKS = ["convnet", "resnet20"]
@@ -116,7 +117,7 @@ def test_the_network_comes_back_as_it_was(training: bool) -> None:
 def test_folding_the_norms_changes_no_spike(name: str) -> None:
     net, batches = network(name), split(4, 3)
     whole = evaluate(net, batches)
-    folded = evaluate(fold_norms(copy.deepcopy(net)), batches)  # pyright: ignore[reportArgumentType]
+    folded = evaluate(fold(copy.deepcopy(net)), batches)  # pyright: ignore[reportArgumentType]
     assert folded.accuracy == whole.accuracy
     assert folded.loss == pytest.approx(whole.loss, rel=1e-12)
     for ours, theirs in zip(folded.layers, whole.layers, strict=True):

@@ -13,7 +13,7 @@ from rmploss.engine.evaluate import Evaluation, evaluate
 from rmploss.engine.load import evaluate_run, load_network
 from rmploss.engine.run import RunFolder
 from rmploss.errors import CheckpointError, InterruptedRunError, UserError
-from rmploss.models import fold_norms
+from rmploss.lifecycle import fold
 from tests.engine.children import check_sound
 from tests.engine.runs import TINY, Interrupting
 
@@ -60,17 +60,17 @@ def test_the_network_is_that_of_its_epoch(which: Any, epoch: int, run: Path) -> 
 def test_evaluation_can_fold_and_use_workers(run: Path) -> None:
     plain = evaluate_run(run)
     assert evaluate_run(run, workers=1) == plain
-    folded = evaluate_run(run, fold=True)
+    folded = evaluate_run(run, folded=True)
     assert folded.loss == pytest.approx(plain.loss, rel=1e-3)
     assert folded != plain
 
 
 def test_folding_happens_on_request_alone(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[object] = []
-    monkeypatch.setattr(load, "fold_norms", lambda net: calls.append(fold_norms(net)))
+    monkeypatch.setattr(load, "fold", lambda net: calls.append(fold(net)))
     evaluate_run(run)
     assert not calls
-    evaluate_run(run, fold=True)
+    evaluate_run(run, folded=True)
     assert len(calls) == 1
 
 

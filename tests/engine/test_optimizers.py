@@ -6,27 +6,21 @@ import pytest
 import torch
 from torch import nn
 
-from rmploss.engine.optimizers import OPTIMIZERS, WARM_UP, groups_of, learning_rate
+from rmploss.engine.optimizers import OPTIMIZERS, WARM_UP, Moment, groups_of, learning_rate
+from rmploss.recipes import Use, use
 from tests.given import normal
 
 
-def rates(schedule: str, epochs: int, batches: int) -> list[float]:
+def rates(schedule: Use, epochs: int, batches: int) -> list[float]:
     return [
-        learning_rate(
-            0.1,
-            schedule,  # pyright: ignore[reportArgumentType]
-            epoch=epoch,
-            epochs=epochs,
-            batch=batch,
-            batches=batches,
-        )
+        learning_rate(0.1, schedule, Moment(epoch, epochs, batch, batches))
         for epoch in range(epochs)
         for batch in range(batches)
     ]
 
 
 def test_cosine_falls_to_zero_once_per_epoch() -> None:
-    found = rates("cosine", epochs=400, batches=3)
+    found = rates(use("cosine"), epochs=400, batches=3)
     assert found[:3] == [0.1] * 3  # the whole first epoch at the peak
     assert found[::3] == found[1::3] == found[2::3]
     assert found[600] == pytest.approx(0.05, rel=1e-12)  # half way
@@ -42,7 +36,7 @@ def test_cosine_falls_to_zero_once_per_epoch() -> None:
 
 
 def test_onecycle_rises_over_a_third_and_falls_to_zero() -> None:
-    found = rates("onecycle", epochs=10, batches=10)
+    found = rates(use("onecycle"), epochs=10, batches=10)
     top = round(100 * WARM_UP)
     assert found[0] == pytest.approx(0.1 / 25, rel=1e-12)
     assert found[top] == pytest.approx(0.1, rel=1e-12)
@@ -53,8 +47,8 @@ def test_onecycle_rises_over_a_third_and_falls_to_zero() -> None:
 
 
 def test_one_epoch_of_one_step_is_no_special_case() -> None:
-    assert rates("cosine", 1, 1) == [0.1]
-    assert rates("onecycle", 1, 1) == [pytest.approx(0.1 / 25)]
+    assert rates(use("cosine"), 1, 1) == [0.1]
+    assert rates(use("onecycle"), 1, 1) == [pytest.approx(0.1 / 25)]
 
 
 def test_sgd_is_momentum_and_weight_decay_by_the_book() -> None:

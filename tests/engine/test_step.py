@@ -11,12 +11,13 @@ from torch import Tensor
 from rmploss import RMPLoss, membrane_stats, models, recipes
 from rmploss.engine import step
 from rmploss.engine.build import check, make_dataset, make_network, make_optimizer
-from rmploss.engine.optimizers import learning_rate
+from rmploss.engine.optimizers import Moment, learning_rate
 from rmploss.engine.run import RunFolder
 from rmploss.engine.step import forward_backward
 from rmploss.engine.train import train
 from rmploss.errors import NonFiniteError, Problem, UserError
 from rmploss.objectives.none import NoRegularizer
+from rmploss.recipes import use
 from tests.engine.runs import TINY
 from tests.given import labels, normal
 
@@ -40,7 +41,7 @@ def test_the_loss_is_cross_entropy_plus_lambda_times_rmp() -> None:
     for name, parameter in net.named_parameters():
         torch.testing.assert_close(got[name], parameter.grad, rtol=0, atol=0)
     means = terms.means()
-    assert means["train_ce"] == pytest.approx(ce.item(), abs=1e-12)
+    assert means["train_loss"] == pytest.approx(ce.item(), abs=1e-12)
     assert means["train_regularizer"] == pytest.approx(rmp.item(), abs=1e-12)
     assert means["train_accuracy"] == 100 * (logits.argmax(1) == y).double().mean()
 
@@ -67,13 +68,13 @@ def test_no_regularizer_adds_nothing() -> None:
 def test_the_papers_schedule_falls_by_a_cosine_once_per_epoch(
     epoch: int, batch: int, rate: float
 ) -> None:
-    got = learning_rate(0.01, "cosine", epoch=epoch, epochs=400, batch=batch, batches=10)
+    got = learning_rate(0.01, use("cosine"), Moment(epoch, 400, batch, 10))
     assert got == pytest.approx(rate, rel=1e-12)
 
 
 def test_onecycle_rises_to_the_peak_and_falls_to_nothing() -> None:
     rates = [
-        learning_rate(0.1, "onecycle", epoch=e, epochs=10, batch=b, batches=10)
+        learning_rate(0.1, use("onecycle"), Moment(e, 10, b, 10))
         for e in range(10)
         for b in range(10)
     ]
@@ -94,7 +95,7 @@ def test_accumulated_parts_give_the_mean_of_their_gradients(tmp_path: Path) -> N
 def test_half_precision_keeps_the_membranes_in_float32(tmp_path: Path) -> None:
     path = train(TINY.but(epochs=1, amp="bf16"), tmp_path)
     record = RunFolder.open(path).metrics()[0]
-    assert math.isfinite(record["train_ce"])
+    assert math.isfinite(record["train_loss"])
     assert 0 < record["quantization_error"] < 1
 
 

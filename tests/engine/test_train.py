@@ -20,15 +20,16 @@ from rmploss.engine.evaluate import evaluate
 from rmploss.engine.feed import open_splits, parts, train_batches
 from rmploss.engine.listener import Listener
 from rmploss.engine.load import load_network
-from rmploss.engine.optimizers import learning_rate
+from rmploss.engine.optimizers import Moment, learning_rate
 from rmploss.engine.run import RunFolder, recipe_hash
 from rmploss.engine.step import Terms, forward_backward
 from rmploss.engine.train import Setting, resume
 from rmploss.errors import InterruptedRunError, NonFiniteError, UserError
 from rmploss.ops import reference
+from rmploss.recipes import use
 from tests.engine.runs import TINY, digest_of
 
-RATE = learning_rate(TINY.lr, TINY.lr_schedule, epoch=0, epochs=1, batch=0, batches=1)
+RATE = learning_rate(TINY.lr, TINY.lr_schedule, Moment(0, 1, 0, 1))
 
 
 @pytest.mark.parametrize("accumulate", [1, 2, 4])
@@ -66,9 +67,7 @@ def test_the_metrics_are_those_of_the_epoch(tmp_path: Path) -> None:
     records = RunFolder.open(path).metrics()
     assert [r["lambda"] for r in records] == [0.5, 1.0, 0.5, 0.0]  # Eq. 12 with k = 1, N = 4
     assert [r["step"] for r in records] == [4, 8, 12, 16]
-    rates = [
-        learning_rate(0.1, "onecycle", epoch=n, epochs=4, batch=3, batches=4) for n in range(4)
-    ]
+    rates = [learning_rate(0.1, use("onecycle"), Moment(n, 4, 3, 4)) for n in range(4)]
     assert [r["lr"] for r in records] == rates  # of the epoch's last step
     net, _ = load_network(path)
     _, samples = open_splits(recipe, make_dataset(recipe), None, Listener())
@@ -104,7 +103,7 @@ def test_in_half_precision_the_membranes_stay_in_float32(
     assert currents == {{"bf16": torch.bfloat16, "fp16": torch.float16}[amp]}
     net, _ = load_network(path)
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in net.parameters())
-    assert all(math.isfinite(r["train_ce"]) for r in RunFolder.open(path).metrics())
+    assert all(math.isfinite(r["train_loss"]) for r in RunFolder.open(path).metrics())
 
 
 class Poison:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from rmploss import LIF, UserError, membrane_stats
-from rmploss.models import MODELS, SpikingNetwork, create, fold_norms
+from rmploss.lifecycle import fold
+from rmploss.models import MODELS, SpikingNetwork, create
 from rmploss.models.layers import ConvNorm
 from rmploss.norm import TDBatchNorm2d
 from tests.given import normal
@@ -158,7 +159,7 @@ def test_folding_the_norms_is_exact(name: str) -> None:
     for seed in range(2):
         net(images(name) * (1 + seed))
     before = net.eval()(images(name))
-    folded = fold_norms(net)
+    folded = fold(net)
     assert not any(isinstance(module, TDBatchNorm2d) for module in folded.modules())
     torch.testing.assert_close(folded(images(name)), before, rtol=1e-12, atol=1e-12)
 
@@ -235,7 +236,7 @@ def test_width_scales_the_channels() -> None:
 def test_other_neurons_and_norms() -> None:
     net = create(
         "convnet",
-        neuron=lambda: LIF(v_reset=None),
+        neuron=lambda channels: LIF(v_reset=None),
         norm=lambda channels: TDBatchNorm2d(channels, factor="none"),
     )
     neurons = [m for m in net.modules() if isinstance(m, LIF)]

@@ -378,7 +378,7 @@ class Cases:
         """Schema, fake tensors and autograd registration, by PyTorch's own check."""
         y = normal(4 // repeats, 6, 5).float().to(self.device).requires_grad_()
         constant = torch.full((5,), 0.5, device=self.device)
-        rule = [[0.0, 3.0, 2.0], [0, 0, 0, 1, 0, 1]]
+        rule = [[0.0, 3.0, 1.0, 2.0], [0, 0, 0, 1, 0, 1]]
         arguments = ("triton", y, constant, None, None, None, constant, constant, 4, *rule)
         # Not its fourth part: ahead-of-time autograd warns of PyTorch's own reading of .grad.
         parts = ("test_schema", "test_autograd_registration", "test_faketensor")

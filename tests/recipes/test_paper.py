@@ -19,6 +19,7 @@ from rmploss.recipes import (
     read_as,
     rmp,
     small,
+    use,
 )
 from rmploss.recipes.pocket import SUFFIX
 
@@ -90,7 +91,7 @@ def test_every_recipe_of_the_paper_answers_a_row() -> None:
 def test_the_training_of_section_5(name: str) -> None:
     recipe = RECIPES[name]
     assert (recipe.optimizer.name, dict(recipe.optimizer.options)) == ("sgd", {"momentum": 0.9})
-    assert recipe.lr_schedule == "cosine"
+    assert recipe.lr_schedule == use("cosine")
     assert recipe.weight_decay == 1e-4
     assert (recipe.amp, recipe.accumulate, recipe.seed) == ("off", 1, 0)
     assert (recipe.train_samples, recipe.test_samples) == (None, None)

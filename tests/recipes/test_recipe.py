@@ -53,7 +53,7 @@ def test_the_fingerprint_is_that_of_the_result() -> None:
     other: list[dict[str, Any]] = [
         {"T": 5}, {"lr": 0.2}, {"epochs": 9}, {"batch_size": 32}, {"accumulate": 2},
         {"weight_decay": 0.0}, {"weight_decay_on": "weights"}, {"amp": "bf16"},
-        {"train_samples": 10}, {"test_samples": 10}, {"lr_schedule": "onecycle"},
+        {"train_samples": 10}, {"test_samples": 10}, {"lr_schedule": use("onecycle")},
         {"objective": BASE.objective.but(k=0.2)}, {"neuron": use("if")},
         {"norm": BASE.norm.but(factor="none")}, {"data": use("digits-events")},
         {"network": BASE.network.but(width=0.25)}, {"optimizer": use("adam")}, {"pocket": True},

@@ -23,7 +23,7 @@ def epoch(n: int, recipe: Recipe, accuracy: float, error: float, **changes: Any)
         "epoch": n,
         "step": 22 * n,
         "lambda": 0.5,
-        "train_ce": 2.0 / n,
+        "train_loss": 2.0 / n,
         "test_accuracy": accuracy,
         "quantization_error": error,
         "firing_rate": 0.2,

@@ -55,7 +55,7 @@ def test_a_run_without_any_epoch(tmp_path: Path) -> None:
 def test_half_a_line_a_repeated_epoch_and_null_do_no_harm(tmp_path: Path) -> None:
     path = run_folder(tmp_path, epochs=2)
     again = epoch(2, WITH, 77.0, 0.2, firing_rate=None)
-    between = {"epoch": 2, "step": 50, "train_ce": 1.0}
+    between = {"epoch": 2, "step": 50, "train_loss": 1.0}
     torn = json.dumps(epoch(3, WITH, 78.0, 0.2))[:40]
     with (path / "metrics.jsonl").open("a") as file:
         file.write(lines(again, between) + "\0\0\n" + torn)

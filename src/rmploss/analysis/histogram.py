@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rmploss import functional
-from rmploss.neurons import LIF
+from rmploss.neurons import SpikingLayer
 from rmploss.stats import name_layers
 
 LOW, HIGH, BINS = -1.5, 2.0, 140
@@ -80,18 +79,12 @@ def membrane_histograms(
     thresholds: dict[str, float] = {}
 
     def look(neuron: nn.Module, inputs: tuple[Tensor]) -> None:
-        assert isinstance(neuron, LIF)
+        assert isinstance(neuron, SpikingLayer)
         name = neuron.layer_name
-        u_pre = functional.membrane(
-            inputs[0],
-            decay=neuron.decay,
-            v_threshold=neuron.v_threshold,
-            v_reset=neuron.v_reset,
-        )
         thresholds[name] = neuron.v_threshold
-        counts[name] = counts.get(name, 0) + _count(u_pre)
+        counts[name] = counts.get(name, 0) + _count(neuron.membrane(inputs[0]))
 
-    neurons = [module for module in net.modules() if isinstance(module, LIF)]
+    neurons = [module for module in net.modules() if isinstance(module, SpikingLayer)]
     hooks = [neuron.register_forward_pre_hook(look) for neuron in neurons]
     training = net.training
     net.eval()

@@ -26,7 +26,7 @@ from rmploss.benchmarks.case import IMAGE, Case
 from rmploss.benchmarks.contestants import CONTESTANTS, NetRunner
 from rmploss.benchmarks.gate_ops import judged
 from rmploss.benchmarks.plan import Neurons, layers
-from rmploss.models import fold_norms
+from rmploss.lifecycle import fold
 from rmploss.stats import membrane_stats
 
 IMAGES = 8
@@ -119,7 +119,7 @@ def _single_precision(case: Case, train: bool, *, moments: bool) -> list[str]:
 
 def _forward(case: Case, train: bool) -> None:
     net = copy.deepcopy(case.net)
-    net = net.train() if train else fold_norms(net)
+    net = net.train() if train else fold(net)
     with torch.set_grad_enabled(train):
         net(case.images)
 

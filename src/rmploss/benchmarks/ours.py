@@ -40,6 +40,6 @@ class _WithRMP(NetRunner):
 
 
 def _mode(net: nn.Module, train: bool) -> nn.Module:
-    from rmploss.models import fold_norms
+    from rmploss.lifecycle import fold
 
-    return net.train() if train else fold_norms(net)
+    return net.train() if train else fold(net)

@@ -22,7 +22,7 @@ class Eval:
     checkpoint: Literal["last", "best"] = "last"
     """Of which epoch."""
     fold: bool = False
-    """Fold the norms into the convolutions first, as for deployment."""
+    """Bring the network into the form of its inference first: norms folded into convolutions."""
     data_dir: DataDir = None
     """Where the data sets are."""
     device: Device = "auto"
@@ -39,7 +39,7 @@ class Eval:
         result = evaluate_run(
             self.run_dir,
             which=self.checkpoint,
-            fold=self.fold,
+            folded=self.fold,
             data_dir=self.data_dir,
             device=self.device,
             workers=self.workers,

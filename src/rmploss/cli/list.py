@@ -14,9 +14,11 @@ Topic = Literal[
     "neurons",
     "surrogates",
     "norms",
+    "losses",
     "objectives",
     "schedules",
     "optimizers",
+    "lr-schedules",
     "data",
     "readings",
 ]
@@ -66,11 +68,11 @@ def _readings() -> None:
 
 def _table(topic: str) -> None:
     from rmploss.data import DATASETS
-    from rmploss.engine.optimizers import OPTIMIZERS
+    from rmploss.engine.optimizers import LR_SCHEDULES, OPTIMIZERS
     from rmploss.models import MODELS
     from rmploss.neurons import NEURONS
     from rmploss.norm import NORMS
-    from rmploss.objectives import OBJECTIVES, SCHEDULES
+    from rmploss.objectives import LOSSES, OBJECTIVES, SCHEDULES
     from rmploss.surrogate import SURROGATES
 
     tables = {
@@ -78,9 +80,11 @@ def _table(topic: str) -> None:
         "neurons": NEURONS,
         "surrogates": SURROGATES,
         "norms": NORMS,
+        "losses": LOSSES,
         "objectives": OBJECTIVES,
         "schedules": SCHEDULES,
         "optimizers": OPTIMIZERS,
+        "lr-schedules": LR_SCHEDULES,
         "data": DATASETS,
     }
     table = tables[topic]

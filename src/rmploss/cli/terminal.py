@@ -37,7 +37,7 @@ def epoch_line(record: dict[str, Any], epochs: int, width: int = sys.maxsize) ->
         f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}",
         f"test {record['test_accuracy']:5.2f} %",
         f"quantization error {record['quantization_error']:.4f}",
-        f"loss {record['train_ce']:.3f}",
+        f"loss {record['train_loss']:.3f}",
         f"train {record['train_accuracy']:5.2f} %",
         f"rate {record['firing_rate']:.3f}",
         f"lambda {record['lambda']:.3f}",

@@ -12,12 +12,12 @@ from torch.optim import Optimizer
 
 from rmploss import models, ops
 from rmploss.data import DATASETS, DataSet
-from rmploss.engine.optimizers import OPTIMIZERS, groups_of
+from rmploss.engine.optimizers import LR_SCHEDULES, OPTIMIZERS, Moment, groups_of
 from rmploss.errors import Problem, UserError, unknown
 from rmploss.models import MODELS, SpikingNetwork
 from rmploss.neurons import NEURONS
 from rmploss.norm import NORMS
-from rmploss.objectives import OBJECTIVES, Objective
+from rmploss.objectives import LOSSES, OBJECTIVES, Loss, Objective
 from rmploss.randomness import seeded
 from rmploss.recipes import Recipe, Use, counted, problems_in
 
@@ -26,8 +26,10 @@ PARTS = {
     "network": MODELS,
     "neuron": NEURONS,
     "norm": NORMS,
+    "loss": LOSSES,
     "objective": OBJECTIVES,
     "optimizer": OPTIMIZERS,
+    "lr_schedule": LR_SCHEDULES,
 }
 """The fields of a recipe that name an entry of a table, and the table."""
 DECIDED = {
@@ -63,6 +65,8 @@ def check(
     problems += _unshareable(recipe, world_size)
     if "data" not in wrong:
         problems += make_dataset(recipe).missing(data_dir)
+    if not wrong:
+        problems += _incompatible(recipe)
     if not wrong and recipe.T >= 1:
         problems += _rehearsed(recipe)
     if problems:
@@ -92,7 +96,7 @@ def make_dataset(recipe: Recipe) -> DataSet:
 def make_network(recipe: Recipe, dataset: DataSet) -> SpikingNetwork:
     """The recipe's network with its initial weights, a function of the seed."""
     neuron = partial(NEURONS.make, recipe.neuron.name, **recipe.neuron.options)
-    v_threshold: float = neuron().v_threshold
+    v_threshold: float = neuron(1).v_threshold
     norm_options = {"v_threshold": v_threshold, **recipe.norm.options}
     options: dict[str, Any] = {
         "in_channels": dataset.shape(recipe.T)[-3],
@@ -103,6 +107,11 @@ def make_network(recipe: Recipe, dataset: DataSet) -> SpikingNetwork:
     }
     with seeded(recipe.seed, "initialize"):
         return models.create(recipe.network.name, **{**options, **recipe.network.options})
+
+
+def make_loss(recipe: Recipe) -> Loss:
+    """The recipe's loss of the classification."""
+    return LOSSES.make(recipe.loss.name, **recipe.loss.options)
 
 
 def make_objective(recipe: Recipe) -> Objective:
@@ -135,6 +144,8 @@ def _refused(recipe: Recipe, field: str) -> Sequence[Problem]:
         return found
     arguments: dict[str, tuple[Any, ...]] = {
         "norm": (1,),
+        "neuron": (1,),
+        "lr_schedule": (Moment(0, 1, 0, 1),),
         "optimizer": ([nn.Parameter(torch.zeros(1))],),
     }
     try:
@@ -157,6 +168,20 @@ def _unfit_neuron(neuron: Any) -> list[Problem]:
     if neuron.carry_state:
         what = "would carry the membrane from one batch to the next"
         found.append(Problem("neuron.carry_state", what, "leave it out"))
+    return found
+
+
+def _incompatible(recipe: Recipe) -> list[Problem]:
+    """Parts that are right by themselves and not defined together, with the reason."""
+    found = []
+    neuron = NEURONS.make(recipe.neuron.name, 1, **recipe.neuron.options)
+    if make_objective(recipe).spec is not None and neuron.unregularized:
+        where = f"objective = {recipe.objective.name} with neuron = {recipe.neuron.name}"
+        found.append(Problem(where, neuron.unregularized, "objective=none"))
+    needs, gives = LOSSES[recipe.loss.name].needs, MODELS[recipe.network.name].gives
+    if needs != gives:
+        where = f"loss = {recipe.loss.name} with network = {recipe.network.name}"
+        found.append(Problem(where, f"the loss needs {needs}, the network gives {gives}"))
     return found
 
 

@@ -12,7 +12,8 @@ from rmploss.engine.listener import Listener
 from rmploss.engine.run import RunFolder, recipe_hash
 from rmploss.engine.train import Setting, join, summarize
 from rmploss.errors import UserError
-from rmploss.models import SpikingNetwork, fold_norms
+from rmploss.lifecycle import fold
+from rmploss.models import SpikingNetwork
 from rmploss.recipes import Recipe
 
 
@@ -44,18 +45,18 @@ def evaluate_run(
     run_dir: Path,
     *,
     which: Literal["last", "best"] = "last",
-    fold: bool = False,
+    folded: bool = False,
     data_dir: Path | None = None,
     device: str = "auto",
     workers: int = 0,
 ) -> Evaluation:
-    """Evaluate a run on its test split; fold: with the norms folded into the convolutions."""
+    """Evaluate a run on its test split; folded: in the form of its inference (`lifecycle.fold`)."""
     setting = Setting(data_dir, device, workers)
     net, recipe = load_network(run_dir, which)
     with join(setting.device) as world:
         check(recipe, data_root(setting.data_dir))
-        if fold:
-            fold_norms(net)
+        if folded:
+            fold(net)
         _, samples = open_splits(recipe, make_dataset(recipe), setting.data_dir, Listener())
         batches = test_batches(recipe, samples, world, setting.workers)
         return evaluate(net.to(world.device), batches, world=world)

@@ -5,12 +5,14 @@ The learning rate is computed from (epoch, batch), never carried: a resumed run 
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from rmploss.recipes import Use
 from rmploss.tables import Table
 
 WARM_UP = 0.3
@@ -56,24 +58,61 @@ def groups_of(
     return groups
 
 
-def learning_rate(
-    peak: float,
-    schedule: Literal["cosine", "onecycle"],
-    *,
-    epoch: int,
-    epochs: int,
-    batch: int,
-    batches: int,
-) -> float:
-    """The learning rate of one step.
+@dataclass(frozen=True)
+class Moment:
+    """Where training stands: epoch, of completed ones, 0 to epochs - 1; batch, done in this one."""
 
-    epoch: completed epochs, 0 to epochs - 1; batch: done in this epoch. "cosine" is
-    peak (1 + cos(pi epoch/epochs)) / 2, constant within an epoch; "onecycle" rises from peak/25 to
-    the peak by half a cosine over the first `WARM_UP` of all steps, then falls to 0 by another.
+    epoch: int
+    epochs: int
+    batch: int
+    batches: int
+
+    @property
+    def step(self) -> int:
+        """Completed steps."""
+        return self.epoch * self.batches + self.batch
+
+
+def cosine(at: Moment, *, period: int | None = None, warm_up: int = 0) -> float:
+    """(1 + cos(pi epoch/period)) / 2, constant within an epoch, falling to 0 over all epochs.
+
+    period: epochs until 0 is reached; after it the rate rises again, as PLIF's and Diet-SNN's do.
+    warm_up: steps over which the factor grows from 0 to its value first.
     """
-    if schedule == "cosine":
-        return peak * (1 + math.cos(math.pi * epoch / epochs)) / 2
-    done = (epoch * batches + batch) / (epochs * batches)
+    factor = (1 + math.cos(math.pi * at.epoch / (period or at.epochs))) / 2
+    return factor * min(1.0, (at.step + 1) / warm_up) if warm_up else factor
+
+
+def onecycle(at: Moment) -> float:
+    """From 1/25 to 1 by half a cosine over the first `WARM_UP` of all steps, then to 0."""
+    done = at.step / (at.epochs * at.batches)
     if done < WARM_UP:
-        return peak * (1 / 25 + (1 - 1 / 25) * (1 - math.cos(math.pi * done / WARM_UP)) / 2)
-    return peak * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP))) / 2
+        return 1 / 25 + (1 - 1 / 25) * (1 - math.cos(math.pi * done / WARM_UP)) / 2
+    return (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP))) / 2
+
+
+def stairs(at: Moment, *, every: int = 35, factor: float = 0.1) -> float:
+    """Times `factor` every so many epochs (STBP: 0.1 every 35)."""
+    return factor ** (at.epoch // every)
+
+
+def constant(at: Moment) -> float:
+    """1 throughout (TSSL-BP)."""
+    return 1.0
+
+
+LR_SCHEDULES: Table[Callable[..., float]] = Table(
+    "learning-rate schedule",
+    {
+        "cosine": "rmploss.engine.optimizers:cosine",
+        "onecycle": "rmploss.engine.optimizers:onecycle",
+        "stairs": "rmploss.engine.optimizers:stairs",
+        "constant": "rmploss.engine.optimizers:constant",
+    },
+)
+"""What the peak learning rate is multiplied by, as a function of where training stands."""
+
+
+def learning_rate(peak: float, schedule: Use, at: Moment) -> float:
+    """The learning rate of one step."""
+    return peak * LR_SCHEDULES.make(schedule.name, at, **schedule.options)

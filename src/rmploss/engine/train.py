@@ -25,6 +25,7 @@ from rmploss.engine import checkpoint, distributed
 from rmploss.engine.build import (
     check,
     make_dataset,
+    make_loss,
     make_network,
     make_objective,
     make_optimizer,
@@ -36,11 +37,12 @@ from rmploss.engine.evaluate import Evaluation, evaluate
 from rmploss.engine.feed import open_splits, parts, test_batches, train_batches
 from rmploss.engine.listener import Listener
 from rmploss.engine.optimizer_state import optimizer_state, restore_optimizer
-from rmploss.engine.optimizers import learning_rate
+from rmploss.engine.optimizers import Moment, learning_rate
 from rmploss.engine.run import RunFolder, recipe_hash
 from rmploss.engine.signals import Stop
 from rmploss.engine.step import Terms, forward_backward
 from rmploss.errors import InterruptedRunError, NonFiniteError, Problem, UserError
+from rmploss.lifecycle import constrain, evolve
 from rmploss.recipes import Recipe
 
 LOOKED_AT = 1000
@@ -157,6 +159,7 @@ class _Run:
         self.ddp: nn.Module = self.net
         if world.size > 1:
             self.ddp = DistributedDataParallel(self.net)
+        self.loss = make_loss(recipe)
         self.objective = make_objective(recipe)
         self.optimizer = make_optimizer(recipe, self.net)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=recipe.amp == "fp16")
@@ -217,6 +220,7 @@ class _Run:
         n = self.at.epoch + 1  # Algorithm 1 counts from 1, so that lambda(N) = 0
         progress = n / self.recipe.epochs
         self.ddp.train()
+        evolve(self.net, progress)
         for images, labels in train_batches(
             self.recipe,
             self.train_samples,
@@ -226,7 +230,7 @@ class _Run:
             start=self.at.batch,
         ):
             self._step(images, labels, progress, folder)
-            numbers = {"loss": self.terms.means()["train_ce"]}
+            numbers = {"loss": self.terms.means()["train_loss"]}
             self.listener.batch("train", n, self.at.batch, self.batches, **numbers)
             self._leave_if_asked(folder, stop)
         trained = time.monotonic()
@@ -258,23 +262,21 @@ class _Run:
                     x.to(device, non_blocking=True),
                     y.to(device, non_blocking=True),
                     progress=progress,
+                    loss=self.loss,
                     precision=self._precision,
                     scale=lambda loss: self.scaler.scale(loss) / count,
                 )
         self.scaler.unscale_(self.optimizer)
         self._refuse_non_finite(folder)
-        rate = learning_rate(
-            recipe.lr,
-            recipe.lr_schedule,
-            epoch=self.at.epoch,
-            epochs=recipe.epochs,
-            batch=self.at.batch,
-            batches=self.batches,
-        )
+        if recipe.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.net.parameters(), recipe.clip_norm)
+        at = Moment(self.at.epoch, recipe.epochs, self.at.batch, self.batches)
+        rate = learning_rate(recipe.lr, recipe.lr_schedule, at)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.scaler.step(self.optimizer)  # line 9
         self.scaler.update()
+        constrain(self.net)
         self.optimizer.zero_grad(set_to_none=True)
         self.at = Progress(self.at.epoch, self.at.step + 1, self.at.batch + 1)
 

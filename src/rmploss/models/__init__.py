@@ -2,12 +2,11 @@
 
 from typing import Any
 
-from rmploss.models.layers import fold_norms
 from rmploss.models.network import SpikingNetwork
 from rmploss.stats import name_layers
 from rmploss.tables import Table
 
-__all__ = ["MODELS", "SpikingNetwork", "create", "fold_norms"]
+__all__ = ["MODELS", "SpikingNetwork", "create"]
 
 MODELS: Table[type[SpikingNetwork]] = Table(
     "network",

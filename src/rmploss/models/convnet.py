@@ -5,12 +5,12 @@ from typing import Literal
 from torch import Tensor
 
 from rmploss.models.layers import AvgPool2d, MakeNeuron, MakeNorm, OverTime, conv3x3, encode, scaled
-from rmploss.models.network import SpikingNetwork
+from rmploss.models.network import PooledNetwork
 from rmploss.neurons import LIF
 from rmploss.norm import TDBatchNorm2d
 
 
-class ConvNet(SpikingNetwork):
+class ConvNet(PooledNetwork):
     """Three 3x3 convolutions of 32, 64, 64 channels, pooling after the first two, one linear."""
 
     figure_layer = "lif2"
@@ -30,9 +30,9 @@ class ConvNet(SpikingNetwork):
         super().__init__(
             in_channels=in_channels, num_classes=num_classes, T=T, features=c3, readout=readout
         )
-        self.conv1, self.lif1 = conv3x3(in_channels, c1, norm), neuron()
-        self.conv2, self.lif2 = conv3x3(c1, c2, norm), neuron()
-        self.conv3, self.lif3 = conv3x3(c2, c3, norm), neuron()
+        self.conv1, self.lif1 = conv3x3(in_channels, c1, norm), neuron(c1)
+        self.conv2, self.lif2 = conv3x3(c1, c2, norm), neuron(c2)
+        self.conv3, self.lif3 = conv3x3(c2, c3, norm), neuron(c3)
         self.halve = OverTime(AvgPool2d(2))
         self.finish()
 

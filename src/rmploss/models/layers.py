@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
 from rmploss.conv import SpikeConv2d
@@ -11,8 +10,8 @@ from rmploss.neurons import LIF
 from rmploss.norm import TDBatchNorm2d, fold
 from rmploss.ops.pooling import avg_pool2d
 
-MakeNeuron = Callable[[], nn.Module]
-"""Makes one layer of neurons."""
+MakeNeuron = Callable[[int], nn.Module]
+"""Makes the neurons of that many channels."""
 MakeNorm = Callable[[int], nn.Module]
 """Makes the normalization of that many channels."""
 
@@ -131,13 +130,3 @@ def initialize(net: nn.Module) -> None:
 def scaled(channels: int, width: float) -> int:
     """A number of channels times the width of the network, at least one."""
     return max(1, round(channels * width))
-
-
-def fold_norms(net: nn.Module) -> nn.Module:
-    """Fold every norm of a network into its convolution, in place; returns the network, in eval."""
-    net.eval()
-    with torch.no_grad():
-        for module in net.modules():
-            if isinstance(module, ConvNorm):
-                module.fold()
-    return net

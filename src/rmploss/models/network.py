@@ -1,6 +1,7 @@
-"""The frame all networks share: encode, spike, pool over space, read out over time (Eq. 4)."""
+"""The frame all networks share: outputs at every time step, and a read-out over time (Eq. 4)."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
@@ -14,13 +15,50 @@ class SpikingNetwork(nn.Module, ABC):
     """A classifier of static images `[B, C, H, W]` or sequences `[T, B, C, H, W]`.
 
     A static image is shown for `T` time steps; a sequence brings its own. Returns logits
-    `[B, num_classes]`: the membrane of the output neurons after the last step.
+    `[B, num_classes]`: the outputs of the steps, read out over time.
 
     figure_layer: the spiking layer that Figures 2 and 3 show, "the first layer of the second
-    block".
+    block"; gives: what `over_time` returns, which a loss must know: "outputs" `[T, B, num_classes]`
+    or a record of its own.
     """
 
     figure_layer: ClassVar[str]
+    gives: ClassVar[str] = "outputs"
+
+    def __init__(
+        self, *, in_channels: int, num_classes: int, T: int, readout: Literal["sum", "mean"]
+    ) -> None:
+        super().__init__()
+        if T < 1 or num_classes < 1 or in_channels < 1:
+            raise UserError(
+                f"T={T}, num_classes={num_classes}, in_channels={in_channels}: all >= 1"
+            )
+        self.in_channels = in_channels
+        self.num_classes = num_classes
+        self.T = T
+        self.readout: Callable[[Tensor], Tensor] = Accumulator(reduction=readout)
+
+    @abstractmethod
+    def outputs(self, x: Tensor) -> Tensor:
+        """The outputs of every time step, `[T, B, num_classes]`."""
+
+    def forward(self, x: Tensor, *, over_time: bool = False) -> Tensor:
+        """Logits `[B, num_classes]`; over_time: what they are read out from, for a loss."""
+        if x.ndim not in (4, 5) or x.shape[-3] != self.in_channels:
+            raise UserError(
+                f"x has shape {list(x.shape)}; this network takes static images "
+                f"[B, {self.in_channels}, H, W] or sequences [T, B, {self.in_channels}, H, W]"
+            )
+        outputs = self.outputs(x)
+        return outputs if over_time else self.readout(outputs)
+
+    def finish(self) -> None:
+        """Initialize the weights; called at the end of a constructor."""
+        initialize(self)
+
+
+class PooledNetwork(SpikingNetwork):
+    """Spiking layers, global average pooling, and a linear layer (or `head`) at every step."""
 
     def __init__(
         self,
@@ -32,30 +70,14 @@ class SpikingNetwork(nn.Module, ABC):
         readout: Literal["sum", "mean"],
         head: nn.Module | None = None,
     ) -> None:
-        super().__init__()
-        if T < 1 or num_classes < 1 or in_channels < 1:
-            raise UserError(
-                f"T={T}, num_classes={num_classes}, in_channels={in_channels}: all >= 1"
-            )
-        self.in_channels = in_channels
-        self.T = T
+        super().__init__(in_channels=in_channels, num_classes=num_classes, T=T, readout=readout)
         self.pool = OverTime(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))
         self.head = head or OverTime(nn.Linear(features, num_classes))
-        self.readout = Accumulator(reduction=readout)
 
     @abstractmethod
     def spikes(self, x: Tensor) -> Tensor:
         """The spikes `[T, B, C, H, W]` of the last spiking layer."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits `[B, num_classes]`."""
-        if x.ndim not in (4, 5) or x.shape[-3] != self.in_channels:
-            raise UserError(
-                f"x has shape {list(x.shape)}; this network takes static images "
-                f"[B, {self.in_channels}, H, W] or sequences [T, B, {self.in_channels}, H, W]"
-            )
-        return self.readout(self.head(self.pool(self.spikes(x))))
-
-    def finish(self) -> None:
-        """Initialize the weights; called at the end of a constructor."""
-        initialize(self)
+    def outputs(self, x: Tensor) -> Tensor:
+        """The linear layer on the pooled spikes."""
+        return self.head(self.pool(self.spikes(x)))

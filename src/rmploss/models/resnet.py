@@ -2,16 +2,19 @@
 
     block:  conv-norm-LIF-conv-norm, plus the shortcut, then LIF after the addition
 
-Currents are added and spikes leave the block. Five different networks are called "ResNet20" in
-this literature; the one here is the family's modified one (11.2 M parameters, three stem
-convolutions, 64 to 512 channels), not the 0.27 M network of He et al.
+Currents are added and spikes leave the block. branches=True is STBP-tdBN's rule for n = 2 branches
+that are added: the norms at their ends have alpha / sqrt(2). Five different networks are called
+"ResNet20" in this literature; the one here is the family's modified one (11.2 M parameters, three
+stem convolutions, 64 to 512 channels), not the 0.27 M network of He et al.
 """
 
+import math
 from itertools import pairwise
 from typing import Literal
 
 from torch import Tensor, nn
 
+from rmploss.errors import UserError
 from rmploss.models.layers import (
     AvgPool2d,
     ConvNorm,
@@ -23,7 +26,7 @@ from rmploss.models.layers import (
     encode,
     scaled,
 )
-from rmploss.models.network import SpikingNetwork
+from rmploss.models.network import PooledNetwork
 from rmploss.neurons import LIF
 from rmploss.norm import TDBatchNorm2d
 
@@ -40,13 +43,14 @@ class BasicBlock(nn.Module):
         shortcut: nn.Module | None,
         neuron: MakeNeuron,
         norm: MakeNorm,
+        last_norm: MakeNorm | None = None,
     ) -> None:
         super().__init__()
         self.conv1 = conv3x3(in_channels, channels, norm, stride=stride)
-        self.lif1 = neuron()
-        self.conv2 = conv3x3(channels, channels, norm)
+        self.lif1 = neuron(channels)
+        self.conv2 = conv3x3(channels, channels, last_norm or norm)
         self.shortcut = shortcut or nn.Identity()
-        self.lif2 = neuron()
+        self.lif2 = neuron(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Spikes of the block."""
@@ -69,7 +73,20 @@ def pooled(in_channels: int, channels: int, stride: int, norm: MakeNorm) -> nn.M
     return nn.Sequential(OverTime(pool), conv1x1(in_channels, channels, norm))
 
 
-class _ResNet(SpikingNetwork):
+def branch(norm: MakeNorm) -> MakeNorm:
+    """The norms at the end of one of two branches that are added: with alpha / sqrt(2)."""
+
+    def make(channels: int) -> nn.Module:
+        made = norm(channels)
+        if not isinstance(made, TDBatchNorm2d):
+            raise UserError("branches=True needs a norm with an alpha: norm=tdbn")
+        made.rescale(1 / math.sqrt(2))
+        return made
+
+    return make
+
+
+class _ResNet(PooledNetwork):
     """Stages of basic blocks behind a stem that the subclasses add."""
 
     figure_layer = "layer1.1.lif1"
@@ -87,6 +104,7 @@ class _ResNet(SpikingNetwork):
         readout: Literal["sum", "mean"],
         neuron: MakeNeuron,
         norm: MakeNorm,
+        branches: bool = False,
         head: nn.Module | None = None,
     ) -> None:
         super().__init__(
@@ -98,16 +116,22 @@ class _ResNet(SpikingNetwork):
             head=head,
         )
         project = pooled if shortcut == "pooled" else strided
+        last = branch(norm) if branches else norm
         self.stages = len(channels)
         for stage, (before, after) in enumerate(pairwise((stem_channels, *channels)), start=1):
             layer = nn.Sequential()
             for index in range(blocks[stage - 1]):
                 stride = 2 if stage > 1 and index == 0 else 1
                 source = before if index == 0 else after
-                projection = project(source, after, stride, norm)
                 layer.append(
                     BasicBlock(
-                        source, after, stride=stride, shortcut=projection, neuron=neuron, norm=norm
+                        source,
+                        after,
+                        stride=stride,
+                        shortcut=project(source, after, stride, last),
+                        neuron=neuron,
+                        norm=norm,
+                        last_norm=last,
                     )
                 )
             self.add_module(f"layer{stage}", layer)
@@ -134,6 +158,7 @@ class ResNet20(_ResNet):
         T: int = 4,
         width: float = 1.0,
         readout: Literal["sum", "mean"] = "sum",
+        branches: bool = False,
         neuron: MakeNeuron = LIF,
         norm: MakeNorm = TDBatchNorm2d,
     ) -> None:
@@ -147,13 +172,14 @@ class ResNet20(_ResNet):
             num_classes=num_classes,
             T=T,
             readout=readout,
+            branches=branches,
             neuron=neuron,
             norm=norm,
         )
         c = channels[0]
-        self.conv1, self.lif1 = conv3x3(in_channels, c, norm), neuron()
-        self.conv2, self.lif2 = conv3x3(c, c, norm), neuron()
-        self.conv3, self.lif3 = conv3x3(c, c, norm), neuron()
+        self.conv1, self.lif1 = conv3x3(in_channels, c, norm), neuron(c)
+        self.conv2, self.lif2 = conv3x3(c, c, norm), neuron(c)
+        self.conv3, self.lif3 = conv3x3(c, c, norm), neuron(c)
         self.stem_pool = OverTime(AvgPool2d(2))
         self.finish()
 
@@ -181,6 +207,7 @@ class ResNet19(_ResNet):
         stem_width: int = 128,
         hidden_fc: int | None = None,
         readout: Literal["sum", "mean"] = "sum",
+        branches: bool = False,
         neuron: MakeNeuron = LIF,
         norm: MakeNorm = TDBatchNorm2d,
     ) -> None:
@@ -195,11 +222,12 @@ class ResNet19(_ResNet):
             num_classes=num_classes,
             T=T,
             readout=readout,
+            branches=branches,
             neuron=neuron,
             norm=norm,
             head=_two_layers(channels[-1], hidden_fc, num_classes, neuron),
         )
-        self.conv1, self.lif1 = conv3x3(in_channels, stem, norm), neuron()
+        self.conv1, self.lif1 = conv3x3(in_channels, stem, norm), neuron(stem)
         self.finish()
 
     def spikes(self, x: Tensor) -> Tensor:
@@ -213,7 +241,9 @@ def _two_layers(
     if hidden is None:
         return None
     return nn.Sequential(
-        OverTime(nn.Linear(features, hidden)), neuron(), OverTime(nn.Linear(hidden, num_classes))
+        OverTime(nn.Linear(features, hidden)),
+        neuron(hidden),
+        OverTime(nn.Linear(hidden, num_classes)),
     )
 
 
@@ -229,6 +259,7 @@ class _ImageNetResNet(_ResNet):
         T: int,
         width: float,
         readout: Literal["sum", "mean"],
+        branches: bool,
         neuron: MakeNeuron,
         norm: MakeNorm,
     ) -> None:
@@ -242,11 +273,12 @@ class _ImageNetResNet(_ResNet):
             num_classes=num_classes,
             T=T,
             readout=readout,
+            branches=branches,
             neuron=neuron,
             norm=norm,
         )
         conv = nn.Conv2d(in_channels, channels[0], 7, stride=2, padding=3, bias=False)
-        self.conv1, self.lif1 = ConvNorm(conv, norm(channels[0])), neuron()
+        self.conv1, self.lif1 = ConvNorm(conv, norm(channels[0])), neuron(channels[0])
         self.stem_pool = OverTime(nn.AvgPool2d(3, stride=2, padding=1))
         self.finish()
 
@@ -266,6 +298,7 @@ class ResNet18(_ImageNetResNet):
         T: int = 4,
         width: float = 1.0,
         readout: Literal["sum", "mean"] = "sum",
+        branches: bool = False,
         neuron: MakeNeuron = LIF,
         norm: MakeNorm = TDBatchNorm2d,
     ) -> None:
@@ -276,6 +309,7 @@ class ResNet18(_ImageNetResNet):
             T=T,
             width=width,
             readout=readout,
+            branches=branches,
             neuron=neuron,
             norm=norm,
         )
@@ -292,6 +326,7 @@ class ResNet34(_ImageNetResNet):
         T: int = 4,
         width: float = 1.0,
         readout: Literal["sum", "mean"] = "sum",
+        branches: bool = False,
         neuron: MakeNeuron = LIF,
         norm: MakeNorm = TDBatchNorm2d,
     ) -> None:
@@ -302,6 +337,7 @@ class ResNet34(_ImageNetResNet):
             T=T,
             width=width,
             readout=readout,
+            branches=branches,
             neuron=neuron,
             norm=norm,
         )

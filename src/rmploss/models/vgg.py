@@ -14,7 +14,7 @@ from rmploss.models.layers import (
     encode,
     scaled,
 )
-from rmploss.models.network import SpikingNetwork
+from rmploss.models.network import PooledNetwork
 from rmploss.neurons import LIF
 from rmploss.norm import TDBatchNorm2d
 
@@ -22,7 +22,7 @@ STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512
 """Channels of the convolutions between two poolings (configuration D)."""
 
 
-class VGG16(SpikingNetwork):
+class VGG16(PooledNetwork):
     """VGG16: 14,728,266 parameters for ten classes (convolutions have a bias before the norm).
 
     Average pooling follows the last neurons of each stage. width scales all channels.
@@ -56,7 +56,7 @@ class VGG16(SpikingNetwork):
                 self.layers.add_module(
                     f"conv{stage}_{index}", conv3x3(source, target, norm, bias=True)
                 )
-                self.layers.add_module(f"lif{stage}_{index}", neuron())
+                self.layers.add_module(f"lif{stage}_{index}", neuron(target))
                 source = target
             self.layers.add_module(f"pool{stage}", OverTime(AvgPool2d(2)))
         self.finish()

@@ -1,17 +1,22 @@
-"""Spiking neurons: one file per idea, one line each in `NEURONS`."""
-
-from torch import nn
+"""Layers of spiking neurons: one file per idea, one line each in `NEURONS`."""
 
 from rmploss.neurons.accumulator import Accumulator
+from rmploss.neurons.layer import SpikingLayer
 from rmploss.neurons.lif import IF, LIF
 from rmploss.tables import Table
 
-__all__ = ["IF", "LIF", "NEURONS", "Accumulator"]
+__all__ = ["IF", "LIF", "NEURONS", "Accumulator", "SpikingLayer"]
 
-NEURONS: Table[type[nn.Module]] = Table(
+NEURONS: Table[type[SpikingLayer]] = Table(
     "neuron",
     {
         "lif": "rmploss.neurons.lif:LIF",
         "if": "rmploss.neurons.lif:IF",
+        "plif": "rmploss.neurons.plif:PLIF",
+        "diet": "rmploss.neurons.diet:Diet",
+        "inflor": "rmploss.neurons.inflor:InfLoR",
+        "evolving": "rmploss.neurons.evolving:EvolvingLIF",
+        "real": "rmploss.neurons.real:RealSpike",
     },
 )
+"""Neurons by name; each is made for a number of channels."""

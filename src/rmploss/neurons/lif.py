@@ -1,6 +1,6 @@
 """Leaky integrate-and-fire neurons (Eqs. 1-3) and their leak-free form, as modules."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -20,8 +20,9 @@ class LIF(nn.Module):
         u(t)     = u_pre(t) (1 - o(t)) + v_reset o(t)         (3)
 
     All quantities are dimensionless. `decay` in [0, 1] is the paper's tau = 0.25; v_reset = None is
-    the soft reset u_pre - v_threshold o; detach_reset keeps the gradient out of the reset;
-    surrogate is a name in `SURROGATES` or a `Surrogate`.
+    the soft reset u_pre - v_threshold o, or u_pre - reset_by o; detach_reset keeps the gradient out
+    of the reset; surrogate is a name in `SURROGATES` or a `Surrogate`. channels: what neurons with
+    parameters of their own need to know; these have none.
 
     By default a forward starts at rest and leaves nothing behind. With carry_state=True the
     membrane goes on from call to call (without its gradient) until `reset_state()`, and `step`
@@ -31,22 +32,28 @@ class LIF(nn.Module):
     Raises `UserError` for values out of range.
     """
 
+    unregularized: ClassVar[str | None] = None
+    """Why no regularizer of the membrane is defined for these neurons; None: all are."""
+
     def __init__(
         self,
+        channels: int | None = None,
         *,
         decay: float = 0.25,
         v_threshold: float = 0.5,
         v_reset: float | None = 0.0,
+        reset_by: float | None = None,
         detach_reset: bool = False,
         surrogate: str | Surrogate = "clipped_tanh",
         carry_state: bool = False,
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        functional.check(decay=decay, v_threshold=v_threshold, v_reset=v_reset)
+        functional.check(decay=decay, v_threshold=v_threshold, v_reset=v_reset, reset_by=reset_by)
         self.decay = decay
         self.v_threshold = v_threshold
         self.v_reset = v_reset
+        self.reset_by = reset_by
         self.detach_reset = detach_reset
         self.surrogate = as_surrogate(surrogate)
         self.carry_state = carry_state
@@ -80,30 +87,61 @@ class LIF(nn.Module):
         stats = open_stats()
         u = self.u if self.carry_state else None
         options = self._options(stats.spec if stats is not None else None)
+        scale = self.input_gain()
+        if scale is not None and residual is not None:
+            residual = residual * scale
         shape = {"residual": residual, "repeats": repeats, "backend": self.backend}
         if norm is not None:
             norm.check(x)
         if norm is None:
-            spikes, moments, u = ops.lif(x, u, **shape, **options)
+            gain = None if scale is None else scale.expand(x.shape[2])
+            spikes, moments, u = ops.lif(x, u, gain=gain, **shape, **options)
         elif not norm.training:
-            gain, bias = norm.affine()
+            gain, bias = _scaled(scale, *norm.affine())
             spikes, moments, u = ops.lif(x, u, gain=gain, bias=bias, **shape, **options)
         else:
+            gain, bias = _scaled(scale, norm.gain, norm.bias)
             spikes, moments, u, mean, var = ops.norm_lif(
-                x, norm.gain, norm.bias, u, eps=norm.eps, sync=norm.sync, **shape, **options
+                x, gain, bias, u, eps=norm.eps, sync=norm.sync, **shape, **options
             )
             norm.track(mean, var, x.numel() // x.shape[2] * repeats)
         if stats is not None and moments is not None:
             stats.record(self.layer_name, moments, spikes.numel() // spikes.shape[2])
         if self.carry_state:
             self.u = u.detach()
+        return self.emit(spikes)
+
+    def input_gain(self) -> Tensor | None:
+        """A scalar that the input current is multiplied by; None: by nothing."""
+        return None
+
+    def constants(self) -> tuple[float | Tensor, float | Tensor]:
+        """Decay and threshold: numbers, or tensors of the graph that are learnt."""
+        return self.decay, self.v_threshold
+
+    def emit(self, spikes: Tensor) -> Tensor:
+        """What leaves the layer for its spikes `[T, B, C, ...]`: the spikes."""
         return spikes
 
+    def membrane(self, x: Tensor) -> Tensor:
+        """u_pre `[T, B, C, ...]` for the input current x, without gradient: to look at."""
+        decay, v_threshold = (c.detach() if isinstance(c, Tensor) else c for c in self.constants())
+        scale = self.input_gain()
+        return functional.membrane(
+            x if scale is None else x * scale.detach(),
+            decay=decay,
+            v_threshold=v_threshold,
+            v_reset=self.v_reset,
+            reset_by=self.reset_by,
+        )
+
     def _options(self, moments: MomentSpec | None) -> NeuronOptions:
+        decay, v_threshold = self.constants()
         return {
-            "decay": self.decay,
-            "v_threshold": self.v_threshold,
+            "decay": decay,
+            "v_threshold": v_threshold,
             "v_reset": self.v_reset,
+            "reset_by": self.reset_by,
             "detach_reset": self.detach_reset,
             "surrogate": self.surrogate,
             "moments": moments,
@@ -126,23 +164,31 @@ class LIF(nn.Module):
         )
 
 
+def _scaled(scale: Tensor | None, *values: Tensor) -> tuple[Tensor, ...]:
+    return values if scale is None else tuple(scale * value for value in values)
+
+
 class IF(LIF):
     """Integrate-and-fire neurons: `LIF` without leak, decay = 1."""
 
     def __init__(
         self,
+        channels: int | None = None,
         *,
         v_threshold: float = 0.5,
         v_reset: float | None = 0.0,
+        reset_by: float | None = None,
         detach_reset: bool = False,
         surrogate: str | Surrogate = "clipped_tanh",
         carry_state: bool = False,
         backend: str = "auto",
     ) -> None:
         super().__init__(
+            channels,
             decay=1.0,
             v_threshold=v_threshold,
             v_reset=v_reset,
+            reset_by=reset_by,
             detach_reset=detach_reset,
             surrogate=surrogate,
             carry_state=carry_state,

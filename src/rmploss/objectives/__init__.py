@@ -1,20 +1,22 @@
 """Regularizers of the membrane: one file per paper, one line each in `OBJECTIVES`.
 
 A regularizer is a function of the membrane statistics of a forward and of the progress n / N of
-training; it says by `spec` which statistics it needs.
+training; it says by `spec` which statistics it needs. The loss of the classification beside it is
+in `LOSSES` (losses.py).
 """
 
 from typing import Protocol
 
 from torch import Tensor
 
+from rmploss.objectives.losses import LOSSES, Loss
 from rmploss.objectives.rmp import RMPLoss
 from rmploss.objectives.schedules import SCHEDULES, Schedule
 from rmploss.ops.moments import MomentSpec
 from rmploss.stats import MembraneStats
 from rmploss.tables import Table
 
-__all__ = ["OBJECTIVES", "SCHEDULES", "Objective", "RMPLoss", "Schedule"]
+__all__ = ["LOSSES", "OBJECTIVES", "SCHEDULES", "Loss", "Objective", "RMPLoss", "Schedule"]
 
 
 class Objective(Protocol):
@@ -43,5 +45,7 @@ OBJECTIVES: Table[type[Objective]] = Table(
     {
         "none": "rmploss.objectives.none:NoRegularizer",
         "rmp": "rmploss.objectives.rmp:RMPLoss",
+        "im": "rmploss.objectives.im:IMLoss",
+        "recdis": "rmploss.objectives.recdis:RecDisLoss",
     },
 )

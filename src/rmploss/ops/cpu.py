@@ -244,7 +244,7 @@ def _arguments(current: Current, rule: Rule) -> tuple[Any, ...]:
         0 if is_bits else place,
         place if is_bits else 0,
         *(_address(x, y.dtype) for x in (current.start, current.decay, current.threshold)),
-        (rule.v_reset, rule.soft_reset, rule.detach_reset, rule.surrogate, rule.slope),
+        (rule.reset_to, rule.reset, rule.detach_reset, rule.surrogate, rule.slope, rule.damping),
         (rule.moments, rule.of_input, rule.detach_target, rule.p),
         _threads(),
     )

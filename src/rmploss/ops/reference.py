@@ -25,18 +25,19 @@ def lif_step(
     v_reset: float | None,
     detach_reset: bool,
     surrogate: Surrogate,
+    reset_by: float | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One time step. Returns the spikes o, the membrane u_pre before the reset, and u after it.
 
     x: input current `[B, C, ...]`; u: membrane after the previous step, same shape; decay and
     v_threshold: a number or a tensor that broadcasts; v_reset: the potential after a spike, or
-    None for the soft reset, which subtracts the threshold.
+    None for the soft reset, which subtracts reset_by (None: the threshold).
     """
     u_pre = decay * u + x  # Eq. 1
     o = surrogate(u_pre - v_threshold)  # Eq. 2
     reset = o.detach() if detach_reset else o
-    if v_reset is None:  # noqa: SIM108  two resets, two lines
-        u = u_pre - v_threshold * reset
+    if v_reset is None:
+        u = u_pre - (v_threshold if reset_by is None else reset_by) * reset
     else:
         u = u_pre * (1 - reset) + v_reset * reset  # Eq. 3, where v_reset = 0
     return o, u_pre, u
@@ -80,6 +81,7 @@ def lif(
             decay=decay,
             v_threshold=threshold,
             v_reset=neuron["v_reset"],
+            reset_by=neuron.get("reset_by"),
             detach_reset=neuron["detach_reset"],
             surrogate=surrogate,
         )

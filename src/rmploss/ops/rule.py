@@ -18,12 +18,14 @@ class NeuronOptions(TypedDict):
     """The keyword arguments that every operation with neurons shares (Eqs. 1-3).
 
     decay, v_threshold: a number, or one per channel `[C]`, learnable or not; v_reset: the
-    potential after a spike, None for the soft reset; moments: which membrane moments to take.
+    potential after a spike, None for the soft reset, which subtracts reset_by (None: the
+    threshold); moments: which membrane moments to take.
     """
 
     decay: float | Tensor
     v_threshold: float | Tensor
     v_reset: float | None
+    reset_by: NotRequired[float | None]
     detach_reset: bool
     surrogate: Surrogate
     moments: NotRequired[MomentSpec | None]
@@ -37,15 +39,22 @@ KINDS: dict[type[Surrogate], tuple[int, str]] = {
     ArcTan: (4, "alpha"),
 }
 """Surrogate -> its number in the kernels, and the field that holds its one parameter."""
+HARD, SOFT, SOFT_BY_NUMBER = range(3)
+"""The resets: to v_reset; by the threshold; by reset_by."""
 
 
 class Rule(NamedTuple):
-    """A neuron and its moments as numbers; slope is the parameter of the surrogate."""
+    """A neuron and its moments as numbers.
 
-    v_reset: float
+    slope, damping: the parameter of the surrogate, and the factor on a tent's height; reset_to:
+    the potential after a hard reset, or what a soft one subtracts (`SOFT_BY_NUMBER`).
+    """
+
+    reset_to: float
     slope: float
+    damping: float
     p: float
-    soft_reset: bool
+    reset: int
     detach_reset: bool
     surrogate: int
     moments: bool
@@ -55,20 +64,20 @@ class Rule(NamedTuple):
     @property
     def numbers(self) -> list[float]:
         """The real numbers, for a schema."""
-        return list(self[:3])
+        return list(self[:4])
 
     @property
     def flags(self) -> list[int]:
         """The integers, for a schema."""
-        return [int(flag) for flag in self[3:]]
+        return [int(flag) for flag in self[4:]]
 
     @staticmethod
     def read(numbers: Sequence[float], flags: Sequence[int]) -> "Rule":
         """The rule that `numbers` and `flags` were made from."""
-        soft, detach, surrogate, moments, of_input, detach_target = flags
-        v_reset, slope, p = numbers
+        reset, detach, surrogate, moments, of_input, detach_target = flags
+        reset_to, slope, damping, p = numbers
         return Rule(
-            v_reset, slope, p, bool(soft), bool(detach), surrogate,
+            reset_to, slope, damping, p, reset, bool(detach), surrogate,
             bool(moments), bool(of_input), bool(detach_target),
         )  # fmt: skip
 
@@ -81,11 +90,16 @@ def rule_of(neuron: NeuronOptions) -> Rule | str:
     kind, parameter = KINDS[type(surrogate)]
     spec = neuron.get("moments")
     moments = spec or MomentSpec()
+    reset, reset_to = HARD, neuron["v_reset"]
+    if reset_to is None:
+        reset_to = neuron.get("reset_by")
+        reset = SOFT if reset_to is None else SOFT_BY_NUMBER
     return Rule(
-        v_reset=neuron["v_reset"] or 0.0,
+        reset_to=reset_to or 0.0,
         slope=getattr(surrogate, parameter),
+        damping=surrogate.damping if isinstance(surrogate, Triangle) else 1.0,
         p=moments.p,
-        soft_reset=neuron["v_reset"] is None,
+        reset=reset,
         detach_reset=neuron["detach_reset"],
         surrogate=kind,
         moments=spec is not None,

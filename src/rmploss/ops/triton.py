@@ -96,7 +96,7 @@ class TritonKernels:
                 g_current, g_start, partial, scratch, T, R, C, tiles,
                 STEPS=steps, **_neuron(current, rule), DETACH_RESET=rule.detach_reset,
                 DETACH_TARGET=rule.detach_target, KIND=rule.surrogate, SLOPE=rule.slope,
-                SCALE=scale(rule.surrogate, rule.slope), **tile, **OPTIONS,
+                SCALE=scale(rule.surrogate, rule.slope), DAMPING=rule.damping, **tile, **OPTIONS,
             )  # fmt: skip
         return g_current, y.new_empty(0) if current.start is None else g_start, _total(partial)
 
@@ -239,8 +239,8 @@ def _neuron(current: Current, rule: Rule) -> dict[str, Any]:
     return {
         "STATIC": current.is_static,
         "BITS": residual is not None and residual.dtype == torch.int64,
-        "SOFT": rule.soft_reset,
-        "V_RESET": rule.v_reset,
+        "RESET": rule.reset,
+        "RESET_TO": rule.reset_to,
         "OF_INPUT": rule.of_input,
         "P": rule.p,
     }

@@ -21,6 +21,8 @@ import triton.language as tl
 
 CLIPPED_TANH, RECTANGLE, TRIANGLE, SIGMOID = (tl.constexpr(kind) for kind in range(4))
 """The numbers of the surrogates in `rule.KINDS`; ArcTan is the fifth."""
+HARD, SOFT = tl.constexpr(0), tl.constexpr(1)
+"""The numbers of the resets in `rule`; by a number is the third."""
 
 
 # Neurons -----------------------------------------------------------------------------------------
@@ -76,12 +78,14 @@ def _fire(potential, threshold):
 
 
 @triton.jit
-def _after_reset(pre, o, threshold, SOFT: tl.constexpr, V_RESET: tl.constexpr):
+def _after_reset(pre, o, threshold, RESET: tl.constexpr, RESET_TO: tl.constexpr):
     """u after the reset (Eq. 3)."""
-    if SOFT:  # noqa: SIM108  two resets, two lines
+    if RESET == HARD:
+        u = pre * (1 - o) + RESET_TO * o
+    elif RESET == SOFT:
         u = pre - threshold * o
     else:
-        u = pre * (1 - o) + V_RESET * o
+        u = pre - RESET_TO * o
     return u
 
 
@@ -118,7 +122,9 @@ def _distance_slope(d, P: tl.constexpr):
 
 
 @triton.jit
-def _surrogate(v, KIND: tl.constexpr, SLOPE: tl.constexpr, SCALE: tl.constexpr):
+def _surrogate(
+    v, KIND: tl.constexpr, SLOPE: tl.constexpr, SCALE: tl.constexpr, DAMPING: tl.constexpr
+):
     """phi'(v) as in rmploss/surrogate.py; SCALE is what `triton.scale` makes of the slope."""
     a = tl.abs(v)
     if KIND == CLIPPED_TANH:
@@ -129,7 +135,7 @@ def _surrogate(v, KIND: tl.constexpr, SLOPE: tl.constexpr, SCALE: tl.constexpr):
         slope = tl.where(a < SLOPE / 2, SCALE, 0.0).to(v.dtype)
     elif KIND == TRIANGLE:
         d = 1 - a * SCALE
-        slope = tl.where(d > 0, d * SCALE, 0.0)
+        slope = tl.where(d > 0, d * (SCALE * DAMPING), 0.0)
     elif KIND == SIGMOID:
         e = tl.exp(a * -SLOPE)
         slope = SLOPE * e / ((1 + e) * (1 + e))
@@ -143,7 +149,7 @@ def _surrogate(v, KIND: tl.constexpr, SLOPE: tl.constexpr, SCALE: tl.constexpr):
 def _forward_step(
     y, residual, spikes, t, row, c, at, inside, rows, plane, channels,
     mean, gain, bias, decay, threshold, u, s_1, s_2, s_3, s_4,
-    STATIC: tl.constexpr, BITS: tl.constexpr, SOFT: tl.constexpr, V_RESET: tl.constexpr,
+    STATIC: tl.constexpr, BITS: tl.constexpr, RESET: tl.constexpr, RESET_TO: tl.constexpr,
     MOMENTS: tl.constexpr, OF_INPUT: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
     """One time step of a tile: the spikes to memory, u and the moments so far returned."""
@@ -163,7 +169,7 @@ def _forward_step(
         s_2 += potential * potential
         s_3 += _distance(target - potential, P)
         s_4 += tl.where(inside, o, 0.0)
-    return _after_reset(pre, o, threshold, SOFT, V_RESET), s_1, s_2, s_3, s_4
+    return _after_reset(pre, o, threshold, RESET, RESET_TO), s_1, s_2, s_3, s_4
 
 
 @triton.jit
@@ -182,7 +188,7 @@ def lif_forward(
     y, mean, gain, bias, residual, start, decay, threshold, spikes, last, partial,
     steps, rows, channels, tiles,
     STEPS: tl.constexpr, STATIC: tl.constexpr, BITS: tl.constexpr,
-    SOFT: tl.constexpr, V_RESET: tl.constexpr,
+    RESET: tl.constexpr, RESET_TO: tl.constexpr,
     MOMENTS: tl.constexpr, OF_INPUT: tl.constexpr, P: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
@@ -204,20 +210,20 @@ def lif_forward(
         row = (first + tl.arange(0, BLOCK_R))[:, None]
         inside = (row < rows) & (c < channels)[None, :]
         at = row * channels + c[None, :]
-        u = _initial(start, at, inside, SHAPE, 0.0 if SOFT else V_RESET, dtype)
+        u = _initial(start, at, inside, SHAPE, RESET_TO if RESET == HARD else 0.0, dtype)
         if STEPS > 0:
             for t in tl.static_range(STEPS):
                 u, s_1, s_2, s_3, s_4 = _forward_step(
                     y, residual, spikes, t, row, c, at, inside, rows_64, plane, channels,
                     k_mean, k_gain, k_bias, k_decay, k_threshold, u, s_1, s_2, s_3, s_4,
-                    STATIC, BITS, SOFT, V_RESET, MOMENTS, OF_INPUT, P,
+                    STATIC, BITS, RESET, RESET_TO, MOMENTS, OF_INPUT, P,
                 )  # fmt: skip
         else:
             for t in range(steps):
                 u, s_1, s_2, s_3, s_4 = _forward_step(
                     y, residual, spikes, t, row, c, at, inside, rows_64, plane, channels,
                     k_mean, k_gain, k_bias, k_decay, k_threshold, u, s_1, s_2, s_3, s_4,
-                    STATIC, BITS, SOFT, V_RESET, MOMENTS, OF_INPUT, P,
+                    STATIC, BITS, RESET, RESET_TO, MOMENTS, OF_INPUT, P,
                 )  # fmt: skip
         tl.store(last + at, u, mask=inside)
     if MOMENTS:
@@ -228,7 +234,7 @@ def lif_forward(
 def _recharge(
     y, residual, t, row, c, at, inside, rows, plane, channels,
     mean, gain, bias, decay, threshold, u,
-    STATIC: tl.constexpr, BITS: tl.constexpr, SOFT: tl.constexpr, V_RESET: tl.constexpr,
+    STATIC: tl.constexpr, BITS: tl.constexpr, RESET: tl.constexpr, RESET_TO: tl.constexpr,
 ):  # fmt: skip
     """u_pre of a step and the membrane after it, as forward had them."""
     here = t * plane + at
@@ -237,7 +243,7 @@ def _recharge(
         mean, gain, bias, BITS,
     )  # fmt: skip
     pre = _charge(u, x, decay)
-    return pre, _after_reset(pre, _fire(pre, threshold), threshold, SOFT, V_RESET)
+    return pre, _after_reset(pre, _fire(pre, threshold), threshold, RESET, RESET_TO)
 
 
 @triton.jit
@@ -246,8 +252,8 @@ def _reverse_step(
     mean, gain, bias, decay, threshold, G_1, G_2, G_3, G_4,
     pre, before, g_u, total, s_1, s_2, s_3, s_4,
     PULL: tl.constexpr, CENTERED: tl.constexpr, STATIC: tl.constexpr, BITS: tl.constexpr,
-    SOFT: tl.constexpr, DETACH_RESET: tl.constexpr, V_RESET: tl.constexpr,
-    KIND: tl.constexpr, SLOPE: tl.constexpr, SCALE: tl.constexpr,
+    RESET: tl.constexpr, DETACH_RESET: tl.constexpr, RESET_TO: tl.constexpr,
+    KIND: tl.constexpr, SLOPE: tl.constexpr, SCALE: tl.constexpr, DAMPING: tl.constexpr,
     OF_INPUT: tl.constexpr, DETACH_TARGET: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
     """The recursion of README.md for one step; CENTERED: the sum of g_x (y - mean) is wanted."""
@@ -257,19 +263,21 @@ def _reverse_step(
     if g_spikes is not None:
         d_o += tl.load(g_spikes + here, mask=inside, other=0.0)
     if not DETACH_RESET:
-        if SOFT:
+        if RESET == HARD:
+            d_o += g_u * (RESET_TO - pre)
+        elif RESET == SOFT:
             d_o -= threshold * g_u
         else:
-            d_o += g_u * (V_RESET - pre)
+            d_o -= RESET_TO * g_u
     g_pre = g_u
-    if not SOFT:
+    if RESET == HARD:
         g_pre = g_u * (1 - o)
     if PULL and not OF_INPUT:
         q = G_3 * _distance_slope(o - pre, P)
         g_pre += G_1 + 2 * pre * G_2 - q
         if not DETACH_TARGET:
             d_o += q
-    g_fire = d_o * _surrogate(pre - threshold, KIND, SLOPE, SCALE)
+    g_fire = d_o * _surrogate(pre - threshold, KIND, SLOPE, SCALE, DAMPING)
     g_pre += g_fire
     g_x = g_pre
     if PULL and OF_INPUT:
@@ -280,7 +288,7 @@ def _reverse_step(
         q = G_3 * _distance_slope(_fire(x, threshold) - x, P)
         g_x += G_1 + 2 * x * G_2 - q
         if not DETACH_TARGET:
-            g_target = q * _surrogate(x - threshold, KIND, SLOPE, SCALE)
+            g_target = q * _surrogate(x - threshold, KIND, SLOPE, SCALE, DAMPING)
             g_x += g_target
             g_fire += g_target
     # Rows beyond the last have a gradient too, that of the moments.
@@ -293,7 +301,7 @@ def _reverse_step(
             s_2 += g_x * (tl.load(y + here, mask=inside, other=0.0) - mean)
     s_1 += g_x
     s_3 += tl.where(inside, g_pre * before, 0.0)
-    g_threshold = g_fire + g_u * o if SOFT else g_fire
+    g_threshold = g_fire + g_u * o if RESET == SOFT else g_fire
     s_4 -= tl.where(inside, g_threshold, 0.0)
     return decay * g_pre, total, s_1, s_2, s_3, s_4
 
@@ -304,8 +312,8 @@ def lif_backward(
     g_current, g_start, partial, scratch,
     steps, rows, channels, tiles,
     STEPS: tl.constexpr, STATIC: tl.constexpr, BITS: tl.constexpr,
-    SOFT: tl.constexpr, DETACH_RESET: tl.constexpr, V_RESET: tl.constexpr,
-    KIND: tl.constexpr, SLOPE: tl.constexpr, SCALE: tl.constexpr,
+    RESET: tl.constexpr, DETACH_RESET: tl.constexpr, RESET_TO: tl.constexpr,
+    KIND: tl.constexpr, SLOPE: tl.constexpr, SCALE: tl.constexpr, DAMPING: tl.constexpr,
     OF_INPUT: tl.constexpr, DETACH_TARGET: tl.constexpr, P: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
@@ -339,7 +347,7 @@ def lif_backward(
         row = (first + tl.arange(0, BLOCK_R))[:, None]
         inside = (row < rows) & (c < channels)[None, :]
         at = row * channels + c[None, :]
-        initial = _initial(start, at, inside, SHAPE, 0.0 if SOFT else V_RESET, dtype)
+        initial = _initial(start, at, inside, SHAPE, RESET_TO if RESET == HARD else 0.0, dtype)
         u = initial
         g_u = zero if g_last is None else tl.load(g_last + at, mask=inside, other=0.0)
         total = zero
@@ -348,14 +356,14 @@ def lif_backward(
             for t in tl.static_range(STEPS):
                 pre, u = _recharge(
                     y, residual, t, row, c, at, inside, rows_64, plane, channels,
-                    k_mean, k_gain, k_bias, k_decay, k_threshold, u, STATIC, BITS, SOFT, V_RESET,
+                    k_mean, k_gain, k_bias, k_decay, k_threshold, u, STATIC, BITS, RESET, RESET_TO,
                 )  # fmt: skip
                 pres = pres + (pre,)  # noqa: RUF005  Triton has no unpacking
             for back in tl.static_range(STEPS):
                 if back + 1 < STEPS:
                     earlier = pres[STEPS - 2 - back]
                     o = _fire(earlier, k_threshold)
-                    before = _after_reset(earlier, o, k_threshold, SOFT, V_RESET)
+                    before = _after_reset(earlier, o, k_threshold, RESET, RESET_TO)
                 else:
                     before = initial
                 g_u, total, s_1, s_2, s_3, s_4 = _reverse_step(
@@ -363,15 +371,15 @@ def lif_backward(
                     rows_64, plane, channels, k_mean, k_gain, k_bias, k_decay, k_threshold,
                     G_1, G_2, G_3, G_4, pres[STEPS - 1 - back], before,
                     g_u, total, s_1, s_2, s_3, s_4,
-                    PULL, CENTERED, STATIC, BITS, SOFT, DETACH_RESET, V_RESET,
-                    KIND, SLOPE, SCALE, OF_INPUT, DETACH_TARGET, P,
+                    PULL, CENTERED, STATIC, BITS, RESET, DETACH_RESET, RESET_TO,
+                    KIND, SLOPE, SCALE, DAMPING, OF_INPUT, DETACH_TARGET, P,
                 )  # fmt: skip
         else:
             for t in range(steps):
                 tl.store(scratch + t * plane + at, u, mask=inside)
                 _, u = _recharge(
                     y, residual, t, row, c, at, inside, rows_64, plane, channels,
-                    k_mean, k_gain, k_bias, k_decay, k_threshold, u, STATIC, BITS, SOFT, V_RESET,
+                    k_mean, k_gain, k_bias, k_decay, k_threshold, u, STATIC, BITS, RESET, RESET_TO,
                 )  # fmt: skip
             # The thread that reads an element need not be the one that wrote it.
             tl.debug_barrier()
@@ -380,14 +388,14 @@ def lif_backward(
                 before = tl.load(scratch + t * plane + at, mask=inside, other=0.0)
                 pre, _ = _recharge(
                     y, residual, t, row, c, at, inside, rows_64, plane, channels, k_mean, k_gain,
-                    k_bias, k_decay, k_threshold, before, STATIC, BITS, SOFT, V_RESET,
+                    k_bias, k_decay, k_threshold, before, STATIC, BITS, RESET, RESET_TO,
                 )  # fmt: skip
                 g_u, total, s_1, s_2, s_3, s_4 = _reverse_step(
                     y, residual, g_spikes, g_current, t, row, c, at, inside,
                     rows_64, plane, channels, k_mean, k_gain, k_bias, k_decay, k_threshold,
                     G_1, G_2, G_3, G_4, pre, before, g_u, total, s_1, s_2, s_3, s_4,
-                    PULL, CENTERED, STATIC, BITS, SOFT, DETACH_RESET, V_RESET,
-                    KIND, SLOPE, SCALE, OF_INPUT, DETACH_TARGET, P,
+                    PULL, CENTERED, STATIC, BITS, RESET, DETACH_RESET, RESET_TO,
+                    KIND, SLOPE, SCALE, DAMPING, OF_INPUT, DETACH_TARGET, P,
                 )  # fmt: skip
         if STATIC:
             tl.store(g_current + at, total, mask=inside)

@@ -1,24 +1,33 @@
 """Recipes: every row of the paper's tables as plain data, with its published number.
 
 rmp.py       the paper's networks, with and without RMP-Loss
-tables.py    the published numbers
+tables.py    the published numbers of the paper's own method
+methods/     the other systems of its tables: cards, recipes, published numbers
+fair.py      every method on one protocol, and RMP-Loss added to it
 small.py     runs for anywhere: digits, event recordings
-pocket.py    the small variant of each of the paper's recipes (name + "-pocket")
+pocket.py    the small variant of each of these (name + "-pocket")
 readings.py  what the paper leaves open, and both readings
 """
 
 from rmploss.errors import UserError, unknown
-from rmploss.recipes import rmp, small
+from rmploss.recipes import small
+from rmploss.recipes.fair import fair_recipes
+from rmploss.recipes.method import Method
+from rmploss.recipes.methods import METHODS
 from rmploss.recipes.pocket import SUFFIX, pocket
 from rmploss.recipes.readings import READINGS, Mode, Reading, read_as
 from rmploss.recipes.recipe import Recipe, Use, Value, apply, counted, override, problems_in, use
-from rmploss.recipes.tables import ROWS, Row
+from rmploss.recipes.tables import Row
 
 __all__ = [
+    "FAIR",
+    "METHODS",
+    "PUBLISHED",
     "READINGS",
     "RECIPES",
     "ROWS",
     "SUFFIX",
+    "Method",
     "Mode",
     "Reading",
     "Recipe",
@@ -34,10 +43,17 @@ __all__ = [
     "use",
 ]
 
+PUBLISHED = tuple(recipe for method in METHODS.values() for recipe in method.recipes)
+"""The recipes of the papers."""
+FAIR = fair_recipes(METHODS.values())
+"""The fair comparison."""
 RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe for recipe in (*small.RECIPES, *rmp.RECIPES, *map(pocket, rmp.RECIPES))
+    recipe.name: recipe
+    for recipe in (*small.RECIPES, *PUBLISHED, *FAIR, *map(pocket, (*PUBLISHED, *FAIR)))
 }
 """All recipes by name."""
+ROWS: tuple[Row, ...] = tuple(row for method in METHODS.values() for row in method.rows)
+"""All published numbers."""
 
 
 def get(name: str) -> Recipe:

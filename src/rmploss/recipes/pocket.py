@@ -1,14 +1,17 @@
-"""Pocket variants: every recipe of the paper, small enough for two CPU cores and some minutes.
+"""Pocket variants: every recipe of a paper, small enough for two CPU cores and some minutes.
 
-Fewer images, a quarter (ResNet19: an eighth) of the channels, few epochs, a learning rate that
-fits them, crop and flip alone (AutoAugment and Cutout pay over hundreds of epochs, not over six).
-A pocket result answers to no published number; it shows directions.
+Fewer images, fewer channels, few epochs, a learning rate that fits them, crop and flip alone
+(AutoAugment and Cutout pay over hundreds of epochs, not over six). A pocket result answers to no
+published number; it shows directions.
 """
 
-from rmploss.recipes.recipe import Recipe
+from rmploss.recipes.recipe import Recipe, use
 
 SUFFIX = "-pocket"
-WIDTHS = {"resnet20": 0.25, "vgg16": 0.25, "resnet19": 0.125, "resnet18": 0.125, "resnet34": 0.125}
+WIDTHS = {"resnet20": 0.25, "vgg16": 0.25}
+"""Of the networks that are not the large ones; all others are made an eighth as wide."""
+RATES = {"sgd": 0.1, "adam": 0.003, "adamw": 0.003}
+"""The peak of "onecycle" for each optimizer."""
 SAMPLES = {
     "cifar10": (5000, 2000),
     "cifar100": (5000, 2000),
@@ -18,16 +21,17 @@ SAMPLES = {
 
 
 def pocket(recipe: Recipe) -> Recipe:
-    """The pocket variant of a recipe of the paper."""
+    """The pocket variant of a recipe of a paper."""
     train, test = SAMPLES[recipe.data.name]
-    data = recipe.data
+    data, T = recipe.data, min(recipe.T, 10)
     return recipe.but(
         name=recipe.name + SUFFIX,
         title=f"{recipe.title}, pocket size",
         data=data.but(augment="standard") if "augment" in data.options else data,
-        network=recipe.network.but(width=WIDTHS[recipe.network.name]),
-        lr=0.1,
-        lr_schedule="onecycle",
+        network=recipe.network.but(width=WIDTHS.get(recipe.network.name, 0.125)),
+        T=T,
+        lr=RATES[recipe.optimizer.name],
+        lr_schedule=use("onecycle"),
         epochs=6,
         batch_size=32 if recipe.data.name == "imagenet" else 64,
         train_samples=train,

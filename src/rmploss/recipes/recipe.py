@@ -40,9 +40,11 @@ class Recipe:
     """One training run, but for its seed's luck.
 
     name, title, expect: what it is called, what it is, and the result and cost to expect.
-    data, network, neuron, norm, objective: entries of their tables. T: time steps.
+    data, network, neuron, norm, loss, objective: entries of their tables; loss: of the
+        classification; objective: the regularizer of the membrane. T: time steps.
     optimizer, lr, lr_schedule, epochs: "cosine" falls to 0, once per epoch as in the authors' code;
         "onecycle" rises over the first 30 % of the steps and falls to 0 over the rest.
+    clip_norm: gradients whose norm over all parameters is larger are scaled down to it.
     batch_size: global, over all ranks; accumulate: in that many parts, one after the other (the
         norm then sees one part at a time).
     weight_decay: the paper is silent; 1e-4 on all parameters is what the authors' family of code
@@ -60,13 +62,15 @@ class Recipe:
     T: int
     neuron: Use = Use("lif")
     norm: Use = Use("tdbn")
+    loss: Use = Use("ce")
     objective: Use = Use("none")
     optimizer: Use = Use("sgd", {"momentum": 0.9})
     lr: float
-    lr_schedule: Literal["cosine", "onecycle"] = "cosine"
+    lr_schedule: Use = Use("cosine")
     epochs: int
     batch_size: int
     accumulate: int = 1
+    clip_norm: float | None = None
     weight_decay: float = 1e-4
     weight_decay_on: Literal["all", "weights"] = "all"
     amp: Literal["off", "bf16", "fp16"] = "off"
@@ -167,6 +171,8 @@ def problems_in(recipe: Recipe) -> list[Problem]:
         value = getattr(recipe, name)
         if value is not None and value < 1:
             found.append(Problem(f"{name} = {value}", "must be at least 1, or none for all"))
+    if recipe.clip_norm is not None and not 0 < recipe.clip_norm < float("inf"):
+        found.append(Problem(f"clip_norm = {recipe.clip_norm!r}", "must be positive, or none"))
     if recipe.seed < 0:
         found.append(Problem(f"seed = {recipe.seed}", "must not be negative"))
     return found

@@ -22,7 +22,7 @@ def digits(objective: Use) -> Recipe:
         T=4,
         objective=objective,
         lr=0.1,
-        lr_schedule="onecycle",
+        lr_schedule=use("onecycle"),
         epochs=8,
         batch_size=64,
     )
@@ -40,7 +40,7 @@ def events(
         T=T,
         objective=STRONG,
         lr=lr,
-        lr_schedule="onecycle",
+        lr_schedule=use("onecycle"),
         epochs=epochs,
         batch_size=batch,
     )

@@ -14,7 +14,7 @@ from rmploss.report import figures, story
 from rmploss.report.read import Group, Run
 
 CURVES = {
-    "train_ce": "cross-entropy, training split",
+    "train_loss": "loss, training split",
     "test_accuracy": "accuracy, test split (%)",
     "quantization_error": "quantization error, test split",
     "lambda": "λ(n), weight of the regularizer, as used",

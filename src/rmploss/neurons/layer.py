@@ -1,0 +1,26 @@
+"""What all layers of spiking neurons have in common, whatever equations they follow."""
+
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+
+@runtime_checkable
+class SpikingLayer(Protocol):
+    """A layer of neurons, `[T, B, C, ...]` input current to outputs of the same shape.
+
+    layer_name: its name in the network; v_threshold: where it fires, in the units of `membrane`
+    (dimensionless); unregularized: why no regularizer of the membrane is defined for it, or None.
+    """
+
+    layer_name: str
+    v_threshold: float
+    unregularized: str | None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """What the layer gives on; it records its moments into an open `membrane_stats`."""
+        ...
+
+    def membrane(self, x: Tensor) -> Tensor:
+        """The potential before the reset of every step, without gradient: to look at."""
+        ...

@@ -1,0 +1,57 @@
+"""Real Spike (Guo et al., ECCV 2022): spikes have a learnt height in training, none in inference.
+
+    o~(t) = a o(t),    o(t) the binary spike of the neuron, a one per channel or one per layer
+
+Threshold and reset see o. For inference K * (a o) = (a K) * o: the height goes into the kernel of
+the convolution that reads the spikes (`models.amplitudes`).
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from rmploss.errors import Problem, UserError
+from rmploss.neurons.lif import LIF
+from rmploss.surrogate import Surrogate
+
+
+class RealSpike(LIF):
+    """`LIF` whose spikes are multiplied by `amplitude`, `[C]` or `[1]`, learnt from 1.
+
+    per: "channel" (the authors' code) or "layer". channels: C, for one amplitude per channel.
+    """
+
+    def __init__(
+        self,
+        channels: int | None = None,
+        *,
+        per: Literal["channel", "layer"] = "channel",
+        decay: float = 0.25,
+        v_threshold: float = 0.5,
+        v_reset: float | None = 0.0,
+        detach_reset: bool = False,
+        surrogate: str | Surrogate = "clipped_tanh",
+        carry_state: bool = False,
+        backend: str = "auto",
+    ) -> None:
+        if per == "channel" and channels is None:
+            what, fix = "needs the number of channels", 'RealSpike(64), or per="layer"'
+            raise UserError("bad neuron", [Problem('per = "channel"', what, fix)])
+        super().__init__(
+            channels,
+            decay=decay,
+            v_threshold=v_threshold,
+            v_reset=v_reset,
+            detach_reset=detach_reset,
+            surrogate=surrogate,
+            carry_state=carry_state,
+            backend=backend,
+        )
+        count = channels if per == "channel" and channels is not None else 1
+        self.amplitude = nn.Parameter(torch.ones(count))
+
+    def emit(self, spikes: Tensor) -> Tensor:
+        """The spikes times their height."""
+        height = self.amplitude.view(-1, *[1] * (spikes.ndim - 3))
+        return spikes * height.to(spikes.dtype)

@@ -1,0 +1,80 @@
+"""What the regularizers of the membrane share: a weight over training, and a choice of layers."""
+
+from abc import ABC, abstractmethod
+from fnmatch import fnmatchcase
+
+from torch import Tensor
+
+from rmploss.errors import Problem, UserError
+from rmploss.objectives.schedules import SCHEDULES, evaluate
+from rmploss.ops.moments import MomentSpec
+from rmploss.stats import LayerMoments, MembraneStats
+
+
+class Regularizer(ABC):
+    """lambda(n) times a function of the membrane statistics of one forward; dimensionless.
+
+    amplitude: of lambda(n), under the name that it has in the paper; schedule: its shape, a name in
+    `SCHEDULES`; spec: the statistics it needs; include, exclude: patterns of the names of the
+    layers that take part ("layer1.*.lif1").
+    """
+
+    def __init__(
+        self,
+        *,
+        amplitude: tuple[str, float],
+        schedule: str,
+        spec: MomentSpec,
+        include: tuple[str, ...],
+        exclude: tuple[str, ...],
+        problems: list[Problem],
+    ) -> None:
+        name, value = amplitude
+        if not 0 <= value < float("inf"):
+            problems.append(Problem(f"{name} = {value!r}", "must be >= 0"))
+        for which, patterns in (("include", include), ("exclude", exclude)):
+            if isinstance(patterns, str):  # each letter would be a pattern, "*" among them
+                where = f"{which} = {patterns!r}"
+                problems.append(Problem(where, "must be a tuple", f"{which}=({patterns!r},)"))
+        if problems:
+            raise UserError(f"bad {type(self).__name__}", problems)
+        self.amplitude = value
+        self.schedule = SCHEDULES[schedule]
+        self.spec = spec
+        self.include, self.exclude = include, exclude
+
+    def __call__(self, stats: MembraneStats, progress: float) -> Tensor:
+        """The weighted term, a scalar; progress = n / N, the epoch over the number of epochs."""
+        return self.weight(progress) * self.value(stats)
+
+    def weight(self, progress: float) -> float:
+        """lambda(n) at progress n / N."""
+        return self.amplitude * evaluate(self.schedule, progress)
+
+    def value(self, stats: MembraneStats) -> Tensor:
+        """The term without its weight, a scalar."""
+        return self.of_layers(self._chosen(stats))
+
+    @abstractmethod
+    def of_layers(self, layers: list[LayerMoments]) -> Tensor:
+        """The term, a scalar, of the layers that take part, at least one."""
+
+    def _chosen(self, stats: MembraneStats) -> list[LayerMoments]:
+        if stats.spec != self.spec:
+            raise UserError(
+                f"the membrane statistics were taken with {stats.spec}, this loss needs "
+                f"{self.spec}: record with membrane_stats(net, objective.spec)"
+            )
+        chosen = [layer for layer in stats if self._takes(layer.name)]
+        if not chosen:
+            names = ", ".join(layer.name for layer in stats) or "none: no spiking layer ran"
+            raise UserError(
+                f"no spiking layer matches include={self.include}, exclude={self.exclude} "
+                f"(recorded: {names})"
+            )
+        return chosen
+
+    def _takes(self, name: str) -> bool:
+        return any(fnmatchcase(name, pattern) for pattern in self.include) and not any(
+            fnmatchcase(name, pattern) for pattern in self.exclude
+        )

@@ -1,0 +1,37 @@
+"""The fair comparison: every method on one protocol, so that only the method differs.
+
+The protocol is the paper's own ablation (Table 1): ResNet20 on CIFAR-10, T = 4, AutoAugment and
+Cutout, SGD, cosine, 400 epochs, LIF neurons with decay 0.25 and threshold 0.5, tdBN, cross-entropy.
+A method changes the parts that its card names, and nothing else. `-rmp` adds RMP-Loss to it.
+"""
+
+from collections.abc import Iterable
+
+from rmploss.recipes.method import Method
+from rmploss.recipes.recipe import Recipe
+from rmploss.recipes.rmp import CIFAR10, NONE, RMP, small
+
+PREFIX = "fair-"
+WITH_RMP = "-rmp"
+PROTOCOL = small(CIFAR10, "resnet20", T=4, objective=NONE)
+"""What every method starts from: the vanilla network of Table 1."""
+
+
+def fair(method: Method) -> Recipe:
+    """The method on the protocol."""
+    title = f"{method.title}, fair: {PROTOCOL.title.removesuffix(' without RMP-Loss')}"
+    return PROTOCOL.but(name=PREFIX + method.name, title=title, **method.parts)
+
+
+def with_rmp(method: Method) -> Recipe:
+    """The same, with RMP-Loss added."""
+    recipe = fair(method)
+    title = recipe.title.replace(", fair", " + RMP-Loss, fair")
+    return recipe.but(name=recipe.name + WITH_RMP, title=title, objective=RMP)
+
+
+def fair_recipes(methods: Iterable[Method]) -> tuple[Recipe, ...]:
+    """All of them: each method, and with RMP-Loss where its card does not say why not."""
+    alone = [fair(method) for method in methods if method.parts or method.name == "vanilla"]
+    combined = [with_rmp(method) for method in methods if method.parts and not method.alone]
+    return (*alone, *combined)

@@ -1,0 +1,17 @@
+"""The systems of the paper's tables: one file per paper, one line each in `METHODS`."""
+
+from rmploss.recipes.method import Method
+from rmploss.recipes.methods import im, inflor, recdis, rmp, tdbn, vanilla
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        vanilla.METHOD,
+        rmp.METHOD,
+        tdbn.METHOD,
+        inflor.METHOD,
+        im.METHOD,
+        recdis.METHOD,
+    )
+}
+"""Method cards by name."""
