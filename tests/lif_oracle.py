@@ -82,10 +82,16 @@ class Neuron:
     decay: float = 0.25
     v_threshold: float = 0.5
     v_reset: float | None = 0.0
+    reset_by: float | None = None
     detach_reset: bool = False
     p: float = 2.0
     potential: Literal["u_pre", "input"] = "u_pre"
     detach_target: bool = True
+
+    @property
+    def amount(self) -> float:
+        """What the soft reset subtracts."""
+        return self.v_threshold if self.reset_by is None else self.reset_by
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,7 @@ def forward(
         o = fire(u_pre - neuron.v_threshold)
         reset = frozen.o[t] if frozen is not None and neuron.detach_reset else o
         if neuron.v_reset is None:
-            u = u_pre - neuron.v_threshold * reset
+            u = u_pre - neuron.amount * reset
         else:
             u = u_pre * (1 - reset) + neuron.v_reset * reset
         on_input = neuron.potential == "input"
@@ -165,7 +171,7 @@ def backward(
         g_o = size(g_spikes[t]) + g4
         keep = np.ones_like(o) if neuron.v_reset is None else 1 - o
         if not neuron.detach_reset:
-            soft = np.full_like(u_pre, -neuron.v_threshold)
+            soft = np.full_like(u_pre, -neuron.amount)
             pull = soft if neuron.v_reset is None else neuron.v_reset - u_pre
             g_o = g_o + g_u * size(pull)
         g_w = g1 + 2 * size(w) * g2 + g3 * dq_dw

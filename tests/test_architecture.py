@@ -14,7 +14,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 LAYERS = (
     ("errors", "tables", "randomness", "_disk", "store", "surrogate", "ops", "functional"),
-    ("lifecycle", "stats", "norm", "conv", "neurons", "objectives", "data", "recipes"),
+    ("lifecycle", "stats", "norm", "norm_step", "conv", "neurons", "objectives", "data", "recipes"),
     ("models", "analysis", "selftest"),
     ("engine", "interop"),
     ("report", "benchmarks"),

@@ -184,5 +184,26 @@ def _bessel(count: float) -> float:
     return count / (count - 1) if count > 1 else 1.0
 
 
-NORMS: Table[type[nn.Module]] = Table("norm", {"tdbn": "rmploss.norm:TDBatchNorm2d"})
+class NoNorm(nn.Module):
+    """No normalization: networks that have none (STBP) are made with it.
+
+    channels: C, of no use here.
+    """
+
+    def __init__(self, channels: int | None = None) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor, repeats: int = 1) -> Tensor:
+        """x."""
+        return x
+
+
+NORMS: Table[type[nn.Module]] = Table(
+    "norm",
+    {
+        "tdbn": "rmploss.norm:TDBatchNorm2d",
+        "bn_step": "rmploss.norm_step:StepBatchNorm2d",
+        "none": "rmploss.norm:NoNorm",
+    },
+)
 """Normalizations by name."""

@@ -42,7 +42,7 @@ def test_the_loss_is_cross_entropy_plus_lambda_times_rmp() -> None:
         torch.testing.assert_close(got[name], parameter.grad, rtol=0, atol=0)
     means = terms.means()
     assert means["train_loss"] == pytest.approx(ce.item(), abs=1e-12)
-    assert means["train_regularizer"] == pytest.approx(rmp.item(), abs=1e-12)
+    assert means["train_regularizer"] == pytest.approx(0.2 * rmp.item(), abs=1e-12)
     assert means["train_accuracy"] == 100 * (logits.argmax(1) == y).double().mean()
 
 

@@ -126,7 +126,9 @@ def test_no_layer_left_is_told() -> None:
 def test_statistics_of_another_kind_are_refused() -> None:
     with membrane_stats(spec=MomentSpec(p=1)) as stats:
         LIF()(normal(3, 2, 4))
-    with pytest.raises(UserError, match=r"p=1(?s:.*)p=2(?s:.*)membrane_stats\(net, rmp.spec\)"):
+    with pytest.raises(
+        UserError, match=r"p=1(?s:.*)p=2(?s:.*)membrane_stats\(net, objective.spec\)"
+    ):
         RMPLoss().value(stats)
     for rmp in (RMPLoss(p=1, potential="input"), RMPLoss(p=1, detach_target=False)):
         with pytest.raises(UserError, match="this loss needs"):

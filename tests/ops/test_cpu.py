@@ -28,7 +28,7 @@ from rmploss.functional import membrane
 from rmploss.ops import cpu, fused
 from rmploss.ops.moments import MomentSpec
 from rmploss.ops.rule import rule_of
-from rmploss.surrogate import SURROGATES, Sigmoid
+from rmploss.surrogate import SURROGATES, Sigmoid, Triangle
 from tests.given import normal
 
 pytestmark = pytest.mark.skipif(
@@ -126,6 +126,26 @@ def test_every_neuron(
         return ops.lif(x, u, **o, **learnable)
 
     assert_equal(run, [x, u, *constants])
+
+
+@pytest.mark.parametrize("detach_reset", [False, True])
+@pytest.mark.parametrize("reset_by", [1.0, 0.2])
+def test_a_soft_reset_by_a_number_and_a_damped_tent(
+    instruction_set: str, reset_by: float, detach_reset: bool
+) -> None:
+    options = neuron(
+        surrogate=Triangle(width=0.8, damping=0.3), v_reset=None, detach_reset=detach_reset,
+        moments=SPECS["paper"],
+    )  # fmt: skip
+    options["reset_by"] = reset_by
+    x = apart(4, 2, 5, 3, 2, decay=0.25, v_threshold=0.5, v_reset=None, reset_by=reset_by)
+    constants = [torch.full((5,), value, dtype=torch.float64) for value in (0.25, 0.5)]
+
+    def run(x: Tensor, decay: Tensor, threshold: Tensor, **o: Any) -> Any:
+        learnable = {**options, "decay": decay, "v_threshold": threshold}
+        return ops.lif(x, None, **o, **learnable)
+
+    assert_equal(run, [x, *constants])
 
 
 @pytest.mark.parametrize("residual", [None, "spikes", "current"])

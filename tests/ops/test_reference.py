@@ -24,7 +24,7 @@ SHAPE = (5, 2, 3, 2)
 NEURONS = [
     Neuron(surrogate=name, v_reset=reset, detach_reset=detach)
     for name, reset, detach in itertools.product(oracle.PHI, RESETS.values(), (False, True))
-]
+] + [Neuron(v_reset=None, reset_by=0.9, detach_reset=detach) for detach in (False, True)]
 READINGS = [
     MomentSpec(p=p, potential=potential, detach_target=detach)
     for p, potential, detach in itertools.product(
@@ -37,6 +37,7 @@ def label(value: object) -> str | None:
     """A readable test name of a neuron or of a reading."""
     if isinstance(value, Neuron):
         reset = next(name for name, v in RESETS.items() if v == value.v_reset)
+        reset += "" if value.reset_by is None else f" by {value.reset_by}"
         return f"{value.surrogate}-{reset}-{'detached' if value.detach_reset else 'attached'}"
     if isinstance(value, MomentSpec):
         return f"p={value.p}-{value.potential}-{'constant' if value.detach_target else 'firing'}"
@@ -77,6 +78,7 @@ def torch_gradients(
         decay=neuron.decay,
         v_threshold=neuron.v_threshold,
         v_reset=neuron.v_reset,
+        reset_by=neuron.reset_by,
         detach_reset=neuron.detach_reset,
         surrogate=surrogate,
         moments=spec,

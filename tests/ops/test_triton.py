@@ -50,6 +50,8 @@ class Case(NamedTuple):
     repeats: int = 1
     surrogate: str = "clipped_tanh"
     v_reset: float | None = 0.0
+    reset_by: float | None = None
+    damping: float | None = None
     detach_reset: bool = False
     spec: str = "p2"
     residual: str = "none"
@@ -87,9 +89,11 @@ def run(
     """Outputs, and the gradient of every input for random gradients of the outputs."""
     given = {name: value.detach().requires_grad_() for name, value in given.items()}
     rest = {name: value for name, value in given.items() if name not in ("x", "gain", "bias")}
+    shape = {} if case.damping is None else {"damping": case.damping}
     options: dict[str, Any] = {
         "v_reset": case.v_reset, "detach_reset": case.detach_reset, "repeats": case.repeats,
-        "surrogate": SURROGATES.make(case.surrogate), "moments": SPECS[case.spec],
+        "reset_by": case.reset_by,
+        "surrogate": SURROGATES.make(case.surrogate, **shape), "moments": SPECS[case.spec],
         "backend": backend, **rest,
     }  # fmt: skip
     if case.norm:
@@ -188,6 +192,18 @@ class Cases:
         )  # fmt: skip
         for dtype in (torch.float64, torch.float32):
             assert_as_reference(case, dtype, self.device)
+
+    @each(reset_by=(1.0, 0.2), detach_reset=(False, True))
+    def test_a_soft_reset_by_a_number_and_a_damped_tent(
+        self, reset_by: float, detach_reset: bool
+    ) -> None:
+        for shape in ((3, 2, 5, 2), (20, 1, 3)):
+            case = Case(
+                shape=shape, surrogate="triangle", damping=0.3, v_reset=None, reset_by=reset_by,
+                detach_reset=detach_reset,
+            )  # fmt: skip
+            for dtype in (torch.float64, torch.float32):
+                assert_as_reference(case, dtype, self.device)
 
     @each(norm=(False, True), residual=("none", "dense", "spikes"), spec=SPECS)
     def test_shortcuts_and_norm(self, norm: bool, residual: str, spec: str) -> None:

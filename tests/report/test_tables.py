@@ -1,6 +1,5 @@
 """The tables hold what the finished runs of exactly their recipes came to, over the seeds."""
 
-import dataclasses
 import statistics
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from rmploss import recipes
 from rmploss.engine.run import RunFolder
 from rmploss.errors import UserError
 from rmploss.recipes import Recipe
-from rmploss.report.tables import Line, table
+from rmploss.report.tables import Line, Ours, fair_table, table
 
 NAME = "cifar10-resnet20-rmp"
 
@@ -55,12 +54,36 @@ def test_mean_and_deviation_over_the_seeds(short: Recipe, tmp_path: Path) -> Non
 
 def test_one_seed_has_no_deviation(short: Recipe, tmp_path: Path) -> None:
     run(tmp_path, [10.0, 20.0, 30.0], short)
-    assert dataclasses.astuple(line(1, tmp_path).ours or _missing()) == (
-        1,
-        "30.00",
-        "30.00",
-        "0.1000",
-    )
+    ours = line(1, tmp_path).ours
+    assert ours == Ours(1, "30.00", "30.00", "0.1000", "0.200", "", "4", 30.0)
+
+
+def test_the_cost_of_an_inference_is_read(short: Recipe, tmp_path: Path) -> None:
+    folder = run(tmp_path, [10.0, 20.0, 30.0], short)
+    (folder.path / "cost.json").write_text('{"microjoules": 12.34}')
+    ours = line(1, tmp_path).ours
+    assert ours is not None
+    assert ours.energy == "12.3"
+    (folder.path / "cost.json").write_text("[]")
+    ours = line(1, tmp_path).ours
+    assert ours is not None
+    assert ours.energy == ""
+
+
+def test_the_fair_table_ranks_by_accuracy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    accuracies = {"fair-vanilla": 30.0, "fair-rmp": 50.0, "fair-tdbn-rmp": 40.0}
+    for name, accuracy in accuracies.items():
+        recipe = recipes.get(name).but(epochs=1)
+        monkeypatch.setitem(recipes.RECIPES, name, recipe)
+        run(tmp_path, [accuracy], recipe)
+    lines = fair_table(tmp_path)
+    assert len(lines) == len(recipes.FAIR)
+    ranked = ["RMP-Loss", "STBP-tdBN + RMP-Loss", "vanilla SNN"]
+    assert [line.method for line in lines[:3]] == ranked
+    assert all(line.ours is None for line in lines[3:])
+    assert lines[-1].command.startswith("rmploss train fair-")
+    pocket = fair_table(tmp_path, pocket=True)
+    assert all(line.recipe.endswith("-pocket") and line.ours is None for line in pocket)
 
 
 @pytest.mark.parametrize(
@@ -96,9 +119,5 @@ def test_pocket_answers_to_no_published_number() -> None:
 
 
 def test_there_are_four_tables() -> None:
-    with pytest.raises(UserError, match="no table 5; there are 1, 2, 3, 4"):
+    with pytest.raises(UserError, match="no table 5; there are 1, 2, 3, 4 and fair"):
         table(5, Path("nowhere"))
-
-
-def _missing() -> Any:
-    raise AssertionError("the cell is empty")

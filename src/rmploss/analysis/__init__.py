@@ -1,6 +1,14 @@
-"""What a trained membrane looks like: its distribution, and the information its spikes lose."""
+"""What a trained network is like: its membranes, what its spikes lose, what an inference costs."""
 
+from rmploss.analysis.cost import Cost, inference_cost
 from rmploss.analysis.histogram import Histogram, membrane_histograms
 from rmploss.analysis.information import kl_divergence, proposition_holds
 
-__all__ = ["Histogram", "kl_divergence", "membrane_histograms", "proposition_holds"]
+__all__ = [
+    "Cost",
+    "Histogram",
+    "inference_cost",
+    "kl_divergence",
+    "membrane_histograms",
+    "proposition_holds",
+]

@@ -10,6 +10,7 @@ from rmploss import recipes
 
 Topic = Literal[
     "recipes",
+    "methods",
     "networks",
     "neurons",
     "surrogates",
@@ -26,9 +27,10 @@ Topic = Literal[
 
 @dataclass(frozen=True)
 class List:
-    """Show recipes, or what a field of a recipe can be.
+    """Show recipes, methods, or what a field of a recipe can be.
 
     $ rmploss list                 all recipes
+    $ rmploss list methods         the systems of the paper's tables: equations, sources, doubts
     $ rmploss list objectives      the regularizers and their options
     $ rmploss list readings        what the paper leaves open, and what we chose
     """
@@ -40,6 +42,8 @@ class List:
         """Print it."""
         if self.topic == "recipes":
             _recipes()
+        elif self.topic == "methods":
+            _methods()
         elif self.topic == "readings":
             _readings()
         else:
@@ -58,6 +62,30 @@ def _recipes() -> None:
         print(f"{name:<{width}}  {recipe.title}")
         for line in dict.fromkeys(published):
             print(f"{'':<{width}}    published at {line}")
+
+
+def _methods() -> None:
+    for method in recipes.METHODS.values():
+        print(f"{method.title}   ({method.name})")
+        told = {"paper": method.paper, "code": method.code, "idea": method.idea}
+        told["in inference"] = method.inference
+        told["alone"] = method.alone and f"RMP-Loss is not added: {method.alone}"
+        for head, text in told.items():
+            if text:
+                _wrapped(f"{head}: {text}")
+        for line in method.equations.splitlines():
+            print(f"        {line}")
+        for doubt in method.doubts:
+            _wrapped(f"- {doubt}")
+        names = [recipe.name for recipe in method.recipes]
+        if method.parts:
+            names.append(f"fair-{method.name}")
+        _wrapped("recipes: " + ", ".join(names))
+        print()
+
+
+def _wrapped(text: str) -> None:
+    print(textwrap.fill(text, 92, initial_indent="    ", subsequent_indent="      "))
 
 
 def _readings() -> None:

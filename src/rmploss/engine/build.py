@@ -79,7 +79,7 @@ def resolve(recipe: Recipe) -> Recipe:
     Two recipes that mean the same are equal then, however they were written.
     """
     neuron = NEURONS.complete(recipe.neuron.name, recipe.neuron.options)
-    known = {"norm": {"v_threshold": neuron.get("v_threshold")}}
+    known = {"norm": _of_the_neuron(recipe, neuron.get("v_threshold"))}
     parts = {}
     for field, table in PARTS.items():
         part = getattr(recipe, field)
@@ -97,7 +97,7 @@ def make_network(recipe: Recipe, dataset: DataSet) -> SpikingNetwork:
     """The recipe's network with its initial weights, a function of the seed."""
     neuron = partial(NEURONS.make, recipe.neuron.name, **recipe.neuron.options)
     v_threshold: float = neuron(1).v_threshold
-    norm_options = {"v_threshold": v_threshold, **recipe.norm.options}
+    norm_options = {**_of_the_neuron(recipe, v_threshold), **recipe.norm.options}
     options: dict[str, Any] = {
         "in_channels": dataset.shape(recipe.T)[-3],
         "num_classes": dataset.num_classes,
@@ -107,6 +107,12 @@ def make_network(recipe: Recipe, dataset: DataSet) -> SpikingNetwork:
     }
     with seeded(recipe.seed, "initialize"):
         return models.create(recipe.network.name, **{**options, **recipe.network.options})
+
+
+def _of_the_neuron(recipe: Recipe, v_threshold: Any) -> dict[str, Any]:
+    """What the norm takes from the neuron: its threshold (Eq. 6), where it asks for it."""
+    asks = "v_threshold" in NORMS.options(recipe.norm.name)
+    return {"v_threshold": v_threshold} if asks else {}
 
 
 def make_loss(recipe: Recipe) -> Loss:

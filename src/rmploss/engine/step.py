@@ -22,7 +22,7 @@ Precision = Callable[[], AbstractContextManager[object]]
 class Terms:
     """What a step saw, as float64 sums over its samples `[4]`, so that steps and ranks add up.
 
-    The rows: loss, regularizer without its weight, correct answers, samples.
+    The rows: loss, regularizer with its weight, correct answers, samples.
     """
 
     sums: Tensor
@@ -69,8 +69,8 @@ def forward_backward(
         network: Any = net.module if isinstance(net, DistributedDataParallel) else net
         logits = network.readout(outputs)  # line 4
     classification = loss(outputs, logits, labels)  # line 5
-    regularizer = objective.value(stats)  # line 6
-    total = classification + objective.weight(progress) * regularizer  # line 7, Eq. 11
+    regularizer = objective(stats, progress)  # line 6, with its weight
+    total = classification + regularizer  # line 7, Eq. 11
     scale(total).backward()  # line 8
     with torch.no_grad():
         count = len(labels)

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from rmploss import ops, store
-from rmploss.analysis import membrane_histograms
-from rmploss.data import data_root, n_batches, take
+from rmploss.data import data_root, n_batches
 from rmploss.engine import checkpoint, distributed
 from rmploss.engine.build import (
     check,
@@ -31,6 +30,7 @@ from rmploss.engine.build import (
     make_optimizer,
 )
 from rmploss.engine.checkpoint import Loaded, Progress
+from rmploss.engine.closing import close, is_closed
 from rmploss.engine.distributed import World
 from rmploss.engine.environment import versions
 from rmploss.engine.evaluate import Evaluation, evaluate
@@ -43,16 +43,11 @@ from rmploss.engine.signals import Stop
 from rmploss.engine.step import Terms, forward_backward
 from rmploss.errors import InterruptedRunError, NonFiniteError, Problem, UserError
 from rmploss.lifecycle import constrain, evolve
+from rmploss.randomness import seeded
 from rmploss.recipes import Recipe
 
-LOOKED_AT = 1000
-"""How many test samples the membrane histograms of a run are taken from."""
-LOOKED_AT_ONCE = 16
-"""How many of them at a time."""
 RESULT = "result.json"
 """The file that says that a run is finished, and what it came to."""
-MEMBRANE = "membrane.json"
-"""The histograms of its membranes, made last."""
 
 
 @dataclass(frozen=True)
@@ -117,13 +112,13 @@ def train(
 def resume(path: Path, setting: Setting | None = None, listener: Listener | None = None) -> Path:
     """Go on with an interrupted run from its newest checkpoint that verifies; returns its path.
 
-    A run that is finished is left alone, unless its histograms are still to be made.
+    A run that is finished is left alone, unless its closing look is still to come.
     """
     setting, listener = setting or Setting(), listener or Listener()
     folder = RunFolder.open(path)
     recipe = Recipe.from_json(folder.recipe())
     with ops.use_backend(setting.backend), join(setting.device) as world:
-        if (path / RESULT).is_file() and (path / MEMBRANE).is_file():
+        if (path / RESULT).is_file() and is_closed(path):
             if world.is_main:
                 listener.note(f"{path} is finished: nothing to do")
                 listener.end(summarize(folder.metrics()))
@@ -190,8 +185,8 @@ class _Run:
             if self.world.is_main:
                 summary = summarize(folder.metrics())
                 store.write_text(path / RESULT, json.dumps(summary, indent=2) + "\n")
-                # Only now: whatever becomes of the histograms, the run is finished.
-                self._look_at_membranes(folder)
+                # Only now: whatever becomes of these, the run is finished.
+                close(path, self.net, self.recipe, self.test_samples, self.setting.workers)
                 self.listener.end(summary)
         return path
 
@@ -255,7 +250,12 @@ class _Run:
         count = recipe.accumulate
         for index, (x, y) in enumerate(parts(images, labels, count)):
             last = index == count - 1
-            with nullcontext() if last else self._without_sync():
+            # What a network draws (dropout) is a function of where training stands, and of the
+            # rank; so a resumed run draws the same.
+            drawn = seeded(
+                recipe.seed, "step", self.at.epoch, self.at.batch, index, self.world.rank
+            )
+            with drawn, nullcontext() if last else self._without_sync():
                 self.terms += forward_backward(
                     self.ddp,
                     self.objective,
@@ -314,22 +314,6 @@ class _Run:
 
         test = test_batches(self.recipe, self.test_samples, self.world, self.setting.workers)
         return evaluate(self.net, test, world=self.world, on_batch=on_batch)
-
-    def _look_at_membranes(self, folder: RunFolder) -> None:
-        """The histograms of Figures 2 and 3, over (a part of) the test split."""
-        some = take(self.test_samples, min(len(self.test_samples), LOOKED_AT))
-        # Few at a time: a histogram holds several copies of the largest layer's membrane.
-        few = self.recipe.but(batch_size=min(self.recipe.batch_size, LOOKED_AT_ONCE))
-        histograms = membrane_histograms(
-            self.net, test_batches(few, some, World(), self.setting.workers)
-        )
-        plain = {
-            "split": "test",
-            "samples": len(some),
-            "figure_layer": self.net.figure_layer,
-            "layers": [histogram.to_json() for histogram in histograms],
-        }
-        store.write_text(folder.path / MEMBRANE, json.dumps(plain) + "\n")
 
     def _record(
         self, result: Evaluation, progress: float, train_s: float, test_s: float

@@ -41,3 +41,7 @@ class ConvNet(PooledNetwork):
         x = self.halve(encode(self.conv1, self.lif1, x, self.T))
         x = self.halve(self.conv2.fire(x, self.lif2))
         return self.conv3.fire(x, self.lif3)
+
+    def readers(self) -> dict[str, tuple[str, ...]]:
+        """The next convolution, the linear layer at the end."""
+        return {"lif1": ("conv2",), "lif2": ("conv3",), "lif3": ("head",)}

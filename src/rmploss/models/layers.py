@@ -6,8 +6,9 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from rmploss.conv import SpikeConv2d
+from rmploss.errors import Problem, UserError
 from rmploss.neurons import LIF
-from rmploss.norm import TDBatchNorm2d, fold
+from rmploss.norm import NoNorm, TDBatchNorm2d, fold
 from rmploss.ops.pooling import avg_pool2d
 
 MakeNeuron = Callable[[int], nn.Module]
@@ -48,7 +49,7 @@ class ConvNorm(nn.Module):
     def __init__(self, conv: nn.Conv2d, norm: nn.Module) -> None:
         super().__init__()
         self.conv = conv
-        self.norm: nn.Module | None = norm
+        self.norm: nn.Module | None = None if isinstance(norm, NoNorm) else norm
 
     def forward(self, x: Tensor) -> Tensor:
         """The input current of the next neurons."""
@@ -64,9 +65,12 @@ class ConvNorm(nn.Module):
         once, and the result, running statistics included, is that of running them as often.
         """
         y = self._convolve(x)
-        if _is_plain(neuron, LIF) and (self.norm is None or _is_plain(self.norm, TDBatchNorm2d)):
+        plain = _is_plain(neuron, LIF)
+        if plain and (self.norm is None or _is_plain(self.norm, TDBatchNorm2d)):
             return neuron(y, norm=self.norm, residual=residual, repeats=repeats)
         current = y if self.norm is None else self.norm(y, repeats)
+        if plain:
+            return neuron(current, residual=residual, repeats=repeats)
         if repeats > 1:
             current = current.expand(repeats, *current.shape[1:])
         return neuron(current if residual is None else current + residual)
@@ -125,6 +129,15 @@ def initialize(net: nn.Module) -> None:
             continue
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def halved(size: int, times: int) -> int:
+    """The side of a map after so many poolings by two; `UserError` where they leave a rest."""
+    side, rest = divmod(size, 2**times)
+    if rest or side < 1:
+        what = f"is not divisible by {2**times}: the network halves the map {times} times"
+        raise UserError("bad network", [Problem(f"image_size = {size}", what)])
+    return side
 
 
 def scaled(channels: int, width: float) -> int:

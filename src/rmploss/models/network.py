@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from rmploss.errors import UserError
+from rmploss.models.amplitudes import fold_amplitudes
 from rmploss.models.layers import OverTime, initialize
 from rmploss.neurons import Accumulator
 
@@ -19,14 +20,20 @@ class SpikingNetwork(nn.Module, ABC):
 
     figure_layer: the spiking layer that Figures 2 and 3 show, "the first layer of the second
     block"; gives: what `over_time` returns, which a loss must know: "outputs" `[T, B, num_classes]`
-    or a record of its own.
+    or a record of its own. image_size: the side H = W that the network is made for; None: any.
     """
 
     figure_layer: ClassVar[str]
     gives: ClassVar[str] = "outputs"
 
     def __init__(
-        self, *, in_channels: int, num_classes: int, T: int, readout: Literal["sum", "mean"]
+        self,
+        *,
+        in_channels: int,
+        num_classes: int,
+        T: int,
+        readout: Literal["sum", "mean"],
+        image_size: int | None = None,
     ) -> None:
         super().__init__()
         if T < 1 or num_classes < 1 or in_channels < 1:
@@ -36,6 +43,7 @@ class SpikingNetwork(nn.Module, ABC):
         self.in_channels = in_channels
         self.num_classes = num_classes
         self.T = T
+        self.image_size = image_size
         self.readout: Callable[[Tensor], Tensor] = Accumulator(reduction=readout)
 
     @abstractmethod
@@ -49,8 +57,22 @@ class SpikingNetwork(nn.Module, ABC):
                 f"x has shape {list(x.shape)}; this network takes static images "
                 f"[B, {self.in_channels}, H, W] or sequences [T, B, {self.in_channels}, H, W]"
             )
+        side = self.image_size
+        if side is not None and x.shape[-2:] != (side, side):
+            raise UserError(
+                f"x has images of {x.shape[-2]} x {x.shape[-1]}; this network was made with "
+                f"image_size={side}"
+            )
         outputs = self.outputs(x)
         return outputs if over_time else self.readout(outputs)
+
+    def readers(self) -> dict[str, tuple[str, ...]]:
+        """Neurons and the modules that read their spikes, by name; left out: not to be said."""
+        return {}
+
+    def fold(self) -> None:
+        """Put the heights of the spikes into the kernels that read them (exact)."""
+        fold_amplitudes(self, self.readers())
 
     def finish(self) -> None:
         """Initialize the weights; called at the end of a constructor."""

@@ -9,8 +9,9 @@ stem convolutions, 64 to 512 channels), not the 0.27 M network of He et al.
 """
 
 import math
+from abc import abstractmethod
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -27,8 +28,12 @@ from rmploss.models.layers import (
     scaled,
 )
 from rmploss.models.network import PooledNetwork
+from rmploss.models.sew import SEWBlock
 from rmploss.neurons import LIF
 from rmploss.norm import TDBatchNorm2d
+
+Connect = Literal["current", "add", "and", "iand"]
+"""How the branches of a block meet: as currents in front of its neurons, or as spikes (sew.py)."""
 
 
 class BasicBlock(nn.Module):
@@ -87,9 +92,14 @@ def branch(norm: MakeNorm) -> MakeNorm:
 
 
 class _ResNet(PooledNetwork):
-    """Stages of basic blocks behind a stem that the subclasses add."""
+    """Stages of basic blocks behind a stem that the subclasses add.
+
+    stem_layers: how many convolutions and neurons it has: conv1, lif1, conv2, lif2, ...
+    connect: "current" for `BasicBlock`, else the function of `SEWBlock`.
+    """
 
     figure_layer = "layer1.1.lif1"
+    stem_layers: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -105,6 +115,7 @@ class _ResNet(PooledNetwork):
         neuron: MakeNeuron,
         norm: MakeNorm,
         branches: bool = False,
+        connect: Connect = "current",
         head: nn.Module | None = None,
     ) -> None:
         super().__init__(
@@ -115,31 +126,63 @@ class _ResNet(PooledNetwork):
             readout=readout,
             head=head,
         )
+        if branches and connect != "current":
+            raise UserError('branches=True is for currents that are added: connect="current"')
         project = pooled if shortcut == "pooled" else strided
         last = branch(norm) if branches else norm
+        self.connect = connect
         self.stages = len(channels)
         for stage, (before, after) in enumerate(pairwise((stem_channels, *channels)), start=1):
             layer = nn.Sequential()
             for index in range(blocks[stage - 1]):
                 stride = 2 if stage > 1 and index == 0 else 1
                 source = before if index == 0 else after
-                layer.append(
-                    BasicBlock(
-                        source,
-                        after,
-                        stride=stride,
-                        shortcut=project(source, after, stride, last),
-                        neuron=neuron,
-                        norm=norm,
-                        last_norm=last,
-                    )
-                )
+                projection = project(source, after, stride, last)
+                parts = {"stride": stride, "shortcut": projection, "neuron": neuron, "norm": norm}
+                if connect == "current":
+                    block = BasicBlock(source, after, **parts, last_norm=last)
+                else:
+                    block = SEWBlock(source, after, **parts, connect=connect)
+                layer.append(block)
             self.add_module(f"layer{stage}", layer)
 
-    def _blocks(self, x: Tensor) -> Tensor:
-        for stage in range(1, self.stages + 1):
-            x = self.get_submodule(f"layer{stage}")(x)
+    @abstractmethod
+    def stem(self, x: Tensor) -> Tensor:
+        """What the first block reads, `[T, B, C, H, W]`."""
+
+    def layers(self) -> list[nn.Sequential]:
+        """The stages in order."""
+        found = (self.get_submodule(f"layer{stage}") for stage in range(1, self.stages + 1))
+        return [layer for layer in found if isinstance(layer, nn.Sequential)]
+
+    def spikes(self, x: Tensor) -> Tensor:
+        """The spikes of the last block."""
+        x = self.stem(x)
+        for layer in self.layers():
+            x = layer(x)
         return x
+
+    def readers(self) -> dict[str, tuple[str, ...]]:
+        """The next convolution of the stem or of the block; of a block's end, also a shortcut.
+
+        What a `SEWBlock` gives on is made of two layers' spikes: nobody reads one of them alone.
+        """
+        found: dict[str, tuple[str, ...]] = {
+            f"lif{n}": (f"conv{n + 1}",) for n in range(1, self.stem_layers)
+        }
+        if self.connect != "current":
+            inner = [name for name, m in self.named_modules() if isinstance(m, SEWBlock)]
+            return {**found, **{f"{name}.lif1": (f"{name}.conv2",) for name in inner}}
+        last = f"lif{self.stem_layers}"
+        for stage, layer in enumerate(self.layers(), start=1):
+            for index in range(len(layer)):
+                name = f"layer{stage}.{index}"
+                found[last] = (f"{name}.conv1", f"{name}.shortcut")
+                found[f"{name}.lif1"] = (f"{name}.conv2",)
+                last = f"{name}.lif2"
+        if isinstance(self.head, nn.Sequential):
+            return {**found, last: ("head.0",), "head.1": ("head.2",)}
+        return {**found, last: ("head",)}
 
 
 class ResNet20(_ResNet):
@@ -147,8 +190,10 @@ class ResNet20(_ResNet):
 
     Three 3x3 convolutions of 64 channels, average pooling (its output is multi-level: 0, 1/4, ..,
     1), stages of 64, 128, 256, 512 channels with two blocks each, one linear layer. width scales
-    all channels.
+    all channels. connect: "add", "and" or "iand" for the blocks of SEW ResNet (models/sew.py).
     """
+
+    stem_layers = 3
 
     def __init__(
         self,
@@ -159,6 +204,7 @@ class ResNet20(_ResNet):
         width: float = 1.0,
         readout: Literal["sum", "mean"] = "sum",
         branches: bool = False,
+        connect: Connect = "current",
         neuron: MakeNeuron = LIF,
         norm: MakeNorm = TDBatchNorm2d,
     ) -> None:
@@ -173,6 +219,7 @@ class ResNet20(_ResNet):
             T=T,
             readout=readout,
             branches=branches,
+            connect=connect,
             neuron=neuron,
             norm=norm,
         )
@@ -183,18 +230,19 @@ class ResNet20(_ResNet):
         self.stem_pool = OverTime(AvgPool2d(2))
         self.finish()
 
-    def spikes(self, x: Tensor) -> Tensor:
-        """The spikes of the last block."""
+    def stem(self, x: Tensor) -> Tensor:
+        """The pooled spikes of the third neurons."""
         x = encode(self.conv1, self.lif1, x, self.T)
         x = self.conv3.fire(self.conv2.fire(x, self.lif2), self.lif3)
-        return self._blocks(self.stem_pool(x))
+        return self.stem_pool(x)
 
 
 class ResNet19(_ResNet):
     """ResNet19: a stem, stages of 128, 256, 512 channels with 3, 3, 2 blocks; 12,569,226 params.
 
     stem_width: 128 in the authors' networks, 64 in TET's. hidden_fc: None for one linear layer
-    (the authors'), 256 for the two of STBP-tdBN and TET, with spiking neurons in between.
+    (the authors'), 256 for the two of STBP-tdBN and TET, with spiking neurons in between. init:
+    "pytorch" starts the weights as PyTorch does (TET), "family" as the authors do.
     """
 
     def __init__(
@@ -206,6 +254,7 @@ class ResNet19(_ResNet):
         width: float = 1.0,
         stem_width: int = 128,
         hidden_fc: int | None = None,
+        init: Literal["family", "pytorch"] = "family",
         readout: Literal["sum", "mean"] = "sum",
         branches: bool = False,
         neuron: MakeNeuron = LIF,
@@ -228,11 +277,54 @@ class ResNet19(_ResNet):
             head=_two_layers(channels[-1], hidden_fc, num_classes, neuron),
         )
         self.conv1, self.lif1 = conv3x3(in_channels, stem, norm), neuron(stem)
+        if init == "family":
+            self.finish()
+
+    def stem(self, x: Tensor) -> Tensor:
+        """The spikes of the first neurons."""
+        return encode(self.conv1, self.lif1, x, self.T)
+
+
+class CIFARResNet18(_ResNet):
+    """ResNet18 for 32x32 images: 11,173,962 parameters for ten classes.
+
+    A 3x3 stem without pooling, stages of 64, 128, 256, 512 channels with two blocks each, strided
+    1x1 projections, one linear layer. width scales all channels.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 3,
+        num_classes: int = 10,
+        T: int = 4,
+        width: float = 1.0,
+        readout: Literal["sum", "mean"] = "sum",
+        branches: bool = False,
+        neuron: MakeNeuron = LIF,
+        norm: MakeNorm = TDBatchNorm2d,
+    ) -> None:
+        channels = tuple(scaled(c, width) for c in (64, 128, 256, 512))
+        super().__init__(
+            stem_channels=channels[0],
+            channels=channels,
+            blocks=(2, 2, 2, 2),
+            shortcut="strided",
+            in_channels=in_channels,
+            num_classes=num_classes,
+            T=T,
+            readout=readout,
+            branches=branches,
+            neuron=neuron,
+            norm=norm,
+        )
+        c = channels[0]
+        self.conv1, self.lif1 = conv3x3(in_channels, c, norm), neuron(c)
         self.finish()
 
-    def spikes(self, x: Tensor) -> Tensor:
-        """The spikes of the last block."""
-        return self._blocks(encode(self.conv1, self.lif1, x, self.T))
+    def stem(self, x: Tensor) -> Tensor:
+        """The spikes of the first neurons."""
+        return encode(self.conv1, self.lif1, x, self.T)
 
 
 def _two_layers(
@@ -247,8 +339,8 @@ def _two_layers(
     )
 
 
-class _ImageNetResNet(_ResNet):
-    """The ImageNet form: a 7x7 stem of stride 2, average pooling, four stages."""
+class ImageNetResNet(_ResNet):
+    """The ImageNet form: a 7x7 stem of stride 2, pooling 3x3 of stride 2, four stages."""
 
     def __init__(
         self,
@@ -259,9 +351,11 @@ class _ImageNetResNet(_ResNet):
         T: int,
         width: float,
         readout: Literal["sum", "mean"],
-        branches: bool,
         neuron: MakeNeuron,
         norm: MakeNorm,
+        branches: bool = False,
+        connect: Connect = "current",
+        pool: Literal["avg", "max"] = "avg",
     ) -> None:
         channels = tuple(scaled(c, width) for c in (64, 128, 256, 512))
         super().__init__(
@@ -274,20 +368,22 @@ class _ImageNetResNet(_ResNet):
             T=T,
             readout=readout,
             branches=branches,
+            connect=connect,
             neuron=neuron,
             norm=norm,
         )
         conv = nn.Conv2d(in_channels, channels[0], 7, stride=2, padding=3, bias=False)
         self.conv1, self.lif1 = ConvNorm(conv, norm(channels[0])), neuron(channels[0])
-        self.stem_pool = OverTime(nn.AvgPool2d(3, stride=2, padding=1))
+        kind = nn.MaxPool2d if pool == "max" else nn.AvgPool2d
+        self.stem_pool = OverTime(kind(3, stride=2, padding=1))
         self.finish()
 
-    def spikes(self, x: Tensor) -> Tensor:
-        """The spikes of the last block."""
-        return self._blocks(self.stem_pool(encode(self.conv1, self.lif1, x, self.T)))
+    def stem(self, x: Tensor) -> Tensor:
+        """The pooled spikes of the first neurons."""
+        return self.stem_pool(encode(self.conv1, self.lif1, x, self.T))
 
 
-class ResNet18(_ImageNetResNet):
+class ResNet18(ImageNetResNet):
     """ResNet18 for 224x224 images: 11,689,512 parameters for 1000 classes."""
 
     def __init__(
@@ -315,7 +411,7 @@ class ResNet18(_ImageNetResNet):
         )
 
 
-class ResNet34(_ImageNetResNet):
+class ResNet34(ImageNetResNet):
     """ResNet34 for 224x224 images: 21,797,672 parameters for 1000 classes."""
 
     def __init__(

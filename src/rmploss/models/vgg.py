@@ -70,3 +70,10 @@ class VGG16(PooledNetwork):
         for layer in layers:
             x = layer.fire(x, next(layers)) if isinstance(layer, ConvNorm) else layer(x)
         return x
+
+    def readers(self) -> dict[str, tuple[str, ...]]:
+        """The next convolution, the linear layer at the end."""
+        names = [f"layers.{name}" for name, _ in self.layers.named_children()]
+        neurons = [name for name in names if name.startswith("layers.lif")]
+        convs = [name for name in names if name.startswith("layers.conv")]
+        return {n: (reader,) for n, reader in zip(neurons, [*convs[1:], "head"], strict=True)}

@@ -14,9 +14,14 @@ NEURONS: Table[type[SpikingLayer]] = Table(
         "if": "rmploss.neurons.lif:IF",
         "plif": "rmploss.neurons.plif:PLIF",
         "diet": "rmploss.neurons.diet:Diet",
+        "relu": "rmploss.neurons.relu:ReLU",
         "inflor": "rmploss.neurons.inflor:InfLoR",
         "evolving": "rmploss.neurons.evolving:EvolvingLIF",
         "real": "rmploss.neurons.real:RealSpike",
+        "tssl": "rmploss.neurons.tssl:TSSL",
+        "dsr-if": "rmploss.neurons.dsr:DSRIF",
+        "dsr-lif": "rmploss.neurons.dsr:DSRLIF",
+        "liaf": "rmploss.neurons.liaf:LIAF",
     },
 )
 """Neurons by name; each is made for a number of channels."""

@@ -63,4 +63,5 @@ class Diet(LIF):
 
     def extra_repr(self) -> str:
         """The values that were learnt."""
-        return f"leak={float(self.leak):.4g}, threshold={float(self.threshold):.4g}"
+        leak, threshold = float(self.leak.detach()), float(self.threshold.detach())
+        return f"leak={leak:.4g}, threshold={threshold:.4g}"

@@ -49,9 +49,16 @@ class RealSpike(LIF):
             backend=backend,
         )
         count = channels if per == "channel" and channels is not None else 1
-        self.amplitude = nn.Parameter(torch.ones(count))
+        self.amplitude: nn.Parameter | None = nn.Parameter(torch.ones(count))
+
+    def release(self) -> Tensor:
+        """The amplitudes, taken away: from now on the spikes are binary."""
+        height, self.amplitude = self.amplitude, None
+        return torch.ones(1) if height is None else height.detach()
 
     def emit(self, spikes: Tensor) -> Tensor:
         """The spikes times their height."""
+        if self.amplitude is None:
+            return spikes
         height = self.amplitude.view(-1, *[1] * (spikes.ndim - 3))
         return spikes * height.to(spikes.dtype)

@@ -47,5 +47,6 @@ OBJECTIVES: Table[type[Objective]] = Table(
         "rmp": "rmploss.objectives.rmp:RMPLoss",
         "im": "rmploss.objectives.im:IMLoss",
         "recdis": "rmploss.objectives.recdis:RecDisLoss",
+        "several": "rmploss.objectives.several:SeveralRegularizers",
     },
 )

@@ -49,7 +49,7 @@ class IMLoss(Regularizer):
             what = 'is "paper", "supplement" or "released"'
             problems.append(Problem(f"version = {version!r}", what))
         super().__init__(
-            amplitude=("weight", weight),
+            amplitude=("weight", weight, "the supplement uses 2"),
             schedule=schedule,
             spec=MomentSpec(potential="input" if version == "released" else "u_pre"),
             include=include,

@@ -85,5 +85,7 @@ LOSSES: Table[type[Loss]] = Table(
         "ce": "rmploss.objectives.losses:CrossEntropy",
         "tet": "rmploss.objectives.losses:TET",
         "mse": "rmploss.objectives.losses:MeanSquaredError",
+        "joint": "rmploss.objectives.joint:JointLoss",
+        "van_rossum": "rmploss.objectives.van_rossum:VanRossum",
     },
 )

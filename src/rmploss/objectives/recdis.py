@@ -41,7 +41,7 @@ class RecDisLoss(Regularizer):
         if not 0 < half_width < float("inf"):
             problems.append(Problem(f"half_width = {half_width!r}", "must be positive", "0.5"))
         super().__init__(
-            amplitude=("weight", weight),
+            amplitude=("weight", weight, "1 or 2"),
             schedule=schedule,
             spec=MomentSpec(),
             include=include,

@@ -14,7 +14,8 @@ from rmploss.stats import LayerMoments, MembraneStats
 class Regularizer(ABC):
     """lambda(n) times a function of the membrane statistics of one forward; dimensionless.
 
-    amplitude: of lambda(n), under the name that it has in the paper; schedule: its shape, a name in
+    amplitude: of lambda(n): the name that it has in the paper, its value, and what to use instead
+    of a wrong one; schedule: its shape, a name in
     `SCHEDULES`; spec: the statistics it needs; include, exclude: patterns of the names of the
     layers that take part ("layer1.*.lif1").
     """
@@ -22,16 +23,16 @@ class Regularizer(ABC):
     def __init__(
         self,
         *,
-        amplitude: tuple[str, float],
+        amplitude: tuple[str, float, str],
         schedule: str,
         spec: MomentSpec,
         include: tuple[str, ...],
         exclude: tuple[str, ...],
         problems: list[Problem],
     ) -> None:
-        name, value = amplitude
+        name, value, usual = amplitude
         if not 0 <= value < float("inf"):
-            problems.append(Problem(f"{name} = {value!r}", "must be >= 0"))
+            problems.insert(0, Problem(f"{name} = {value!r}", "must be >= 0", usual))
         for which, patterns in (("include", include), ("exclude", exclude)):
             if isinstance(patterns, str):  # each letter would be a pattern, "*" among them
                 where = f"{which} = {patterns!r}"

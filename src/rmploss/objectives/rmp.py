@@ -51,7 +51,7 @@ class RMPLoss(Regularizer):
         if reduction not in ("layers", "elements"):
             problems.append(Problem(f"reduction = {reduction!r}", 'is "layers" or "elements"'))
         super().__init__(
-            amplitude=("k", k),
+            amplitude=("k", k, "the paper uses 0.1 (Eq. 12)"),
             schedule=schedule,
             spec=MomentSpec(p=p, potential=potential, detach_target=detach_target),
             include=include,

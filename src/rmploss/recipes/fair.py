@@ -8,7 +8,7 @@ A method changes the parts that its card names, and nothing else. `-rmp` adds RM
 from collections.abc import Iterable
 
 from rmploss.recipes.method import Method
-from rmploss.recipes.recipe import Recipe
+from rmploss.recipes.recipe import Recipe, use
 from rmploss.recipes.rmp import CIFAR10, NONE, RMP, small
 
 PREFIX = "fair-"
@@ -27,7 +27,9 @@ def with_rmp(method: Method) -> Recipe:
     """The same, with RMP-Loss added."""
     recipe = fair(method)
     title = recipe.title.replace(", fair", " + RMP-Loss, fair")
-    return recipe.but(name=recipe.name + WITH_RMP, title=title, objective=RMP)
+    own = recipe.objective.name
+    both = RMP if own == "none" else use("several", names=(own, "rmp"))
+    return recipe.but(name=recipe.name + WITH_RMP, title=title, objective=both)
 
 
 def fair_recipes(methods: Iterable[Method]) -> tuple[Recipe, ...]:

@@ -1,33 +1,48 @@
 """The paper's tables beside what the run folders hold: a reader of folders, nothing else."""
 
+import json
 import statistics
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rmploss import recipes
 from rmploss.engine.build import resolve
+from rmploss.engine.closing import COST
 from rmploss.engine.run import RunFolder
 from rmploss.engine.train import summarize
 from rmploss.errors import UserError
-from rmploss.recipes import ROWS, Recipe
+from rmploss.recipes import METHODS, Recipe
+from rmploss.recipes.fair import PREFIX, WITH_RMP
+
+Values = dict[str, float]
+"""What one finished run came to."""
 
 
 @dataclass(frozen=True)
 class Ours:
-    """What the finished runs of one recipe came to, over their seeds; accuracy in percent."""
+    """What the finished runs of one recipe came to, over their seeds; accuracy in percent.
+
+    rate: spikes per neuron and step; energy: of one inference, in microjoules ("" if the run holds
+    no cost.json, which `rmploss train --resume` makes); seconds: of training and tests.
+    """
 
     seeds: int
     last: str
     best: str
     error: str
+    rate: str
+    energy: str
+    seconds: str
+    accuracy: float
 
 
 @dataclass(frozen=True)
 class Line:
-    """One row: the recipe, the published number, ours, and the command that fills the cell."""
+    """One row: the method, the recipe, the published number, ours, and what fills the cell."""
 
+    method: str
     recipe: str
     T: int
     published: str
@@ -37,25 +52,24 @@ class Line:
 
 
 def table(number: int, runs_dir: Path, *, pocket: bool = False) -> list[Line]:
-    """The rows of a table of the paper.
+    """The rows of a table of the paper, all methods.
 
     pocket: the pocket variants of its recipes instead, which no published number stands beside.
     """
-    rows = [row for row in ROWS if row.table == number]
+    rows = [(m, row) for m in METHODS.values() for row in m.rows if row.table == number]
     if not rows:
-        numbers = ", ".join(map(str, sorted({row.table for row in ROWS})))
-        raise UserError(f"no table {number}; there are {numbers}")
-    if runs_dir.exists() and not runs_dir.is_dir():
-        raise UserError(f"{runs_dir} is not a folder of runs")
+        numbers = ", ".join(map(str, sorted({row.table for row in recipes.ROWS})))
+        raise UserError(f"no table {number}; there are {numbers} and fair")
     found = _finished(runs_dir)
     lines = []
-    for row in rows:
+    for method, row in rows:
         name = row.recipe + recipes.SUFFIX if pocket else row.recipe
         recipe = row.answered_by(recipes.get(name))
         std = "" if row.std is None else f" ± {row.std:.2f}"
         error = "" if row.error is None else f"{row.error:.3f}"
         lines.append(
             Line(
+                method=method.title,
                 recipe=name,
                 T=row.T,
                 published="" if pocket else f"{row.accuracy:.2f}{std}",
@@ -67,37 +81,79 @@ def table(number: int, runs_dir: Path, *, pocket: bool = False) -> list[Line]:
     return lines
 
 
-def _finished(runs_dir: Path) -> dict[str, dict[int, dict[str, float]]]:
+def fair_table(runs_dir: Path, *, pocket: bool = False) -> list[Line]:
+    """Every method on one protocol, with and without RMP-Loss: the most accurate first."""
+    found = _finished(runs_dir)
+    lines = []
+    for recipe in recipes.FAIR:
+        name = recipe.name + recipes.SUFFIX if pocket else recipe.name
+        recipe = recipes.get(name)
+        short = recipe.name.removeprefix(PREFIX).removesuffix(recipes.SUFFIX)
+        method = METHODS[short.removesuffix(WITH_RMP)]
+        lines.append(
+            Line(
+                method=method.title + (" + RMP-Loss" if short.endswith(WITH_RMP) else ""),
+                recipe=name,
+                T=recipe.T,
+                published="",
+                published_error="",
+                ours=_ours(found[resolve(recipe).fingerprint()]),
+                command=f"rmploss train {name} --seed 0 1 2",
+            )
+        )
+    return sorted(lines, key=lambda line: -line.ours.accuracy if line.ours else 1)
+
+
+def _finished(runs_dir: Path) -> dict[str, dict[int, Values]]:
     """Per recipe and seed, what the (newest) finished run of it came to."""
-    found: dict[str, dict[int, dict[str, float]]] = defaultdict(dict)
-    for recipe, metrics in _runs(runs_dir):
+    if runs_dir.exists() and not runs_dir.is_dir():
+        raise UserError(f"{runs_dir} is not a folder of runs")
+    found: dict[str, dict[int, Values]] = defaultdict(dict)
+    for recipe, metrics, cost in _runs(runs_dir):
         if metrics and metrics[-1]["epoch"] == recipe.epochs:
-            found[resolve(recipe).fingerprint()][recipe.seed] = summarize(metrics)
+            found[resolve(recipe).fingerprint()][recipe.seed] = {**summarize(metrics), **cost}
     return found
 
 
-def _runs(runs_dir: Path) -> Iterator[tuple[Recipe, list[dict[str, float]]]]:
+def _runs(runs_dir: Path) -> Iterator[tuple[Recipe, list[Values], Values]]:
     for path in sorted(runs_dir.glob("*/recipe.json")):
         folder = RunFolder.open(path.parent)
         try:
             recipe = Recipe.from_json(folder.recipe())
         except UserError:
             continue  # another version's, or damaged: it answers to no row
-        yield recipe, folder.metrics()
+        yield recipe, folder.metrics(), _cost(path.parent)
 
 
-def _ours(by_seed: dict[int, dict[str, float]]) -> Ours | None:
+def _cost(path: Path) -> Values:
+    try:
+        return {"microjoules": json.loads((path / COST).read_bytes())["microjoules"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _ours(by_seed: dict[int, Values]) -> Ours | None:
     if not by_seed:
         return None
 
-    def over_seeds(field: str, digits: int) -> str:
-        values = [summary[field] for summary in by_seed.values()]
-        mean = f"{statistics.mean(values):.{digits}f}"
-        return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
+    def values(field: str) -> list[float]:
+        return [summary[field] for summary in by_seed.values() if field in summary]
 
     return Ours(
         len(by_seed),
-        over_seeds("last_accuracy", 2),
-        over_seeds("best_accuracy", 2),
-        over_seeds("quantization_error", 4),
+        _spread(values("last_accuracy"), 2),
+        _spread(values("best_accuracy"), 2),
+        _spread(values("quantization_error"), 4),
+        _spread(values("firing_rate"), 3),
+        _spread(values("microjoules"), 1),
+        f"{statistics.mean(values('train_s')) + statistics.mean(values('test_s')):.0f}",
+        statistics.mean(values("last_accuracy")),
     )
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    """Mean and standard deviation over seeds."""
+    if not values:
+        return ""
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"

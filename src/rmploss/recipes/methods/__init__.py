@@ -1,7 +1,17 @@
 """The systems of the paper's tables: one file per paper, one line each in `METHODS`."""
 
 from rmploss.recipes.method import Method
-from rmploss.recipes.methods import im, inflor, recdis, rmp, tdbn, vanilla
+from rmploss.recipes.methods import (
+    im,
+    inflor,
+    recdis,
+    rmp,
+    sew,
+    spiking_resnet,
+    tdbn,
+    tssl,
+    vanilla,
+)
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -12,6 +22,9 @@ METHODS: dict[str, Method] = {
         inflor.METHOD,
         im.METHOD,
         recdis.METHOD,
+        tssl.METHOD,
+        sew.METHOD,
+        spiking_resnet.METHOD,
     )
 }
 """Method cards by name."""

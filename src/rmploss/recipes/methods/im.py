@@ -42,7 +42,6 @@ METHOD = Method(
         "AutoAugment and Cutout: RMP-Loss says so, the supplement's loader has neither.",
     ),
     parts={"neuron": use("evolving"), "objective": LOSS},
-    alone="its own regularizer takes the place",
     recipes=RECIPES,
     rows=(Row(2, "cifar100-im-vgg16", 5, 70.18),),
 )

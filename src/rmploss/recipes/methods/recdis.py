@@ -35,7 +35,6 @@ METHOD = Method(
         "Weight 1, neuron and recipe are those of the group's later papers.",
     ),
     parts={"objective": LOSS},
-    alone="its own regularizer takes the place",
     recipes=RECIPES,
     rows=(
         Row(2, "cifar10-recdis-resnet19", 2, 93.64),

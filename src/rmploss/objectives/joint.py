@@ -1,0 +1,77 @@
+"""The loss of Joint A-SNN (Guo et al. 2023): an ANN and an SNN that teach each other's heads.
+
+    L = (1 - alpha) sum over 8 heads of CE
+      + alpha tau^2 [ sum_{i<4} S(ann_i <- ann_4) + sum_i S(snn_i <- ann_i) ]
+      + beta sum_i sum over batch and channels of (f_snn - f_ann)^2 1[f_snn > 0 or f_ann > 0]
+    S(student <- teacher) = -mean_b sum_c softmax(teacher / tau) log softmax(student / tau)
+
+Four heads per branch, the last one final. Teachers and the features of the ANN carry no gradient.
+"""
+
+from typing import ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rmploss.errors import Problem, UserError
+from rmploss.ops import at_least_single
+
+
+class Branch(NamedTuple):
+    """One network: of every head, the last one final, logits `[B, K]` and the features before."""
+
+    logits: tuple[Tensor, ...]
+    features: tuple[Tensor, ...]
+
+
+class Branches(NamedTuple):
+    """What a joint network gives in training."""
+
+    ann: Branch
+    snn: Branch
+
+
+class JointLoss:
+    """The loss above; all dimensionless.
+
+    alpha: the share of the teaching; beta: of the features, summed over batch and channels, so that
+    it weighs more in a larger batch, as in the authors' code; temperature: tau.
+    """
+
+    needs: ClassVar[str] = "branches"
+
+    def __init__(self, *, alpha: float = 0.1, beta: float = 1e-6, temperature: float = 3.0) -> None:
+        problems = []
+        if not 0 <= alpha <= 1:
+            problems.append(Problem(f"alpha = {alpha!r}", "must lie in [0, 1]", "the paper: 0.1"))
+        if not 0 <= beta < float("inf"):
+            problems.append(Problem(f"beta = {beta!r}", "must be >= 0", "the paper: 1e-6"))
+        if not 0 < temperature < float("inf"):
+            where = f"temperature = {temperature!r}"
+            problems.append(Problem(where, "must be positive", "the paper: 3"))
+        if problems:
+            raise UserError("bad joint loss", problems)
+        self.alpha, self.beta, self.temperature = alpha, beta, temperature
+
+    def __call__(self, outputs: Branches, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss of both branches; logits, the SNN's final ones, are among the outputs."""
+        ann, snn = (tuple(map(at_least_single, branch.logits)) for branch in outputs)
+        right = sum(F.cross_entropy(head, labels) for head in (*ann, *snn))
+        taught = sum(self.teach(head, ann[-1]) for head in ann[:-1])
+        taught += sum(self.teach(s, a) for s, a in zip(snn, ann, strict=True))
+        alike = sum(map(apart, outputs.snn.features, outputs.ann.features))
+        share = self.alpha * self.temperature**2
+        return torch.as_tensor((1 - self.alpha) * right + share * taught + self.beta * alike)
+
+    def teach(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """S(student <- teacher) of logits `[B, K]`, a scalar."""
+        target = (teacher.detach() / self.temperature).softmax(1)
+        return F.cross_entropy(student / self.temperature, target)
+
+
+def apart(student: Tensor, teacher: Tensor) -> Tensor:
+    """The sum of (f_snn - f_ann)^2 where either is above 0, a scalar; both `[B, C]`."""
+    student, teacher = at_least_single(student), at_least_single(teacher).detach()
+    alive = (student > 0) | (teacher > 0)
+    return ((student - teacher).square() * alive).sum()

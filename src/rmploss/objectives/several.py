@@ -1,0 +1,41 @@
+"""Several regularizers of one membrane together: the sum of their weighted terms."""
+
+from torch import Tensor
+
+from rmploss.errors import Problem, UserError
+from rmploss.objectives.regularizer import Regularizer
+from rmploss.stats import MembraneStats
+
+
+class SeveralRegularizers:
+    """RMP-Loss beside another regularizer, each with its defaults and its own schedule.
+
+    names: entries of `OBJECTIVES` that take the same moments. Dimensionless. Raises `UserError`.
+    """
+
+    def __init__(self, *, names: tuple[str, ...] = ("im", "rmp")) -> None:
+        from rmploss.objectives import OBJECTIVES  # the table that names this file
+
+        found = [OBJECTIVES.make(name) for name in names if name not in ("none", "several")]
+        if len(found) != len(names) or len(set(names)) < max(2, len(names)):
+            what, fix = "must be two or more different regularizers", "('im', 'rmp')"
+            raise UserError("bad regularizers", [Problem(f"names = {names!r}", what, fix)])
+        self.terms: list[Regularizer] = found
+        self.spec = found[0].spec
+        if any(term.spec != self.spec for term in found):
+            what = "take different moments of the membrane"
+            raise UserError("bad regularizers", [Problem(f"names = {names!r}", what)])
+
+    def __call__(self, stats: MembraneStats, progress: float) -> Tensor:
+        """The sum of the weighted terms, a scalar."""
+        return sum(
+            (term(stats, progress) for term in self.terms[1:]), self.terms[0](stats, progress)
+        )
+
+    def weight(self, progress: float) -> float:
+        """The weight of the last one, which is the one that was added."""
+        return self.terms[-1].weight(progress)
+
+    def value(self, stats: MembraneStats) -> Tensor:
+        """The sum of the terms without their weights, a scalar."""
+        return sum((term.value(stats) for term in self.terms[1:]), self.terms[0].value(stats))

@@ -1,0 +1,27 @@
+"""Several regularizers: the sum of the weighted terms, and what cannot be summed."""
+
+import pytest
+import torch
+
+from rmploss import LIF, RMPLoss, UserError, membrane_stats
+from rmploss.objectives.im import IMLoss
+from rmploss.objectives.several import SeveralRegularizers
+from tests.given import normal
+
+
+def test_it_is_the_sum() -> None:
+    both = SeveralRegularizers(names=("im", "rmp"))
+    with membrane_stats(spec=both.spec) as stats:
+        LIF()(normal(3, 2, 4, 5))
+    for progress in (0.0, 0.3, 0.5):
+        expected = IMLoss()(stats, progress) + RMPLoss()(stats, progress)
+        torch.testing.assert_close(both(stats, progress), expected, rtol=1e-15, atol=0)
+    assert both.weight(0.5) == RMPLoss().weight(0.5)
+
+
+@pytest.mark.parametrize(
+    "names", [(), ("rmp",), ("rmp", "rmp"), ("none", "rmp"), ("several", "im")]
+)
+def test_what_is_no_sum(names: tuple[str, ...]) -> None:
+    with pytest.raises(UserError, match="two or more different"):
+        SeveralRegularizers(names=names)
