@@ -13,7 +13,8 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-from rmploss.recipes import READINGS
+from rmploss.recipes import METHODS, READINGS, SUFFIX
+from rmploss.recipes.fair import PREFIX, WITH_RMP
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -67,6 +68,49 @@ def pocket_results() -> str:
     return "\n".join(lines)
 
 
+def fair_results() -> str:
+    """The fair comparison: every method alone, and what RMP-Loss changes when it is added."""
+    by_name: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for path in sorted((ROOT / "results").glob("fair-*.csv")):
+        with path.open() as lines:
+            for row in csv.DictReader(lines):
+                name = row["recipe"].removeprefix(PREFIX).removesuffix(SUFFIX)
+                by_name[name].append(row)
+
+    def mean(name: str, field: str) -> float:
+        return statistics.mean(float(row[field]) for row in by_name[name])
+
+    alone = sorted(
+        (name for name in by_name if not name.endswith(WITH_RMP)),
+        key=lambda name: -mean(name, "last_accuracy"),
+    )
+    lines = [
+        "| method | accuracy (%) | q | rate | energy (uJ) | + RMP-Loss: accuracy | q |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name in alone:
+        cells = [METHODS[name].title]
+        for field, digits in FAIR_FIELDS:
+            values = [float(row[field]) for row in by_name[name] if row[field]]
+            cells.append(_mean_std(values, digits) if values else "")
+        both = "rmp" if name == "vanilla" else name + WITH_RMP
+        if both in by_name:
+            for field, digits in FAIR_FIELDS[:2]:
+                change = mean(both, field) - mean(name, field)
+                cells.append(f"{change:+.{digits}f}")
+        else:
+            cells += ["", ""]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+FAIR_FIELDS = (
+    ("last_accuracy", 1),
+    ("quantization_error", 3),
+    ("firing_rate", 3),
+    ("microjoules", 1),
+)
+"""What the fair table tells, and with how many digits."""
 MEASURED = (("step", 1.0, "s"), ("memory", 2.0**20, "MiB"), ("eval", 1.0, "images/s"))
 """Topics of `rmploss bench`, and their units."""
 
@@ -115,6 +159,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "map": package_map,
     "readings": readings,
     "pocket": pocket_results,
+    "fair": fair_results,
     "speed": speed,
 }
 

@@ -4,9 +4,11 @@ One row per finished run, sorted by recipe and seed, with the command that made 
 """
 
 import csv
+import json
 import sys
 from pathlib import Path
 
+from rmploss.engine.closing import COST
 from rmploss.engine.run import RunFolder
 from rmploss.engine.train import summarize
 from rmploss.recipes import Recipe
@@ -24,6 +26,7 @@ FIELDS = (
     "best_epoch",
     "quantization_error",
     "firing_rate",
+    "microjoules",
     "train_s",
     "command",
 )
@@ -49,9 +52,17 @@ def row(path: Path) -> dict[str, object] | None:
         "best_epoch": done["best_epoch"],
         "quantization_error": f"{done['quantization_error']:.4f}",
         "firing_rate": f"{done['firing_rate']:.4f}",
+        "microjoules": _microjoules(path),
         "train_s": f"{done['train_s']:.0f}",
         "command": " ".join(folder.events()[0]["command"]),
     }
+
+
+def _microjoules(path: Path) -> str:
+    """The estimated energy of an inference, where the run has counted it."""
+    if not (path / COST).is_file():
+        return ""
+    return f"{json.loads((path / COST).read_text())['microjoules']:.2f}"
 
 
 def main(paths: list[str]) -> None:

@@ -65,7 +65,14 @@ def fold(net: Net) -> Net:
     """
     net.eval()
     with torch.no_grad():
-        for module in list(net.modules()):
-            if isinstance(module, Foldable):
-                module.fold()
+        _fold(net, set())
     return net
+
+
+def _fold(module: nn.Module, done: set[nn.Module]) -> None:
+    done.add(module)
+    if isinstance(module, Foldable):
+        module.fold()
+    for child in module.children():  # those that are left
+        if child not in done:
+            _fold(child, done)

@@ -14,6 +14,8 @@ from rmploss.models.layers import ConvNorm
 from rmploss.norm import TDBatchNorm2d
 from tests.given import normal
 
+NETWORKS = [name for name in MODELS if MODELS[name].gives == "outputs"]
+"""Those that train by their outputs alone; the others have tests of their own."""
 PARAMETERS = {
     ("resnet20", 10): 11_247_946,
     ("resnet20", 100): 11_294_116,
@@ -23,17 +25,36 @@ PARAMETERS = {
     ("vgg16", 100): 14_774_436,
     ("resnet18", 1000): 11_689_512,
     ("resnet34", 1000): 21_797_672,
+    ("resnet18-cifar", 10): 11_173_962,
+    ("resnet18-cifar", 100): 11_220_132,
+    ("cifarnet", 10): 45_049_188,
+    ("plifnet", 10): 36_718_344,
+    ("plifnet-dvs", 10): 17_427_718,
+    ("vggsnn", 10): 9_271_498,
 }
 """Counted from the authors' code for the small networks, the usual ones for ImageNet."""
 LAYERS = {
     "resnet20": 19, "resnet19": 17, "vgg16": 13, "resnet18": 17, "resnet34": 33, "convnet": 3,
+    "resnet18-cifar": 17, "diet-vgg16": 15, "diet-resnet20": 19,
+    "cifarnet": 8, "plifnet": 8, "plifnet-dvs": 6, "vggsnn": 8,
 }  # fmt: skip
-SIZE = {"vgg16": 32, "resnet18": 32, "resnet34": 32}
+SIZE = {"vgg16": 32, "resnet18": 32, "resnet34": 32, "plifnet-dvs": 32}
+SAME = {"dropout": 0.0, "image_size": 16, "norm": TDBatchNorm2d}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "cifarnet": SAME,
+    "diet-vgg16": SAME,
+    "diet-resnet20": SAME,
+    "plifnet": SAME,
+    "plifnet-dvs": {**SAME, "in_channels": 3, "image_size": 32},
+    "vggsnn": {"in_channels": 3, "image_size": 16},
+}
+"""What makes a network comparable with the others here: no chance, small images, the same norm."""
 
 
 def tiny(name: str, **options: Any) -> SpikingNetwork:
     """A narrow one in float64, with norms that make its deep layers fire."""
-    net = create(name, **{"num_classes": 3, "T": 3, "width": 1 / 32, **options}).double()
+    usual = {"num_classes": 3, "T": 3, "width": 1 / 32, **OPTIONS.get(name, {})}
+    net = create(name, **{**usual, **options}).double()
     with torch.no_grad():
         for module in net.modules():
             if isinstance(module, TDBatchNorm2d):
@@ -65,7 +86,7 @@ def test_parameter_counts_of_resnet19_with_two_linear_layers() -> None:
         assert sum(p.numel() for p in net.parameters()) == expected
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_every_layer_runs_and_fires(name: str) -> None:
     net = tiny(name)
     with membrane_stats(net) as stats:
@@ -77,7 +98,7 @@ def test_every_layer_runs_and_fires(name: str) -> None:
     assert min(entry.firing_rate.item() for entry in stats) > 0
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_the_layer_of_the_figures_exists(name: str) -> None:
     net = tiny(name)
     assert isinstance(net.get_submodule(net.figure_layer), LIF)
@@ -96,7 +117,7 @@ def test_resnet19_with_two_linear_layers() -> None:
     assert isinstance(net.get_submodule("layer1.0.shortcut"), ConvNorm)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_every_parameter_has_a_gradient(name: str) -> None:
     net = tiny(name)
     net(images(name)).square().sum().backward()
@@ -107,7 +128,7 @@ def test_every_parameter_has_a_gradient(name: str) -> None:
             assert parameter.grad.abs().max() > 0, parameter_name
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_a_static_image_is_the_sequence_of_its_copies(name: str) -> None:
     static, sequence = tiny(name), tiny(name)
     sequence.load_state_dict(static.state_dict())
@@ -135,7 +156,7 @@ def close(got: Tensor, want: Tensor) -> None:
     torch.testing.assert_close(got, want, rtol=0, atol=1e-10 * (1 + want.abs().max().item()))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_two_forwards_are_equal(name: str) -> None:
     net = tiny(name)
     first = net(images(name))
@@ -144,7 +165,7 @@ def test_two_forwards_are_equal(name: str) -> None:
     assert torch.equal(net(images(name)), net(images(name)))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_no_image_sees_another_in_evaluation(name: str) -> None:
     net = tiny(name).eval()
     x = images(name, batch=3)
@@ -153,7 +174,7 @@ def test_no_image_sees_another_in_evaluation(name: str) -> None:
         close(net(x[index : index + 1]), together[index : index + 1])
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_folding_the_norms_is_exact(name: str) -> None:
     net = tiny(name)
     for seed in range(2):
@@ -164,14 +185,14 @@ def test_folding_the_norms_is_exact(name: str) -> None:
     torch.testing.assert_close(folded(images(name)), before, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_a_mean_readout_is_the_sum_over_the_steps(name: str) -> None:
-    total, mean = tiny(name), tiny(name, readout="mean")
+    total, mean = tiny(name, readout="sum"), tiny(name, readout="mean")
     mean.load_state_dict(total.state_dict())
     torch.testing.assert_close(mean(images(name)) * 3, total(images(name)), rtol=1e-13, atol=1e-14)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_event_frames_have_two_channels_and_their_own_length(name: str) -> None:
     net = tiny(name, in_channels=2, num_classes=11)
     frames = images(name, channels=2).expand(5, -1, -1, -1, -1)
@@ -272,3 +293,13 @@ def test_wrong_options_are_told() -> None:
     for options in [{"T": 0}, {"num_classes": 0}, {"in_channels": 0}]:
         with pytest.raises(UserError, match="all >= 1"):
             create("convnet", **options)
+
+
+def test_resnet19_starts_as_pytorch_does_where_asked() -> None:
+    net = create("resnet19", width=0.25, hidden_fc=256, init="pytorch")
+    first = net.get_submodule("head.0.layer")
+    assert isinstance(first, nn.Linear)
+    # Uniform within 1 / sqrt(C_in), and so is the bias; the family's deviation is 1 / C_in.
+    bound = 1 / math.sqrt(first.in_features)
+    assert 0.99 * bound < first.weight.abs().max().item() <= bound
+    assert first.bias.abs().max() > 0

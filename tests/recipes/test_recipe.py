@@ -58,6 +58,7 @@ def test_the_fingerprint_is_that_of_the_result() -> None:
         {"norm": BASE.norm.but(factor="none")}, {"data": use("digits-events")},
         {"network": BASE.network.but(width=0.25)}, {"optimizer": use("adam")}, {"pocket": True},
         {"loss": use("tet")}, {"clip_norm": 1.0},
+        {"start": use("hybrid", ann="base")},
     ]  # fmt: skip
     prints = [BASE.but(**change).fingerprint() for change in other]
     assert len({*prints, BASE.fingerprint()}) == len(other) + 1

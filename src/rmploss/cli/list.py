@@ -20,6 +20,7 @@ Topic = Literal[
     "schedules",
     "optimizers",
     "lr-schedules",
+    "starts",
     "data",
     "readings",
 ]
@@ -97,6 +98,7 @@ def _readings() -> None:
 def _table(topic: str) -> None:
     from rmploss.data import DATASETS
     from rmploss.engine.optimizers import LR_SCHEDULES, OPTIMIZERS
+    from rmploss.engine.start import STARTS
     from rmploss.models import MODELS
     from rmploss.neurons import NEURONS
     from rmploss.norm import NORMS
@@ -113,6 +115,7 @@ def _table(topic: str) -> None:
         "schedules": SCHEDULES,
         "optimizers": OPTIMIZERS,
         "lr-schedules": LR_SCHEDULES,
+        "starts": STARTS,
         "data": DATASETS,
     }
     table = tables[topic]

@@ -37,6 +37,8 @@ class Train:
     """Its name: `rmploss list` shows all."""
     resume: Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="")] = None
     """Go on with this run folder instead."""
+    start: Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="")] = None
+    """Begin with the weights of this run, where the recipe asks for one."""
     seed: Annotated[tuple[int, ...], arg(metavar="N ...")] = (0,)
     """One run per seed, one after the other."""
     T: RecipeInt = None
@@ -83,7 +85,9 @@ class Train:
 
         jobs = self._jobs()
         command = ("rmploss", *sys.argv[1:])
-        setting = Setting(self.data_dir, self.device, self.workers, self.backend, command)
+        setting = Setting(
+            self.data_dir, self.device, self.workers, self.backend, command, self.start
+        )
         shown = listener(self.json)
         try:
             if self.resume is not None:
@@ -105,7 +109,8 @@ class Train:
 
         changes = self._changes()
         if self.resume is not None:
-            if self.recipe or changes or self.mode != "paper" or self.seed != (0,):
+            others = self.recipe or changes or self.start or self.mode != "paper"
+            if others or self.seed != (0,):
                 raise UserError(
                     "a run is resumed as it was started",
                     [Problem("--resume", "goes with no recipe and no other field of one")],

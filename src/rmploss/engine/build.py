@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from rmploss import models, ops
 from rmploss.data import DATASETS, DataSet
 from rmploss.engine.optimizers import LR_SCHEDULES, OPTIMIZERS, Moment, groups_of
+from rmploss.engine.start import STARTS
 from rmploss.errors import Problem, UserError, unknown
 from rmploss.models import MODELS, SpikingNetwork
 from rmploss.neurons import NEURONS
@@ -30,6 +31,7 @@ PARTS = {
     "objective": OBJECTIVES,
     "optimizer": OPTIMIZERS,
     "lr_schedule": LR_SCHEDULES,
+    "start": STARTS,
 }
 """The fields of a recipe that name an entry of a table, and the table."""
 DECIDED = {

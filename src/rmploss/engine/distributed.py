@@ -47,6 +47,11 @@ class World:
             dist.all_reduce(raised, dist.ReduceOp.MAX)
         return bool(raised)
 
+    def broadcast(self, tensor: Tensor) -> None:
+        """The tensor of the main process, on all, in place."""
+        if self.size > 1:
+            dist.broadcast(tensor.detach(), 0)
+
     def broadcast_text(self, text: str | None) -> str:
         """The text of the main process, on all; what the others pass is not read."""
         if self.size == 1:

@@ -100,7 +100,7 @@ def _over_ranks(
     """The layers and the sums over all ranks; a rank without samples adds zeros."""
     known = (getattr(module, "layer_name", None) for module in net.modules())
     ours = list(sums) or [name for name in known if isinstance(name, str)]
-    names = world.broadcast_text("\n".join(ours)).split("\n")
+    names = world.broadcast_text("\n".join(ours)).splitlines()  # none, if nothing spikes
     zero = torch.zeros(3, dtype=torch.float64)
     table = torch.stack([totals, *(sums.get(name, zero) for name in names)])
     return names, world.all_reduce_sum(table)

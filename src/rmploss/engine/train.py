@@ -40,6 +40,7 @@ from rmploss.engine.optimizer_state import optimizer_state, restore_optimizer
 from rmploss.engine.optimizers import Moment, learning_rate
 from rmploss.engine.run import RunFolder, recipe_hash
 from rmploss.engine.signals import Stop
+from rmploss.engine.start import begin, find
 from rmploss.engine.step import Terms, forward_backward
 from rmploss.errors import InterruptedRunError, NonFiniteError, Problem, UserError
 from rmploss.lifecycle import constrain, evolve
@@ -55,7 +56,8 @@ class Setting:
     """Where and how a run is executed; none of it may change the result on one device.
 
     data_dir: the data sets; device: "auto", "cpu", "cuda"; workers: loader processes; backend: the
-    provider of the operations (`ops.use_backend`).
+    provider of the operations (`ops.use_backend`); start: the run folder that a new run starts
+    from, where its recipe asks for one.
     """
 
     data_dir: Path | None = None
@@ -63,6 +65,7 @@ class Setting:
     workers: int = 0
     backend: str = "auto"
     command: Sequence[str] = ()
+    start: Path | None = None
 
     def words(self) -> str:
         """The flags of the command line that say the same."""
@@ -101,11 +104,16 @@ def train(
         root = data_root(setting.data_dir)
         check(recipe, root, world.size)
         agree(world)
+        origin = find(recipe, setting.start)
         run = _Run(recipe, setting, world, listener if world.is_main else Listener())
+        begun = begin(origin, run.net, recipe, run.train_samples, world)
         path = None
         if world.is_main:
             plain = recipe.to_json()
-            path = RunFolder.create(runs_dir, recipe.name, plain, command=setting.command).path
+            folder = RunFolder.create(runs_dir, recipe.name, plain, command=setting.command)
+            path = folder.path
+            if begun:
+                folder.log_event("begin", **begun)
         return run.execute(Path(world.broadcast_text(str(path))), fresh=True)
 
 

@@ -29,6 +29,9 @@ MODELS: Table[type[SpikingNetwork]] = Table(
         "diet-vgg16": "rmploss.models.diet_nets:DietVGG16",
         "diet-resnet20": "rmploss.models.diet_nets:DietResNet20",
         "joint": "rmploss.models.joint:JointNetwork",
+        "preact-resnet18": "rmploss.models.preact_resnet18:PreActResNet18",
+        "liafnet": "rmploss.models.liafnet:LIAFNet",
+        "liafnet-conv3d": "rmploss.models.liafnet_conv3d:LIAFNetConv3D",
         "convnet": "rmploss.models.convnet:ConvNet",
     },
 )

@@ -51,10 +51,10 @@ class ConvNorm(nn.Module):
         self.conv = conv
         self.norm: nn.Module | None = None if isinstance(norm, NoNorm) else norm
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The input current of the next neurons."""
+    def forward(self, x: Tensor, repeats: int = 1) -> Tensor:
+        """The input current of the next neurons; repeats: x stands for that many equal steps."""
         y = self._convolve(x)
-        return y if self.norm is None else self.norm(y)
+        return y if self.norm is None else self.norm(y, repeats)
 
     def fire(
         self, x: Tensor, neuron: nn.Module, *, residual: Tensor | None = None, repeats: int = 1
@@ -64,16 +64,7 @@ class ConvNorm(nn.Module):
         repeats: x `[1, B, C, H, W]` stands for that many equal steps; convolution and norm run
         once, and the result, running statistics included, is that of running them as often.
         """
-        y = self._convolve(x)
-        plain = _is_plain(neuron, LIF)
-        if plain and (self.norm is None or _is_plain(self.norm, TDBatchNorm2d)):
-            return neuron(y, norm=self.norm, residual=residual, repeats=repeats)
-        current = y if self.norm is None else self.norm(y, repeats)
-        if plain:
-            return neuron(current, residual=residual, repeats=repeats)
-        if repeats > 1:
-            current = current.expand(repeats, *current.shape[1:])
-        return neuron(current if residual is None else current + residual)
+        return fire(self._convolve(x), self.norm, neuron, residual=residual, repeats=repeats)
 
     def _convolve(self, x: Tensor) -> Tensor:
         return self.conv(x.flatten(0, 1)).unflatten(0, x.shape[:2])
@@ -83,6 +74,29 @@ class ConvNorm(nn.Module):
         if isinstance(self.norm, TDBatchNorm2d):
             self.conv = fold(self.conv, self.norm)
             self.norm = None
+
+
+def fire(
+    y: Tensor,
+    norm: nn.Module | None,
+    neuron: nn.Module,
+    *,
+    residual: Tensor | None = None,
+    repeats: int = 1,
+) -> Tensor:
+    """The spikes `[T, B, C, H, W]` of `neuron` on norm(y) + residual, in one operation if it can.
+
+    repeats: y `[1, B, C, H, W]` stands for that many equal steps.
+    """
+    plain = _is_plain(neuron, LIF)
+    if plain and (norm is None or _is_plain(norm, TDBatchNorm2d)):
+        return neuron(y, norm=norm, residual=residual, repeats=repeats)
+    current = y if norm is None else norm(y, repeats)
+    if plain:
+        return neuron(current, residual=residual, repeats=repeats)
+    if repeats > 1:
+        current = current.expand(repeats, *current.shape[1:])
+    return neuron(current if residual is None else current + residual)
 
 
 def _is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:

@@ -1,5 +1,6 @@
 """Several regularizers of one membrane together: the sum of their weighted terms."""
 
+import torch
 from torch import Tensor
 
 from rmploss.errors import Problem, UserError
@@ -28,9 +29,7 @@ class SeveralRegularizers:
 
     def __call__(self, stats: MembraneStats, progress: float) -> Tensor:
         """The sum of the weighted terms, a scalar."""
-        return sum(
-            (term(stats, progress) for term in self.terms[1:]), self.terms[0](stats, progress)
-        )
+        return torch.stack([term(stats, progress) for term in self.terms]).sum()
 
     def weight(self, progress: float) -> float:
         """The weight of the last one, which is the one that was added."""
@@ -38,4 +37,4 @@ class SeveralRegularizers:
 
     def value(self, stats: MembraneStats) -> Tensor:
         """The sum of the terms without their weights, a scalar."""
-        return sum((term.value(stats) for term in self.terms[1:]), self.terms[0].value(stats))
+        return torch.stack([term.value(stats) for term in self.terms]).sum()

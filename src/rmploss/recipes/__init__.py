@@ -14,7 +14,7 @@ from rmploss.recipes import small
 from rmploss.recipes.fair import fair_recipes
 from rmploss.recipes.method import Method
 from rmploss.recipes.methods import METHODS
-from rmploss.recipes.pocket import SUFFIX, pocket
+from rmploss.recipes.pocket import SUFFIX, fair_pocket, pocket
 from rmploss.recipes.readings import READINGS, Mode, Reading, read_as
 from rmploss.recipes.recipe import Recipe, Use, Value, apply, counted, override, problems_in, use
 from rmploss.recipes.tables import Row
@@ -49,7 +49,13 @@ FAIR = fair_recipes(METHODS.values())
 """The fair comparison."""
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
-    for recipe in (*small.RECIPES, *PUBLISHED, *FAIR, *map(pocket, (*PUBLISHED, *FAIR)))
+    for recipe in (
+        *small.RECIPES,
+        *PUBLISHED,
+        *FAIR,
+        *map(pocket, PUBLISHED),
+        *map(fair_pocket, FAIR),
+    )
 }
 """All recipes by name."""
 ROWS: tuple[Row, ...] = tuple(row for method in METHODS.values() for row in method.rows)

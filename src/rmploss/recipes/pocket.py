@@ -5,7 +5,7 @@ Fewer images, fewer channels, few epochs, a learning rate that fits them, crop a
 published number; it shows directions.
 """
 
-from rmploss.recipes.recipe import Recipe, use
+from rmploss.recipes.recipe import Recipe, Use, use
 
 SUFFIX = "-pocket"
 WIDTHS = {"resnet20": 0.25, "vgg16": 0.25}
@@ -36,5 +36,18 @@ def pocket(recipe: Recipe) -> Recipe:
         batch_size=32 if recipe.data.name == "imagenet" else 64,
         train_samples=train,
         test_samples=test,
+        start=_smaller(recipe.start),
         pocket=True,
     )
+
+
+def _smaller(start: Use) -> Use:
+    """The start from the pocket variant of a run, looking at fewer images for fewer steps."""
+    if "ann" not in start.options:
+        return start
+    return start.but(ann=f"{start.options['ann']}{SUFFIX}", samples=64, steps=50)
+
+
+def fair_pocket(recipe: Recipe) -> Recipe:
+    """The pocket variant of the fair comparison, shorter still: it has many methods to run."""
+    return pocket(recipe).but(epochs=4, test_samples=1000)

@@ -132,6 +132,6 @@ def read_as(recipe: Recipe, mode: Mode) -> Recipe:
         name=f"{recipe.name}-code",
         data=data.but(split="files0-899") if data.name == "cifar10-dvs" else data,
         network=recipe.network.but(readout="mean"),
-        norm=recipe.norm.but(factor="none"),
+        norm=recipe.norm.but(factor="none") if recipe.norm.name == "tdbn" else recipe.norm,
         objective=objective,
     )

@@ -45,6 +45,7 @@ class Recipe:
     optimizer, lr, lr_schedule, epochs: "cosine" falls to 0, once per epoch as in the authors' code;
         "onecycle" rises over the first 30 % of the steps and falls to 0 over the rest.
     clip_norm: gradients whose norm over all parameters is larger are scaled down to it.
+    start: "none" takes the weights that the seed gives; another one those of a run (`--start`).
     batch_size: global, over all ranks; accumulate: in that many parts, one after the other (the
         norm then sees one part at a time).
     weight_decay: the paper is silent; 1e-4 on all parameters is what the authors' family of code
@@ -67,6 +68,7 @@ class Recipe:
     optimizer: Use = Use("sgd", {"momentum": 0.9})
     lr: float
     lr_schedule: Use = Use("cosine")
+    start: Use = Use("none")
     epochs: int
     batch_size: int
     accumulate: int = 1

@@ -2,9 +2,14 @@
 
 from rmploss.recipes.method import Method
 from rmploss.recipes.methods import (
+    diet,
+    dsr,
     im,
     inflor,
+    joint,
+    liaf,
     plif,
+    real,
     recdis,
     rmp,
     sew,
@@ -31,6 +36,11 @@ METHODS: dict[str, Method] = {
         tssl.METHOD,
         sew.METHOD,
         spiking_resnet.METHOD,
+        joint.METHOD,
+        diet.METHOD,
+        real.METHOD,
+        dsr.METHOD,
+        liaf.METHOD,
     )
 }
 """Method cards by name."""

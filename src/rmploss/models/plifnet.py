@@ -1,0 +1,158 @@
+"""PLIFNet (Fang et al., ICCV 2021): convolutions, max pooling, two spiking linear layers, votes.
+
+    CIFAR-10        {256C3 x 3 - MP2} x 2 - dropout - 2048FC - 100FC - voting
+    CIFAR10-DVS     {128C3 - MP2} x 4 - dropout - 2048FC - dropout - 100FC - voting
+
+C3 is a padded 3x3 convolution with its norm, MP2 max pooling by two, FC a linear layer without
+bias, each before neurons.
+"""
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from rmploss.models.dropout import Dropout
+from rmploss.models.layers import (
+    ConvNorm,
+    MakeNeuron,
+    MakeNorm,
+    OverTime,
+    conv3x3,
+    encode,
+    halved,
+    scaled,
+)
+from rmploss.models.voting import VOTERS, VotingNetwork
+from rmploss.neurons.plif import PLIF
+from rmploss.norm_step import StepBatchNorm2d
+
+
+class _PLIFNet(VotingNetwork):
+    """Stages of convolutions, a max pooling behind each, and two linear layers without bias.
+
+    Dropout keeps one mask for all steps. The weights start as PyTorch starts them.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        stages: tuple[int, ...],
+        hidden: int,
+        in_channels: int,
+        num_classes: int,
+        T: int,
+        image_size: int,
+        dropout: float,
+        readout: Literal["sum", "mean"],
+        neuron: MakeNeuron,
+        norm: MakeNorm,
+    ) -> None:
+        super().__init__(
+            in_channels=in_channels,
+            num_classes=num_classes,
+            T=T,
+            readout=readout,
+            image_size=image_size,
+        )
+        side, votes = halved(image_size, len(stages)), VOTERS * num_classes
+        self.layers = nn.Sequential()
+        source = in_channels
+        for stage, convolutions in enumerate(stages, start=1):
+            for index in range(1, convolutions + 1):
+                self.layers.add_module(f"conv{stage}_{index}", conv3x3(source, channels, norm))
+                self.layers.add_module(f"lif{stage}_{index}", neuron(channels))
+                source = channels
+            self.layers.add_module(f"pool{stage}", OverTime(nn.MaxPool2d(2)))
+        self.dropout = Dropout(dropout, one_mask=True)
+        self.fc1 = OverTime(nn.Linear(channels * side**2, hidden, bias=False))
+        self.lif1 = neuron(hidden)
+        self.fc2 = OverTime(nn.Linear(hidden, votes, bias=False))
+        self.lif2 = neuron(votes)
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """The spikes `[T, B, 2048]` of the first linear layer."""
+        layers = iter(self.layers.children())
+        first = next(layers)
+        assert isinstance(first, ConvNorm)
+        x = encode(first, next(layers), x, self.T)
+        for layer in layers:
+            x = layer.fire(x, next(layers)) if isinstance(layer, ConvNorm) else layer(x)
+        return self.lif1(self.fc1(self.dropout(x.flatten(2))))
+
+
+class PLIFNet(_PLIFNet):
+    """PLIFNet for CIFAR-10: 36,718,344 parameters with PLIF neurons. width scales all layers."""
+
+    figure_layer = "layers.lif1_2"
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 3,
+        num_classes: int = 10,
+        T: int = 8,
+        width: float = 1.0,
+        image_size: int = 32,
+        dropout: float = 0.5,
+        readout: Literal["sum", "mean"] = "mean",
+        neuron: MakeNeuron = PLIF,
+        norm: MakeNorm = StepBatchNorm2d,
+    ) -> None:
+        super().__init__(
+            channels=scaled(256, width),
+            stages=(3, 3),
+            hidden=scaled(2048, width),
+            in_channels=in_channels,
+            num_classes=num_classes,
+            T=T,
+            image_size=image_size,
+            dropout=dropout,
+            readout=readout,
+            neuron=neuron,
+            norm=norm,
+        )
+
+    def voters(self, x: Tensor) -> Tensor:
+        """The spikes of the last linear layer; the authors' code has no dropout before it."""
+        return self.lif2(self.fc2(self.hidden(x)))
+
+
+class PLIFNetDVS(_PLIFNet):
+    """PLIFNet for CIFAR10-DVS, 128x128: 17,427,718 parameters with PLIF neurons.
+
+    2048 hidden neurons, as in the authors' code and text; their table prints 512.
+    """
+
+    figure_layer = "layers.lif2_1"
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 2,
+        num_classes: int = 10,
+        T: int = 20,
+        width: float = 1.0,
+        image_size: int = 128,
+        dropout: float = 0.5,
+        readout: Literal["sum", "mean"] = "mean",
+        neuron: MakeNeuron = PLIF,
+        norm: MakeNorm = StepBatchNorm2d,
+    ) -> None:
+        super().__init__(
+            channels=scaled(128, width),
+            stages=(1, 1, 1, 1),
+            hidden=scaled(2048, width),
+            in_channels=in_channels,
+            num_classes=num_classes,
+            T=T,
+            image_size=image_size,
+            dropout=dropout,
+            readout=readout,
+            neuron=neuron,
+            norm=norm,
+        )
+
+    def voters(self, x: Tensor) -> Tensor:
+        """The spikes of the last linear layer."""
+        return self.lif2(self.fc2(self.dropout(self.hidden(x))))

@@ -1,0 +1,119 @@
+"""PreAct-ResNet18 of DSR (Meng et al., CVPR 2022): neurons before convolutions, 32x32 images.
+
+    stem     conv 3x3, once for a static image; no norm, no neurons
+    block    x <- SN(BN(x));  y = conv2(SN(BN(conv1(x)))) + shortcut(x)
+    head     SN(BN(.)), the mean over space, SN, linear layer, BN, SN: trains of the classes
+
+The shortcut starts from spikes; sums are real numbers, and the neurons of the next block read them.
+11,176,945 parameters for ten classes with the threshold of each of its 19 DSR layers.
+"""
+
+from itertools import pairwise
+from typing import Literal
+
+from torch import Tensor, nn
+
+from rmploss.conv import SpikeConv2d
+from rmploss.errors import Problem, UserError
+from rmploss.models.layers import ConvNorm, MakeNeuron, MakeNorm, OverTime, conv3x3, fire, scaled
+from rmploss.models.network import SpikingNetwork
+from rmploss.neurons import LIF
+from rmploss.norm import TDBatchNorm2d
+
+
+class PreActBlock(nn.Module):
+    """Norm and neurons, two 3x3 convolutions with biases, a shortcut around these.
+
+    Currents `[T, B, C, H, W]` in and out.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        *,
+        stride: int,
+        neuron: MakeNeuron,
+        norm: MakeNorm,
+    ) -> None:
+        super().__init__()
+        self.norm1, self.lif1 = norm(in_channels), neuron(in_channels)
+        self.conv1 = conv3x3(in_channels, channels, norm, stride=stride, bias=True)
+        self.lif2 = neuron(channels)
+        self.conv2 = OverTime(SpikeConv2d(channels, channels, 3, padding=1))
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != channels:
+            self.shortcut = OverTime(SpikeConv2d(in_channels, channels, 1, stride=stride))
+
+    def forward(self, x: Tensor, repeats: int = 1) -> Tensor:
+        """The sum of both branches; repeats: x stands for that many equal steps."""
+        x = fire(x, self.norm1, self.lif1, repeats=repeats)
+        return self.conv2(self.conv1.fire(x, self.lif2)) + self.shortcut(x)
+
+
+class PreActResNet18(SpikingNetwork):
+    """Four stages of two blocks, 64 to 512 channels, and a spiking head.
+
+    readout: "weighted" is DSR's: the mean over time for neurons without leak, weighted for leaky
+    ones, as the last neurons know; "sum" and "mean" go with any neurons.
+    """
+
+    figure_layer = "layer1.1.lif1"
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 3,
+        num_classes: int = 10,
+        T: int = 20,
+        width: float = 1.0,
+        readout: Literal["sum", "mean", "weighted"] = "sum",
+        neuron: MakeNeuron = LIF,
+        norm: MakeNorm = TDBatchNorm2d,
+    ) -> None:
+        plain: Literal["sum", "mean"] = "mean" if readout == "weighted" else readout
+        super().__init__(in_channels=in_channels, num_classes=num_classes, T=T, readout=plain)
+        channels = tuple(scaled(c, width) for c in (64, 128, 256, 512))
+        first, last = channels[0], channels[-1]
+        self.conv1 = OverTime(SpikeConv2d(in_channels, first, 3, padding=1, bias=False))
+        for stage, (before, after) in enumerate(pairwise((first, *channels)), start=1):
+            stride = 1 if stage == 1 else 2
+            layer = nn.Sequential(
+                PreActBlock(before, after, stride=stride, neuron=neuron, norm=norm),
+                PreActBlock(after, after, stride=1, neuron=neuron, norm=norm),
+            )
+            self.add_module(f"layer{stage}", layer)
+        self.norm1, self.lif1 = norm(last), neuron(last)
+        self.pool = OverTime(nn.AdaptiveAvgPool2d(1))
+        self.lif2 = neuron(last)
+        # The linear layer, on a map of one pixel: its norm folds like any other.
+        self.head = ConvNorm(SpikeConv2d(last, num_classes, 1), norm(num_classes))
+        self.lif3 = neuron(num_classes)
+        if readout == "weighted":
+            self.readout = _readout_of(self.lif3)
+        self.finish()
+
+    def outputs(self, x: Tensor) -> Tensor:
+        """The trains `[T, B, num_classes]` of the last neurons."""
+        static = x.ndim == 4
+        x, repeats = (x.unsqueeze(0), self.T) if static else (x, 1)
+        x = self.conv1(x)
+        for stage in range(1, 5):
+            for block in self.get_submodule(f"layer{stage}").children():
+                x, repeats = block(x, repeats), 1
+        x = self.lif2(self.pool(fire(x, self.norm1, self.lif1)))
+        return self.head.fire(x, self.lif3).flatten(2)
+
+    def finish(self) -> None:
+        """Weights of convolutions from N(0, 2 / (k k C_out)); all else as PyTorch starts it."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d) and module is not self.head.conv:
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def _readout_of(neuron: nn.Module) -> nn.Module:
+    make = getattr(neuron, "readout", None)
+    if make is None:
+        what = f"needs neurons whose trains have a value; {type(neuron).__name__} has none"
+        raise UserError("bad network", [Problem('readout = "weighted"', what, "sum or mean")])
+    return make()

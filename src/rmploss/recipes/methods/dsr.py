@@ -1,0 +1,64 @@
+"""DSR (Meng et al., CVPR 2022): differentiation on the rates that spike trains represent."""
+
+from rmploss.recipes.method import Method
+from rmploss.recipes.recipe import Recipe, Use, use
+from rmploss.recipes.rmp import NAMES, NONE
+from rmploss.recipes.tables import Row
+
+NEURON = use("dsr-lif")
+SHORT = use("dsr-lif", threshold=0.6, alpha=0.5, bound=0.001, dt=0.1)
+"""The neurons of the authors' commands for few steps (T = 5)."""
+NORM = use("tdbn", factor="none")
+
+
+def recipe(data: str) -> Recipe:
+    """The recipe of the authors' commands for T = 20."""
+    network = use("preact-resnet18", readout="weighted")
+    return Recipe(
+        name=f"{data}-dsr-preact-resnet18",
+        title=f"DSR, pre-activation ResNet18 on {NAMES[data]}",
+        data=Use(data, {"augment": "standard"}),
+        network=network,
+        T=20,
+        neuron=NEURON,
+        norm=NORM,
+        objective=NONE,
+        lr=0.1,
+        lr_schedule=use("cosine", warm_up=400),
+        epochs=200,
+        batch_size=128,
+        weight_decay=5e-4,
+    )
+
+
+METHOD = Method(
+    name="dsr",
+    title="DSR",
+    paper="Meng et al., Training High-Performance Low-Latency Spiking Neural Networks by "
+    "Differentiation on Spike Representation, CVPR 2022",
+    code="github.com/qymeng94/DSR",
+    idea="Fire exactly, and differentiate what the trains stand for: a clamp of their mean input.",
+    equations="U = decay V + k I;  s = 1[U >= alpha V_th];  V = U - V_th s;  o = h s\n"
+    "mean_w o ~ clip(mean_w I, 0, V_th)   or   clip(mean_w I / tau, 0, V_th / dt)\n"
+    "dL/dI(t) = sum_t w_t g(t) / tau inside of the clamp;  V_th is learnt",
+    doubts=(
+        "The gradient of V_th: the code of the leaky neurons multiplies by dt where the derivative "
+        "of the clamp has 1 / dt; as coded. --set neuron.threshold_gain=20 is the derivative.",
+        "The gradient of the current is the same for all steps, as coded, also where the weights "
+        "of the mean differ between steps.",
+        "V_th is held at its bound after each step of the optimizer; the code does it in forward.",
+        "Learning rate 0.1: the default of the single-GPU script since August 2022, 0.05 before.",
+        "The weights of convolutions start as published; those of the last layer and all biases "
+        "start as PyTorch's.",
+        "The paper's ResNet18 is pre-activation, unlike other rows of that name.",
+        "On the fair protocol, T = 4: the constants of the authors' T = 5 commands, plain batch "
+        "norm, the mean over time of a linear layer on spikes instead of spiking classes.",
+    ),
+    parts={"neuron": SHORT, "norm": NORM, "network": use("resnet20", readout="mean")},
+    alone="its gradient is a closed form of all steps: there is none of the membrane at a step",
+    recipes=(recipe("cifar10"), recipe("cifar100")),
+    rows=(
+        Row(2, "cifar10-dsr-preact-resnet18", 20, 95.40),
+        Row(2, "cifar100-dsr-preact-resnet18", 20, 78.50),
+    ),
+)
