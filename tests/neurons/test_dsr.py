@@ -63,8 +63,7 @@ def closed_form(x: Array, g: Array, name: str, threshold: float) -> tuple[Array,
         mean, G = x.sum(0) / T, g.sum(0)
         passes = (mean >= 0) & (mean <= threshold)
         return np.stack([G / T * passes] * T), float((G * (mean > threshold)).sum())
-    mean = sum(w * x_t for w, x_t in zip(weights(T), x, strict=True))
-    G = T * sum(w * g_t for w, g_t in zip(weights(T), g, strict=True))
+    mean, G = np.tensordot(weights(T), x, 1), T * np.tensordot(weights(T), g, 1)
     top = tau * threshold / dt
     passes = (mean > 0) & (mean < top)
     return np.stack([G / (tau * T) * passes] * T), float(dt * (G * (mean > top)).sum())

@@ -11,9 +11,9 @@ from tests.given import normal
 
 @pytest.mark.parametrize("progress", [0.0, 0.25, 0.5, 1.0])
 def test_it_is_the_tanh_of_the_paper(progress: float) -> None:
-    net = torch.nn.Sequential(EvolvingLIF())
-    evolve(net, progress)
-    surrogate = net[0].surrogate
+    neuron = EvolvingLIF()
+    evolve(torch.nn.Sequential(neuron), progress)
+    surrogate = neuron.surrogate
     k = 10**progress  # K_min = 1, K_max = 10
     v = torch.linspace(-2, 2, 101, dtype=torch.float64)
     eps = torch.finfo(torch.float64).eps

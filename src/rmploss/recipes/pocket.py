@@ -36,6 +36,7 @@ def pocket(recipe: Recipe) -> Recipe:
         batch_size=32 if recipe.data.name == "imagenet" else 64,
         train_samples=train,
         test_samples=test,
+        amp="off",  # half precision is for GPUs
         start=_smaller(recipe.start),
         pocket=True,
     )

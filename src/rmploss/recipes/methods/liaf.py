@@ -52,7 +52,7 @@ METHOD = Method(
         "instead of 919,018).",
         "Analog outputs: firing rate and quantization error are those of the spikes inside.",
     ),
-    parts={"neuron": NEURON, "norm": NORM},
+    parts={"neuron": NEURON, "norm": NORM, "network": use("resnet20", readout="mean")},
     alone="it gives its membrane on as a real number: its spikes leave it nowhere, and lose "
     "nothing",
     recipes=(
