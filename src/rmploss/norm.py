@@ -89,12 +89,18 @@ class TDBatchNorm2d(nn.Module):
         return self._alone(x, repeats)
 
     def rescale(self, factor: float) -> None:
-        """Multiply alpha by a factor (STBP-tdBN: 1/sqrt(n) where n branches are added)."""
+        """Multiply alpha by a factor (STBP-tdBN: 1/sqrt(n) where n branches are added).
+
+        Raises `UserError` with factor="none".
+        """
         if self.factor == "outside":
             self.scale *= factor
         elif self.factor == "gain":
             with torch.no_grad():
                 self.weight.mul_(factor)
+        else:
+            problem = Problem("factor = 'none'", "leaves no alpha to change", "outside or gain")
+            raise UserError("a norm without the factor of Eq. 6 cannot be rescaled", [problem])
 
     def check(self, x: Tensor) -> None:
         """Raise `UserError` for an x that this norm does not fit."""

@@ -8,6 +8,7 @@ Spiking layers look for the innermost open block and add their moments to it. Wi
 is computed and nothing recorded. The block belongs to the thread (or task) that opened it.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -30,12 +31,13 @@ class LayerMoments:
 
     name: of the layer in the network ("layer1.0.lif1"), or "lif<i>" in the order of execution;
     moments `[4, C]`: sums over time, batch and space of u, u^2, |o - u|^p and o per channel,
-    differentiable; count: how many values each sum holds (T*B*H*W).
+    differentiable; count: how many values each sum holds (T*B*H*W); v_threshold: where it fires.
     """
 
     name: str
     moments: Tensor
     count: int
+    v_threshold: float = 0.5
 
     def of_all_ranks(self) -> "LayerMoments":
         """The entry of the global batch: what a function that is not linear in the moments needs.
@@ -45,7 +47,8 @@ class LayerMoments:
         size = ranks(sync=True)
         if size == 1:
             return self
-        return LayerMoments(self.name, all_reduce_sum(self.moments), self.count * size)
+        total = all_reduce_sum(self.moments)
+        return LayerMoments(self.name, total, self.count * size, self.v_threshold)
 
     @property
     def elements(self) -> int:
@@ -80,13 +83,14 @@ class MembraneStats:
     spec: MomentSpec = field(default_factory=MomentSpec)
     layers: list[LayerMoments] = field(default_factory=list)
 
-    def record(self, name: str, moments: Tensor, count: int) -> None:
+    def record(self, name: str, moments: Tensor, count: int, v_threshold: float = 0.5) -> None:
         """Add the entry of one layer."""
-        self.layers.append(LayerMoments(name or f"lif{len(self.layers)}", moments, count))
+        name = name or f"lif{len(self.layers)}"
+        self.layers.append(LayerMoments(name, moments, count, v_threshold))
 
     def detach(self) -> "MembraneStats":
         """The same entries without their graph: for logs."""
-        layers = [LayerMoments(e.name, e.moments.detach(), e.count) for e in self.layers]
+        layers = [dataclasses.replace(e, moments=e.moments.detach()) for e in self.layers]
         return MembraneStats(self.spec, layers)
 
     def __iter__(self) -> Iterator[LayerMoments]:

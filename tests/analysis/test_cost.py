@@ -42,15 +42,35 @@ def test_a_convolution(options: dict[str, int], binary: bool) -> None:
     )
 
 
+def test_ones_are_added_and_other_numbers_multiplied() -> None:
+    x = torch.tensor([[1.0, 0.0, 0.5, 1.0]])
+    assert inference_cost(nn.Linear(4, 7), [(x, labels(1, 2))]) == Cost(2 * 7, 7)
+
+
 def test_a_network_of_images() -> None:
     net = create("convnet", in_channels=1, T=3, width=0.25)
     images = normal(4, 1, 8, 8).float()
     cost = inference_cost(net, [(images[:3], labels(3, 10)), (images[3:], labels(1, 10))])
-    # The image is convolved once, not T times; all further inputs but the last two are spikes.
-    stem = one_by_one(net.conv1.conv, images) / 4  # pyright: ignore
-    assert cost.multiplications > stem > 0
     assert net.training
     assert not any(m._forward_hooks for m in net.modules())
+    # Every input of the three convolutions and the linear layer, counted by hand; the image goes
+    # through the first once, not T times.
+    inputs: list[Tensor] = []
+    layers = [net.conv1.conv, net.conv2.conv, net.conv3.conv, net.head.layer]  # pyright: ignore
+    for layer in layers:
+        layer.register_forward_hook(lambda _, x, __: inputs.append(x[0]))
+    with torch.no_grad():
+        net.eval()(images)
+    assert [len(x) for x in inputs] == [4, 12, 12, 12]
+    total = Cost(0, 0)
+    for layer, x in zip(layers, inputs, strict=True):
+        ones, others = (x == 1).float(), x * ((x != 0) & (x != 1))
+        counts = [
+            one_by_one(layer, y) if isinstance(layer, nn.Conv2d) else int((y != 0).sum()) * 10
+            for y in (ones, others)
+        ]
+        total = Cost(total.accumulations + counts[0], total.multiplications + counts[1])
+    assert cost == Cost(total.accumulations / 4, total.multiplications / 4)
 
 
 def test_energy() -> None:

@@ -1,11 +1,15 @@
 """IM-Loss: each of its versions against the literal formula."""
 
+from fnmatch import fnmatchcase
+
 import pytest
 import torch
 from torch import Tensor
 
 from rmploss import LIF, UserError, membrane_stats
-from rmploss.objectives.im import IMLoss
+from rmploss.models import MODELS, create
+from rmploss.neurons import SpikingLayer
+from rmploss.objectives.im import INNER, IMLoss
 from tests.given import normal
 
 
@@ -47,3 +51,24 @@ def test_wrong_options() -> None:
     with pytest.raises(UserError) as caught:
         IMLoss(version="draft", weight=-1)  # pyright: ignore
     assert [p.where for p in caught.value.problems] == ["weight = -1", "version = 'draft'"]
+
+
+def test_published_constants_by_default() -> None:
+    released = IMLoss(version="released")
+    assert (released.weight(0.5), released.target) == (0.005, 0.125)
+    assert (IMLoss().weight(0.5), IMLoss().target) == (2.0, None)
+    with membrane_stats(spec=IMLoss().spec) as stats:
+        LIF(v_threshold=1.0)(torch.full((2, 3, 1, 4), 0.8))  # u = 0.8 and 1.0
+    torch.testing.assert_close(IMLoss().value(stats), torch.tensor(0.01), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_inner_neurons_are_those_of_blocks(name: str) -> None:
+    image = {"image_size": 32} if "image_size" in MODELS.options(name) else {}
+    net = create(name, width=1 / 64, **image)
+    names = [m.layer_name for m in net.modules() if isinstance(m, SpikingLayer)]
+    inner = [n for n in names if fnmatchcase(n, INNER)]
+    assert all(n.split(".")[-3].startswith("layer") for n in inner)
+    blocks = "resnet" in name or name == "joint"
+    assert bool(inner) == blocks
+    assert len(inner) < len(names) or not names

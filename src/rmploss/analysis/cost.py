@@ -1,8 +1,8 @@
 """What one inference costs: synaptic operations, and an estimate of their energy.
 
-A binary spike that reaches a synapse is one accumulation; any other number that is not 0 is one
-multiplication and accumulation. Convolutions and linear layers are counted, exactly: at the border
-a value reaches fewer outputs. The energy is the sum of both kinds times what a 32-bit operation
+A 1 that reaches a synapse is one accumulation, as the weight is added; any other number that is not
+0 is a multiplication, too. Convolutions and linear layers are counted, exactly: at the border a
+value reaches fewer outputs. The energy is the sum of both kinds times what a 32-bit operation
 takes in 45 nm CMOS (Horowitz, ISSCC 2014), as papers of this field reckon: memory and the neurons
 themselves are left out, so it ranks networks and does not predict a chip.
 """
@@ -37,13 +37,14 @@ def inference_cost(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> 
 
     batches: (x `[B, C, H, W]` or `[T, B, C, H, W]`, labels `[B]`).
     """
-    totals = {True: 0.0, False: 0.0}  # by: is the input binary
+    spikes = others = 0.0
     samples = 0
 
     def count(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        nonlocal spikes, others
         x = inputs[0].detach()
-        binary = bool(((x == 0) | (x == 1)).all())
-        totals[binary] += _operations(layer, x)
+        spikes += _reached(layer, x == 1)
+        others += _reached(layer, (x != 0) & (x != 1))
 
     layers = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Conv3d | nn.Linear)]
     hooks = [layer.register_forward_hook(count) for layer in layers]
@@ -60,12 +61,12 @@ def inference_cost(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> 
         net.train(training)
         for hook in hooks:
             hook.remove()
-    return Cost(totals[True] / max(samples, 1), totals[False] / max(samples, 1))
+    return Cost(spikes / max(samples, 1), others / max(samples, 1))
 
 
-def _operations(layer: nn.Module, x: Tensor) -> float:
-    """How many synapses the values of x that are not 0 reach."""
-    active = (x != 0).to(torch.float32)
+def _reached(layer: nn.Module, x: Tensor) -> float:
+    """How many synapses the marked values of the input reach; x: boolean, of its shape."""
+    active = x.to(torch.float32)
     if isinstance(layer, nn.Linear):
         return float(active.sum(dtype=torch.float64)) * layer.out_features
     assert isinstance(layer, nn.Conv2d | nn.Conv3d)

@@ -70,7 +70,7 @@ def _methods() -> None:
         print(f"{method.title}   ({method.name})")
         told = {"paper": method.paper, "code": method.code, "idea": method.idea}
         told["in inference"] = method.inference
-        told["alone"] = method.alone and f"RMP-Loss is not added: {method.alone}"
+        told["RMP-Loss is not added"] = method.alone
         for head, text in told.items():
             if text:
                 _wrapped(f"{head}: {text}")
@@ -78,9 +78,9 @@ def _methods() -> None:
             print(f"        {line}")
         for doubt in method.doubts:
             _wrapped(f"- {doubt}")
+        fair = {f"fair-{method.name}", f"fair-{method.name}-rmp"}
         names = [recipe.name for recipe in method.recipes]
-        if method.parts:
-            names.append(f"fair-{method.name}")
+        names += [recipe.name for recipe in recipes.FAIR if recipe.name in fair]
         _wrapped("recipes: " + ", ".join(names))
         print()
 

@@ -1,4 +1,6 @@
-"""Real Spike's inference: the heights of spikes go into the kernels that read them, exactly.
+"""Inference with binary spikes: their heights go into the kernels that read them, exactly.
+
+Real Spike learns the heights, DSR has one per layer, its threshold.
 
     K * (a o) = (a K) * o        o: binary spikes; a: their heights, `[C]` or `[1]`;
                                  a K: kernel K `[C', C, k, k]`, times a along C
@@ -12,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rmploss.models.layers import ConvNorm, OverTime
-from rmploss.neurons.real import RealSpike
+from rmploss.neurons.layer import HasHeight
 
 
 class Scale(nn.Module):
@@ -37,8 +39,8 @@ def fold_amplitudes(net: nn.Module, readers: Mapping[str, tuple[str, ...]]) -> N
     """
     for name, reading in readers.items():
         neuron = net.get_submodule(name)
-        if isinstance(neuron, RealSpike) and neuron.amplitude is not None:
-            height = neuron.release()
+        height = neuron.release() if isinstance(neuron, HasHeight) else None
+        if height is not None:
             for reader in reading:
                 _absorb(net, reader, height)
 

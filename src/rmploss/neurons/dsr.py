@@ -88,6 +88,7 @@ class _DSR(nn.Module):
         self.closed = closed
         self.backend = backend
         self.layer_name = ""
+        self.is_binary = False
 
     def forward(self, x: Tensor) -> Tensor:
         """The outputs o `[T, B, C, ...]` of the input current x, in its type.
@@ -106,7 +107,14 @@ class _DSR(nn.Module):
             )
         if stats is not None and moments is not None:
             stats.record(self.layer_name, moments, spikes.numel() // spikes.shape[2])
-        return _Represent.apply(x, self.threshold, spikes, self)
+        return spikes if self.is_binary else _Represent.apply(x, self.threshold, spikes, self)
+
+    def release(self) -> Tensor | None:
+        """h `[1]`, taken away: from now on the spikes are binary. None: they were before."""
+        if self.is_binary:
+            return None
+        self.is_binary = True
+        return (self.threshold.detach() * self.height).view(1)
 
     def membrane(self, x: Tensor) -> Tensor:
         """U / V_th before the reset `[T, B, C, ...]`, without gradient: to look at."""

@@ -3,7 +3,7 @@
     phi(v) = 1/2 tanh(K v) + 1/2,    K(n) = ((10^(n/N) - 1) K_max + (10 - 10^(n/N)) K_min) / 9
 
 With K_min = 1 and K_max = 10, K(n) = 10^(n/N). The form of K is second-hand: the paper's text could
-not be read (docs/decisions.md).
+not be read (`rmploss list methods`).
 """
 
 import math

@@ -6,6 +6,15 @@ from torch import Tensor
 
 
 @runtime_checkable
+class HasHeight(Protocol):
+    """A layer whose spikes have a height in training, which inference puts into the kernels."""
+
+    def release(self) -> Tensor | None:
+        """The heights `[C]` or `[1]`, taken away; None if they were before."""
+        ...
+
+
+@runtime_checkable
 class SpikingLayer(Protocol):
     """A layer of neurons, `[T, B, C, ...]` input current to outputs of the same shape.
 

@@ -106,7 +106,8 @@ class LIF(nn.Module):
             )
             norm.track(mean, var, x.numel() // x.shape[2] * repeats)
         if stats is not None and moments is not None:
-            stats.record(self.layer_name, moments, spikes.numel() // spikes.shape[2])
+            count = spikes.numel() // spikes.shape[2]
+            stats.record(self.layer_name, moments, count, self.v_threshold)
         if self.carry_state:
             self.u = u.detach()
         return self.emit(spikes)
@@ -160,7 +161,8 @@ class LIF(nn.Module):
         """The values that differ between neurons."""
         return (
             f"decay={self.decay}, v_threshold={self.v_threshold}, v_reset={self.v_reset}, "
-            f"detach_reset={self.detach_reset}, surrogate={self.surrogate}"
+            + (f"reset_by={self.reset_by}, " if self.reset_by is not None else "")
+            + f"detach_reset={self.detach_reset}, surrogate={self.surrogate}"
         )
 
 

@@ -51,10 +51,10 @@ class RealSpike(LIF):
         count = channels if per == "channel" and channels is not None else 1
         self.amplitude: nn.Parameter | None = nn.Parameter(torch.ones(count))
 
-    def release(self) -> Tensor:
-        """The amplitudes, taken away: from now on the spikes are binary."""
+    def release(self) -> Tensor | None:
+        """The amplitudes, taken away: from now on the spikes are binary. None: they were before."""
         height, self.amplitude = self.amplitude, None
-        return torch.ones(1) if height is None else height.detach()
+        return None if height is None else height.detach()
 
     def emit(self, spikes: Tensor) -> Tensor:
         """The spikes times their height."""

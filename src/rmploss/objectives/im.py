@@ -24,39 +24,46 @@ from rmploss.objectives.regularizer import Regularizer
 from rmploss.ops.moments import MEMBRANE, SPIKES, MomentSpec
 from rmploss.stats import LayerMoments
 
-BEHIND_A_SHORTCUT = "*.lif2"
-"""The neurons of a block that see the sum of two currents."""
+INNER, BEHIND_A_SHORTCUT = "*layer?.*.lif1", "*layer?.*.lif2"
+"""The inner neurons of a residual block, and those that see the sum of its two currents."""
+RELEASED = {"weight": 0.005, "target": 0.5 / 4}
+"""The constants of the released code."""
 
 
 class IMLoss(Regularizer):
     """weight times the squared distance of the means to target; the mean is over all ranks.
 
-    weight, target: dimensionless; version: see above. Defaults are those of the supplement.
+    version: see above; weight, target: None for the published ones: 2 and the threshold of each
+    layer; of the released version 0.005 and 0.125, its 0.5 / T at T = 4. Dimensionless.
     """
 
     def __init__(
         self,
         *,
-        weight: float = 2.0,
-        target: float = 0.5,
+        weight: float | None = None,
+        target: float | None = None,
         version: Literal["paper", "supplement", "released"] = "supplement",
         schedule: str = "constant",
         include: tuple[str, ...] = ("*",),
-        exclude: tuple[str, ...] = ("*.lif1",),
+        exclude: tuple[str, ...] = (INNER,),
     ) -> None:
         problems = []
         if version not in ("paper", "supplement", "released"):
             what = 'is "paper", "supplement" or "released"'
             problems.append(Problem(f"version = {version!r}", what))
+        released = version == "released"
+        if weight is None:
+            weight = RELEASED["weight"] if released else 2.0
         super().__init__(
             amplitude=("weight", weight, "the supplement uses 2"),
             schedule=schedule,
-            spec=MomentSpec(potential="input" if version == "released" else "u_pre"),
+            spec=MomentSpec(potential="input" if released else "u_pre"),
             include=include,
             exclude=exclude,
             problems=problems,
         )
-        self.version, self.target = version, target
+        self.version = version
+        self.target = RELEASED["target"] if released and target is None else target
 
     def of_layers(self, layers: list[LayerMoments]) -> Tensor:
         """The mean (version "paper": the sum) over the layers."""
@@ -69,8 +76,9 @@ class IMLoss(Regularizer):
 
     def _distance(self, layer: LayerMoments) -> Tensor:
         layer = layer.of_all_ranks()
+        target = layer.v_threshold if self.target is None else self.target
         if self.version == "supplement":
-            return (layer.mean - self.target).square().mean()
+            return (layer.mean - target).square().mean()
         current = self.version == "paper" or fnmatchcase(layer.name, BEHIND_A_SHORTCUT)
         mean = layer.moments[MEMBRANE if current else SPIKES].sum() / layer.elements
-        return (mean - self.target).square()
+        return (mean - target).square()

@@ -25,13 +25,16 @@ SMALLEST = 1e-12
 
 
 class RecDisLoss(Regularizer):
-    """weight times the three terms; weight, v_threshold, half_width: dimensionless."""
+    """weight times the three terms; dimensionless.
+
+    v_threshold: None for that of each layer; half_width: a, of the surrogate.
+    """
 
     def __init__(
         self,
         *,
         weight: float = 1.0,
-        v_threshold: float = 0.5,
+        v_threshold: float | None = None,
         half_width: float = 0.5,
         schedule: str = "constant",
         include: tuple[str, ...] = ("*",),
@@ -55,7 +58,8 @@ class RecDisLoss(Regularizer):
         return torch.stack([self._of_layer(layer.of_all_ranks()) for layer in layers]).mean()
 
     def _of_layer(self, layer: LayerMoments) -> Tensor:
-        distance = (layer.mean - self.v_threshold).abs()
+        centre = layer.v_threshold if self.v_threshold is None else self.v_threshold
+        distance = (layer.mean - centre).abs()
         variance = layer.variance.clamp(min=SMALLEST)
         spread = variance.sqrt()
         degeneration = (distance.square() - variance).clamp(min=0)

@@ -1,8 +1,9 @@
 """Pocket variants: every recipe of a paper, small enough for two CPU cores and some minutes.
 
-Fewer images, fewer channels, few epochs, a learning rate that fits them, crop and flip alone
-(AutoAugment and Cutout pay over hundreds of epochs, not over six). A pocket result answers to no
-published number; it shows directions.
+Fewer images, fewer channels, few epochs, at most ten time steps, "onecycle" with a learning rate
+that fits so few steps (up to 30 times the published one), crop and flip alone (AutoAugment and
+Cutout pay over hundreds of epochs, not over six). A pocket result answers to no published number;
+it shows directions.
 """
 
 from rmploss.recipes.recipe import Recipe, Use, use
@@ -23,12 +24,13 @@ SAMPLES = {
 def pocket(recipe: Recipe) -> Recipe:
     """The pocket variant of a recipe of a paper."""
     train, test = SAMPLES[recipe.data.name]
+    network = str(recipe.network.options.get("backbone", recipe.network.name))
     data, T = recipe.data, min(recipe.T, 10)
     return recipe.but(
         name=recipe.name + SUFFIX,
         title=f"{recipe.title}, pocket size",
         data=data.but(augment="standard") if "augment" in data.options else data,
-        network=recipe.network.but(width=WIDTHS.get(recipe.network.name, 0.125)),
+        network=recipe.network.but(width=WIDTHS.get(network, 0.125)),
         T=T,
         lr=RATES[recipe.optimizer.name],
         lr_schedule=use("onecycle"),

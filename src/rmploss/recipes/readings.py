@@ -9,6 +9,7 @@ likely, not certain.
 from dataclasses import dataclass
 from typing import Literal
 
+from rmploss.errors import Problem, UserError
 from rmploss.recipes.recipe import Recipe
 
 Mode = Literal["paper", "code"]
@@ -121,10 +122,18 @@ READINGS = (
 
 
 def read_as(recipe: Recipe, mode: Mode) -> Recipe:
-    """The recipe in one of the two readings; "paper" is what all recipes are written in."""
+    """The recipe in one of the two readings; "paper" is what all recipes are written in.
+
+    Raises `UserError` for the code reading of another method's recipe.
+    """
     if mode == "paper":
         return recipe
     objective = recipe.objective
+    ours = (recipe.neuron.name, recipe.norm.name, recipe.loss.name) == ("lif", "tdbn", "ce")
+    if not ours or objective.name not in ("none", "rmp") or "branches" in recipe.network.options:
+        what = "is another method's: the readings are of RMP-Loss"
+        problem = Problem(f"--mode code with {recipe.name}", what, "rmploss list methods")
+        raise UserError("no such reading", [problem])
     if objective.name == "rmp":
         objective = objective.but(potential="input", exclude=("*.lif1",))
     data = recipe.data
@@ -132,6 +141,6 @@ def read_as(recipe: Recipe, mode: Mode) -> Recipe:
         name=f"{recipe.name}-code",
         data=data.but(split="files0-899") if data.name == "cifar10-dvs" else data,
         network=recipe.network.but(readout="mean"),
-        norm=recipe.norm.but(factor="none") if recipe.norm.name == "tdbn" else recipe.norm,
+        norm=recipe.norm.but(factor="none"),
         objective=objective,
     )

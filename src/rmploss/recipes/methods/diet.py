@@ -1,6 +1,6 @@
 """Diet-SNN (Rathi and Roy 2020): leak and threshold are learnt, from the weights of an ANN on."""
 
-from rmploss.recipes.method import Method
+from rmploss.recipes.method import NOT_ONE_HALF, Method
 from rmploss.recipes.recipe import Recipe, Use, use
 from rmploss.recipes.rmp import NAMES
 from rmploss.recipes.tables import Row
@@ -88,6 +88,7 @@ METHOD = Method(
         "dropout, and the protocol's weight decay acts on leak and threshold, too. With a norm and "
         "without a calibration it is not all of the authors' method.",
         "RMP-Loss sees the membrane in units of the learnt threshold, m / v.",
+        NOT_ONE_HALF,
     ),
     parts={"neuron": use("diet")},
     recipes=(*(ann(*pair) for pair in PAIRS), *(snn(*pair) for pair in PAIRS)),

@@ -2,14 +2,14 @@
 
 from rmploss.recipes.method import Method
 from rmploss.recipes.recipe import use
-from rmploss.recipes.rmp import CIFAR10, CIFAR100, DVS, NONE, small
+from rmploss.recipes.rmp import CIFAR10, CIFAR100, DVS, NAMES, NONE, small
 from rmploss.recipes.tables import Row
 
 NEURON = use("inflor")
 RECIPES = tuple(
     small(data, network, T=T, objective=NONE).but(
         name=f"{data.name}-inflor-{network}",
-        title=f"InfLoR-SNN, {network} on {data.name}",
+        title=f"InfLoR-SNN, {NAMES[network]} on {NAMES[data.name]}",
         neuron=NEURON,
         network=use(network, readout="mean"),
     )
@@ -32,7 +32,11 @@ METHOD = Method(
         "No leak, and a reset by 1 with a threshold of 1/2: the released code; the paper's text "
         "could not be read.",
         "The released training loader does not shuffle; we do.",
-        "Its norms: tdBN inside of blocks, plain in the stem; we have tdBN throughout.",
+        "Its norms: tdBN inside of blocks (with 1/sqrt(2) at the ends of blocks with a "
+        "projection), "
+        "plain in the stem; we have tdBN with alpha = 1 throughout. Its mean read-out is ours, "
+        "too.",
+        "Fires at u >= 1/2; the code has >.",
     ),
     parts={"neuron": NEURON},
     recipes=RECIPES,

@@ -17,7 +17,7 @@ METHOD = Method(
     "the ANN teach those of the SNN.",
     equations="K_ann = U diag(s_ann) V;  K_snn = U diag(s_snn) V   at every position of a kernel\n"
     "L = (1 - a) sum CE + 9 a [sum S(ann_i <- ann_4) + sum S(snn_i <- ann_i)]\n"
-    "  + b sum |f_snn - f_ann|^2",
+    "  + b sum |f_snn - f_ann|^2 where f_snn > 0 or f_ann > 0",
     inference="the ANN, the auxiliary heads, the factors: an ordinary kernel is left",
     doubts=(
         "The paper could not be read; all of this is the released code.",
@@ -30,7 +30,9 @@ METHOD = Method(
         "code passes it T times, with the same statistics.",
         "The feature term is a sum over the batch, so it weighs more in a larger one; as released.",
         "The code's seed is 1000, and its SGD has no momentum.",
-        "ANN and auxiliary heads cost about as much again in training; T counts for the SNN only.",
+        "ANN and auxiliary heads cost about a third more in training (dense operations at T = 4); "
+        "T "
+        "counts for the SNN only. RMP-Loss takes the neurons of the auxiliary heads, too.",
     ),
     parts={
         "network": use("joint", backbone="resnet20"),

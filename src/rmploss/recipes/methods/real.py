@@ -33,6 +33,7 @@ METHOD = Method(
             name=f"cifar100-real-{network}",
             title=f"Real Spike, {NAMES[network]} on CIFAR-100",
             neuron=NEURON,
+            network=use(network, readout="mean"),
             weight_decay_on="weights",
         )
         for network in ("resnet20", "vgg16")

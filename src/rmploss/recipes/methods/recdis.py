@@ -2,16 +2,17 @@
 
 from rmploss.recipes.method import Method
 from rmploss.recipes.recipe import use
-from rmploss.recipes.rmp import CIFAR10, DVS, NONE, small
+from rmploss.recipes.rmp import CIFAR10, DVS, NAMES, NONE, small
 from rmploss.recipes.tables import Row
 
 NEURON = use("lif", decay=0.25, v_threshold=0.5, surrogate="rectangle")
-LOSS = use("recdis", weight=1.0)
+LOSS = use("recdis")
 RECIPES = tuple(
     small(data, network, T=T, objective=NONE).but(
         name=f"{data.name}-recdis-{network}",
-        title=f"RecDis-SNN (reconstructed), {network} on {data.name}",
+        title=f"RecDis-SNN (reconstructed), {NAMES[network]} on {NAMES[data.name]}",
         neuron=NEURON,
+        network=use(network, readout="mean"),
         objective=LOSS,
     )
     for data, network, T in (
@@ -32,7 +33,9 @@ METHOD = Method(
         "RECONSTRUCTED: the paper names the three shifts; the formula is that of Ding et al. (CVPR "
         "2019) for binary activations, moved to V_th. The published numbers answer to the paper's "
         "own loss, not to ours.",
-        "Weight 1, neuron and recipe are those of the group's later papers.",
+        "Weight 1 is ours; which of Ding's terms has which name is an inference. The neuron is "
+        "that of "
+        "the IM-Loss supplement of the same months, the recipe that of the group's later papers.",
     ),
     parts={"objective": LOSS},
     recipes=RECIPES,

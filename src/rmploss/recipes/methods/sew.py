@@ -1,6 +1,6 @@
 """SEW ResNet (Fang et al., NeurIPS 2021): blocks that join spikes, not currents."""
 
-from rmploss.recipes.method import Method
+from rmploss.recipes.method import NOT_ONE_HALF, Method
 from rmploss.recipes.recipe import Recipe, use
 from rmploss.recipes.rmp import NONE
 from rmploss.recipes.tables import Row
@@ -46,6 +46,7 @@ METHOD = Method(
         "shared between ranks; on fewer ranks it sees more images at a time.",
         "The fair comparison keeps ResNet20's average pooling, so its first stage adds spikes to "
         "multiples of 1/4.",
+        NOT_ONE_HALF,
     ),
     parts={"neuron": NEURON, "network": use("resnet20", connect="add")},
     recipes=(recipe("sew-resnet18", "SEW ResNet18"), recipe("sew-resnet34", "SEW ResNet34")),

@@ -1,6 +1,6 @@
 """Spiking ResNet as SEW ResNet's authors built and trained it (Fang et al., NeurIPS 2021)."""
 
-from rmploss.recipes.method import Method
+from rmploss.recipes.method import NOT_ONE_HALF, Method
 from rmploss.recipes.methods.sew import NEURON, recipe
 from rmploss.recipes.tables import Row
 
@@ -20,6 +20,7 @@ METHOD = Method(
         "network.zero_init_residual=false for a gain of 1.",
         "The fair comparison changes the neuron alone: ResNet20's blocks are these blocks already, "
         "and start with a gain of 1.",
+        NOT_ONE_HALF,
     ),
     parts={"neuron": NEURON},
     recipes=(

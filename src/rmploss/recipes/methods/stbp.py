@@ -1,6 +1,6 @@
 """STBP (Wu et al., AAAI 2019): backpropagation through space and time, NeuNorm, and votes."""
 
-from rmploss.recipes.method import Method
+from rmploss.recipes.method import NOT_ONE_HALF, Method
 from rmploss.recipes.recipe import Recipe, use
 from rmploss.recipes.rmp import NONE
 from rmploss.recipes.tables import Row
@@ -31,6 +31,7 @@ METHOD = Method(
         "(89.83 without).",
         "Fair: squared error of the mean outputs of a linear layer; no voting neurons and no "
         "NeuNorm, as the network of the protocol has its own head and norm.",
+        NOT_ONE_HALF,
     ),
     parts={"neuron": NEURON, "loss": LOSS, "network": use("resnet20", readout="mean")},
     recipes=(

@@ -1,6 +1,6 @@
 """TET (Deng et al., ICLR 2022): the loss is taken of every time step, not of their mean."""
 
-from rmploss.recipes.method import Method
+from rmploss.recipes.method import NOT_ONE_HALF, Method
 from rmploss.recipes.recipe import Recipe, Use, use
 from rmploss.recipes.rmp import NONE
 from rmploss.recipes.tables import Row
@@ -53,6 +53,7 @@ METHOD = Method(
         "normalization over time.",
         "VGGSNN for event data is there (--set network=vggsnn); the paper's tables have no row of "
         "it.",
+        NOT_ONE_HALF,
     ),
     parts={"neuron": NEURON, "loss": LOSS},
     recipes=(

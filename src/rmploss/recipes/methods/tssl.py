@@ -51,7 +51,8 @@ METHOD = Method(
         "through a batch in parts of five samples.",
         "States of the code differ in whether psi of generation B has the factor s(t); ours has.",
         "The fair comparison keeps ResNet20's tdBN, though the method has no norm of its own, and "
-        "its cross-entropy; convolutions, shortcuts and the classifier then get real numbers.",
+        "its cross-entropy and optimizer; convolutions, shortcuts and the classifier then get real "
+        "numbers. AdamW, the clipped gradient and the weights' range of 4 are not taken over.",
     ),
     parts={"neuron": use("tssl")},
     alone="its gradient is its own: no derivative with respect to the membrane",
