@@ -56,7 +56,8 @@ def test_a_network_of_images() -> None:
     # Every input of the three convolutions and the linear layer, counted by hand; the image goes
     # through the first once, not T times.
     inputs: list[Tensor] = []
-    layers = [net.conv1.conv, net.conv2.conv, net.conv3.conv, net.head.layer]  # pyright: ignore
+    names = ("conv1.conv", "conv2.conv", "conv3.conv", "head.layer")
+    layers = [net.get_submodule(name) for name in names]
     for layer in layers:
         layer.register_forward_hook(lambda _, x, __: inputs.append(x[0]))
     with torch.no_grad():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rmploss import store
-from rmploss.engine import checkpoint, train
+from rmploss.engine import checkpoint, closing, train
 from rmploss.engine.run import RunFolder
 from rmploss.errors import CheckpointError
 from tests.engine.children import check_sound, die, finish, start
@@ -19,7 +19,7 @@ PHASES = {
     "evaluation": (train, "evaluate"),
     "log": (RunFolder, "log_metrics"),
     "save": (checkpoint, "save"),
-    "histograms": (train, "membrane_histograms"),
+    "histograms": (closing, "membrane_histograms"),
     "result": (store, "write_text"),
 }
 

@@ -14,8 +14,8 @@ from rmploss.models.layers import ConvNorm
 from rmploss.norm import TDBatchNorm2d
 from tests.given import normal
 
-OTHERS = {"preact-resnet18", "liafnet", "liafnet-conv3d"}
-"""Other in what the tests here ask of all: norms behind sums, odd poolings, no neurons at all."""
+OTHERS = {"preact-resnet18", "liafnet", "liafnet-conv3d", "tssl-cifarnet"}
+"""Other in what the tests here ask of all: norms behind sums, odd poolings, no norms at all."""
 NETWORKS = [name for name in MODELS if MODELS[name].gives == "outputs" and name not in OTHERS]
 """Those that train by their outputs alone; the others have tests of their own."""
 PARAMETERS = {
@@ -39,6 +39,7 @@ LAYERS = {
     "resnet20": 19, "resnet19": 17, "vgg16": 13, "resnet18": 17, "resnet34": 33, "convnet": 3,
     "resnet18-cifar": 17, "diet-vgg16": 15, "diet-resnet20": 19,
     "cifarnet": 8, "plifnet": 8, "plifnet-dvs": 6, "vggsnn": 8,
+    "sew-resnet18": 20, "sew-resnet34": 36, "spiking-resnet18": 17, "spiking-resnet34": 33,
 }  # fmt: skip
 SIZE = {"vgg16": 32, "resnet18": 32, "resnet34": 32, "plifnet-dvs": 32}
 SAME = {"dropout": 0.0, "image_size": 16, "norm": TDBatchNorm2d}
