@@ -517,8 +517,8 @@ def compile_for_hopper(name: str, steps: int) -> Any:
     kernel = getattr(triton_kernels, name)
     integers = ("steps", "rows", "channels", "tiles")
     constants = {
-        "STEPS": steps, "STATIC": False, "BITS": True, "SOFT": False, "DETACH_RESET": False,
-        "V_RESET": -0.3, "KIND": 1, "SLOPE": 1.0, "SCALE": 1.0, "MOMENTS": True,
+        "STEPS": steps, "STATIC": False, "BITS": True, "RESET": 0, "DETACH_RESET": False,
+        "RESET_TO": -0.3, "KIND": 1, "SLOPE": 1.0, "SCALE": 1.0, "DAMPING": 1.0, "MOMENTS": True,
         "OF_INPUT": False, "DETACH_TARGET": False, "P": 2.0, "BLOCK_R": 8, "BLOCK_C": 64,
     }  # fmt: skip
     signature = {
