@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from rmploss import LIF, TDBatchNorm2d, recipes
-from rmploss.engine.build import PARTS, check, make_dataset, make_network, make_objective
+from rmploss.engine.build import (
+    PARTS,
+    check,
+    make_dataset,
+    make_network,
+    make_objective,
+    read_none,
+)
 from rmploss.errors import Problem, UserError
 from rmploss.objectives import RMPLoss
 from tests.engine.runs import TINY
@@ -117,3 +124,24 @@ def test_initial_weights_do_not_depend_on_what_was_drawn_before() -> None:
 def test_every_field_that_names_an_entry_has_its_table() -> None:
     named = {name for name, value in vars(DIGITS).items() if isinstance(value, recipes.Use)}
     assert named == set(PARTS)
+
+
+def test_none_is_a_word_where_an_option_has_it() -> None:
+    recipe = TINY.but(
+        norm=recipes.use("tdbn", factor=None), neuron=recipes.use("lif", v_reset=None)
+    )
+    read = read_none(recipe)
+    assert read.norm == recipes.use("tdbn", factor="none")
+    assert read.neuron == recipes.use("lif", v_reset=None)
+    unknown = TINY.but(norm=recipes.use("nrom", factor=None))
+    assert read_none(unknown) == unknown
+
+
+def test_what_is_not_defined_together_is_told() -> None:
+    assert "objective = rmp with neuron = liaf: it gives its membrane on" in complaint(
+        {"neuron": "liaf"}
+    )
+    assert "loss = joint with network = convnet: the loss needs branches" in complaint(
+        {"loss": "joint"}
+    )
+    assert "the network gives branches" in complaint({"network": "joint"})

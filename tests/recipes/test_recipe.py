@@ -129,6 +129,11 @@ def test_all_problems_of_the_numbers_at_once() -> None:
         assert problems_in(BASE.but(lr=lr))
 
 
+def test_none_is_the_entry_of_that_name() -> None:
+    recipe = override(BASE, {"objective": None, "norm": None})
+    assert (recipe.objective, recipe.norm) == (use("none"), use("none"))
+
+
 def test_an_unknown_recipe() -> None:
     with pytest.raises(UserError, match="no such recipe") as caught:
         get("cifar10-resnet20-rpm")

@@ -21,6 +21,7 @@ from rmploss.norm import NORMS
 from rmploss.objectives import LOSSES, OBJECTIVES, Loss, Objective
 from rmploss.randomness import seeded
 from rmploss.recipes import Recipe, Use, counted, problems_in
+from rmploss.tables import fits
 
 PARTS = {
     "data": DATASETS,
@@ -87,6 +88,24 @@ def resolve(recipe: Recipe) -> Recipe:
         part = getattr(recipe, field)
         options = {**known.get(field, {}), **part.options}
         parts[field] = Use(part.name, {**options, **table.complete(part.name, options)})
+    return recipe.but(**parts)
+
+
+def read_none(recipe: Recipe) -> Recipe:
+    """The recipe with the word "none" where None was typed and an option has that word for a value.
+
+    `--set norm.factor=none` reads as nothing; what an option can be is known to its table alone.
+    """
+    parts = {}
+    for field, table in PARTS.items():
+        part = getattr(recipe, field)
+        hints = table.options(part.name) if part.name in table else {}
+        words = {
+            option: "none"
+            for option, value in part.options.items()
+            if value is None and not fits(None, hints.get(option)) and fits("none", hints[option])
+        }
+        parts[field] = part.but(**words) if words else part
     return recipe.but(**parts)
 
 

@@ -127,6 +127,8 @@ def apply(recipe: Recipe, changes: Mapping[str, Value]) -> tuple[Recipe, list[Pr
             continue
         current = values.get(head, getattr(recipe, head))
         hint = fields[head].type
+        if isinstance(current, Use) and not option and value is None:
+            value = "none"  # the entry of that name, which the command line reads as nothing
         if isinstance(current, Use) and option:
             values[head] = current.but(**{option: value})
         elif isinstance(current, Use) and isinstance(value, str):
