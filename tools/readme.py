@@ -80,6 +80,13 @@ def fair_results() -> str:
     def mean(name: str, field: str) -> float:
         return statistics.mean(float(row[field]) for row in by_name[name])
 
+    def change(name: str, both: str, field: str) -> float:
+        """The mean difference over the seeds that both have."""
+        with_rmp, without = (
+            {row["seed"]: float(row[field]) for row in by_name[n]} for n in (both, name)
+        )
+        return statistics.mean(with_rmp[s] - without[s] for s in with_rmp.keys() & without)
+
     alone = sorted(
         (name for name in by_name if not name.endswith(WITH_RMP)),
         key=lambda name: -mean(name, "last_accuracy"),
@@ -96,8 +103,7 @@ def fair_results() -> str:
         both = "rmp" if name == "vanilla" else name + WITH_RMP
         if both in by_name:
             for field, digits in FAIR_FIELDS[:2]:
-                change = mean(both, field) - mean(name, field)
-                cells.append(f"{change:+.{digits}f}")
+                cells.append(f"{change(name, both, field):+.{digits}f}")
         else:
             cells += ["", ""]
         lines.append("| " + " | ".join(cells) + " |")
