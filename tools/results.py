@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rmploss.engine.closing import COST
 from rmploss.engine.run import RunFolder
-from rmploss.engine.train import summarize
+from rmploss.engine.summary import summarize
 from rmploss.recipes import Recipe
 
 FIELDS = (

@@ -7,16 +7,16 @@ import pytest
 import torch
 
 from rmploss import store
-from rmploss.engine import checkpoint, closing, train
+from rmploss.engine import checkpoint, closing, loop, train
 from rmploss.engine.run import RunFolder
 from rmploss.errors import CheckpointError
 from tests.engine.children import check_sound, die, finish, start
 from tests.engine.runs import TINY, digest_of
 
 PHASES = {
-    "forward and backward": (train, "forward_backward"),
+    "forward and backward": (loop, "forward_backward"),
     "update": (torch.optim.SGD, "step"),
-    "evaluation": (train, "evaluate"),
+    "evaluation": (loop, "evaluate"),
     "log": (RunFolder, "log_metrics"),
     "save": (checkpoint, "save"),
     "histograms": (closing, "membrane_histograms"),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from rmploss.engine import load, train
+from rmploss.engine import load, loop, train
 from rmploss.engine.evaluate import Evaluation, evaluate
 from rmploss.engine.load import evaluate_run, load_network
 from rmploss.engine.run import RunFolder
@@ -31,7 +31,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return Evaluation(next(rates), found.loss, found.samples, found.layers)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "evaluate", graded)
+        patch.setattr(loop, "evaluate", graded)
         return train.train(TINY.but(epochs=5), tmp_path_factory.mktemp("runs"))
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from rmploss.engine import feed, train
+from rmploss.engine import feed, loop, train
 from rmploss.engine.build import make_dataset, make_network, make_objective
 from rmploss.engine.distributed import World
 from rmploss.engine.evaluate import evaluate
@@ -19,8 +19,9 @@ from rmploss.engine.feed import open_splits, train_batches
 from rmploss.engine.listener import Listener
 from rmploss.engine.load import load_network
 from rmploss.engine.run import RunFolder
+from rmploss.engine.setting import Setting, join
 from rmploss.engine.step import Terms, forward_backward
-from rmploss.engine.train import Setting, join, resume
+from rmploss.engine.train import resume
 from rmploss.recipes import Recipe
 from tests.engine.children import be_rank, check_sound, finish, free_port, pipe, start
 from tests.engine.runs import TINY
@@ -93,7 +94,7 @@ def whole_run(rank: int, port: str, runs: Path, recipe: Recipe, trouble: str) ->
             terms += Terms(torch.tensor([float("nan"), 0, 0, 0]))
         return terms
 
-    train.forward_backward = troubled
+    loop.forward_backward = troubled
     train.train(recipe, runs, Setting(device="cpu"))
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from rmploss.engine.run import RunFolder
-from rmploss.engine.train import Setting, resume, train
+from rmploss.engine.setting import Setting
+from rmploss.engine.train import resume, train
 from rmploss.errors import InterruptedRunError
 from tests.engine.runs import TINY, Interrupting, digest_of, untimed_metrics
 

@@ -8,8 +8,9 @@ import pytest
 
 from rmploss.engine import checkpoint
 from rmploss.engine.run import RunFolder, recipe_hash
+from rmploss.engine.setting import Setting
 from rmploss.engine.start import STARTS, HybridStart
-from rmploss.engine.train import Setting, resume, train
+from rmploss.engine.train import resume, train
 from rmploss.errors import InterruptedRunError, UserError
 from rmploss.recipes import get, use
 from tests.engine.runs import TINY, Interrupting, digest_of

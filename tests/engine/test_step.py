@@ -117,7 +117,7 @@ def test_a_number_that_is_not_finite_never_reaches_the_parameters(
             grad.view(-1)[0] = math.inf
         return terms
 
-    monkeypatch.setattr("rmploss.engine.train.forward_backward", poisoned)
+    monkeypatch.setattr("rmploss.engine.loop.forward_backward", poisoned)
     with pytest.raises(NonFiniteError, match="epoch 1, batch 3") as stopped:
         train(TINY, tmp_path)
     assert stopped.value.exit_code == 3

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rmploss import ops
 from rmploss.conv import SpikeConv2d
-from rmploss.engine import checkpoint, feed, train
+from rmploss.engine import checkpoint, feed, loop, train
 from rmploss.engine.build import make_dataset, make_network, make_objective
 from rmploss.engine.distributed import World
 from rmploss.engine.evaluate import evaluate
@@ -22,8 +22,9 @@ from rmploss.engine.listener import Listener
 from rmploss.engine.load import load_network
 from rmploss.engine.optimizers import Moment, learning_rate
 from rmploss.engine.run import RunFolder, recipe_hash
+from rmploss.engine.setting import Setting
 from rmploss.engine.step import Terms, forward_backward
-from rmploss.engine.train import Setting, resume
+from rmploss.engine.train import resume
 from rmploss.errors import InterruptedRunError, NonFiniteError, UserError
 from rmploss.ops import reference
 from rmploss.recipes import use
@@ -140,7 +141,7 @@ def test_what_is_not_finite_never_reaches_the_parameters(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poison = Poison(kind)
-    monkeypatch.setattr(train, "forward_backward", poison)
+    monkeypatch.setattr(loop, "forward_backward", poison)
     with pytest.raises(NonFiniteError, match=r"\(epoch 1, batch 4\)") as caught:
         train.train(TINY, tmp_path)
     assert caught.value.exit_code == 3
@@ -194,7 +195,7 @@ def test_loss_scaling_leaves_out_a_step_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In fp16 an infinite gradient is how the scaler learns its scale."""
-    monkeypatch.setattr(train, "forward_backward", Poison("gradient"))
+    monkeypatch.setattr(loop, "forward_backward", Poison("gradient"))
     path = train.train(TINY.but(amp="fp16"), tmp_path)
     loaded = checkpoint.load_latest(path, recipe_hash=recipe_hash(RunFolder.open(path).recipe()))
     assert loaded.scaler_state is not None

@@ -29,7 +29,9 @@ class Demo:
         from rmploss import report
         from rmploss.cli.terminal import Bar, listener
         from rmploss.engine.run import RunFolder
-        from rmploss.engine.train import Setting, summarize, train
+        from rmploss.engine.setting import Setting
+        from rmploss.engine.summary import summarize
+        from rmploss.engine.train import train
 
         began = time.monotonic()
         shown = listener(json_lines=False)

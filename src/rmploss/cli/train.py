@@ -81,7 +81,8 @@ class Train:
     def run(self) -> int:
         """Train; 0 when done."""
         from rmploss.cli.terminal import Bar, listener
-        from rmploss.engine.train import Setting, join, resume, train
+        from rmploss.engine.setting import Setting, join
+        from rmploss.engine.train import resume, train
 
         jobs = self._jobs()
         command = ("rmploss", *sys.argv[1:])

@@ -10,7 +10,8 @@ from rmploss.engine.evaluate import Evaluation, evaluate
 from rmploss.engine.feed import open_splits, test_batches
 from rmploss.engine.listener import Listener
 from rmploss.engine.run import RunFolder, recipe_hash
-from rmploss.engine.train import Setting, join, summarize
+from rmploss.engine.setting import Setting, join
+from rmploss.engine.summary import summarize
 from rmploss.errors import UserError
 from rmploss.lifecycle import fold
 from rmploss.models import SpikingNetwork

@@ -11,7 +11,7 @@ from rmploss import recipes
 from rmploss.engine.build import resolve
 from rmploss.engine.closing import COST
 from rmploss.engine.run import RunFolder
-from rmploss.engine.train import summarize
+from rmploss.engine.summary import summarize
 from rmploss.errors import UserError
 from rmploss.recipes import METHODS, Recipe
 from rmploss.recipes.fair import PREFIX, WITH_RMP

@@ -1,0 +1,72 @@
+"""What training changes, how it goes into a checkpoint, and how it comes back.
+
+Everything random is derived from (seed, purpose, epoch, index), so this is all that a resumed run
+needs to be, bit for bit, the run that was not interrupted.
+"""
+
+import math
+
+import torch
+
+from rmploss.engine import checkpoint
+from rmploss.engine.build import make_optimizer
+from rmploss.engine.checkpoint import Loaded, Progress
+from rmploss.engine.distributed import World
+from rmploss.engine.environment import versions
+from rmploss.engine.optimizer_state import optimizer_state, restore_optimizer
+from rmploss.engine.run import RunFolder, recipe_hash
+from rmploss.engine.step import Terms
+from rmploss.models import SpikingNetwork
+from rmploss.recipes import Recipe
+
+
+class TrainingState:
+    """Of one run on one rank.
+
+    net, optimizer, scaler (of the loss, for half precision); at: where training stands; terms: the
+    sums of this rank's losses in this epoch; best: the best accuracy of a test so far, in percent.
+    """
+
+    def __init__(self, recipe: Recipe, net: SpikingNetwork, world: World) -> None:
+        self.recipe, self.net, self.world = recipe, net, world
+        self.optimizer = make_optimizer(recipe, net)
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=recipe.amp == "fp16")
+        self.at = Progress(epoch=0, step=0, batch=0)
+        self.terms = Terms.zero()
+        self.best = -math.inf
+
+    def save(self, folder: RunFolder) -> None:
+        """Write a checkpoint; all ranks must call it, the main one writes."""
+        terms = self.world.all_reduce_sum(self.terms.sums)
+        if not self.world.is_main:
+            return
+        best = [r["step"] for r in folder.metrics() if r["test_accuracy"] >= self.best]
+        checkpoint.save(
+            folder.path,
+            model_state=self.net.state_dict(),
+            optimizer_state=optimizer_state(self.optimizer, self.net),
+            progress=self.at,
+            recipe_hash=recipe_hash(self.recipe.to_json()),
+            versions=versions(),
+            extra={"terms": terms},
+            scaler_state=self.scaler.state_dict() or None,
+            best=self.best,
+            spare=best[:1],
+        )
+
+    def load(self, folder: RunFolder) -> Loaded:
+        """Become what the newest checkpoint that verifies holds; returns it, to tell of."""
+        loaded = checkpoint.load_latest(
+            folder.path,
+            recipe_hash=recipe_hash(self.recipe.to_json()),
+            owner=self.world.is_main,
+        )
+        self.net.load_state_dict(loaded.model_state)
+        restore_optimizer(self.optimizer, self.net, loaded.optimizer_state)
+        if loaded.scaler_state:
+            self.scaler.load_state_dict(dict(loaded.scaler_state))
+        self.at = loaded.progress
+        self.best = -math.inf if loaded.best is None else loaded.best
+        if self.world.is_main:  # the sums were those of all ranks
+            self.terms = Terms(loaded.extra["terms"])
+        return loaded
