@@ -27,7 +27,7 @@ FIELDS = (
     "quantization_error",
     "firing_rate",
     "microjoules",
-    "train_s",
+    "train_cpu_s",
     "command",
 )
 
@@ -53,7 +53,7 @@ def row(path: Path) -> dict[str, object] | None:
         "quantization_error": f"{done['quantization_error']:.4f}",
         "firing_rate": f"{done['firing_rate']:.4f}",
         "microjoules": _microjoules(path),
-        "train_s": f"{done['train_s']:.0f}",
+        "train_cpu_s": f"{done['train_cpu_s']:.0f}" if "train_cpu_s" in done else "",
         "command": " ".join(folder.events()[0]["command"]),
     }
 

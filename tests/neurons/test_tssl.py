@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rmploss import RMPLoss, UserError, checkpoint, membrane_stats
+from rmploss.neurons import tssl
 from rmploss.neurons.tssl import TSSL, Constants, effect, next_spikes, post_synaptic, simulate
 from rmploss.ops.moments import ERROR, MEMBRANE, SPIKES, SQUARE, MomentSpec
 from tests.given import normal
@@ -210,27 +211,29 @@ def test_the_reset_terms_are_those_of_the_membrane_itself() -> None:
     constants = Constants("A", tau_m, 2.0, 1.0)
     x = normal(T, 200, 1, mean=0.4, std=0.6)
     trace = simulate(x, constants)
-    R = torch.stack([next_spikes(_unit(k, x), trace, tau_m) for k in range(T)], 1)  # [T, T, 200, 1]
+    u, s = torch.stack(trace.u), torch.stack(trace.s)
+    shares = [torch.stack(next_spikes(_unit(k, x), trace, tau_m)) for k in range(T)]
+    R = torch.stack(shares, 1)  # [T, T, 200, 1]
     pairs = 0
     for n in range(200):
-        spikes = trace.s[:, n, 0].nonzero().flatten().tolist()
+        spikes = s[:, n, 0].nonzero().flatten().tolist()
         expected = torch.zeros(T, T, dtype=torch.float64)
         for j, k in itertools.pairwise(spikes):
             moved = x[:, n : n + 1].clone()
-            moved[j + 1] += h * trace.u[j, n, 0] / tau_m
+            moved[j + 1] += h * u[j, n, 0] / tau_m
             again = simulate(moved, constants)
-            assert torch.equal(again.s[: k + 1], trace.s[: k + 1, n : n + 1])
-            expected[j, k] = (again.u[k, 0, 0] - trace.u[k, n, 0]) / h
+            assert torch.equal(torch.stack(again.s)[: k + 1], s[: k + 1, n : n + 1])
+            expected[j, k] = (again.u[k][0, 0] - u[k, n, 0]) / h
             pairs += 1
         # u is rounded to 2^-52 a few times, and divided by h.
         close(R[:, :, n, 0], expected, 16 * 2.0**-52 / h)
     assert pairs > 200
 
 
-def _unit(k: int, like: Tensor) -> Tensor:
+def _unit(k: int, like: Tensor) -> list[Tensor]:
     g = torch.zeros_like(like)
     g[k] = 1
-    return g
+    return [*g]
 
 
 def test_the_effect_of_a_spike_is_what_the_filter_makes_of_it() -> None:
@@ -238,7 +241,9 @@ def test_the_effect_of_a_spike_is_what_the_filter_makes_of_it() -> None:
     g = normal(6, 3, name="upstream")
     for tau_s in (1.0, 2.0, 3.0):
         (expected,) = torch.autograd.grad(post_synaptic(s, tau_s), s, g)
-        torch.testing.assert_close(effect(g, tau_s), expected, rtol=1e-14, atol=1e-15)
+        torch.testing.assert_close(
+            torch.stack(effect([*g], tau_s)), expected, rtol=1e-14, atol=1e-15
+        )
 
 
 def test_it_does_not_fire_at_the_threshold() -> None:
@@ -302,3 +307,23 @@ def test_what_cannot_be() -> None:
     assert TSSL.unregularized is not None
     assert "derivative with respect to the membrane" in TSSL.unregularized
     assert "tau_s=3.0" in repr(TSSL(generation="B"))
+
+
+@pytest.mark.parametrize("generation", ["A", "B"])
+def test_a_batch_is_computed_in_parts_as_in_one(
+    generation: Generation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = normal(5, 7, 3, 4, 2, std=2.0)
+    g = normal(5, 7, 3, 4, 2, name="upstream")
+    found = []
+    for part in (2**17, 5 * 2 * 24, 1):  # all samples at once, two, one
+        monkeypatch.setattr(tssl, "PART", part)
+        again = x.clone().requires_grad_()
+        a = TSSL(generation=generation)(again)
+        a.backward(g)
+        assert again.grad is not None
+        found.append((a.detach(), again.grad))
+    assert found[0][1].abs().max() > 0
+    for a, gradient in found[1:]:
+        assert torch.equal(a, found[0][0])
+        assert torch.equal(gradient, found[0][1])

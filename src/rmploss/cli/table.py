@@ -53,7 +53,8 @@ class Table:
         print(title + ", pocket size: not comparable with the paper" * self.pocket)
         print("accuracy in %, of the last and of the best epoch; q: quantization error")
         if fair:
-            print("rate: spikes per neuron and step; energy: synaptic operations of an inference")
+            print("rate: spikes per neuron and step; energy: synaptic operations of an inference;")
+            print("train: processor time of all threads")
         print("ours: mean ± standard deviation over the seeds")
         _print(_fair_rows(lines) if fair else _rows(lines))
         empty = [line.command for line in lines if line.ours is None]
@@ -78,7 +79,7 @@ def _rows(lines: Sequence["Line"]) -> list[tuple[str, ...]]:
 
 def _fair_rows(lines: Sequence["Line"]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [
-        ("method", "last", "best", "q", "rate", "energy (uJ)", "run (s)", "seeds")
+        ("method", "last", "best", "q", "rate", "energy (uJ)", "train (s)", "seeds")
     ]
     for line in lines:
         o = line.ours

@@ -28,6 +28,7 @@ Who fires has risen from below V_th, so 1/du is positive there: the lower bounds
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -48,6 +49,8 @@ LIVELY = 0.1
 """Generation A: a layer with fewer spikes per output takes the slope of the sigmoid."""
 WIDTH = 0.2
 """Of the sigmoid, in units of the membrane."""
+PART = 2**17
+"""How many values of a layer are computed at a time: 512 KiB in float32, and about ten such."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +63,18 @@ class Constants:
     v_threshold: float
 
 
+Steps = list[Tensor]
+"""A tensor of one shape for every time step."""
+
+
 @dataclass(frozen=True)
 class Trace:
-    """What a forward went through, all `[T, ...]`: u before the reset, du, s (boolean), a."""
+    """What a forward went through: u before the reset, du, s (0 or 1), a."""
 
-    u: Tensor
-    du: Tensor
-    s: Tensor
-    a: Tensor
+    u: Steps
+    du: Steps
+    s: Steps
+    a: Steps
 
 
 class TSSL(nn.Module):
@@ -133,7 +140,7 @@ class TSSL(nn.Module):
     def membrane(self, x: Tensor) -> Tensor:
         """u `[T, B, C, ...]` before the reset for the input current x, without gradient."""
         with torch.no_grad():
-            return simulate(at_least_single(x), self.constants).u
+            return torch.stack(simulate(at_least_single(x), self.constants).u)
 
     def extra_repr(self) -> str:
         """The constants."""
@@ -147,97 +154,127 @@ class TSSL(nn.Module):
 def simulate(x: Tensor, constants: Constants) -> Trace:
     """The forward of all steps for the input current x `[T, ...]`."""
     v = torch.zeros_like(x[0])
-    us, dus = [], []
+    us, dus, spikes = [], [], []
     for x_t in x.unbind(0):
         du = x_t - v / constants.tau_m
         u = v + du
-        v = torch.where(u > constants.v_threshold, 0.0, u)
+        s = (u > constants.v_threshold).to(x.dtype)
+        v = u * (1 - s)
         us.append(u)
         dus.append(du)
-    u = torch.stack(us)
-    s = u > constants.v_threshold
-    return Trace(u, torch.stack(dus), s, post_synaptic(s.to(x.dtype), constants.tau_s))
+        spikes.append(s)
+    return Trace(us, dus, spikes, filtered(spikes, constants.tau_s))
 
 
 def post_synaptic(s: Tensor, tau_s: float) -> Tensor:
     """a(t) = a(t-1) + (s(t) - a(t-1)) / tau_s of a train s `[T, ...]`, real numbers or spikes."""
+    return torch.stack(filtered([*s], tau_s))
+
+
+def filtered(s: Steps, tau_s: float) -> Steps:
+    """The same, step by step."""
     a, every = torch.zeros_like(s[0]), []
-    for s_t in s.unbind(0):
-        a = a + (s_t - a) / tau_s
+    for s_t in s:
+        a = torch.lerp(a, s_t, 1 / tau_s)
         every.append(a)
-    return torch.stack(every)
+    return every
 
 
-def effect(g: Tensor, tau_s: float) -> Tensor:
-    """E `[T, ...]` of g: what `post_synaptic` makes of time reversed."""
-    return post_synaptic(g.flip(0), tau_s).flip(0)
+def effect(g: Steps, tau_s: float) -> Steps:
+    """E of g: what the filter makes of time reversed."""
+    return filtered(g[::-1], tau_s)[::-1]
 
 
-def next_spikes(g: Tensor, trace: Trace, tau_m: float) -> Tensor:
-    """R g `[T, ...]`: every spike's share of g at the next spike of its neuron."""
+def next_spikes(g: Steps, trace: Trace, tau_m: float) -> Steps:
+    """R g: every spike's share of g at the next spike of its neuron."""
     c, every = torch.zeros_like(g[0]), []
-    for g_t, u, s in zip(g.flip(0), trace.u.flip(0), trace.s.flip(0), strict=True):
-        every.append(torch.where(s, u / tau_m * c, 0.0))
-        c = torch.where(s, g_t, (1 - 1 / tau_m) * c)
-    return torch.stack(every).flip(0)
+    for g_t, u, s in zip(g[::-1], trace.u[::-1], trace.s[::-1], strict=True):
+        every.append(s * u * c / tau_m)
+        c = torch.lerp((1 - 1 / tau_m) * c, g_t, s)  # s is 0 or 1: one of the two
+    return every[::-1]
 
 
-def gradient_a(g: Tensor, trace: Trace, constants: Constants) -> Tensor:
-    """dL/dx `[T, ...]` of generation A, from g = dL/da."""
-    E = effect(g + next_spikes(g, trace, constants.tau_m), constants.tau_s)
-    # Compared on the device: nothing waits for the count.
-    lively = trace.s.count_nonzero() > LIVELY * trace.s.numel()
-    return torch.where(lively, _steep(trace, constants), _slope(trace.u, constants)) * E
+def gradient_a(g: Steps, trace: Trace, lively: Tensor, constants: Constants) -> Steps:
+    """dL/dx of generation A, from g = dL/da; lively: whether the whole layer is."""
+    moved = next_spikes(g, trace, constants.tau_m)
+    E = effect([g_t + moved_t for g_t, moved_t in zip(g, moved, strict=True)], constants.tau_s)
+    factors = (
+        torch.where(lively, _steep(s, du, constants), _slope(u, constants))
+        for s, du, u in zip(trace.s, trace.du, trace.u, strict=True)
+    )
+    return [factor * E_t for factor, E_t in zip(factors, E, strict=True)]
 
 
-def gradient_b(g: Tensor, trace: Trace, constants: Constants) -> Tensor:
-    """dL/dx `[T, ...]` of generation B, from g = dL/da."""
-    E = effect(g, constants.tau_s)
-    psi, keep = _steep(trace, constants), 1 - 1 / constants.tau_m
+def gradient_b(g: Steps, trace: Trace, lively: Tensor, constants: Constants) -> Steps:
+    """dL/dx of generation B, from g = dL/da; lively: of no use to it."""
+    E, keep = effect(g, constants.tau_s), 1 - 1 / constants.tau_m
     c, every = torch.zeros_like(g[0]), []
     for t in reversed(range(len(g))):
-        s, psi_t = trace.s[t], psi[t]
-        later = torch.where(s, trace.u[t] / constants.tau_m * psi_t, keep) * c
-        d = psi_t * E[t] + later
-        c = torch.where(s, d, keep * c)
-        every.append(d)
-    d = torch.stack(every[::-1])
-    # The replacement comes last: the carry has not seen it.
-    silent = trace.a < 1 / (4 * constants.tau_s)
-    return torch.where(silent, _slope(trace.u, constants) * E, d)
+        s, u, psi = trace.s[t], trace.u[t], _steep(trace.s[t], trace.du[t], constants)
+        d = psi * E[t] + c * (u / constants.tau_m * psi + keep * (1 - s))
+        c = torch.lerp(keep * c, d, s)
+        # The replacement comes last: the carry has not seen it.
+        silent = trace.a[t] < 1 / (4 * constants.tau_s)
+        every.append(torch.where(silent, _slope(u, constants) * E[t], d))
+    return every[::-1]
 
 
 GRADIENTS = {"A": gradient_a, "B": gradient_b}
 
 
 class _Layer(torch.autograd.Function):
-    """Input current to a and, without gradient, u. Keeps the current alone and runs it again."""
+    """Input current to a and, without gradient, u. Keeps the current alone and runs it again.
+
+    Both directions go through the batch in parts that stay in the processor's cache.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, constants: Constants) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx.save_for_backward(x)
+        a, u = torch.empty_like(x), torch.empty_like(x)
+        spikes = torch.zeros((), dtype=torch.int64, device=x.device)
+        for x_part, a_part, u_part in parts(x, a, u):
+            trace = simulate(x_part, constants)
+            torch.stack(trace.a, out=a_part)
+            torch.stack(trace.u, out=u_part)
+            spikes += sum(s.count_nonzero() for s in trace.s)
+        # Compared on the device: nothing waits for the count.
+        ctx.save_for_backward(x, spikes > LIVELY * x.numel())
         ctx.constants = constants
-        trace = simulate(x, constants)
-        ctx.mark_non_differentiable(trace.u)
-        return trace.a, trace.u
+        ctx.mark_non_differentiable(u)
+        return a, u
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor, _: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        (x,) = ctx.saved_tensors
-        trace = simulate(x, ctx.constants)
-        return GRADIENTS[ctx.constants.generation](g, trace, ctx.constants), None
+        x, lively = ctx.saved_tensors
+        gradient = GRADIENTS[ctx.constants.generation]
+        g_x = torch.empty_like(x)
+        for x_part, g_part, out in parts(x, g, g_x):
+            trace = simulate(x_part, ctx.constants)
+            torch.stack(gradient([*g_part], trace, lively, ctx.constants), out=out)
+        return g_x, None
 
 
-def _steep(trace: Trace, constants: Constants) -> Tensor:
+def parts(*sequences: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Views of `[T, B, ...]` sequences of one shape, a few samples at a time.
+
+    On a GPU all samples at once: there a part would only be one more kernel to start.
+    """
+    T, B, *inner = sequences[0].shape
+    few = B if sequences[0].is_cuda else max(1, PART // max(T * math.prod(inner), 1))
+    return zip(*(sequence.split(few, 1) for sequence in sequences), strict=True)
+
+
+def _steep(s: Tensor, du: Tensor, constants: Constants) -> Tensor:
     """s clip(1/du): 0 where du = 0, as nobody fires there."""
     steepest = STEEPEST[constants.generation]
-    return torch.where(trace.s, trace.du.reciprocal().clamp(max=steepest), 0.0)
+    return du.reciprocal().clamp(-steepest, steepest) * s
 
 
 def _slope(u: Tensor, constants: Constants) -> Tensor:
     f = ((constants.v_threshold - u) / WIDTH).clamp(-8, 8).exp()
-    return f / ((1 + f).square() * WIDTH)
+    e = 1 + f
+    return f / (e * e * WIDTH)
 
 
 def _moments(x: Tensor, u: Tensor, v_threshold: float, spec: MomentSpec) -> Tensor:

@@ -25,7 +25,8 @@ class Ours:
     """What the finished runs of one recipe came to, over their seeds; accuracy in percent.
 
     rate: spikes per neuron and step; energy: of one inference, in microjoules ("" if the run holds
-    no cost.json, which `rmploss train --resume` makes); seconds: of training and tests.
+    no cost.json, which `rmploss train --resume` makes); seconds: of all threads of the processor in
+    training ("" where a run does not say).
     """
 
     seeds: int
@@ -146,7 +147,7 @@ def _ours(by_seed: dict[int, Values]) -> Ours | None:
         _spread(values("quantization_error"), 4),
         _spread(values("firing_rate"), 3),
         _spread(values("microjoules"), 1),
-        f"{statistics.mean(values('train_s')) + statistics.mean(values('test_s')):.0f}",
+        _spread(values("train_cpu_s"), 0),
         statistics.mean(values("last_accuracy")),
     )
 
