@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -25,19 +25,32 @@ from rmploss.ops.collectives import all_reduce_sum, ranks
 from rmploss.ops.moments import ERROR, MEMBRANE, SPIKES, SQUARE, MomentSpec
 
 
+class Recorded(Protocol):
+    """What a layer tells of itself when it records: see `LayerMoments`."""
+
+    layer_name: str
+    v_threshold: float
+    unregularized: ClassVar[str | None]
+    place: str
+
+
 @dataclass(frozen=True)
 class LayerMoments:
     """What one spiking layer recorded.
 
     name: of the layer in the network ("layer1.0.lif1"), or "lif<i>" in the order of execution;
     moments `[4, C]`: sums over time, batch and space of u, u^2, |o - u|^p and o per channel,
-    differentiable; count: how many values each sum holds (T*B*H*W); v_threshold: where it fires.
+    differentiable; count: how many values each sum holds (T*B*H*W); v_threshold: where it fires;
+    unregularized: why no regularizer of the membrane is defined for it, or None; place: "inner" of
+    a residual block, "sum" where the layer sees the sum of a block's branches, or "".
     """
 
     name: str
     moments: Tensor
     count: int
-    v_threshold: float = 0.5
+    v_threshold: float
+    unregularized: str | None = None
+    place: str = ""
 
     def of_all_ranks(self) -> "LayerMoments":
         """The entry of the global batch: what a function that is not linear in the moments needs.
@@ -48,7 +61,7 @@ class LayerMoments:
         if size == 1:
             return self
         total = all_reduce_sum(self.moments)
-        return LayerMoments(self.name, total, self.count * size, self.v_threshold)
+        return dataclasses.replace(self, moments=total, count=self.count * size)
 
     @property
     def elements(self) -> int:
@@ -83,10 +96,11 @@ class MembraneStats:
     spec: MomentSpec = field(default_factory=MomentSpec)
     layers: list[LayerMoments] = field(default_factory=list)
 
-    def record(self, name: str, moments: Tensor, count: int, v_threshold: float = 0.5) -> None:
-        """Add the entry of one layer."""
-        name = name or f"lif{len(self.layers)}"
-        self.layers.append(LayerMoments(name, moments, count, v_threshold))
+    def record(self, layer: "Recorded", moments: Tensor, count: int) -> None:
+        """Add the entry of one layer: its moments `[4, C]`, sums of `count` values each."""
+        name = layer.layer_name or f"lif{len(self.layers)}"
+        told = (layer.v_threshold, layer.unregularized, layer.place)
+        self.layers.append(LayerMoments(name, moments, count, *told))
 
     def detach(self) -> "MembraneStats":
         """The same entries without their graph: for logs."""

@@ -266,7 +266,9 @@ def test_moments_are_recorded_without_a_graph() -> None:
     close(entry.moments[SQUARE], u.square().sum(over))
     close(entry.moments[ERROR], (s - u).square().sum(over))
     close(entry.moments[SPIKES], s.sum(over))
-    assert not RMPLoss().value(stats).requires_grad
+    assert entry.v_threshold == 1.0
+    with pytest.raises(UserError, match="its gradient is its own"):
+        RMPLoss().value(stats)
     with membrane_stats(spec=MomentSpec(potential="input")) as stats:
         layer(x)
     target = (x > 1).double()

@@ -11,7 +11,7 @@ from rmploss.objectives.several import SeveralRegularizers
 from rmploss.ops import moments as rows
 from rmploss.ops.moments import MomentSpec
 from rmploss.stats import MembraneStats
-from tests.given import normal
+from tests.given import Layer, normal
 
 SHAPE = (3, 4, 2, 5)
 PROGRESS = 0.3
@@ -37,7 +37,8 @@ def record(objective: Objective, *membranes: Tensor, fired: Tensor | None = None
             rows.membrane_moments(u_t, o_t, target_t, spec)
             for u_t, o_t, target_t in zip(u, o, target, strict=True)
         ]
-        stats.record("", torch.stack(by_step).sum(0), u.numel() // u.shape[2])
+        layer = Layer("")
+        stats.record(layer, torch.stack(by_step).sum(0), u.numel() // u.shape[2])
     return stats
 
 

@@ -51,7 +51,8 @@ def given() -> tuple[list[torch.Tensor], Branches]:
 def test_it_is_the_formula_and_its_derivative() -> None:
     parts, outputs = given()
     y = labels(B, K)
-    loss = JointLoss(alpha=ALPHA, beta=BETA, temperature=TAU)(outputs, outputs.snn.logits[-1], y)
+    joint = JointLoss(alpha=ALPHA, beta=BETA, temperature=TAU, batch=B)  # then it is the sum
+    loss = joint(outputs, outputs.snn.logits[-1], y)
     arrays = [part.detach().numpy().copy() for part in parts]
     teachers = arrays[0].copy()
     assert loss.item() == pytest.approx(literally(arrays, y.numpy(), teachers), rel=1e-13)
@@ -71,7 +72,7 @@ def test_it_is_the_formula_and_its_derivative() -> None:
     assert parts[2].grad is None  # the features of the ANN are no concern of the SNN's loss
 
 
-def test_the_constants_of_the_paper() -> None:
+def test_the_released_constants() -> None:
     loss = JointLoss()
     assert (loss.alpha, loss.beta, loss.temperature) == (0.1, 1e-6, 3.0)
     # Heads that know nothing: 8 (0.9) ln 2 and 7 (0.1) 9 ln 2; no feature is alive.
@@ -81,11 +82,31 @@ def test_the_constants_of_the_paper() -> None:
     assert told.item() == pytest.approx((8 * 0.9 + 7 * 0.1 * 9) * math.log(2), rel=1e-6)
     alive = Branch(zero.logits, tuple(torch.ones(4, 2, 3)))
     more = loss(Branches(zero, alive), zero.logits[-1], torch.tensor([0, 1]))
-    # (1 + 1)^2 on 4 x 2 x 3 features, a sum; float32 has seven digits of 9.4.
-    assert (more - told).item() == pytest.approx(1e-6 * 4 * 24, abs=2e-6)
+    # (1 + 1)^2 on 4 x 3 features of every sample, 1024 times; float32 has seven digits of 9.4.
+    assert (more - told).item() == pytest.approx(1e-6 * 1024 * 4 * 12, abs=2e-6)
+
+
+def test_it_does_not_depend_on_how_a_batch_is_shared_out() -> None:
+    _, outputs = given()
+    y, joint = labels(B, K), JointLoss(beta=1.0)
+    first, second, whole = (
+        joint(_rows(outputs, rows), outputs.snn.logits[-1][rows], y[rows])
+        for rows in (slice(0, 2), slice(2, 4), slice(0, 4))
+    )
+    torch.testing.assert_close((first + second) / 2, whole, rtol=1e-13, atol=0)
+
+
+def _rows(outputs: Branches, rows: slice) -> Branches:
+    """Both branches of some samples."""
+    ann, snn = (
+        Branch(tuple(x[rows] for x in branch.logits), tuple(x[rows] for x in branch.features))
+        for branch in outputs
+    )
+    return Branches(ann, snn)
 
 
 def test_wrong_options_are_told() -> None:
     with pytest.raises(UserError) as caught:
-        JointLoss(alpha=2, beta=-1, temperature=0)
-    assert [p.where for p in caught.value.problems] == ["alpha = 2", "beta = -1", "temperature = 0"]
+        JointLoss(alpha=2, beta=-1, temperature=0, batch=0)
+    wrong = ["alpha = 2", "beta = -1", "temperature = 0", "batch = 0"]
+    assert [p.where for p in caught.value.problems] == wrong

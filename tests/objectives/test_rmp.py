@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from rmploss import LIF, MomentSpec, RMPLoss, UserError, functional, membrane_stats
 from rmploss.models import create
 from rmploss.stats import MembraneStats
-from tests.given import normal
+from tests.given import Layer, normal
 
 
 class Layers(nn.Module):
@@ -99,7 +99,8 @@ def recorded(*names: str) -> MembraneStats:
     """Entries by name whose errors are 1, 2, 4, ... per element."""
     stats = MembraneStats()
     for index, name in enumerate(names):
-        stats.record(name, torch.full((4, 2), 2.0**index * 3, dtype=torch.float64), 3)
+        moments = torch.full((4, 2), 2.0**index * 3, dtype=torch.float64)
+        stats.record(Layer(name), moments, 3)
     return stats
 
 

@@ -47,7 +47,7 @@ TABLES_2_TO_4 = {
     (4, "imagenet"): [("resnet18", 4, 63.03, 0.07), ("resnet34", 4, 65.17, 0.07)],
 }  # fmt: skip
 
-NOT_FIELDS = ("threshold", "shuffle", "the")
+NOT_FIELDS = ("threshold", "shuffle", "initialization", "accuracy", "the")
 """Doubts that no field decides: both modes fire at equality, shuffle, and measure alike."""
 PAPERS = [recipe.name for recipe in rmp.RECIPES]
 
@@ -66,7 +66,7 @@ def test_table_1() -> None:
 
 
 def test_tables_2_to_4() -> None:
-    ours: dict[tuple[int, str], list[tuple[str, int, float, float | None]]] = {}
+    ours: dict[tuple[int, str], list[tuple[str, int, float | None, float | None]]] = {}
     for row in METHODS["rmp"].rows:
         if row.table == 1:
             continue
@@ -191,7 +191,8 @@ def test_a_reading_names_a_field_and_the_value_it_gets(reading: Reading) -> None
     if not option:
         assert hasattr(RECIPES["digits"], head) or head in NOT_FIELDS
         return
-    table = {"data": DATASETS, "objective": OBJECTIVES, "network": MODELS, "norm": NORMS}[head]
+    tables = {"data": DATASETS, "objective": OBJECTIVES, "network": MODELS, "norm": NORMS}
+    table = {**tables, "neuron": NEURONS}[head]
     users = [r for r in rmp.RECIPES if option in table.options(getattr(r, head).name)]
     assert users
     if reading.paper != reading.code:

@@ -56,7 +56,7 @@ def _recipes() -> None:
     width = max(map(len, recipes.RECIPES))
     for name, recipe in recipes.RECIPES.items():
         published = [
-            f"T={row.T}: {row.accuracy:.2f} % (Table {row.table})"
+            f"T={row.T}: {row.words} % (Table {row.table})"
             for row in recipes.ROWS
             if row.recipe == name
         ]

@@ -21,6 +21,7 @@ from rmploss.norm import NORMS
 from rmploss.objectives import LOSSES, OBJECTIVES, Loss, Objective
 from rmploss.randomness import seeded
 from rmploss.recipes import Recipe, Use, counted, problems_in
+from rmploss.stats import membrane_stats, name_layers
 from rmploss.tables import fits
 
 PARTS = {
@@ -69,9 +70,8 @@ def check(
     if "data" not in wrong:
         problems += make_dataset(recipe).missing(data_dir)
     if not wrong:
-        problems += _incompatible(recipe)
-    if not wrong and recipe.T >= 1:
-        problems += _rehearsed(recipe)
+        apart = _incompatible(recipe)
+        problems += apart or (_rehearsed(recipe) if recipe.T >= 1 else [])
     if problems:
         raise UserError(counted(problems, recipe.name), problems)
 
@@ -81,8 +81,7 @@ def resolve(recipe: Recipe) -> Recipe:
 
     Two recipes that mean the same are equal then, however they were written.
     """
-    neuron = NEURONS.complete(recipe.neuron.name, recipe.neuron.options)
-    known = {"norm": _of_the_neuron(recipe, neuron.get("v_threshold"))}
+    known = {"norm": _of_the_neuron(recipe)}
     parts = {}
     for field, table in PARTS.items():
         part = getattr(recipe, field)
@@ -117,8 +116,7 @@ def make_dataset(recipe: Recipe) -> DataSet:
 def make_network(recipe: Recipe, dataset: DataSet) -> SpikingNetwork:
     """The recipe's network with its initial weights, a function of the seed."""
     neuron = partial(NEURONS.make, recipe.neuron.name, **recipe.neuron.options)
-    v_threshold: float = neuron(1).v_threshold
-    norm_options = {**_of_the_neuron(recipe, v_threshold), **recipe.norm.options}
+    norm_options = {**_of_the_neuron(recipe), **recipe.norm.options}
     options: dict[str, Any] = {
         "in_channels": dataset.shape(recipe.T)[-3],
         "num_classes": dataset.num_classes,
@@ -130,10 +128,12 @@ def make_network(recipe: Recipe, dataset: DataSet) -> SpikingNetwork:
         return models.create(recipe.network.name, **{**options, **recipe.network.options})
 
 
-def _of_the_neuron(recipe: Recipe, v_threshold: Any) -> dict[str, Any]:
+def _of_the_neuron(recipe: Recipe) -> dict[str, Any]:
     """What the norm takes from the neuron: its threshold (Eq. 6), where it asks for it."""
-    asks = "v_threshold" in NORMS.options(recipe.norm.name)
-    return {"v_threshold": v_threshold} if asks else {}
+    if "v_threshold" not in NORMS.options(recipe.norm.name):
+        return {}
+    neuron = NEURONS.make(recipe.neuron.name, 1, **recipe.neuron.options)
+    return {"v_threshold": neuron.v_threshold}
 
 
 def make_loss(recipe: Recipe) -> Loss:
@@ -205,10 +205,15 @@ def _incompatible(recipe: Recipe) -> list[Problem]:
     if make_objective(recipe).spec is not None and neuron.unregularized:
         where = f"objective = {recipe.objective.name} with neuron = {recipe.neuron.name}"
         found.append(Problem(where, neuron.unregularized, "objective=none"))
+    ours, theirs = (getattr(part, "tau_s", None) for part in (make_loss(recipe), neuron))
+    if ours is not None and theirs is not None and ours != theirs:
+        what = f"the target must be filtered as the outputs are, whose tau_s is {theirs}"
+        found.append(Problem(f"loss.tau_s = {ours}", what, f"loss.tau_s={theirs}"))
     needs, gives = LOSSES[recipe.loss.name].needs, MODELS[recipe.network.name].gives
     if needs != gives:
         where = f"loss = {recipe.loss.name} with network = {recipe.network.name}"
-        found.append(Problem(where, f"the loss needs {needs}, the network gives {gives}"))
+        fix = f"loss={'joint' if gives == 'branches' else 'ce'}"
+        found.append(Problem(where, f"the loss needs {needs}, the network gives {gives}", fix))
     return found
 
 
@@ -224,16 +229,23 @@ def _unshareable(recipe: Recipe, ranks: int) -> list[Problem]:
 
 
 def _rehearsed(recipe: Recipe) -> list[Problem]:
-    """What a forward of one empty sample meets, through the narrowest network and for one step."""
+    """What a step meets before its backward: two empty samples through the narrowest network."""
     dataset = make_dataset(recipe)
     network = recipe.network
     if "width" in MODELS.options(network.name):
         network = network.but(width=NARROW)
-    *time, C, H, W = dataset.shape(1)
+    *time, C, H, W = dataset.shape(recipe.T)
+    objective = make_objective(recipe)
     try:
-        with torch.no_grad():
-            net = make_network(recipe.but(T=1, network=network), dataset)
-            net.eval()(torch.zeros(*time, 1, C, H, W))
+        with torch.no_grad(), membrane_stats(spec=objective.spec) as stats:
+            net = make_network(recipe.but(network=network), dataset)
+            name_layers(net)
+            outputs = net(torch.zeros(*time, 2, C, H, W), over_time=True)
+            logits = net.readout(outputs)
+            make_loss(recipe)(outputs, logits, torch.zeros(2, dtype=torch.int64))
+            objective(stats, 1.0)
+    except UserError as error:
+        return list(error.problems) or [Problem(f"network = {network.name}", error.title)]
     except (RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         what = f"cannot take the inputs {[C, H, W]} of {dataset.name}: {reason}"

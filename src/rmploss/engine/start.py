@@ -20,7 +20,7 @@ from rmploss.engine.run import RunFolder, recipe_hash
 from rmploss.errors import Problem, UserError
 from rmploss.models import SpikingNetwork
 from rmploss.models.hybrid import hybrid_start
-from rmploss.recipes import Recipe
+from rmploss.recipes import RECIPES, Recipe
 from rmploss.tables import Table
 
 
@@ -73,7 +73,7 @@ class HybridStart:
         if not 0 < percentile <= 100:
             problems.append(Problem(f"percentile = {percentile!r}", "must lie in (0, 100]", "99.7"))
         if not 0 < scale < float("inf"):
-            problems.append(Problem(f"scale = {scale!r}", "must be positive", "the paper: 0.3"))
+            problems.append(Problem(f"scale = {scale!r}", "must be positive", "released: 0.3"))
         for name, value in (("samples", samples), ("steps", steps)):
             if value < 1:
                 problems.append(Problem(f"{name} = {value!r}", "must be at least 1"))
@@ -121,7 +121,8 @@ class Origin:
 def find(recipe: Recipe, run: Path | None) -> Origin:
     """The origin of a run of a recipe; run: what `--start` gave, whose checkpoint is verified.
 
-    Raises `UserError` for a run that is missing, or of no use; `CheckpointError` for a damaged one.
+    Raises `UserError` for a run that is missing, unfinished or of another recipe than the start
+    names; `CheckpointError` for a damaged one.
     """
     start: Start = STARTS.make(recipe.start.name, **recipe.start.options)
     if start.source is None:
@@ -136,9 +137,17 @@ def find(recipe: Recipe, run: Path | None) -> Origin:
     plain = RunFolder.open(run).recipe()
     loaded = checkpoint.load_latest(run, recipe_hash=recipe_hash(plain))
     manifest = json.loads((loaded.path / checkpoint.MANIFEST).read_bytes())
+    other = Recipe.from_json(plain)
+    if other.name != start.source or loaded.progress.epoch < other.epochs:
+        what = f"is of {other.name}, {loaded.progress.epoch} of {other.epochs} epochs"
+        problem = Problem(f"--start {run}", what, f"a finished run of {start.source}")
+        raise UserError(f"{recipe.name} starts from another network", [problem])
+    named = RECIPES.get(other.name)
     found = {
         "run": str(run),
-        "recipe": plain["name"],
+        "recipe": other.name,
+        # Changed by --set: then this run answers to no published number, as `table` must know.
+        "altered": named is not None and named.fingerprint() != other.fingerprint(),
         "epoch": loaded.progress.epoch,
         "step": loaded.progress.step,
         "sha256": manifest["files"][checkpoint.STATE]["sha256"],

@@ -22,6 +22,7 @@ from rmploss.models.layers import (
     conv3x3,
     encode,
     halved,
+    placed,
     scaled,
 )
 from rmploss.models.network import SpikingNetwork
@@ -120,10 +121,11 @@ class DietBlock(nn.Module):
         super().__init__()
         self.conv1, self.lif1 = (
             conv3x3(in_channels, channels, norm, stride=stride),
-            neuron(channels),
+            placed(neuron(channels), "inner"),
         )
         self.dropout = Dropout(dropout, one_mask=True)
-        self.conv2, self.lif2 = conv3x3(channels, channels, norm), neuron(channels)
+        self.conv2 = conv3x3(channels, channels, norm)
+        self.lif2 = placed(neuron(channels), "sum")
         same = stride == 1 and in_channels == channels
         self.shortcut = (
             nn.Identity() if same else conv1x1(in_channels, channels, norm, stride=stride)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rmploss import ops
 from rmploss.conv import SpikeConv2d
+from rmploss.errors import Problem, UserError
 
 
 class Factors(nn.Module):
@@ -45,6 +46,7 @@ class FactorizedConv2d(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, factors: Factors | None = None) -> None:
         super().__init__()
+        _check(conv)
         self.own = Factors(conv.weight) if factors is None else None
         self._known = (self.own or factors,)  # in a tuple, so that it is no submodule
         self.sigma = nn.Parameter(self.factors.start.clone())
@@ -83,3 +85,23 @@ class FactorizedConv2d(nn.Module):
             if self.bias is not None and conv.bias is not None:
                 conv.bias.copy_(self.bias)
         return conv.train(self.training)
+
+
+def _check(conv: nn.Conv2d) -> None:
+    """Raise `UserError` for a convolution that `ops.spike_conv2d` does not compute."""
+    wanted = {
+        "stride": (conv.stride[0],) * 2,
+        "padding": conv.padding if isinstance(conv.padding, str) else (conv.padding[0],) * 2,
+        "dilation": (1, 1),
+        "groups": 1,
+        "padding_mode": "zeros",
+    }
+    problems = [
+        Problem(f"{name} = {getattr(conv, name)!r}", "is not factorized", f"{name}={value!r}")
+        for name, value in wanted.items()
+        if getattr(conv, name) != value
+    ]
+    if isinstance(conv.padding, str):
+        problems.append(Problem(f"padding = {conv.padding!r}", "is not factorized", "a number"))
+    if problems:
+        raise UserError("a convolution that is not factorized", problems)

@@ -35,31 +35,31 @@ def hybrid_start(
     net: with `Diet` neurons; ann_state: the state of the same network with other neurons; batch:
     images `[B, C, H, W]`, or sequences `[T, B, C, H, W]`, which bring their own steps; layers:
     patterns of the names of the neurons to calibrate, the others keep their threshold. Raises
-    `UserError` for an ANN of another shape, and for a layer that no current reaches.
+    `UserError` for an ANN of another shape, and for a layer that no current reaches; then the
+    weights are the ANN's, and the thresholds what they were.
     """
     copy_weights(net, ann_state)
     name_layers(net)
     neurons = [m for m in net.modules() if isinstance(m, Diet)]
-    found: dict[str, float] = {}
-    training = net.training
-    with torch.no_grad(), integrating(neurons):
-        for neuron in _in_running_order(net.eval(), neurons, batch):
+    largest: dict[str, float] = {}
+    with torch.no_grad(), integrating(net, neurons):
+        for neuron in _in_running_order(net, neurons, batch):
             if any(fnmatchcase(neuron.layer_name, pattern) for pattern in layers):
-                largest = max(_currents(net, neurons, neuron, batch, percentile, steps))
-                if not largest > 0:
-                    where = f"{neuron.layer_name}: percentile {percentile} = {largest:.3g}"
+                found = max(_currents(net, neurons, neuron, batch, percentile, steps))
+                if not found > 0:
+                    where = f"{neuron.layer_name}: percentile {percentile} = {found:.3g}"
                     problem = Problem(where, "must be positive", "train the ANN, or ask for more")
                     raise UserError("a layer cannot be calibrated", [problem])
-                neuron.threshold.fill_(largest)
-                found[neuron.layer_name] = largest * scale
-        if not found:
-            names = ", ".join(neuron.layer_name for neuron in neurons) or "none"
-            raise UserError(f"no diet neurons match layers={layers} (there are: {names})")
+                neuron.threshold.fill_(found)
+                largest[neuron.layer_name] = found
+    if not largest:
+        names = ", ".join(neuron.layer_name for neuron in neurons) or "none"
+        raise UserError(f"no diet neurons match layers={layers} (there are: {names})")
+    with torch.no_grad():
         for neuron in neurons:
-            if neuron.layer_name in found:
-                neuron.threshold.fill_(found[neuron.layer_name])
-    net.train(training)
-    return found
+            if neuron.layer_name in largest:
+                neuron.threshold.fill_(largest[neuron.layer_name] * scale)
+    return {name: found * scale for name, found in largest.items()}
 
 
 def copy_weights(net: nn.Module, ann_state: Mapping[str, Tensor]) -> None:
@@ -85,17 +85,26 @@ def copy_weights(net: nn.Module, ann_state: Mapping[str, Tensor]) -> None:
 
 
 @contextmanager
-def integrating(neurons: list[Diet]) -> Iterator[None]:
-    """Inside the block the neurons have no leak and carry their membranes from call to call."""
-    before = [(neuron.leak.detach().clone(), neuron.carry_state) for neuron in neurons]
+def integrating(net: nn.Module, neurons: list[Diet]) -> Iterator[None]:
+    """Inside the block the network is in evaluation mode, and its neurons have no leak and carry
+    their membranes from call to call; behind it all is as it was, thresholds included.
+    """
+    before = [
+        (neuron.leak.detach().clone(), neuron.threshold.detach().clone(), neuron.carry_state)
+        for neuron in neurons
+    ]
+    training = net.training
+    net.eval()
     try:
         for neuron in neurons:
             neuron.leak.fill_(1.0)
             neuron.carry_state = True
         yield
     finally:
-        for neuron, (leak, carry) in zip(neurons, before, strict=True):
+        net.train(training)
+        for neuron, (leak, threshold, carry) in zip(neurons, before, strict=True):
             neuron.leak.copy_(leak)
+            neuron.threshold.copy_(threshold)
             neuron.carry_state = carry
             neuron.reset_state()
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -15,6 +16,12 @@ MakeNeuron = Callable[[int], nn.Module]
 """Makes the neurons of that many channels."""
 MakeNorm = Callable[[int], nn.Module]
 """Makes the normalization of that many channels."""
+
+
+def placed(neuron: nn.Module, place: Literal["inner", "sum"]) -> nn.Module:
+    """Neurons that know their place in a residual block: see `SpikingLayer.place`."""
+    setattr(neuron, "place", place)  # noqa: B010  a module's own types are tensors
+    return neuron
 
 
 class OverTime(nn.Module):

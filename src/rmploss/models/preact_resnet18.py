@@ -15,7 +15,16 @@ from torch import Tensor, nn
 
 from rmploss.conv import SpikeConv2d
 from rmploss.errors import Problem, UserError
-from rmploss.models.layers import ConvNorm, MakeNeuron, MakeNorm, OverTime, conv3x3, fire, scaled
+from rmploss.models.layers import (
+    ConvNorm,
+    MakeNeuron,
+    MakeNorm,
+    OverTime,
+    conv3x3,
+    fire,
+    placed,
+    scaled,
+)
 from rmploss.models.network import SpikingNetwork
 from rmploss.neurons import LIF
 from rmploss.norm import TDBatchNorm2d
@@ -37,9 +46,9 @@ class PreActBlock(nn.Module):
         norm: MakeNorm,
     ) -> None:
         super().__init__()
-        self.norm1, self.lif1 = norm(in_channels), neuron(in_channels)
+        self.norm1, self.lif1 = norm(in_channels), placed(neuron(in_channels), "sum")
         self.conv1 = conv3x3(in_channels, channels, norm, stride=stride, bias=True)
-        self.lif2 = neuron(channels)
+        self.lif2 = placed(neuron(channels), "inner")
         self.conv2 = OverTime(SpikeConv2d(channels, channels, 3, padding=1))
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != channels:
@@ -83,7 +92,7 @@ class PreActResNet18(SpikingNetwork):
                 PreActBlock(after, after, stride=1, neuron=neuron, norm=norm),
             )
             self.add_module(f"layer{stage}", layer)
-        self.norm1, self.lif1 = norm(last), neuron(last)
+        self.norm1, self.lif1 = norm(last), placed(neuron(last), "sum")
         self.pool = OverTime(nn.AdaptiveAvgPool2d(1))
         self.lif2 = neuron(last)
         # The linear layer, on a map of one pixel: its norm folds like any other.
@@ -103,6 +112,18 @@ class PreActResNet18(SpikingNetwork):
                 x, repeats = block(x, repeats), 1
         x = self.lif2(self.pool(fire(x, self.norm1, self.lif1)))
         return self.head.fire(x, self.lif3).flatten(2)
+
+    def readers(self) -> dict[str, tuple[str, ...]]:
+        """A block's spikes go to its convolution and its shortcut, the head's to the linear layer.
+
+        Left out: the neurons before the pooling and the last ones; no kernel reads those.
+        """
+        found: dict[str, tuple[str, ...]] = {"lif2": ("head",)}
+        for name, module in self.named_modules():
+            if isinstance(module, PreActBlock):
+                found[f"{name}.lif1"] = (f"{name}.conv1", f"{name}.shortcut")
+                found[f"{name}.lif2"] = (f"{name}.conv2",)
+        return found
 
     def finish(self) -> None:
         """Weights of convolutions from N(0, 2 / (k k C_out)); all else as PyTorch starts it."""

@@ -25,6 +25,7 @@ from rmploss.models.layers import (
     conv1x1,
     conv3x3,
     encode,
+    placed,
     scaled,
 )
 from rmploss.models.network import PooledNetwork
@@ -52,10 +53,10 @@ class BasicBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.conv1 = conv3x3(in_channels, channels, norm, stride=stride)
-        self.lif1 = neuron(channels)
+        self.lif1 = placed(neuron(channels), "inner")
         self.conv2 = conv3x3(channels, channels, last_norm or norm)
         self.shortcut = shortcut or nn.Identity()
-        self.lif2 = neuron(channels)
+        self.lif2 = placed(neuron(channels), "sum")
 
     def forward(self, x: Tensor) -> Tensor:
         """Spikes of the block."""

@@ -12,7 +12,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from rmploss.models.layers import ConvNorm, MakeNeuron, MakeNorm, conv3x3
+from rmploss.models.layers import ConvNorm, MakeNeuron, MakeNorm, conv3x3, placed
 from rmploss.norm import TDBatchNorm2d
 
 Connect = Literal["add", "and", "iand"]
@@ -45,7 +45,7 @@ class SEWBlock(nn.Module):
         super().__init__()
         self.connect = connect
         self.conv1 = conv3x3(in_channels, channels, norm, stride=stride)
-        self.lif1 = neuron(channels)
+        self.lif1 = placed(neuron(channels), "inner")
         self.conv2 = conv3x3(channels, channels, norm)
         self.lif2 = neuron(channels)
         self.shortcut: ConvNorm | nn.Sequential | None = shortcut

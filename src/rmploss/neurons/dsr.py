@@ -87,7 +87,7 @@ class _DSR(nn.Module):
         self.threshold_gain = threshold_gain
         self.closed = closed
         self.backend = backend
-        self.layer_name = ""
+        self.layer_name, self.place = "", ""
         self.is_binary = False
 
     def forward(self, x: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ class _DSR(nn.Module):
                 current, gain=gain, repeats=repeats, backend=self.backend, **self._rule(spec)
             )
         if stats is not None and moments is not None:
-            stats.record(self.layer_name, moments, spikes.numel() // spikes.shape[2])
+            stats.record(self, moments, spikes.numel() // spikes.shape[2])
         return spikes if self.is_binary else _Represent.apply(x, self.threshold, spikes, self)
 
     def release(self) -> Tensor | None:

@@ -31,7 +31,7 @@ class EvolvingLIF(LIF):
     ) -> None:
         if not 0 < k_min <= k_max < math.inf:
             where, what = f"k_min, k_max = {k_min!r}, {k_max!r}", "must be positive, k_min <= k_max"
-            raise UserError("bad neuron", [Problem(where, what, "the paper: 1, 10")])
+            raise UserError("bad neuron", [Problem(where, what, "second-hand: 1, 10")])
         super().__init__(
             channels,
             decay=decay,

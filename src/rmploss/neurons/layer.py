@@ -19,12 +19,14 @@ class SpikingLayer(Protocol):
     """A layer of neurons, `[T, B, C, ...]` input current to outputs of the same shape.
 
     layer_name: its name in the network; v_threshold: where it fires, in the units of `membrane`
-    (dimensionless); unregularized: why no regularizer of the membrane is defined for it, or None.
+    (dimensionless); unregularized: why no regularizer of the membrane is defined for it, or None;
+    place: "inner" of a residual block, "sum" where it sees the sum of two branches, or "".
     """
 
     layer_name: str
     v_threshold: float
     unregularized: str | None
+    place: str
 
     def __call__(self, x: Tensor) -> Tensor:
         """What the layer gives on; it records its moments into an open `membrane_stats`."""

@@ -73,7 +73,7 @@ class LIAF(nn.Module):
         self.p: nn.Parameter | None = None
         if learn_decay:
             self.p = nn.Parameter(torch.tensor(math.log(decay / (1 - decay))))
-        self.layer_name = ""
+        self.layer_name, self.place = "", ""
 
     def forward(self, x: Tensor) -> Tensor:
         """The outputs y `[T, B, C, ...]` of the input current x, in its type."""
@@ -121,4 +121,4 @@ class LIAF(nn.Module):
         o, target = ((p >= self.v_threshold).to(u.dtype) for p in (u, potential))
         u, o, target = (part.flatten(0, 1) for part in (potential, o, target))
         moments = membrane_moments(u, o, target, stats.spec)
-        stats.record(self.layer_name, moments, u.numel() // u.shape[1])
+        stats.record(self, moments, u.numel() // u.shape[1])

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from rmploss import functional, ops
+from rmploss.errors import Problem, UserError
 from rmploss.norm import TDBatchNorm2d
 from rmploss.ops.moments import MomentSpec
 from rmploss.ops.rule import NeuronOptions
@@ -59,14 +60,18 @@ class LIF(nn.Module):
         self.carry_state = carry_state
         self.backend = backend
         self.u: Tensor | None = None
-        self.layer_name = ""
+        self.layer_name, self.place = "", ""
 
-    @staticmethod
-    def from_tau(tau: float, **options: Any) -> "LIF":
+    @classmethod
+    def from_tau(cls, tau: float, **options: Any) -> "LIF":
         """A neuron from a membrane time constant in time steps: decay = 1 - 1/tau, tau >= 1.
 
-        SpikingJelly's `tau` with decay_input=False: from_tau(4/3) has the paper's decay 0.25.
+        SpikingJelly's `tau` with decay_input=False: from_tau(4/3) has the paper's decay 0.25. Of
+        `LIF` alone: neurons that are derived from it have a leak of their own (`UserError`).
         """
+        if cls is not LIF:
+            problem = Problem(f"{cls.__name__}.from_tau", "has no decay to choose", "LIF.from_tau")
+            raise UserError("bad neuron", [problem])
         functional.check_tau(tau)
         return LIF(decay=1 - 1 / tau, **options)
 
@@ -107,7 +112,7 @@ class LIF(nn.Module):
             norm.track(mean, var, x.numel() // x.shape[2] * repeats)
         if stats is not None and moments is not None:
             count = spikes.numel() // spikes.shape[2]
-            stats.record(self.layer_name, moments, count, self.v_threshold)
+            stats.record(self, moments, count)
         if self.carry_state:
             self.u = u.detach()
         return self.emit(spikes)

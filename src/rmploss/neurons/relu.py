@@ -3,6 +3,8 @@
 y(t) = max(0, x(t))        no membrane, no memory, no spikes
 """
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -18,14 +20,16 @@ class ReLU(nn.Module):
     firing rate the mean activation. channels: of no use here.
     """
 
-    unregularized = "an analog layer has no membrane that a spike is compared with"
+    unregularized: ClassVar[str | None] = (
+        "an analog layer has no membrane that a spike is compared with"
+    )
     v_threshold = 1.0
     backend = "auto"
     carry_state = False
 
     def __init__(self, channels: int | None = None) -> None:
         super().__init__()
-        self.layer_name = ""
+        self.layer_name, self.place = "", ""
 
     def forward(self, x: Tensor) -> Tensor:
         """max(0, x), of the shape and type of x."""
@@ -36,7 +40,7 @@ class ReLU(nn.Module):
             with torch.no_grad():
                 u, o = (at_least_single(v).flatten(0, 1) for v in (x, y))
                 moments = membrane_moments(u, o, o, stats.spec)
-            stats.record(self.layer_name, moments, x.numel() // x.shape[2])
+            stats.record(self, moments, x.numel() // x.shape[2])
         return y
 
     def membrane(self, x: Tensor) -> Tensor:

@@ -120,7 +120,7 @@ class TSSL(nn.Module):
         self.constants = Constants(generation, tau_m, tau_s, v_threshold)
         self.v_threshold = v_threshold
         self.tau_s = tau_s
-        self.layer_name = ""
+        self.layer_name, self.place = "", ""
 
     def forward(self, x: Tensor) -> Tensor:
         """The post-synaptic currents a `[T, B, C, ...]` of the input current x; in its type."""
@@ -134,7 +134,7 @@ class TSSL(nn.Module):
         stats = open_stats()
         if stats is not None:
             moments = _moments(wide.detach(), u, self.v_threshold, stats.spec)
-            stats.record(self.layer_name, moments, x.numel() // x.shape[2])
+            stats.record(self, moments, x.numel() // x.shape[2])
         return a.to(x.dtype)
 
     def membrane(self, x: Tensor) -> Tensor:

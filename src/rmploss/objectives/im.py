@@ -6,14 +6,13 @@ membrane to V_th. Three published versions disagree (u: potential before the res
     paper        sum over layers of (m_l - V_th)^2                              weight 2
     supplement   mean over layers and channels of (m_lc - V_th)^2               weight 2
     released     mean over layers of (m_l - target)^2, target 0.5 / T; m_l is of the input current
-                 behind a shortcut, of the *spikes* elsewhere; first and last layer left out
-                                                                                weight 0.005
+                 behind a shortcut, of the *spikes* elsewhere; the first layer is left out, and
+                 a linear layer at the end, which our networks lack             weight 0.005
 
 The paper's text could not be read: its line is from a summary. All leave out the inner neurons of
 residual blocks.
 """
 
-from fnmatch import fnmatchcase
 from typing import Literal
 
 import torch
@@ -24,17 +23,16 @@ from rmploss.objectives.regularizer import Regularizer
 from rmploss.ops.moments import MEMBRANE, SPIKES, MomentSpec
 from rmploss.stats import LayerMoments
 
-INNER, BEHIND_A_SHORTCUT = "*layer?.*.lif1", "*layer?.*.lif2"
-"""The inner neurons of a residual block, and those that see the sum of its two currents."""
-RELEASED = {"weight": 0.005, "target": 0.5 / 4}
-"""The constants of the released code."""
+RELEASED = 0.005
+"""The weight of the released version."""
 
 
 class IMLoss(Regularizer):
     """weight times the squared distance of the means to target; the mean is over all ranks.
 
     version: see above; weight, target: None for the published ones: 2 and the threshold of each
-    layer; of the released version 0.005 and 0.125, its 0.5 / T at T = 4. Dimensionless.
+    layer; of the released version 0.005 and 0.5 / T. T: time steps, of use to the released version
+    alone. The inner neurons of residual blocks never take part. Dimensionless.
     """
 
     def __init__(
@@ -43,9 +41,10 @@ class IMLoss(Regularizer):
         weight: float | None = None,
         target: float | None = None,
         version: Literal["paper", "supplement", "released"] = "supplement",
+        T: int = 4,
         schedule: str = "constant",
         include: tuple[str, ...] = ("*",),
-        exclude: tuple[str, ...] = (INNER,),
+        exclude: tuple[str, ...] = (),
     ) -> None:
         problems = []
         if version not in ("paper", "supplement", "released"):
@@ -53,7 +52,9 @@ class IMLoss(Regularizer):
             problems.append(Problem(f"version = {version!r}", what))
         released = version == "released"
         if weight is None:
-            weight = RELEASED["weight"] if released else 2.0
+            weight = RELEASED if released else 2.0
+        if T < 1:
+            problems.append(Problem(f"T = {T!r}", "must be at least 1"))
         super().__init__(
             amplitude=("weight", weight, "the supplement uses 2"),
             schedule=schedule,
@@ -63,14 +64,16 @@ class IMLoss(Regularizer):
             problems=problems,
         )
         self.version = version
-        self.target = RELEASED["target"] if released and target is None else target
+        self.T = T if released else None
+        self.target = 0.5 / T if released and target is None else target
 
     def of_layers(self, layers: list[LayerMoments]) -> Tensor:
         """The mean (version "paper": the sum) over the layers."""
+        layers = [layer for layer in layers if layer.place != "inner"]
         if self.version == "released":
-            if len(layers) < 3:
-                raise UserError("the released IM-Loss leaves out the first and the last layer")
-            layers = layers[1:-1]
+            layers = layers[1:]
+        if not layers:
+            raise UserError(f"no layer is left of which the {self.version} IM-Loss could be taken")
         terms = torch.stack([self._distance(layer) for layer in layers])
         return terms.sum() if self.version == "paper" else terms.mean()
 
@@ -79,6 +82,6 @@ class IMLoss(Regularizer):
         target = layer.v_threshold if self.target is None else self.target
         if self.version == "supplement":
             return (layer.mean - target).square().mean()
-        current = self.version == "paper" or fnmatchcase(layer.name, BEHIND_A_SHORTCUT)
+        current = self.version == "paper" or layer.place == "sum"
         mean = layer.moments[MEMBRANE if current else SPIKES].sum() / layer.elements
         return (mean - target).square()

@@ -2,7 +2,7 @@
 
     L = (1 - alpha) sum over 8 heads of CE
       + alpha tau^2 [ sum_{i<4} S(ann_i <- ann_4) + sum_i S(snn_i <- ann_i) ]
-      + beta sum_i sum over batch and channels of (f_snn - f_ann)^2 1[f_snn > 0 or f_ann > 0]
+      + beta batch sum_i mean_b sum_c (f_snn - f_ann)^2 1[f_snn > 0 or f_ann > 0]
     S(student <- teacher) = -mean_b sum_c softmax(teacher / tau) log softmax(student / tau)
 
 Four heads per branch, the last one final. Teachers and the features of the ANN carry no gradient.
@@ -35,24 +35,34 @@ class Branches(NamedTuple):
 class JointLoss:
     """The loss above; all dimensionless.
 
-    alpha: the share of the teaching; beta: of the features, summed over batch and channels, so that
-    it weighs more in a larger batch, as in the authors' code; temperature: tau.
+    alpha: the share of the teaching; beta: of the features; temperature: tau. batch: the authors'
+    code sums the features over its batch, so their weight depends on how a batch is shared out;
+    1024, the published batch, makes it that sum for 1024 samples, whatever the ranks and parts.
     """
 
     needs: ClassVar[str] = "branches"
 
-    def __init__(self, *, alpha: float = 0.1, beta: float = 1e-6, temperature: float = 3.0) -> None:
+    def __init__(
+        self,
+        *,
+        alpha: float = 0.1,
+        beta: float = 1e-6,
+        temperature: float = 3.0,
+        batch: float = 1024.0,
+    ) -> None:
         problems = []
         if not 0 <= alpha <= 1:
-            problems.append(Problem(f"alpha = {alpha!r}", "must lie in [0, 1]", "the paper: 0.1"))
+            problems.append(Problem(f"alpha = {alpha!r}", "must lie in [0, 1]", "released: 0.1"))
         if not 0 <= beta < float("inf"):
-            problems.append(Problem(f"beta = {beta!r}", "must be >= 0", "the paper: 1e-6"))
+            problems.append(Problem(f"beta = {beta!r}", "must be >= 0", "released: 1e-6"))
         if not 0 < temperature < float("inf"):
             where = f"temperature = {temperature!r}"
-            problems.append(Problem(where, "must be positive", "the paper: 3"))
+            problems.append(Problem(where, "must be positive", "released: 3"))
+        if not 0 < batch < float("inf"):
+            problems.append(Problem(f"batch = {batch!r}", "must be positive", "released: 1024"))
         if problems:
             raise UserError("bad joint loss", problems)
-        self.alpha, self.beta, self.temperature = alpha, beta, temperature
+        self.alpha, self.beta, self.temperature, self.batch = alpha, beta, temperature, batch
 
     def __call__(self, outputs: Branches, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss of both branches; logits, the SNN's final ones, are among the outputs."""
@@ -60,7 +70,7 @@ class JointLoss:
         right = sum(F.cross_entropy(head, labels) for head in (*ann, *snn))
         taught = sum(self.teach(head, ann[-1]) for head in ann[:-1])
         taught += sum(self.teach(s, a) for s, a in zip(snn, ann, strict=True))
-        alike = sum(map(apart, outputs.snn.features, outputs.ann.features))
+        alike = self.batch * sum(map(apart, outputs.snn.features, outputs.ann.features))
         share = self.alpha * self.temperature**2
         return torch.as_tensor((1 - self.alpha) * right + share * taught + self.beta * alike)
 
@@ -71,7 +81,7 @@ class JointLoss:
 
 
 def apart(student: Tensor, teacher: Tensor) -> Tensor:
-    """The sum of (f_snn - f_ann)^2 where either is above 0, a scalar; both `[B, C]`."""
+    """sum_c (f_snn - f_ann)^2 where either is above 0, the mean over samples; both `[B, C]`."""
     student, teacher = at_least_single(student), at_least_single(teacher).detach()
     alive = (student > 0) | (teacher > 0)
-    return ((student - teacher).square() * alive).sum()
+    return ((student - teacher).square() * alive).sum() / len(student)

@@ -27,7 +27,8 @@ SMALLEST = 1e-12
 class RecDisLoss(Regularizer):
     """weight times the three terms; dimensionless.
 
-    v_threshold: None for that of each layer; half_width: a, of the surrogate.
+    v_threshold: None for that of each layer; half_width: a, of the surrogate: 1/2 for the rectangle
+    and for Eq. 5, to be said by hand where the neurons have another one.
     """
 
     def __init__(

@@ -61,6 +61,7 @@ class Regularizer(ABC):
         """The term, a scalar, of the layers that take part, at least one."""
 
     def _chosen(self, stats: MembraneStats) -> list[LayerMoments]:
+        """The layers that take part; `UserError` if there are none, or one has no membrane."""
         if stats.spec != self.spec:
             raise UserError(
                 f"the membrane statistics were taken with {stats.spec}, this loss needs "
@@ -73,6 +74,11 @@ class Regularizer(ABC):
                 f"no spiking layer matches include={self.include}, exclude={self.exclude} "
                 f"(recorded: {names})"
             )
+        refused = [
+            Problem(layer.name, layer.unregularized) for layer in chosen if layer.unregularized
+        ]
+        if refused:
+            raise UserError(f"{type(self).__name__} is not defined for these layers", refused)
         return chosen
 
     def _takes(self, name: str) -> bool:

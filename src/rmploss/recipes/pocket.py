@@ -1,18 +1,21 @@
 """Pocket variants: every recipe of a paper, small enough for two CPU cores and some minutes.
 
 Fewer images, fewer channels, few epochs, at most ten time steps, "onecycle" with a learning rate
-that fits so few steps (up to 30 times the published one), crop and flip alone (AutoAugment and
-Cutout pay over hundreds of epochs, not over six). A pocket result answers to no published number;
+that fits so few steps (up to 10 times the published one), crop and flip alone and no dropout
+(these pay over hundreds of epochs, not over six). A pocket result answers to no published number;
 it shows directions.
 """
 
 from rmploss.recipes.recipe import Recipe, Use, use
 
 SUFFIX = "-pocket"
-WIDTHS = {"resnet20": 0.25, "vgg16": 0.25}
+WIDTHS = {"resnet20": 0.25, "vgg16": 0.25, "diet-resnet20": 0.25, "diet-vgg16": 0.25}
 """Of the networks that are not the large ones; all others are made an eighth as wide."""
-RATES = {"sgd": 0.1, "adam": 0.003, "adamw": 0.003}
-"""The peak of "onecycle" for each optimizer."""
+RATES = {"sgd": 0.1, "adam": 0.001, "adamw": 0.0002}
+"""The peak of "onecycle" for each optimizer; half of it for a network that is trained already."""
+DROPPING = ("cifarnet", "tssl-cifarnet", "plifnet", "plifnet-dvs", "diet-vgg16", "diet-resnet20")
+"""Networks with dropout."""
+POLICIES = ("autoaugment+cutout", "standard")
 SAMPLES = {
     "cifar10": (5000, 2000),
     "cifar100": (5000, 2000),
@@ -24,24 +27,30 @@ SAMPLES = {
 def pocket(recipe: Recipe) -> Recipe:
     """The pocket variant of a recipe of a paper."""
     train, test = SAMPLES[recipe.data.name]
-    network = str(recipe.network.options.get("backbone", recipe.network.name))
-    data, T = recipe.data, min(recipe.T, 10)
+    name = str(recipe.network.options.get("backbone", recipe.network.name))
+    network = recipe.network.but(width=WIDTHS.get(name, 0.125))
+    data, T, start = recipe.data, min(recipe.T, 10), _smaller(recipe.start)
     return recipe.but(
         name=recipe.name + SUFFIX,
         title=f"{recipe.title}, pocket size",
-        data=data.but(augment="standard") if "augment" in data.options else data,
-        network=recipe.network.but(width=WIDTHS.get(network, 0.125)),
+        data=data.but(augment="standard") if data.options.get("augment") in POLICIES else data,
+        network=_without_dropout(network) if name in DROPPING else network,
         T=T,
-        lr=RATES[recipe.optimizer.name],
+        lr=RATES[recipe.optimizer.name] / (1 if start.name == "none" else 2),
         lr_schedule=use("onecycle"),
         epochs=6,
         batch_size=32 if recipe.data.name == "imagenet" else 64,
         train_samples=train,
         test_samples=test,
         amp="off",  # half precision is for GPUs
-        start=_smaller(recipe.start),
+        start=start,
         pocket=True,
     )
+
+
+def _without_dropout(network: Use) -> Use:
+    given = {option: 0.0 for option in network.options if option.endswith("_dropout")}
+    return network.but(dropout=0.0, **given)
 
 
 def _smaller(start: Use) -> Use:

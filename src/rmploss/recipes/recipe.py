@@ -47,7 +47,8 @@ class Recipe:
     clip_norm: gradients whose norm over all parameters is larger are scaled down to it.
     start: "none" takes the weights that the seed gives; another one those of a run (`--start`).
     batch_size: global, over all ranks; accumulate: in that many parts, one after the other (the
-        norm then sees one part at a time).
+        norm then sees one part at a time, and so do regularizers that are not linear in the
+        moments: IM-Loss, RecDis).
     weight_decay: the paper is silent; 1e-4 on all parameters is what the authors' family of code
         does ("all"). "weights" leaves out gains, offsets and biases, as their later code does.
     amp: "bf16" or "fp16" runs convolutions in that type; membranes stay float32.

@@ -11,14 +11,24 @@ from rmploss.recipes.recipe import Recipe
 
 @dataclass(frozen=True)
 class Row:
-    """One published number and the recipe, at T time steps, that answers to it."""
+    """One published number and the recipe, at T time steps, that answers to it.
+
+    accuracy: None where our copy of the paper lost it.
+    """
 
     table: int
     recipe: str
     T: int
-    accuracy: float
+    accuracy: float | None
     std: float | None = None
     error: float | None = None
+
+    @property
+    def words(self) -> str:
+        """The accuracy and its deviation, in percent."""
+        if self.accuracy is None:
+            return "illegible"
+        return f"{self.accuracy:.2f}" + (f" ± {self.std:.2f}" if self.std is not None else "")
 
     def answered_by(self, recipe: Recipe) -> Recipe:
         """The recipe at this row's number of time steps."""

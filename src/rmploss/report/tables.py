@@ -66,20 +66,31 @@ def table(number: int, runs_dir: Path, *, pocket: bool = False) -> list[Line]:
     for method, row in rows:
         name = row.recipe + recipes.SUFFIX if pocket else row.recipe
         recipe = row.answered_by(recipes.get(name))
-        std = "" if row.std is None else f" ± {row.std:.2f}"
         error = "" if row.error is None else f"{row.error:.3f}"
         lines.append(
             Line(
                 method=method.title,
                 recipe=name,
                 T=row.T,
-                published="" if pocket else f"{row.accuracy:.2f}{std}",
+                published="" if pocket else row.words,
                 published_error="" if pocket else error,
                 ours=_ours(found[resolve(recipe).fingerprint()]),
-                command=f"rmploss train {name} --T {row.T} --seed 0 1 2",
+                command=_command(recipe, f" --T {row.T}"),
             )
         )
     return lines
+
+
+def _command(recipe: Recipe, flags: str = "") -> str:
+    """What fills the cell of a recipe; one that starts from an ANN has one for each seed."""
+    ann = recipe.start.options.get("ann")
+    if ann is None:
+        return f"rmploss train {recipe.name}{flags} --seed 0 1 2"
+    start = f"--start runs/{ann}-s$s-*"
+    return (
+        f"for s in 0 1 2; do rmploss train {ann} --seed $s && "
+        f"rmploss train {recipe.name}{flags} --seed $s {start}; done"
+    )
 
 
 def fair_table(runs_dir: Path, *, pocket: bool = False) -> list[Line]:
@@ -99,7 +110,7 @@ def fair_table(runs_dir: Path, *, pocket: bool = False) -> list[Line]:
                 published="",
                 published_error="",
                 ours=_ours(found[resolve(recipe).fingerprint()]),
-                command=f"rmploss train {name} --seed 0 1 2",
+                command=_command(recipe),
             )
         )
     return sorted(lines, key=lambda line: -line.ours.accuracy if line.ours else 1)
@@ -110,20 +121,22 @@ def _finished(runs_dir: Path) -> dict[str, dict[int, Values]]:
     if runs_dir.exists() and not runs_dir.is_dir():
         raise UserError(f"{runs_dir} is not a folder of runs")
     found: dict[str, dict[int, Values]] = defaultdict(dict)
-    for recipe, metrics, cost in _runs(runs_dir):
-        if metrics and metrics[-1]["epoch"] == recipe.epochs:
+    for recipe, metrics, cost, altered in _runs(runs_dir):
+        if metrics and metrics[-1]["epoch"] == recipe.epochs and not altered:
             found[resolve(recipe).fingerprint()][recipe.seed] = {**summarize(metrics), **cost}
     return found
 
 
-def _runs(runs_dir: Path) -> Iterator[tuple[Recipe, list[Values], Values]]:
+def _runs(runs_dir: Path) -> Iterator[tuple[Recipe, list[Values], Values, bool]]:
+    """Recipe, metrics, cost, and whether the run began from an ANN of another recipe."""
     for path in sorted(runs_dir.glob("*/recipe.json")):
         folder = RunFolder.open(path.parent)
         try:
             recipe = Recipe.from_json(folder.recipe())
         except UserError:
             continue  # another version's, or damaged: it answers to no row
-        yield recipe, folder.metrics(), _cost(path.parent)
+        altered = any(event.get("altered") for event in folder.events())
+        yield recipe, folder.metrics(), _cost(path.parent), altered
 
 
 def _cost(path: Path) -> Values:

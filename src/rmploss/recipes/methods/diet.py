@@ -87,7 +87,8 @@ METHOD = Method(
         "Fair: the neuron alone, on ResNet20 with tdBN and from random weights; no ANN, no "
         "dropout, and the protocol's weight decay acts on leak and threshold, too. With a norm and "
         "without a calibration it is not all of the authors' method.",
-        "RMP-Loss sees the membrane in units of the learnt threshold, m / v.",
+        "RMP-Loss sees the membrane in units of the learnt threshold, m / v: a higher threshold "
+        "makes it smaller, and no spike at all the smallest, so it must be weighed with care.",
         NOT_ONE_HALF,
     ),
     parts={"neuron": use("diet")},

@@ -28,7 +28,8 @@ METHOD = Method(
         "The second convolution of an auxiliary head keeps 128 channels: our reading.",
         "An image gives the same current at every step, so the first norm counts it once; the "
         "code passes it T times, with the same statistics.",
-        "The feature term is a sum over the batch, so it weighs more in a larger one; as released.",
+        "The released feature term is a sum over the batch; ours is 1024 times the mean over its "
+        "samples, the same at the published batch of 1024, also in the small fair batches.",
         "The code's seed is 1000, and its SGD has no momentum.",
         "ANN and auxiliary heads cost about a third more in training (dense operations at T = 4); "
         "T "

@@ -14,7 +14,7 @@ def recipe(network: str, title: str, neuron: Use) -> Recipe:
     return Recipe(
         name=f"cifar10-dvs-liaf-{network}",
         title=f"LIAF-Net, {title} on CIFAR10-DVS",
-        data=use("cifar10-dvs", split="random", size=42),
+        data=use("cifar10-dvs", split="random", size=42, augment=False),
         network=use(network, image_size=42),
         T=10,
         neuron=neuron,
@@ -54,6 +54,8 @@ METHOD = Method(
         "instead of 919,018).",
         "Fair: analog neurons on ResNet20 with the mean read-out, so cross-entropy sees logits "
         "divided by T; the values of a shortcut are added to a current.",
+        "Frames hold equal numbers of events, where the script takes windows of time; like the "
+        "script, nothing is flipped or rolled. A cell resets at u >= V_th, the script's at >.",
         "Analog outputs: firing rate and quantization error are those of the spikes inside.",
     ),
     parts={"neuron": NEURON, "norm": NORM, "network": use("resnet20", readout="mean")},
@@ -61,7 +63,7 @@ METHOD = Method(
     "nothing",
     recipes=(
         recipe("liafnet", "cells", NEURON),
-        recipe("liafnet-conv3d", "Conv3D", use("lif")),
+        recipe("liafnet-conv3d", "Conv3D", use("relu")),
     ),
     rows=(
         Row(3, "cifar10-dvs-liaf-liafnet-conv3d", 10, 71.70),

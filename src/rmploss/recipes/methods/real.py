@@ -25,7 +25,10 @@ METHOD = Method(
         "In the fair one they get the protocol's.",
         "The code's neuron (leak-free, threshold 1, reset detached) is SEW's; ours the family's.",
         "Behind a spike-element-wise ADD or a max pooling the heights cannot be folded by one "
-        "kernel, or only if none is negative: there they stay.",
+        "kernel, or only if none is negative: there they stay, as they do in the networks of other "
+        "methods that do not tell which kernel reads which neurons (their `readers`): CIFARNet, "
+        "PLIFNet, LIAF-Net.",
+        "On SEW blocks the neurons of a shortcut get heights as well; the code has none there.",
     ),
     parts={"neuron": NEURON},
     recipes=tuple(

@@ -33,9 +33,10 @@ METHOD = Method(
         "RECONSTRUCTED: the paper names the three shifts; the formula is that of Ding et al. (CVPR "
         "2019) for binary activations, moved to V_th. The published numbers answer to the paper's "
         "own loss, not to ours.",
-        "Weight 1 is ours; which of Ding's terms has which name is an inference. The neuron is "
-        "that of "
-        "the IM-Loss supplement of the same months, the recipe that of the group's later papers.",
+        "Weight 1 is ours; which of Ding's terms has which name is an inference. The rectangle is "
+        "that of the IM-Loss supplement of the same months, decay 0.25 (there 0.2) and the recipe "
+        "are those of the group's later papers. The fair comparison keeps the protocol's surrogate "
+        "and the half-width 1/2.",
     ),
     parts={"objective": LOSS},
     recipes=RECIPES,

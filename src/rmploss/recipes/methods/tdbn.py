@@ -44,8 +44,10 @@ METHOD = Method(
         "--set network.stem_width=64 gives the 12,630,858 that later tables count.",
         "Crop and flip alone on CIFAR-10 are from memory; weight decay 1e-4 is ours (a later "
         "paper of "
-        "the authors has 1e-5, and label smoothing on ImageNet). Event data at 48 x 48; the paper "
-        "had 42 x 42, from memory.",
+        "the authors has 1e-5, and label smoothing on ImageNet). Event data at 48 x 48, flipped "
+        "and rolled, as RMP-Loss has it; the paper had 42 x 42, from memory.",
+        "The stem of ResNet34 (average pooling 3x3, stride 2) and the initialization are those of "
+        "RMP-Loss's authors.",
         "Fires at u >= V_th; the equations have >. A linear layer ends the network; STBP-simple "
         "spikes behind it and averages spikes.",
         "The fair comparison changes the surrogate to the rectangle as well as the norms.",

@@ -51,8 +51,8 @@ METHOD = Method(
         "0.001 and batch 256 are ours, as is the stem of ResNet34.",
         "Fires at u >= V_th; the code has >. Its tdBN has no factor alpha V_th: plain batch "
         "normalization over time.",
-        "VGGSNN for event data is there (--set network=vggsnn); the paper's tables have no row of "
-        "it.",
+        "VGGSNN for event data is there; RMP-Loss's tables have no row of it: rmploss train "
+        "cifar10-tet-resnet19 --T 10 --set data=cifar10-dvs network=vggsnn loss.weight=0.001.",
         NOT_ONE_HALF,
     ),
     parts={"neuron": NEURON, "loss": LOSS},

@@ -41,14 +41,14 @@ METHOD = Method(
         "The authors' code changed in substance after the paper: generation A is its state at the "
         "time of the paper's numbers, and ours; neuron.generation=B loss.tau_s=3 loss.filters=2 "
         "loss.pattern=0,1,1,1,1 network.init=default is the one since December 2020.",
-        "Which state made the 91.41 is not known: no commit holds a setting of this network. A "
-        "reproduction with the authors' code came to 89.61.",
+        "Which state made the 91.41, the best of its epochs, is not known: no commit holds a "
+        "setting of this network. A reproduction with the authors' code came to 89.61.",
         "Desired spikes 0,1,0,1,1, as in the code until October 2020 and in the paper; then "
         "0,1,1,1,1.",
         "The published loss is a sum over the batch; ours is 50 times the mean over its samples, "
         "the same at the published batch of 50.",
-        "The layer's share of spikes is counted over the batch of a rank; the authors' code goes "
-        "through a batch in parts of five samples.",
+        "The layer's share of spikes is counted over the batch of a rank; the authors' over their "
+        "whole batch of 50.",
         "States of the code differ in whether psi of generation B has the factor s(t); ours has.",
         "The fair comparison keeps ResNet20's tdBN, though the method has no norm of its own, and "
         "its cross-entropy and optimizer; convolutions, shortcuts and the classifier then get real "
