@@ -14,8 +14,10 @@ from rmploss.engine.build import (
     make_network,
     make_objective,
     read_none,
+    resolve,
 )
 from rmploss.errors import Problem, UserError
+from rmploss.neurons import NEURONS
 from rmploss.objectives import RMPLoss
 from tests.engine.runs import TINY
 
@@ -145,3 +147,30 @@ def test_what_is_not_defined_together_is_told() -> None:
         {"loss": "joint"}
     )
     assert "the network gives branches" in complaint({"network": "joint"})
+    tssl = {"neuron": "tssl", "loss": "van_rossum", "objective": "none"}
+    assert "loss.tau_s = 2.0: the target must be filtered as the outputs are" in complaint(
+        {**tssl, "neuron.generation": "B"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"loss": "van_rossum", "loss.pattern": (0, 1, 1), "T": 2}, "has 3 steps, the outputs"),
+        ({"objective.exclude": ("*",)}, "no spiking layer matches"),
+        ({"network.readout": "weighted", "network": "preact-resnet18"}, "LIF has none"),
+    ],
+)
+def test_what_a_step_would_meet_is_met_before(changes: dict[str, Any], told: str) -> None:
+    assert told in complaint(changes)
+
+
+def test_a_network_without_neurons_takes_no_regularizer() -> None:
+    with pytest.raises(UserError, match="no membrane that a spike is compared with"):
+        check(recipes.get("cifar10-dvs-liaf-liafnet-conv3d").but(objective=recipes.use("rmp")))
+
+
+@pytest.mark.parametrize("name", ["inflor", "diet", "dsr-if"])
+def test_a_threshold_is_spelled_out_whoever_knows_it(name: str) -> None:
+    recipe = TINY.but(neuron=recipes.use(name), norm=recipes.use("tdbn"))
+    assert resolve(recipe).norm.options["v_threshold"] == NEURONS.make(name, 1).v_threshold

@@ -12,7 +12,7 @@ from rmploss.engine.setting import Setting
 from rmploss.engine.start import STARTS, HybridStart
 from rmploss.engine.train import resume, train
 from rmploss.errors import InterruptedRunError, UserError
-from rmploss.recipes import get, use
+from rmploss.recipes import RECIPES, get, use
 from tests.engine.runs import TINY, Interrupting, digest_of
 
 ANN = TINY.but(name="tiny-ann", neuron=use("relu"), objective=use("none"), T=1, epochs=1)
@@ -77,6 +77,32 @@ def test_a_start_that_does_not_fit_is_told_before_anything_is_written(
     with pytest.raises(UserError, match="the ANN is not of this network"):
         train(wider, tmp_path, Setting(start=ann))
     assert not [*tmp_path.iterdir()]
+
+
+def test_another_network_is_refused(tmp_path: Path) -> None:
+    stranger = train(ANN.but(name="something-else"), tmp_path / "ann")
+    with pytest.raises(UserError, match="starts from another network") as caught:
+        train(SNN, tmp_path / "snn", Setting(start=stranger))
+    assert caught.value.problems[0].what == "is of something-else, 1 of 1 epochs"
+    stop = Interrupting("train", 1, 1, signal.SIGTERM)
+    with pytest.raises(InterruptedRunError):
+        train(ANN, tmp_path / "unfinished", listener=stop)
+    (unfinished,) = (tmp_path / "unfinished").iterdir()
+    with pytest.raises(UserError, match="starts from another network") as caught:
+        train(SNN, tmp_path / "snn", Setting(start=unfinished))
+    assert caught.value.problems[0].what == "is of tiny-ann, 0 of 1 epochs"
+    assert not (tmp_path / "snn").exists()
+
+
+@pytest.mark.parametrize("altered", [False, True])
+def test_a_changed_ann_is_recorded(
+    altered: bool, ann: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = ANN.but(weight_decay=0.5) if altered else ANN.but(seed=3)
+    monkeypatch.setitem(RECIPES, "tiny-ann", named)
+    path = train(SNN.but(epochs=1), tmp_path, Setting(start=ann))
+    (begin,) = [event for event in RunFolder.open(path).events() if event["event"] == "begin"]
+    assert begin["altered"] == altered
 
 
 def test_wrong_options_are_told() -> None:

@@ -136,4 +136,6 @@ def test_what_does_not_fit_is_told() -> None:
         hybrid_start(snn, dead, x, percentile=99, steps=2)
     neurons = [m for m in snn.modules() if isinstance(m, Diet)]
     assert not any(m.carry_state for m in neurons)
+    assert snn.training
+    assert {round(m.threshold.item(), 6) for m in neurons} == {0.4}  # none is half calibrated
     assert isinstance(snn.get_submodule("fc1.layer"), nn.Linear)

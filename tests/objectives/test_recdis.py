@@ -11,24 +11,24 @@ from tests.given import normal
 V, A = 0.5, 0.5
 
 
-def value(loss: RecDisLoss, *us: Tensor) -> Tensor:
+def value(loss: RecDisLoss, *us: Tensor, fires_at: float = V) -> Tensor:
     """Of layers without memory, whose potentials are given."""
     with membrane_stats(spec=loss.spec) as stats:
         for u in us:
-            LIF(decay=0.0)(u)
+            LIF(decay=0.0, v_threshold=fires_at)(u)
     return loss.value(stats)
 
 
-def terms(u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def terms(u: Tensor, v: float = V, a: float = A) -> tuple[Tensor, Tensor, Tensor]:
     """Degeneration, mismatch, saturation, mean over channels."""
     m = u.mean((0, 1, 3))
     s = (u - m.view(-1, 1)).square().mean((0, 1, 3)).sqrt()
-    d = (m - V).abs()
+    d = (m - v).abs()
     zero = torch.zeros_like(m)
     return (
         torch.maximum(d**2 - s**2, zero).mean(),
-        (torch.maximum(2 * A - d - s, zero) ** 2).mean(),
-        (torch.maximum(s - 4 * A, zero) ** 2).mean(),
+        (torch.maximum(2 * a - d - s, zero) ** 2).mean(),
+        (torch.maximum(s - 4 * a, zero) ** 2).mean(),
     )
 
 
@@ -42,6 +42,24 @@ def test_each_shift_has_its_term(mean: float, std: float, at_work: tuple[bool, .
     expected = terms(u)
     assert tuple(bool(term > 0) for term in expected) == at_work
     torch.testing.assert_close(value(RecDisLoss(), u), sum(expected), rtol=1e-11, atol=1e-13)
+
+
+def test_the_centre_is_where_a_layer_fires_unless_it_is_given() -> None:
+    u = normal(8, 4, 3, 16, mean=0.7, std=0.2)
+    of_layer = value(RecDisLoss(), u, fires_at=1.0)
+    torch.testing.assert_close(of_layer, sum(terms(u, v=1.0)), rtol=1e-11, atol=1e-13)
+    given = value(RecDisLoss(v_threshold=0.25), u, fires_at=1.0)
+    torch.testing.assert_close(given, sum(terms(u, v=0.25)), rtol=1e-11, atol=1e-13)
+    assert of_layer != given
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.5, 0.3), (0.5, 6.0)])
+def test_the_half_width_scales_mismatch_and_saturation(mean: float, std: float) -> None:
+    u = normal(8, 4, 3, 16, mean=mean, std=std)
+    wide = value(RecDisLoss(half_width=1.0), u)
+    torch.testing.assert_close(wide, sum(terms(u, a=1.0)), rtol=1e-11, atol=1e-13)
+    assert wide != value(RecDisLoss(), u)
+    assert RecDisLoss().weight(0.3) == 1.0
 
 
 def test_layers_count_alike() -> None:

@@ -70,6 +70,22 @@ def test_the_cost_of_an_inference_is_read(short: Recipe, tmp_path: Path) -> None
     assert ours.energy == ""
 
 
+def test_a_run_from_a_changed_ann_answers_to_nothing(short: Recipe, tmp_path: Path) -> None:
+    folder = run(tmp_path, [10.0, 20.0, 30.0], short)
+    assert line(1, tmp_path).ours is not None
+    folder.log_event("begin", recipe="ann", altered=True)
+    assert line(1, tmp_path).ours is None
+
+
+def test_the_command_of_a_hybrid_start_trains_its_ann_first(tmp_path: Path) -> None:
+    (found,) = [x for x in table(2, tmp_path) if (x.recipe, x.T) == ("cifar10-diet-vgg16", 10)]
+    assert found.command == (
+        "for s in 0 1 2; do rmploss train cifar10-diet-vgg16-ann --seed $s && "
+        "rmploss train cifar10-diet-vgg16 --T 10 --seed $s "
+        "--start runs/cifar10-diet-vgg16-ann-s$s-*; done"
+    )
+
+
 def test_the_fair_table_ranks_by_accuracy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     accuracies = {"fair-vanilla": 30.0, "fair-rmp": 50.0, "fair-tdbn-rmp": 40.0}
     for name, accuracy in accuracies.items():

@@ -1,30 +1,19 @@
-"""InfLoR-SNN (Guo et al., ECCV 2022): the membrane is redistributed before it fires, in training.
+"""InfLoR-SNN (Guo et al., ECCV 2022): the membrane is redistributed before it fires.
 
     u_pre(t) = u(t-1) + x(t)                                no leak
-    o(t)     = 1[phi(u_pre(t)) >= 1/2]                      phi: `redistribute`
+    o(t)     = 1[phi(u_pre(t)) >= 1/2]
     u(t)     = u_pre(t) - o(t)                              the soft reset subtracts the spike
+
+    phi(u)   = 1 - (1 - u)^(1/3), u < 0;   tanh(3 (u - 1/2)) / (2 tanh(3/2)) + 1/2;   u^(1/3), u > 1
 
 phi is monotone with phi(1/2) = 1/2, so it moves no spike; and behind it the authors' code takes the
 slope 1 of a clamp to [0, 1], which leaves of phi' the part on [0, 1]: Eq. 5 of RMP-Loss. So these
-are integrate-and-fire neurons with that surrogate, in training and in inference: the redistribution
-costs nothing and is removed exactly.
+are integrate-and-fire neurons with that surrogate, in training and in inference: phi is never
+evaluated, costs nothing, and is removed exactly.
 """
-
-import math
-
-import torch
-from torch import Tensor
 
 from rmploss.neurons.lif import IF
 from rmploss.surrogate import Surrogate
-
-
-def redistribute(u: Tensor) -> Tensor:
-    """phi(u): a cube root below 0 and above 1, the tanh of Eq. 5 in between; any shape."""
-    inner = torch.tanh(3 * (u - 0.5)) / (2 * math.tanh(1.5)) + 0.5
-    below = 1 - (1 - u.clamp(max=0)).pow(1 / 3)
-    above = u.clamp(min=1).pow(1 / 3)
-    return torch.where(u < 0, below, torch.where(u > 1, above, inner))
 
 
 class InfLoR(IF):
