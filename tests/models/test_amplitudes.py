@@ -104,10 +104,15 @@ def test_every_neuron_of_these_networks_has_its_readers() -> None:
                 assert net.get_submodule(reader) is not None
 
 
-def test_without_known_readers_the_heights_stay() -> None:
-    net, x = real("resnet20", connect="add"), normal(2, 3, 32, 32, name="images")
+@pytest.mark.parametrize(
+    ("name", "options"), [("resnet20", {"connect": "add"}), ("spiking-resnet18", {})]
+)
+def test_heights_that_no_kernel_can_take_stay(name: str, options: dict[str, Any]) -> None:
+    """Those of a sum of spikes, and before a maximum, which a negative one would turn around."""
+    net, x = real(name, **options), normal(2, 3, 32, 32, name="images")
     net(x)
     before, _ = fired(net.eval(), x)
     after, _ = fired(fold(net), x)
     torch.testing.assert_close(after, before, rtol=0, atol=1e-12 * float(1 + before.abs().max()))
+    assert before.std() > 0
     assert any("amplitude" in key for key in net.state_dict())
