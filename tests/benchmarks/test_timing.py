@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from rmploss.benchmarks import timing
-from rmploss.benchmarks.contestants import CONTESTANTS, chosen
+from rmploss.benchmarks.contestants import CONTESTANTS, chosen, usual
 from rmploss.benchmarks.timing import Result, images_per_second, rounds, steps
 from rmploss.errors import UserError
 from tests.benchmarks.kits import tiny_case
@@ -33,7 +33,7 @@ def test_a_missing_peer_has_a_row_and_no_figure(
 ) -> None:
     monkeypatch.setattr("rmploss.benchmarks.peers.snntorch.peer_module", missing)
     results = measure(tiny_case(), ["rmploss", "dense-bound", "snntorch"], 2, silent)
-    assert [result.status for result in results[:2]] == ["green", "green"]
+    assert [result.status for result in results[:2]] == ["green", "no gate"]
     assert all(len(result.figures) == 2 and result.median > 0 for result in results[:2])
     assert (results[2].figures, results[2].status) == ((), "not installed: pip install x")
     assert not any(result.red for result in results)
@@ -47,6 +47,11 @@ def test_a_red_gate_leaves_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "gate", lambda case, train: lambda name: "spikes differ")
     (result,) = steps(tiny_case(), ["rmploss"], 1, silent)
     assert (result.figures, result.status, result.red) == ((), "gate red: spikes differ", True)
+
+
+def test_who_is_somebody_else_in_evaluation_has_no_figure_there() -> None:
+    assert {*usual("cpu")} - {*usual("cpu", train=False)} == {"rmploss+rmp", "spikingjelly-memopt"}
+    assert {*usual("cuda")} - {*usual("cpu")} == {"spikingjelly-triton"}
 
 
 def test_contestants_come_in_the_order_of_the_table() -> None:

@@ -93,17 +93,28 @@ CONTESTANTS: Table[Make] = Table(
         "dense-bound": "rmploss.benchmarks.dense:bound",
         "spikingjelly": "rmploss.benchmarks.peers:make_spikingjelly",
         "spikingjelly-compiled": "rmploss.benchmarks.peers:make_compiled_spikingjelly",
+        "spikingjelly-memopt": "rmploss.benchmarks.peers:make_lean_spikingjelly",
+        "spikingjelly-triton": "rmploss.benchmarks.peers:make_triton_spikingjelly",
         "snntorch": "rmploss.benchmarks.peers:make_snntorch",
         "norse": "rmploss.benchmarks.peers:make_norse",
     },
 )
 DENSE, RIVAL = "dense-bound", "spikingjelly"
 """The two that ratios are told against."""
+TRAINING_ONLY = ("rmploss+rmp", "spikingjelly-memopt")
+"""Who is somebody else in evaluation: there is no loss, and nothing is kept for backward."""
+GPU_ONLY = ("spikingjelly-triton",)
 
 
-def chosen(names: Iterable[str], usual: Iterable[str] = CONTESTANTS) -> list[str]:
-    """The contestants asked for, in the order of the table; all usual ones if none is."""
-    asked = list(names) or list(usual)
+def usual(device: str, *, train: bool = True) -> tuple[str, ...]:
+    """All contestants that mean something there."""
+    left_out = (*(() if device.startswith("cuda") else GPU_ONLY), *(() if train else TRAINING_ONLY))
+    return tuple(name for name in CONTESTANTS if name not in left_out)
+
+
+def chosen(names: Iterable[str], otherwise: Iterable[str] = CONTESTANTS) -> list[str]:
+    """The contestants asked for, in the order of the table; the other ones if none is."""
+    asked = list(names) or list(otherwise)
     wrong: list[Problem] = [
         unknown("--only", name, CONTESTANTS) for name in asked if name not in CONTESTANTS
     ]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from rmploss import ops
 from rmploss.benchmarks.case import cpus
 from rmploss.engine.environment import environment
 
@@ -46,6 +47,7 @@ def facts(device: str) -> dict[str, str]:
         "hardware": hardware(device),
         "cpus": str(cpus() if device == "cpu" else os.cpu_count()),
         "torch": str(found["torch"]),
+        "backend": ops.describe(torch.device(device)),
         "rmploss": source,
     }
 
@@ -53,6 +55,6 @@ def facts(device: str) -> dict[str, str]:
 def package_version(contestant: str) -> str:
     """The version of a peer's package; "" for contestants that are none."""
     try:
-        return version(contestant.partition("-")[0])
+        return version(re.split(r"[-+]", contestant)[0])
     except PackageNotFoundError:
         return ""

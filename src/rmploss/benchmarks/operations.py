@@ -22,7 +22,7 @@ from rmploss.ops.moments import MomentSpec
 from rmploss.randomness import generator
 from rmploss.surrogate import ClippedTanh
 
-DENSITIES = (0.05, 0.1, 0.2, 0.3)
+DENSITIES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.6, 0.8)
 """Shares of ones in the spikes of a convolution."""
 PAPER: dict[str, Any] = {
     "decay": 0.25,

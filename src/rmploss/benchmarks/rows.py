@@ -17,6 +17,7 @@ FIELDS = (
     "cpus",
     "threads",
     "torch",
+    "backend",
     "rmploss",
     "network",
     "T",

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from rmploss.benchmarks.case import Case
-from rmploss.benchmarks.contestants import CONTESTANTS, NetRunner, Runner
+from rmploss.benchmarks.contestants import CONTESTANTS, DENSE, NetRunner, Runner
 from rmploss.benchmarks.gate import Gate, gate
 from rmploss.benchmarks.peers import MissingPeerError
 
@@ -28,7 +28,7 @@ class Result:
     """What one contestant came to.
 
     figures: one value per round, empty if there is none to show, and then `status` says why;
-    status: "green", or "gate red: ...", or how to install what is missing.
+    status: "green", "no gate", or "gate red: ...", or how to install what is missing.
     """
 
     contestant: str
@@ -97,7 +97,9 @@ def admitted(
         except MissingPeerError as missing:
             status[name] = str(missing)
             continue
-        status[name] = f"gate red: {why}" if why else "green"
+        # The dense bound computes no network: there is nothing to agree with.
+        green = "no gate" if name == DENSE else "green"
+        status[name] = f"gate red: {why}" if why else green
         if not why:
             runners[name] = runner
     return runners, status

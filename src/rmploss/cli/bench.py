@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from rmploss.benchmarks.rows import Race
     from rmploss.benchmarks.timing import Result
 
-Topic = Literal["step", "eval", "ops", "memory", "first-step", "scale"]
-REPEATS = {"step": 7, "eval": 7, "ops": 7, "memory": 1, "first-step": 3, "scale": 3}
+Topic = Literal["step", "eval", "epoch", "ops", "memory", "first-step", "scale"]
+REPEATS = {"step": 7, "eval": 7, "epoch": 5, "ops": 7, "memory": 1, "first-step": 3, "scale": 3}
 QUIET_S = 30
 """Seconds between two plain lines."""
 Progress = Callable[[str, int, int], None]
@@ -38,6 +38,7 @@ class Bench:
 
     * step: seconds of a training step, ours, SpikingJelly, snnTorch, Norse and the dense bound
     * eval: images per second without gradients
+    * epoch: epochs of CIFAR-10 per hour, from loading, step and evaluation
     * ops: each operation by each provider, against a copy of the same bytes
     * memory: peak bytes of a step above the built model, a process each
     * first-step: seconds from the start of Python to the end of the first step
@@ -64,7 +65,7 @@ class Bench:
     """Factor on all channels."""
     threads: Annotated[int | None, WHOLE, usual("all CPUs, else $OMP_NUM_THREADS")] = None
     """Threads of torch."""
-    repeats: Annotated[int | None, WHOLE, usual("7; memory 1; first-step, scale 3")] = None
+    repeats: Annotated[int | None, WHOLE, usual("7; epoch 5; first-step, scale 3; memory 1")] = None
     """Rounds; the figure is their median."""
     only: tuple[str, ...] = ()
     """Contestants to measure, instead of all."""
@@ -117,12 +118,11 @@ class Bench:
         yield from scale.settings(base) if self.topic == "scale" else (base,)
 
     def _names(self) -> list[str]:
-        from rmploss.benchmarks import contestants, processes, scale
+        from rmploss.benchmarks import contestants, epoch, processes, scale
 
-        usual_names = {"first-step": processes.FIRST, "scale": scale.USUAL}
-        return contestants.chosen(
-            self.only, usual_names.get(self.topic, tuple(contestants.CONTESTANTS))
-        )
+        everyone = contestants.usual(self.device, train=self.topic != "eval")
+        few = {"first-step": processes.FIRST, "scale": scale.USUAL, "epoch": epoch.USUAL}
+        return contestants.chosen(self.only, few.get(self.topic, everyone))
 
     def _repeats(self) -> int:
         from rmploss.errors import Problem, UserError
@@ -133,12 +133,13 @@ class Bench:
         return self.repeats or REPEATS[self.topic]
 
     def _race(self, made: "Setting", names: list[str], repeats: int, told: Progress) -> "Race":
-        from rmploss.benchmarks import case, operations, processes, rows, timing
+        from rmploss.benchmarks import case, epoch, operations, processes, rows, timing
 
         measure = {
             "step": timing.steps,
             "scale": timing.steps,
             "eval": timing.images_per_second,
+            "epoch": epoch.epochs_per_hour,
             "ops": operations.operations,
             "memory": processes.memory,
             "first-step": processes.first_step,

@@ -12,6 +12,7 @@ from torch import nn
 from rmploss.benchmarks.case import Case
 from rmploss.benchmarks.contestants import NetRunner, Runner
 from rmploss.benchmarks.peers._network import Kit, MissingPeerError, PeerNetwork
+from rmploss.benchmarks.peers.spikingjelly import SpikingJelly
 from rmploss.tables import Table
 
 PEERS: Table[type[Kit]] = Table(
@@ -42,6 +43,34 @@ def make_spikingjelly(case: Case, train: bool) -> Runner:
 def make_compiled_spikingjelly(case: Case, train: bool) -> Runner:
     """The same network under `torch.compile`."""
     return _runner("spikingjelly", case, train, compiled=True)
+
+
+def make_lean_spikingjelly(case: Case, train: bool) -> Runner:
+    """SpikingJelly at its memory level 1: every layer checkpointed, kept spikes as bits.
+
+    On a GPU level 4, which also splits layers and steps by measured peaks; it needs CUDA.
+    """
+    kit, net = peer_network("spikingjelly", case)
+    assert isinstance(kit, SpikingJelly)
+    net.train(train)
+
+    def forward(_: nn.Module) -> None:
+        kit.reset(net)
+        net(case.images)
+
+    level = 4 if case.images.is_cuda else 1
+    kit.save_memory(net, forward, level)
+    return NetRunner(case, net, reset=lambda: kit.reset(net))
+
+
+def make_triton_spikingjelly(case: Case, train: bool) -> Runner:
+    """SpikingJelly with its Triton kernels, on a GPU."""
+    kit, net = peer_network("spikingjelly", case)
+    assert isinstance(kit, SpikingJelly)
+    if not case.images.is_cuda:
+        raise MissingPeerError("needs a GPU: --device cuda")
+    kit.functional.set_backend(net.train(train), "triton")
+    return NetRunner(case, net, reset=lambda: kit.reset(net))
 
 
 def make_snntorch(case: Case, train: bool) -> Runner:

@@ -6,6 +6,8 @@ own is not among them. The reset carries gradient, as in the paper. Membranes of
 forgotten by `functional.reset_net`.
 """
 
+from collections.abc import Callable
+
 from torch import nn
 
 from rmploss.benchmarks.peers._network import Kit, peer_module
@@ -39,6 +41,12 @@ class SpikingJelly(Kit):
             step_mode="m",
             store_v_seq=False,
         )
+
+    def save_memory(self, net: nn.Module, forward: Callable[[nn.Module], None], level: int) -> None:
+        """Its memory optimization, in place, of all layers."""
+        memopt = peer_module("spikingjelly.activation_based.memopt")
+        targets = (self.layer.SeqToANNContainer, self.neuron.LIFNode)
+        memopt.optimize_memory(net, targets, forward, level=level)
 
     def reset(self, net: nn.Module) -> None:
         """Bring all membranes back to rest."""
