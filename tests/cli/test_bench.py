@@ -20,10 +20,12 @@ TINY = ["--width", "0.0625", "--T", "2", "--batch", "2", "--repeats", "1", "--th
         ("first-step", "first step (s)"),
         ("ops", "norm_lif [2, 2, 4, 32, 32]"),
         ("scale", "T=6 batch=2"),
+        ("methods", "vanilla = 1"),
     ],
 )
 def test_every_topic(topic: str, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", topic, *TINY, "--only", "rmploss"]) == 0
+    only = ("vanilla", "dsr") if topic == "methods" else ("rmploss",)
+    assert main(["bench", topic, *TINY, "--only", *only]) == 0
     out = capsys.readouterr().out
     assert "resnet20" in out
     assert shown in out
@@ -57,6 +59,7 @@ def test_a_red_gate_is_told_and_counts(
     ("words", "told"),
     [
         (["--only", "spikingjely"], 'did you mean "spikingjelly"'),
+        (["methods", "--only", "tdnb"], 'did you mean "tdbn"'),
         (["--T", "0"], "T = 0: must be positive"),
         (["--repeats", "0"], "--repeats 0: must be at least 1"),
         (["--device", "tpu"], "device = tpu"),

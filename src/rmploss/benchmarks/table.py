@@ -7,6 +7,7 @@ from rich.table import Table
 
 from rmploss.benchmarks.contestants import DENSE, RIVAL
 from rmploss.benchmarks.hardware import hardware, package_version
+from rmploss.benchmarks.methods import VANILLA
 from rmploss.benchmarks.rows import Race
 from rmploss.benchmarks.timing import Result
 
@@ -74,7 +75,7 @@ def _name(result: Result) -> str:
 
 def _against(race: Race) -> list[tuple[str, str]]:
     there = {result.contestant for result in race.results}
-    known = ((RIVAL, "SpikingJelly = 1"), (DENSE, "dense bound = 1"))
+    known = ((RIVAL, "SpikingJelly = 1"), (DENSE, "dense bound = 1"), (VANILLA, "vanilla = 1"))
     return [(name, head) for name, head in known if name in there]
 
 

@@ -20,8 +20,17 @@ if TYPE_CHECKING:
     from rmploss.benchmarks.rows import Race
     from rmploss.benchmarks.timing import Result
 
-Topic = Literal["step", "eval", "epoch", "ops", "memory", "first-step", "scale"]
-REPEATS = {"step": 7, "eval": 7, "epoch": 5, "ops": 7, "memory": 1, "first-step": 3, "scale": 3}
+Topic = Literal["step", "eval", "epoch", "ops", "memory", "first-step", "scale", "methods"]
+REPEATS = {
+    "step": 7,
+    "eval": 7,
+    "epoch": 5,
+    "ops": 7,
+    "memory": 1,
+    "first-step": 3,
+    "scale": 3,
+    "methods": 5,
+}
 QUIET_S = 30
 """Seconds between two plain lines."""
 Progress = Callable[[str, int, int], None]
@@ -43,6 +52,7 @@ class Bench:
     * memory: peak bytes of a step above the built model, a process each
     * first-step: seconds from the start of Python to the end of the first step
     * scale: the step over T, batch, width and threads
+    * methods: a training step of every method of the fair comparison, ours alone
 
     Other libraries come with `pip install 'rmploss[peers]'`. All have the same network, weights and
     images; whoever computes something else gets no figure, and the exit code is 1.
@@ -65,10 +75,12 @@ class Bench:
     """Factor on all channels."""
     threads: Annotated[int | None, WHOLE, usual("all CPUs, else $OMP_NUM_THREADS")] = None
     """Threads of torch."""
-    repeats: Annotated[int | None, WHOLE, usual("7; epoch 5; first-step, scale 3; memory 1")] = None
+    repeats: Annotated[
+        int | None, WHOLE, usual("7; epoch, methods 5; first-step, scale 3; memory 1")
+    ] = None
     """Rounds; the figure is their median."""
     only: tuple[str, ...] = ()
-    """Contestants to measure, instead of all."""
+    """Contestants (or methods) to measure, instead of all."""
     device: Annotated[str, tyro.conf.arg(metavar="cpu|cuda|cuda:N")] = "cpu"
     """Where to compute."""
     data_dir: DataDir = None
@@ -118,8 +130,10 @@ class Bench:
         yield from scale.settings(base) if self.topic == "scale" else (base,)
 
     def _names(self) -> list[str]:
-        from rmploss.benchmarks import contestants, epoch, processes, scale
+        from rmploss.benchmarks import contestants, epoch, methods, processes, scale
 
+        if self.topic == "methods":
+            return methods.chosen(self.only)
         everyone = contestants.usual(self.device, train=self.topic != "eval")
         few = {"first-step": processes.FIRST, "scale": scale.USUAL, "epoch": epoch.USUAL}
         return contestants.chosen(self.only, few.get(self.topic, everyone))
@@ -133,7 +147,7 @@ class Bench:
         return self.repeats or REPEATS[self.topic]
 
     def _race(self, made: "Setting", names: list[str], repeats: int, told: Progress) -> "Race":
-        from rmploss.benchmarks import case, epoch, operations, processes, rows, timing
+        from rmploss.benchmarks import case, epoch, methods, operations, processes, rows, timing
 
         measure = {
             "step": timing.steps,
@@ -143,6 +157,7 @@ class Bench:
             "ops": operations.operations,
             "memory": processes.memory,
             "first-step": processes.first_step,
+            "methods": methods.methods,
         }[self.topic]
         with case.threads(made.threads):
             real = case.case(made)
