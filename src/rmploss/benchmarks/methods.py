@@ -8,7 +8,6 @@ equations by its tests; there is no common result that a gate could ask for.
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
 
 from rmploss.benchmarks.case import Case
 from rmploss.benchmarks.contestants import LR, Runner
@@ -52,10 +51,10 @@ class MethodRunner(Runner):
         self.optimizer.step()
         constrain(self.net)
 
-    def infer(self) -> Tensor:
-        """Logits `[B, K]`, without gradients."""
+    def infer(self) -> None:
+        """One forward without gradients."""
         with torch.no_grad():
-            return self.net.eval()(self.images)
+            self.net.eval()(self.images)
 
 
 def chosen(names: Iterable[str]) -> list[str]:
