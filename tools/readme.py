@@ -87,19 +87,21 @@ def fair_results() -> str:
         )
         return statistics.mean(with_rmp[s] - without[s] for s in with_rmp.keys() & without)
 
+    costs = _costs()
     alone = sorted(
         (name for name in by_name if not name.endswith(WITH_RMP)),
         key=lambda name: -mean(name, "last_accuracy"),
     )
     lines = [
-        "| method | accuracy (%) | q | rate | energy (uJ) | + RMP-Loss: accuracy | q |",
-        "|---|---:|---:|---:|---:|---:|---:|",
+        "| method | accuracy (%) | q | rate | energy (uJ) | step | + RMP-Loss: accuracy | q |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for name in alone:
         cells = [METHODS[name].title]
         for field, digits in FAIR_FIELDS:
             values = [float(row[field]) for row in by_name[name] if row[field]]
             cells.append(_mean_std(values, digits) if values else "")
+        cells.append(costs.get(name, ""))
         both = "rmp" if name == "vanilla" else name + WITH_RMP
         if both in by_name:
             for field, digits in FAIR_FIELDS[:2]:
@@ -108,6 +110,14 @@ def fair_results() -> str:
             cells += ["", ""]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _costs() -> dict[str, str]:
+    """A training step of every method, over that of the vanilla network."""
+    found: dict[str, float] = {}
+    for path in sorted((ROOT / "benchmarks").glob("methods-resnet20-*.csv")):
+        found = {name: float(row["median"]) for name, row in _figures(path).items()}
+    return {name: f"{seconds / found['vanilla']:.2f}" for name, seconds in found.items()}
 
 
 FAIR_FIELDS = (
