@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rmploss import LIF, UserError, membrane_stats
 from rmploss.lifecycle import fold
 from rmploss.models import MODELS, SpikingNetwork, create
-from rmploss.models.layers import ConvNorm
+from rmploss.models.layers import ConvNorm, OverTime
 from rmploss.neurons.plif import PLIF
 from rmploss.norm import TDBatchNorm2d
 from tests.given import normal
@@ -267,6 +267,19 @@ def test_resnet20_pools_before_it_projects() -> None:
     torch.testing.assert_close(pool(x)[..., :2, :2], windows.permute(1, 2, 3, 0, 4))
     torch.testing.assert_close(pool(x)[..., 2, 2], x[..., 4, 4])
     assert project.conv.kernel_size == project.conv.stride == (1, 1)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34"])
+def test_the_stem_for_imagenet_pools_by_the_mean(name: str) -> None:
+    net: Any = tiny(name)
+    assert isinstance(net.stem_pool, OverTime)
+    x = (normal(3, 2, 2, 8, 8, name="spikes") > 0).double()
+    windows = nn.functional.unfold(x.flatten(0, 1), 3, padding=1, stride=2).unflatten(1, (2, 9))
+    mean = (windows.sum(2) / 9).view(3, 2, 2, 4, 4)  # the border counts as silent
+    torch.testing.assert_close(net.stem_pool(x), mean, rtol=1e-14, atol=0)
+    given = net.lif1(net.conv1(images(name).unsqueeze(0)).expand(3, -1, -1, -1, -1))
+    torch.testing.assert_close(net.stem(images(name)), net.stem_pool(given), rtol=1e-14, atol=0)
+    assert given.mean() > 0
 
 
 def test_the_other_projections_are_strided() -> None:
