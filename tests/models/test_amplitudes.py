@@ -50,6 +50,7 @@ def real(name: str, per: str = "channel", **options: Any) -> SpikingNetwork:
 
 def lively(name: str, neuron: Callable[[int], nn.Module], **options: Any) -> SpikingNetwork:
     """A narrow network in float64 with norms that make its layers fire, and remember one batch."""
+    torch.manual_seed(0)
     net = create(name, num_classes=3, T=3, width=1 / 16, neuron=neuron, **options).double()
     with torch.no_grad():
         for module in net.modules():

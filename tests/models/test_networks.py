@@ -60,6 +60,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 def tiny(name: str, **options: Any) -> SpikingNetwork:
     """A narrow one in float64, with norms that make its deep layers fire."""
+    torch.manual_seed(0)
     usual = {"num_classes": 3, "T": 3, "width": 1 / 32, **OPTIONS.get(name, {})}
     net = create(name, **{**usual, **options}).double()
     with torch.no_grad():
@@ -147,7 +148,7 @@ def test_every_parameter_has_a_gradient(name: str) -> None:
 def test_a_static_image_is_the_sequence_of_its_copies(name: str) -> None:
     static, sequence = remembering(tiny(name)), remembering(tiny(name))
     sequence.load_state_dict(static.state_dict())
-    x = images(name).requires_grad_()
+    x = images(name, batch=4).requires_grad_()
     copies = x.detach().expand(3, -1, -1, -1, -1).requires_grad_()
     one, other = static(x), sequence(copies)
     assert one.std(0).max() > 0
