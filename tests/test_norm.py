@@ -66,6 +66,28 @@ def test_the_factor_is_one_function_wherever_it_stands() -> None:
     torch.testing.assert_close(outside(x), 0.5 * none(x), rtol=1e-13, atol=1e-15)
 
 
+@pytest.mark.parametrize("factor", ["outside", "gain"])
+def test_rescaling_multiplies_alpha(factor: Factor) -> None:
+    ours = TDBatchNorm2d(2, factor=factor, alpha=0.8, v_threshold=0.75).double()
+    wanted = TDBatchNorm2d(2, factor=factor, alpha=0.8 * 0.25, v_threshold=0.75).double()
+    ours.rescale(0.25)
+    x = normal(*SHAPE, mean=0.7, std=2)
+    y = ours(x)
+    # A gain is stored in float32, and a quarter of it is exact.
+    torch.testing.assert_close(y, wanted(x), rtol=2.0**-23, atol=0)
+    assert y.std(OVER, correction=0).tolist() == pytest.approx([0.15, 0.15], rel=1e-5)
+    torch.testing.assert_close(ours.eval()(x), wanted.eval()(x), rtol=2.0**-23, atol=0)
+    assert ours.bias.eq(0).all()
+
+
+def test_without_the_factor_there_is_no_alpha_to_rescale() -> None:
+    norm = TDBatchNorm2d(2, factor="none")
+    with pytest.raises(UserError, match="cannot be rescaled") as caught:
+        norm.rescale(0.5)
+    assert caught.value.problems[0].fix == "outside or gain"
+    assert norm.gain.tolist() == [1, 1]
+
+
 def test_the_normalized_value_is_spread_by_the_threshold() -> None:
     y = TDBatchNorm2d(2, alpha=1.0, v_threshold=0.5).double()(normal(*SHAPE, mean=3, std=4))
     assert y.mean(OVER).tolist() == pytest.approx([0, 0], abs=1e-13)

@@ -35,6 +35,36 @@ def test_cosine_falls_to_zero_once_per_epoch() -> None:
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0, abs=1e-12)
 
 
+def test_cosine_swings_with_its_period() -> None:
+    found = rates(use("cosine", period=64), epochs=200, batches=2)[::2]
+    assert found[64] == pytest.approx(0, abs=1e-12)
+    assert found[128] == pytest.approx(0.1, rel=1e-12)
+    # torch's own schedule, stepped once per epoch without an end, as in PLIF's code
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=64)
+    for rate in found:
+        assert rate == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9, abs=1e-12)
+        optimizer.step()
+        theirs.step()
+
+
+def test_a_warm_up_counts_steps_over_the_ends_of_epochs() -> None:
+    plain = rates(use("cosine"), epochs=4, batches=3)
+    found = rates(use("cosine", warm_up=5), epochs=4, batches=3)
+    shares = [1 / 5, 2 / 5, 3 / 5, 4 / 5, *[1.0] * 8]
+    assert found == pytest.approx([s * r for s, r in zip(shares, plain, strict=True)], rel=1e-12)
+    assert rates(use("cosine", period=2, warm_up=4), 4, 1) == pytest.approx(
+        [0.1 / 4, 0.05 / 2, 0, 0.05], abs=1e-15
+    )
+
+
+def test_stairs_fall_every_so_many_epochs() -> None:
+    found = rates(use("stairs", every=3, factor=0.5), epochs=8, batches=2)[::2]
+    assert found == pytest.approx([0.1] * 3 + [0.05] * 3 + [0.025] * 2, rel=1e-12)
+    assert rates(use("stairs"), 36, 1)[34:] == pytest.approx([0.1, 0.01], rel=1e-12)
+    assert rates(use("constant"), 3, 2) == [0.1] * 6
+
+
 def test_onecycle_rises_over_a_third_and_falls_to_zero() -> None:
     found = rates(use("onecycle"), epochs=10, batches=10)
     top = round(100 * WARM_UP)

@@ -4,6 +4,7 @@ import copy
 import math
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,32 +27,125 @@ from rmploss.engine.setting import Setting
 from rmploss.engine.step import Terms, forward_backward
 from rmploss.engine.train import resume
 from rmploss.errors import InterruptedRunError, NonFiniteError, UserError
+from rmploss.neurons.dsr import DSRIF
+from rmploss.neurons.evolving import EvolvingLIF
 from rmploss.ops import reference
-from rmploss.recipes import use
+from rmploss.recipes import Recipe, use
 from tests.engine.runs import TINY, digest_of
 
 RATE = learning_rate(TINY.lr, TINY.lr_schedule, Moment(0, 1, 0, 1))
+
+
+def before_its_step(recipe: Recipe) -> tuple[nn.Module, list[Tensor]]:
+    """The network of a run of a single step in front of it, and the mean gradient of its parts."""
+    dataset, objective = make_dataset(recipe), make_objective(recipe)
+    samples, _ = open_splits(recipe, dataset, None, Listener())
+    ((x, y),) = train_batches(recipe, samples, World(), 0, epoch=0, start=0)
+    net = make_network(recipe, dataset)
+    for images, labels in parts(x, y, recipe.accumulate):
+        assert len(labels) == recipe.batch_size // recipe.accumulate
+        forward_backward(net, objective, images, labels, progress=1.0)
+    gradients = [p.grad / recipe.accumulate for p in net.parameters() if p.grad is not None]
+    assert len(gradients) == len(list(net.parameters()))
+    return net, gradients
 
 
 @pytest.mark.parametrize("accumulate", [1, 2, 4])
 def test_a_step_is_algorithm_1_on_the_mean_of_the_parts(accumulate: int, tmp_path: Path) -> None:
     recipe = TINY.but(epochs=1, train_samples=32, accumulate=accumulate, weight_decay=0.25)
     trained, _ = load_network(train.train(recipe, tmp_path))
-
-    dataset, objective = make_dataset(recipe), make_objective(recipe)
-    samples, _ = open_splits(recipe, dataset, None, Listener())
-    ((x, y),) = train_batches(recipe, samples, World(), 0, epoch=0, start=0)
-    net = make_network(recipe, dataset)
-    for images, labels in parts(x, y, accumulate):
-        assert len(labels) == 32 // accumulate
-        forward_backward(net, objective, images, labels, progress=1.0)
-    gradients = [p.grad / accumulate for p in net.parameters() if p.grad is not None]
-    assert len(gradients) == len(list(net.parameters()))
+    net, gradients = before_its_step(recipe)
     for p, gradient, ours in zip(net.parameters(), gradients, trained.parameters(), strict=True):
         expected = p.detach() - RATE * (gradient + 0.25 * p.detach())
         torch.testing.assert_close(ours.detach(), expected, rtol=1e-6, atol=1e-7)
     for theirs, ours in zip(net.buffers(), trained.buffers(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("share", [0.25, 4.0])
+def test_gradients_longer_than_the_norm_are_cut_to_it(share: float, tmp_path: Path) -> None:
+    recipe = TINY.but(epochs=1, train_samples=32, accumulate=2, weight_decay=0.25)
+    net, gradients = before_its_step(recipe)
+    norm = math.sqrt(sum(g.double().square().sum().item() for g in gradients))
+    trained, _ = load_network(train.train(recipe.but(clip_norm=share * norm), tmp_path))
+    factor = min(share, 1.0)  # of the gradients: weight decay comes after
+    for p, gradient, ours in zip(net.parameters(), gradients, trained.parameters(), strict=True):
+        expected = p.detach() - RATE * (factor * gradient + 0.25 * p.detach())
+        torch.testing.assert_close(ours.detach(), expected, rtol=1e-6, atol=1e-7)
+        assert (RATE * (1 - factor) * gradient).abs().max() > 2e-6 or share > 1
+
+
+@pytest.mark.parametrize("amp", ["off", "fp16"])
+def test_the_norm_is_that_of_the_gradients_without_their_scale(amp: str, tmp_path: Path) -> None:
+    recipe = TINY.but(
+        epochs=1, train_samples=32, weight_decay=0.0, amp=amp, clip_norm=0.125, lr=1.0,
+        lr_schedule=use("constant"),
+    )  # fmt: skip
+    net = make_network(recipe, make_dataset(recipe))
+    trained, _ = load_network(train.train(recipe, tmp_path))
+    moved = [
+        (p - q).detach().double().square().sum().item()
+        for p, q in zip(net.parameters(), trained.parameters(), strict=True)
+    ]
+    # The parameters, of the norm 7 together, are rounded to 2^-24; torch adds 1e-6 to the norm.
+    assert math.sqrt(sum(moved)) == pytest.approx(0.125, abs=1e-6)
+
+
+class Watching:
+    """`forward_backward` that looks at the network in front of each of its calls."""
+
+    def __init__(self, look: Callable[[nn.Module], Any]) -> None:
+        self.look = look
+        self.seen: list[Any] = []
+
+    def __call__(self, net: nn.Module, objective: Any, x: Tensor, y: Tensor, **options: Any):
+        self.seen.append(self.look(net))
+        return forward_backward(net, objective, x, y, **options)
+
+
+def test_every_step_brings_the_parameters_back_into_their_range(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DSR's thresholds, which start at their bound and which weight decay pulls under it."""
+    watching = Watching(
+        lambda net: [m.threshold.item() for m in net.modules() if isinstance(m, DSRIF)]
+    )
+    monkeypatch.setattr(loop, "forward_backward", watching)
+    neuron = use("dsr-if", threshold=0.75, bound=0.75)
+    recipe = TINY.but(neuron=neuron, objective=use("none"), weight_decay=0.9)
+    net, _ = load_network(train.train(recipe, tmp_path))
+    last = watching.look(net)
+    assert [len(thresholds) for thresholds in watching.seen] == [3] * 8
+    assert min(min(thresholds) for thresholds in watching.seen) == 0.75
+    assert min(last) == 0.75
+
+
+def test_every_step_brings_the_weights_back_into_their_range(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TSSL-BP's weights, which a rate of 3 takes out of [-4, 4] at once."""
+    watching = Watching(lambda net: max(p.abs().max().item() for p in net.parameters()))
+    monkeypatch.setattr(loop, "forward_backward", watching)
+    recipe = TINY.but(
+        network=use("tssl-cifarnet", width=1 / 32, image_size=8, dropout=0.0), T=5,
+        neuron=use("tssl"), norm=use("none"), loss=use("van_rossum"), objective=use("none"),
+        optimizer=use("adamw"), lr=3.0, lr_schedule=use("constant"),
+    )  # fmt: skip
+    net, _ = load_network(train.train(recipe, tmp_path))
+    assert watching.seen[1:] == [4.0] * 7
+    assert watching.look(net) == 4.0
+
+
+def test_surrogates_evolve_with_the_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """IM-Loss: K(n) = 10^(n/N), n from 1 on, the same for all steps of an epoch."""
+    watching = Watching(
+        lambda net: [m.surrogate.alpha / 2 for m in net.modules() if isinstance(m, EvolvingLIF)]  # pyright: ignore
+    )
+    monkeypatch.setattr(loop, "forward_backward", watching)
+    train.train(TINY.but(neuron=use("evolving"), epochs=3), tmp_path)
+    assert len(watching.seen) == 12
+    for step, steepness in enumerate(watching.seen):
+        assert steepness == pytest.approx([10 ** ((step // 4 + 1) / 3)] * 3, rel=1e-12)
 
 
 def test_parts_are_cut_along_the_batch() -> None:
@@ -92,7 +186,7 @@ def test_in_half_precision_the_membranes_stay_in_float32(
 
     def convolve(module: SpikeConv2d, x: Tensor) -> Tensor:
         y = convolution(module, x)
-        if module.training:
+        if module.training and torch.is_grad_enabled():  # not the rehearsal before the run
             currents.add(y.dtype)
         return y
 

@@ -1,5 +1,7 @@
 """Diet-SNN's networks: their sizes, their layers, their dropout."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,7 @@ from torch import nn
 from rmploss import LIF, UserError
 from rmploss.models import create
 from rmploss.models.dropout import Dropout
+from rmploss.neurons.diet import Diet
 from rmploss.neurons.relu import ReLU
 from tests.given import normal
 
@@ -32,14 +35,18 @@ def test_parameter_counts(name: str, classes: int) -> None:
 
 @pytest.mark.parametrize("name", ["diet-vgg16", "diet-resnet20"])
 def test_dropout_is_in_training_only_and_one_mask_for_all_steps(name: str) -> None:
-    net = create(name, num_classes=3, T=3, width=1 / 16).double()
+    torch.manual_seed(0)
+    options = {"num_classes": 3, "T": 3, "width": 1 / 16, "neuron": partial(Diet, threshold=0.25)}
+    net = create(name, **options).double()
     drops = [m for m in net.modules() if isinstance(m, Dropout)]
     assert len(drops) == (11 if name == "diet-vgg16" else 10)
     assert all(drop.one_mask and drop.p == 0.2 for drop in drops)
     x = normal(2, 3, 32, 32)
+    assert not torch.equal(net(x), net(x))
     still = net.eval()(x)
+    assert still.std(0).max() > 0
     assert torch.equal(net(x), still)
-    none = create(name, num_classes=3, T=3, width=1 / 16, dropout=0.0).double()
+    none = create(name, **options, dropout=0.0).double()
     none.load_state_dict(net.state_dict())
     assert torch.equal(none.train()(x), still)
 

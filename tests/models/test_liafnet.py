@@ -1,5 +1,6 @@
 """LIAF-Net and its baseline without cells: sizes, the order of layers, evaluation of both."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,62 @@ def test_a_block_pools_the_current_before_its_cells() -> None:
     pooled = F.avg_pool2d(current, 2).unflatten(0, (3, 2))
     assert pooled.shape[-2:] == (10, 10)
     torch.testing.assert_close(block(x), LIAF()(pooled), rtol=1e-10, atol=1e-10)
+
+
+def normalized(y: Tensor, net: SpikingNetwork, place: str) -> Tensor:
+    """tdBN of `[T, B, C, H, W]` in training, with V_th = 1/2."""
+    gain, bias = net.get_parameter(f"{place}.weight"), net.get_parameter(f"{place}.bias")
+    y = F.batch_norm(y.flatten(0, 1), None, None, 0.5 * gain, bias, training=True)
+    return y.unflatten(0, (3, 2))
+
+
+def linear(net: SpikingNetwork, name: str, x: Tensor) -> Tensor:
+    """A linear layer of the network, at every step."""
+    weight, bias = (net.get_parameter(f"{name}.layer.{part}") for part in ("weight", "bias"))
+    return x @ weight.T + bias
+
+
+def halved(x: Tensor) -> Tensor:
+    """The means over 2x2; a last odd row and column are left out."""
+    H, W = (size // 2 * 2 for size in x.shape[-2:])
+    corners = [x[..., i:H:2, j:W:2] for i in (0, 1) for j in (0, 1)]
+    return torch.stack(corners).mean(0)
+
+
+F_OF: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": lambda v: torch.where(v > 0, v, 0.0),
+    "leaky_relu": lambda v: torch.where(v > 0, v, 0.2 * v),
+}
+
+
+@pytest.mark.parametrize("activation", F_OF)
+def test_the_baseline_is_its_layers(activation: str) -> None:
+    net, x, f = tiny("liafnet-conv3d", activation=activation), frames(), F_OF[activation]
+    outputs = net(x, over_time=True)
+    for index in range(1, 5):
+        conv: Any = net.get_submodule(f"conv{index}.conv")
+        y = F.conv3d(x.movedim(0, 2), conv.weight, conv.bias, padding=1).movedim(2, 0)
+        y = normalized(y, net, f"conv{index}.norm")
+        assert (y < 0).any()
+        x = halved(f(y))  # of what is active, not the other way round
+    hidden = linear(net, "fc1", x.flatten(2))
+    assert (hidden < 0).any()
+    expected = linear(net, "fc2", f(hidden))
+    assert outputs.std(1).max() > 0
+    # Sums of up to 27 x 16 products of order one, through six layers.
+    torch.testing.assert_close(outputs, expected, rtol=0, atol=1e-12)
+
+
+def test_the_network_with_cells_is_its_layers() -> None:
+    net, x, cells = tiny("liafnet"), frames(), LIAF()
+    outputs = net(x, over_time=True)
+    for index in range(1, 5):
+        conv: Any = net.get_submodule(f"block{index}.conv1.conv")
+        y = F.conv2d(x.flatten(0, 1), conv.weight, conv.bias, padding=1).unflatten(0, (3, 2))
+        x = cells(halved(normalized(y, net, f"block{index}.conv1.norm")))
+    expected = cells(linear(net, "fc2", cells(linear(net, "fc1", x.flatten(2)))))
+    assert outputs.std(1).max() > 0
+    torch.testing.assert_close(outputs, expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,6 +1,7 @@
 """The networks: their sizes, their layers, static images as sequences, what they refuse."""
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 from rmploss import LIF, UserError, membrane_stats
 from rmploss.lifecycle import fold
 from rmploss.models import MODELS, SpikingNetwork, create
-from rmploss.models.layers import ConvNorm
+from rmploss.models.layers import ConvNorm, OverTime
+from rmploss.neurons.plif import PLIF
 from rmploss.norm import TDBatchNorm2d
 from tests.given import normal
 
@@ -42,13 +44,15 @@ LAYERS = {
     "sew-resnet18": 20, "sew-resnet34": 36, "spiking-resnet18": 17, "spiking-resnet34": 33,
 }  # fmt: skip
 SIZE = {"vgg16": 32, "resnet18": 32, "resnet34": 32, "plifnet-dvs": 32}
+EAGER = partial(PLIF, v_threshold=0.5)
+"""With the published threshold of 1, a network so narrow is silent."""
 SAME = {"dropout": 0.0, "image_size": 16, "norm": TDBatchNorm2d}
 OPTIONS: dict[str, dict[str, Any]] = {
     "cifarnet": SAME,
     "diet-vgg16": SAME,
     "diet-resnet20": SAME,
-    "plifnet": SAME,
-    "plifnet-dvs": {**SAME, "in_channels": 3, "image_size": 32},
+    "plifnet": {**SAME, "neuron": EAGER},
+    "plifnet-dvs": {**SAME, "neuron": EAGER, "in_channels": 3, "image_size": 32},
     "vggsnn": {"in_channels": 3, "image_size": 16},
 }
 """What makes a network comparable with the others here: no chance, small images, the same norm."""
@@ -56,6 +60,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 def tiny(name: str, **options: Any) -> SpikingNetwork:
     """A narrow one in float64, with norms that make its deep layers fire."""
+    torch.manual_seed(0)
     usual = {"num_classes": 3, "T": 3, "width": 1 / 32, **OPTIONS.get(name, {})}
     net = create(name, **{**usual, **options}).double()
     with torch.no_grad():
@@ -65,6 +70,14 @@ def tiny(name: str, **options: Any) -> SpikingNetwork:
                 module.bias.copy_(0.3 + 0.1 * normal(module.channels, name="offset"))
             elif isinstance(module, nn.Linear):
                 module.weight.copy_(normal(*module.weight.shape, name="head"))
+    return net
+
+
+def remembering(net: SpikingNetwork) -> SpikingNetwork:
+    """Its running statistics are those of the last batch: it fires as much in evaluation."""
+    for module in net.modules():
+        if isinstance(module, TDBatchNorm2d):
+            module.momentum = 1.0
     return net
 
 
@@ -133,16 +146,18 @@ def test_every_parameter_has_a_gradient(name: str) -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_static_image_is_the_sequence_of_its_copies(name: str) -> None:
-    static, sequence = tiny(name), tiny(name)
+    static, sequence = remembering(tiny(name)), remembering(tiny(name))
     sequence.load_state_dict(static.state_dict())
-    x = images(name).requires_grad_()
+    x = images(name, batch=4).requires_grad_()
     copies = x.detach().expand(3, -1, -1, -1, -1).requires_grad_()
     one, other = static(x), sequence(copies)
+    assert one.std(0).max() > 0
     torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
     one.square().sum().backward()
     other.square().sum().backward()
     assert x.grad is not None
     assert copies.grad is not None
+    assert x.grad.abs().max() > 0
     close(x.grad, copies.grad.sum(0))
     for p, q in zip(static.parameters(), sequence.parameters(), strict=True):
         assert p.grad is not None
@@ -151,7 +166,9 @@ def test_a_static_image_is_the_sequence_of_its_copies(name: str) -> None:
     for p, q in zip(static.buffers(), sequence.buffers(), strict=True):
         close(p, q)
     # In evaluation too, with the running statistics that the step left.
-    torch.testing.assert_close(static.eval()(x), sequence.eval()(copies), rtol=1e-10, atol=1e-10)
+    one, other = static.eval()(x), sequence.eval()(copies)
+    assert one.std(0).max() > 0
+    torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
 def close(got: Tensor, want: Tensor) -> None:
@@ -163,36 +180,48 @@ def close(got: Tensor, want: Tensor) -> None:
 def test_two_forwards_are_equal(name: str) -> None:
     net = tiny(name)
     first = net(images(name))
+    assert first.std(0).max() > 0
     assert torch.equal(first, net(images(name)))
-    net.eval()
+    net = settled(name)
     assert torch.equal(net(images(name)), net(images(name)))
+
+
+def settled(name: str, **options: Any) -> SpikingNetwork:
+    """One in evaluation, with the statistics of a batch, so that all its layers fire."""
+    net = remembering(tiny(name, **options))
+    net(images(name, batch=8))
+    return net.eval()
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_no_image_sees_another_in_evaluation(name: str) -> None:
-    net = tiny(name).eval()
+    net = settled(name)
     x = images(name, batch=3)
     together = net(x)
+    assert together.std(0).max() > 0
     for index in range(3):
         close(net(x[index : index + 1]), together[index : index + 1])
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_folding_the_norms_is_exact(name: str) -> None:
-    net = tiny(name)
-    for seed in range(2):
-        net(images(name) * (1 + seed))
-    before = net.eval()(images(name))
+    net, x = settled(name), images(name, batch=3)
+    with membrane_stats(net) as stats:
+        before = net(x)
+    assert min(entry.firing_rate.item() for entry in stats) > 0
+    assert before.std(0).max() > 0
     folded = fold(net)
     assert not any(isinstance(module, TDBatchNorm2d) for module in folded.modules())
-    torch.testing.assert_close(folded(images(name)), before, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(folded(x), before, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_mean_readout_is_the_sum_over_the_steps(name: str) -> None:
     total, mean = tiny(name, readout="sum"), tiny(name, readout="mean")
     mean.load_state_dict(total.state_dict())
-    torch.testing.assert_close(mean(images(name)) * 3, total(images(name)), rtol=1e-13, atol=1e-14)
+    sums = total(images(name))
+    assert sums.std(0).max() > 0
+    torch.testing.assert_close(mean(images(name)) * 3, sums, rtol=1e-13, atol=1e-14)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -239,6 +268,19 @@ def test_resnet20_pools_before_it_projects() -> None:
     torch.testing.assert_close(pool(x)[..., :2, :2], windows.permute(1, 2, 3, 0, 4))
     torch.testing.assert_close(pool(x)[..., 2, 2], x[..., 4, 4])
     assert project.conv.kernel_size == project.conv.stride == (1, 1)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34"])
+def test_the_stem_for_imagenet_pools_by_the_mean(name: str) -> None:
+    net: Any = tiny(name)
+    assert isinstance(net.stem_pool, OverTime)
+    x = (normal(3, 2, 2, 8, 8, name="spikes") > 0).double()
+    windows = nn.functional.unfold(x.flatten(0, 1), 3, padding=1, stride=2).unflatten(1, (2, 9))
+    mean = (windows.sum(2) / 9).view(3, 2, 2, 4, 4)  # the border counts as silent
+    torch.testing.assert_close(net.stem_pool(x), mean, rtol=1e-14, atol=0)
+    given = net.lif1(net.conv1(images(name).unsqueeze(0)).expand(3, -1, -1, -1, -1))
+    torch.testing.assert_close(net.stem(images(name)), net.stem_pool(given), rtol=1e-14, atol=0)
+    assert given.mean() > 0
 
 
 def test_the_other_projections_are_strided() -> None:

@@ -1,5 +1,6 @@
 """PreAct-ResNet18: its size, its blocks in plain operations, its read-outs."""
 
+import math
 from typing import Any
 
 import pytest
@@ -97,6 +98,7 @@ def test_a_static_image_is_the_sequence_of_its_copies(neuron: Any) -> None:
     x = normal(2, 3, 16, 16, name="images").requires_grad_()
     copies = x.detach().expand(3, -1, -1, -1, -1).requires_grad_()
     one, other = static(x), sequence(copies)
+    assert one.std(0).max() > 0
     torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
     one.square().sum().backward()
     other.square().sum().backward()
@@ -119,18 +121,48 @@ def test_the_head_is_a_linear_layer_before_neurons() -> None:
     assert isinstance(tiny(neuron=DSRIF, readout="weighted").readout, Accumulator)
 
 
-def test_folding_is_exact() -> None:
-    net = tiny(readout="weighted")
+@pytest.mark.parametrize("readout", ["weighted", "sum"])
+def test_folding_is_exact(readout: str) -> None:
+    net = tiny(readout=readout)
+    with torch.no_grad():
+        for name, module in net.named_modules():
+            if isinstance(module, TDBatchNorm2d):
+                module.weight.copy_(normal(module.channels, name=name, mean=1, std=0.3))
+                module.bias.copy_(normal(module.channels, name=name, mean=0.6, std=0.1))
     x = normal(8, 3, 16, 16, name="images")
     for _ in range(3):
         net(x)
-    before = net.eval()(x)
+    with membrane_stats(net.eval()) as stats:
+        before = net(x)
+    assert min(entry.firing_rate.item() for entry in stats) > 0
+    assert before.std(0).max() > 0
     folded = fold(net)
     # Norms behind a sum stay: no convolution comes before them.
     left = [n for n, m in folded.named_modules() if isinstance(m, TDBatchNorm2d)]
     blocks = [f"layer{s}.{b}.norm1" for s in range(1, 5) for b in range(2)]
     assert left == [*blocks, "norm1"]
     torch.testing.assert_close(folded(x), before, rtol=1e-12, atol=1e-12)
+
+
+def test_the_weights_start_by_the_fan_out_and_the_head_as_pytorchs() -> None:
+    torch.manual_seed(0)
+    net = create("preact-resnet18", width=0.5, neuron=DSRLIF)
+    head = net.get_submodule("head.conv")
+    for name, module in net.named_modules():
+        if not isinstance(module, nn.Conv2d):
+            continue
+        n, k = module.weight.numel(), module.kernel_size[0]
+        uniform = 1 / math.sqrt(module.weight[0].numel())
+        if module is head:
+            # The largest of n uniform numbers is below 0.99 of the bound once in 0.99^-n.
+            assert 0.99 * uniform < module.weight.abs().max().item() <= uniform
+        else:
+            expected = math.sqrt(2 / (k * k * module.out_channels))
+            # The deviation of n normal numbers has itself a deviation of 1/sqrt(2n): five of them.
+            spread = module.weight.std().item()
+            assert spread == pytest.approx(expected, rel=5 / math.sqrt(2 * n)), name
+        if module.bias is not None:
+            assert 0 < module.bias.abs().max() <= uniform
 
 
 def test_a_weighted_read_out_needs_neurons_with_a_value() -> None:

@@ -186,6 +186,18 @@ def test_zero_init_is_on_for_the_spiking_networks_alone() -> None:
     assert torch.equal(net.layer1(x), x)  # one unit of current makes the neurons fire at once
 
 
+@pytest.mark.parametrize("name", ["sew-resnet18", "spiking-resnet18"])
+def test_the_convolutions_start_by_their_fan_out(name: str) -> None:
+    torch.manual_seed(0)
+    for place, module in create(name, width=0.25).named_modules():
+        if isinstance(module, nn.Conv2d):
+            n, k = module.weight.numel(), module.kernel_size[0]
+            expected = math.sqrt(2 / (k * k * module.out_channels))
+            # The deviation of n normal numbers has itself a deviation of 1/sqrt(2n): five of them.
+            spread = module.weight.std().item()
+            assert spread == pytest.approx(expected, rel=5 / math.sqrt(2 * n)), place
+
+
 def test_the_linear_layer_starts_as_pytorch_starts_it() -> None:
     net: Any = create("sew-resnet18", width=0.25)
     linear = net.head.layer

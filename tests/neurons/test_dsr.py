@@ -263,6 +263,21 @@ def test_half_precision_is_computed_in_single(name: str) -> None:
     assert x.grad.dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_released_spikes_are_binary(name: str) -> None:
+    neuron, x = make(name), current()
+    with torch.no_grad():
+        neuron.threshold.fill_(0.9)
+    values = neuron(x).detach()
+    height = neuron.release()
+    assert height is not None
+    assert height.tolist() == [pytest.approx(0.9 if name == "dsr-if" else 0.9 / 0.1, rel=1e-15)]
+    spikes = neuron(x)
+    assert set(spikes.unique().tolist()) == {0, 1}
+    torch.testing.assert_close(height * spikes, values, rtol=1e-15, atol=0)
+    assert neuron.release() is None
+
+
 def test_the_threshold_stays_above_its_bound() -> None:
     neuron = make("dsr-if", bound=0.5)
     with torch.no_grad():

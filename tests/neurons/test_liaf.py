@@ -12,7 +12,7 @@ from torch import Tensor
 from rmploss import UserError, membrane_stats
 from rmploss.neurons import NEURONS
 from rmploss.neurons.liaf import LIAF
-from rmploss.ops.moments import MomentSpec
+from rmploss.ops.moments import SPIKES, MomentSpec
 from tests.given import normal
 
 Array = NDArray[np.float64]
@@ -111,6 +111,21 @@ def test_a_trajectory_by_hand() -> None:
     y.sum().backward()
     assert x.grad is not None
     assert x.grad.flatten().tolist() == [0.5, 1, 0, 0]
+
+
+def test_it_fires_at_the_threshold() -> None:
+    cell = make(activation="relu", decay=0.5)
+    below = float(np.nextafter(0.5, 0))
+    x = torch.tensor([[0.5, below], [0.125, 0.125]], dtype=torch.float64).view(2, 1, 2)
+    leaf = x.clone().requires_grad_()
+    with membrane_stats(cell) as stats:
+        y = cell(leaf)
+    # The first is reset; of the second a half is left.
+    assert y[1].flatten().tolist() == [0.125, 0.125 + below / 2]
+    assert stats.layers[0].moments[SPIKES].tolist() == [1, 0]
+    y[1].sum().backward()
+    assert leaf.grad is not None
+    assert leaf.grad[0].flatten().tolist() == [0, 0.5]
 
 
 def test_without_a_parameter_the_decay_is_the_number() -> None:

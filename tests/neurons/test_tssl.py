@@ -236,6 +236,19 @@ def _unit(k: int, like: Tensor) -> list[Tensor]:
     return [*g]
 
 
+def test_the_fallback_of_b_is_below_a_quarter_of_a_spike() -> None:
+    """a = 1/2, 1/4, 1/8: the last is 1 / (4 tau_s), where a silent neuron's d = 0 still stands."""
+    x = torch.tensor([1.5, 0, 0, 0], dtype=torch.float64).view(4, 1, 1)
+    for T, at_the_bound in ((3, True), (4, False)):
+        leaf = x[:T].clone().requires_grad_()
+        a = TSSL(generation="B", tau_s=2.0)(leaf)
+        assert (a[-1].item() == 1 / 8) == at_the_bound
+        a[-1].sum().backward()
+        assert leaf.grad is not None
+        # One step later a = 1/16, and the slope of the sigmoid at u = 0 stands in: E = 1/2.
+        assert leaf.grad[-1].item() == (0 if at_the_bound else pytest.approx(0.5 * slope(0.0)))
+
+
 def test_the_effect_of_a_spike_is_what_the_filter_makes_of_it() -> None:
     s = normal(6, 3).requires_grad_()
     g = normal(6, 3, name="upstream")

@@ -7,8 +7,9 @@ import pytest
 from rmploss.data import DATASETS
 from rmploss.engine.build import check
 from rmploss.models import MODELS
+from rmploss.neurons import NEURONS
 from rmploss.objectives import OBJECTIVES
-from rmploss.recipes import FAIR, METHODS, RECIPES, Method, Recipe, fair, use
+from rmploss.recipes import FAIR, METHODS, RECIPES, Method, Recipe, Use, fair, use
 from rmploss.recipes.pocket import SUFFIX
 
 # Copied from the paper's Tables 2-4: table, data, network, T, accuracy in percent.
@@ -68,6 +69,38 @@ CHANGES = {
     "liaf": {"neuron", "norm", "network.readout"},
 }  # fmt: skip
 """What makes a method, beyond the protocol that all share."""
+RECTANGLE = use("lif", decay=0.25, v_threshold=0.5, surrogate="rectangle")
+FANG = use("if", v_threshold=1.0, detach_reset=True, surrogate="arctan")
+PLAIN = use("tdbn", factor="none")
+RATE = use("resnet20", readout="mean")
+PARTS: dict[str, dict[str, Use]] = {
+    "vanilla": {},
+    "rmp": {"objective": use("rmp", k=0.1, p=2.0)},
+    "tdbn": {"neuron": RECTANGLE, "network": use("resnet20", branches=True)},
+    "inflor": {"neuron": use("inflor")},
+    "im": {"objective": use("im")},
+    "recdis": {"objective": use("recdis")},
+    "stbp": {
+        "neuron": RECTANGLE.but(v_threshold=0.75), "loss": use("mse"), "network": RATE,
+    },
+    "plif": {"neuron": use("plif", tau=2.0, v_threshold=1.0, surrogate="arctan")},
+    "tet": {
+        "neuron": use("lif", decay=0.5, v_threshold=1.0, surrogate="triangle"),
+        "loss": use("tet", weight=0.05, target=1.0),
+    },
+    "tssl": {"neuron": use("tssl")},
+    "sew": {"neuron": FANG, "network": use("resnet20", connect="add")},
+    "spiking_resnet": {"neuron": FANG},
+    "joint": {
+        "neuron": RECTANGLE, "network": use("joint", backbone="resnet20"),
+        "loss": use("joint", alpha=0.1, beta=1e-6, temperature=3.0),
+    },
+    "diet": {"neuron": use("diet")},
+    "real": {"neuron": use("real", per="channel")},
+    "dsr": {"neuron": use("dsr-if", threshold=2.0), "norm": PLAIN, "network": RATE},
+    "liaf": {"neuron": use("liaf"), "norm": PLAIN, "network": RATE},
+}  # fmt: skip
+"""The same in full: what the fair comparison puts into the protocol."""
 
 
 @pytest.fixture(params=METHODS.values(), ids=list(METHODS))
@@ -125,6 +158,35 @@ def test_only_the_method_differs(recipe: Recipe, suffix: str) -> None:
     added = {"objective"} if recipe.name.endswith(fair.WITH_RMP) else set()
     protocol = RECIPES["fair-vanilla" + suffix]
     assert differences(RECIPES[recipe.name + suffix], protocol) == CHANGES[name] | added
+
+
+def test_the_parts_of_a_method_in_the_fair_comparison(method: Method) -> None:
+    assert dict(method.parts) == PARTS[method.name]
+    for suffix in ("", fair.WITH_RMP):
+        recipe = RECIPES.get(f"fair-{method.name}{suffix}")
+        for field, part in PARTS[method.name].items():
+            if recipe is not None and (field, suffix) != ("objective", fair.WITH_RMP):
+                assert getattr(recipe, field) == part
+
+
+def test_the_protocol_is_the_vanilla_network_of_table_1() -> None:
+    paper, ours = RECIPES["cifar10-resnet20"], RECIPES["fair-vanilla"]
+    assert ours.but(name=paper.name, title=paper.title) == paper
+    assert (ours.network, ours.T) == (use("resnet20"), 4)
+
+
+def test_rmp_is_added_wherever_a_membrane_is_regularized(method: Method) -> None:
+    """A card says why not exactly if its neuron does, and in the same words."""
+    if "neuron" in method.parts:
+        neuron = method.parts["neuron"]
+        why_not = NEURONS.make(neuron.name, 1, **neuron.options).unregularized
+        assert method.alone == (why_not or "")
+    alone = {"vanilla", "rmp", "tssl", "dsr", "liaf"}
+    assert bool(method.alone) == (method.name in alone)
+    assert (f"fair-{method.name}-rmp" in RECIPES) == (method.name not in alone)
+    combined = RECIPES.get(f"fair-{method.name}-rmp")
+    if combined is not None and method.name not in ("im", "recdis"):
+        assert combined.objective == PARTS["rmp"]["objective"]
 
 
 @pytest.mark.parametrize("name", ["im", "recdis"])
