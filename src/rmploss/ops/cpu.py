@@ -96,21 +96,19 @@ def _is_kept(like: Tensor, shape: tuple[int, ...]) -> bool:
 
 
 class NativeKernels:
-    """`kernels.Kernels` by the native module, which computes in float32 and float64.
+    """`kernels.Kernels` by the native module, whose neurons know float32 and float64 alone."""
 
-    What comes in half precision is widened at the start of a pass and rounded at its end.
-    """
+    reads_half = False
 
     def lif_forward(self, current: Current, rule: Rule) -> tuple[Tensor, Tensor, Tensor]:
         """One pass over y: norm, shortcut, Eqs. 1-3 and the moments."""
         T, R, C = current.rows
-        dtype, current = current.y.dtype, _widened(current)
         y = current.y
         spikes, last = empty_like(y, T, R, C), empty_like(y, R, C)
         moments = y.new_empty(4, C) if rule.moments else y.new_empty(0)
         outputs = (_address(x, y.dtype) for x in (spikes, moments, last))
         _native.lif_forward(*_arguments(current, rule), *outputs)
-        return spikes.to(dtype), moments, last
+        return spikes, moments, last
 
     def lif_backward(
         self,
@@ -122,18 +120,17 @@ class NativeKernels:
         constants: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One pass: the membrane forward once more in registers, then the reverse loop."""
-        current = _widened(current)
         y = current.y
         g_current, sums = empty_like(y, *y.shape), y.new_empty(4, y.shape[2])
         g_start = y.new_empty(0) if current.start is None else empty_like(y, *y.shape[1:])
-        gradients = (_wide(g_spikes), g_moments, g_last, g_current, g_start, sums)
+        gradients = (g_spikes, g_moments, g_last, g_current, g_start, sums)
         places = [_address(g, y.dtype) for g in gradients]
         _native.lif_backward(*_arguments(current, rule), *places, constants)
         return g_current, g_start, sums
 
     def statistics(self, y: Tensor) -> Tensor:
         """Piecewise in the type of y, combined in float64: no cancellation for any mean."""
-        C, y = y.shape[-1], _wide(y)
+        C = y.shape[-1]
         out = torch.empty(3, C, dtype=torch.float64)
         _native.statistics(
             _is_double(y), _address(y, y.dtype), y.numel() // C, C, _address(out, out.dtype),
@@ -153,15 +150,11 @@ class NativeKernels:
     ) -> None:
         """One pass; its four numbers per channel are computed in float64."""
         C, dtype = y.shape[-1], g_x.dtype
-        found = out if out.dtype == dtype else empty_like(g_x, *g_x.shape)
-        y = _wide(y)
         _native.norm_gradient(
             _is_double(g_x), _address(statistics, torch.float64), _address(weight, dtype),
             _address(sums, torch.float64), eps, _address(g_x, dtype), _address(y, dtype),
-            y.numel() // C, C, _address(found, dtype), _threads(),
+            y.numel() // C, C, _address(out, dtype), _threads(),
         )  # fmt: skip
-        if found is not out:
-            out.copy_(found)
 
     def pack(self, x: Tensor) -> tuple[Tensor, int]:
         """One pass over x, which also tells whether x is spikes and how many."""
@@ -192,24 +185,26 @@ class NativeKernels:
         weight: Tensor,
         bias: Tensor | None,
     ) -> Tensor:
-        """Event-driven where the input is spikes and sparse enough, else dense."""
-        dtype, weight = x.dtype, _wide(weight).contiguous()
+        """Event-driven where the input is spikes and sparse enough, else dense.
+
+        Half precision, too, is computed in float32 and rounded at the end: from 32 channels on that
+        is faster than a dense convolution in bfloat16, also with AVX512-BF16.
+        """
+        sparse = _is_sparse(shape, spikes)
+        if not sparse and not _is_winograd(shape, tile=2):
+            return dense.convolve(shape, x, weight, bias)
+        weight = _wide(weight).contiguous()
         bias = None if bias is None else _wide(bias).contiguous()
-        if _is_sparse(shape, spikes):
-            y = empty_like(weight, shape.images, shape.out_channels, *shape.out, last=True)
-            _native.event_forward(
-                _shape(shape), _threads(), _address(bits, torch.int64), *_weights(weight, bias),
-                _map(y),
-            )  # fmt: skip
-            return y.to(dtype)
-        x = _wide(x).contiguous(memory_format=torch.channels_last)
-        if _is_winograd(shape, tile=2):
-            y = empty_like(x, shape.images, shape.out_channels, *shape.out, last=True)
-            _native.winograd(
-                _shape(shape), _threads(), _map(x), *_weights(weight, bias), False, 2, _map(y)
-            )
-            return y.to(dtype)
-        return dense.convolve(shape, x, weight, bias).to(dtype)
+        y = empty_like(weight, shape.images, shape.out_channels, *shape.out, last=True)
+        arguments = (_shape(shape), _threads())
+        if sparse:
+            place = _address(bits, torch.int64)
+            _native.event_forward(*arguments, place, *_weights(weight, bias), _map(y))
+        else:
+            wide_x = _wide(x).contiguous(memory_format=torch.channels_last)
+            weights = _weights(weight, bias)
+            _native.winograd(*arguments, _map(wide_x), *weights, False, 2, _map(y))
+        return y.to(x.dtype)
 
     def convolve_backward(
         self,
@@ -222,31 +217,29 @@ class NativeKernels:
         needs: tuple[bool, bool],
     ) -> tuple[Tensor | None, Tensor | None]:
         """The input's gradient by Winograd (3x3, stride 1), the weight's from the spikes."""
-        dtype, weight_dtype = g_y.dtype, weight.dtype
-        g_y = _wide(g_y).contiguous(memory_format=torch.channels_last)
-        x, weight = _wide(x), _wide(weight).contiguous()
-        g_x = g_weight = None
         need_x, need_weight = needs
         # F(2x2), which rounds less, on maps that hold no whole 4x4 tile.
         tile = 4 if min(shape.height, shape.width) >= 4 else 2
-        if need_x and _is_winograd(shape, tile):
-            g_x = empty_like(
-                g_y, shape.images, shape.channels, shape.height, shape.width, last=True
+        native_x = need_x and _is_winograd(shape, tile)
+        native_weight = need_weight and _is_sparse(shape, spikes)
+        others = (need_x and not native_x, need_weight and not native_weight)
+        g_x, g_weight = dense.gradients(self, shape, g_y, x, bits, weight, others)
+        arguments = (_shape(shape), _threads())
+        wide_g = _wide(g_y).contiguous(memory_format=torch.channels_last)
+        if native_x:
+            wide_x = empty_like(
+                wide_g, shape.images, shape.channels, shape.height, shape.width, last=True
             )
-            _native.winograd(
-                _shape(shape), _threads(), _map(g_y), *_weights(weight, None), True, tile, _map(g_x)
-            )
-            need_x = False
-        if need_weight and _is_sparse(shape, spikes):
-            g_weight = empty_like(weight, *weight.shape)
-            _native.event_weight_gradient(
-                _shape(shape), _threads(), _address(bits, torch.int64), _map(g_y),
-                _address(g_weight, torch.float32),
-            )  # fmt: skip
-            need_weight = False
-        by_x, by_weight = dense.gradients(self, shape, g_y, x, bits, weight, (need_x, need_weight))
-        g_x, g_weight = by_x if need_x else g_x, by_weight if need_weight else g_weight
-        return _as(g_x, dtype), _as(g_weight, weight_dtype)
+            wide_weight = _wide(weight).contiguous()
+            places = (_map(wide_g), *_weights(wide_weight, None))
+            _native.winograd(*arguments, *places, True, tile, _map(wide_x))
+            g_x = wide_x.to(g_y.dtype)
+        if native_weight:
+            wide_weight = empty_like(wide_g, *weight.shape)
+            places = (_address(bits, torch.int64), _map(wide_g))
+            _native.event_weight_gradient(*arguments, *places, _address(wide_weight, torch.float32))
+            g_weight = wide_weight.to(weight.dtype)
+        return g_x, g_weight
 
 
 def _is_sparse(shape: Spatial, spikes: int) -> bool:
@@ -277,35 +270,17 @@ def _arguments(current: Current, rule: Rule) -> tuple[Any, ...]:
         place if is_bits else 0,
         *(_address(x, y.dtype) for x in (current.start, current.decay, current.threshold)),
         (
-            rule.reset_to,
-            _RESETS[rule.reset],
-            rule.detach_reset,
-            _SURROGATES[rule.surrogate],
-            rule.slope,
-            rule.damping,
+            rule.reset_to, _RESETS[rule.reset], rule.detach_reset, _SURROGATES[rule.surrogate],
+            rule.slope, rule.damping,
         ),
         (rule.moments, rule.of_input, rule.detach_target, rule.p),
         _threads(),
-    )
+    )  # fmt: skip
 
 
 def _wide(x: Any) -> Any:
     """A tensor, or None, in the type in which is computed."""
     return x if x is None or x.dtype in NATIVE_TYPES else x.to(wide(x.dtype))
-
-
-def _as(x: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    return None if x is None else x.to(dtype)
-
-
-def _widened(current: Current) -> Current:
-    """The input current in the type in which is computed."""
-    y, residual = current.y, current.residual
-    if residual is not None and residual.dtype not in (torch.int64, current.decay.dtype):
-        residual = residual.to(current.decay.dtype)
-    if y.dtype == current.decay.dtype and residual is current.residual:
-        return current
-    return current._replace(y=_wide(y), residual=residual)
 
 
 def _address(x: Tensor | None, dtype: torch.dtype) -> int:

@@ -100,8 +100,12 @@ class Spatial(NamedTuple):
 class Kernels(Protocol):
     """What a provider implements. All tensors are dense and channels-last.
 
-    Values come and go in any floating-point type; computed is in float32, or in float64.
+    Convolutions and bits take half precision; neurons do if the kernels read it. Computed is in
+    float32, or in float64.
     """
+
+    reads_half: bool
+    """Whether y, residual, g_spikes and out may be of half precision; they are float32 if not."""
 
     def lif_forward(self, current: Current, rule: Rule) -> tuple[Tensor, Tensor, Tensor]:
         """Spikes `[T, R, C]` of the type of y, moments `[4, C]`, last u `[R, C]`.

@@ -17,7 +17,7 @@ from torch.library import Library, register_autograd, register_fake
 
 from rmploss.ops import norm
 from rmploss.ops.collectives import ranks
-from rmploss.ops.kernels import KERNELS, Current, require, wide
+from rmploss.ops.kernels import KERNELS, Current, Kernels, require, wide
 from rmploss.ops.rule import NeuronOptions, Rule
 from rmploss.ops.tracing import is_capturing, is_traced
 
@@ -93,7 +93,7 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What `neurons` returns, from arguments of their final types."""
     kernels = KERNELS[provider]
-    current = _current(x, gain, bias, residual, u, decay, threshold, steps)
+    current = _current(kernels, x, gain, bias, residual, u, decay, threshold, steps)
     if eps is None:
         statistics = torch.empty(0, dtype=torch.float64, device=x.device)
     else:
@@ -103,7 +103,8 @@ def forward(
             statistics = norm.over_ranks(statistics)
         current = _normalized(current, statistics, eps)
     spikes, moments, last = kernels.lif_forward(current, Rule.read(rule))
-    return _whole(_sequence(spikes, x)), moments, _whole(_state(last, x)), statistics
+    spikes = _sequence(spikes, x).to(x.dtype)
+    return _whole(spikes), moments, _whole(_state(last, x)), statistics
 
 
 def backward(
@@ -131,12 +132,17 @@ def backward(
     as it was, or its bits.
     """
     kernels, rule = KERNELS[provider], Rule.read(rule)
-    current = _current(x, gain, bias, residual, u, decay, threshold, steps)
+    current = _current(kernels, x, gain, bias, residual, u, decay, threshold, steps)
     require(_misfit(x, decay, statistics, steps, eps, rule, g_spikes, g_moments, g_last))
     if eps is not None:
         current = _normalized(current, statistics, eps)
     g_current, g_start, sums = kernels.lif_backward(
-        current, rule, _rows(g_spikes), _dense(g_moments), _state_rows(g_last), constants
+        current,
+        rule,
+        _rows(g_spikes, current.y.dtype),
+        _dense(g_moments),
+        _state_rows(g_last),
+        constants,
     )
     g_residual = x.new_empty(0) if residual is None else _sequence(g_current, x)
     if eps is not None:
@@ -145,8 +151,8 @@ def backward(
         if ranks(sync) > 1:
             totals = totals.clone()  # a rank's own sums are what its weight and bias get
             dist.all_reduce(totals)
-        in_place = residual is None and g_current.dtype == x.dtype
-        g_y = g_current if in_place else torch.empty_like(g_current, dtype=x.dtype)
+        in_place = residual is None and g_current.dtype == current.y.dtype
+        g_y = g_current if in_place else torch.empty_like(current.y)
         kernels.norm_gradient(g_current, current.y, statistics, gain, totals, eps, g_y)
         sums[1] *= (statistics[1] + eps).rsqrt()  # the gain of Eq. 6 for a weight of 1
     elif gain is not None:
@@ -178,14 +184,15 @@ def _misfit(
 
 
 def _current(
-    x: Tensor, gain: Tensor | None, bias: Tensor | None, residual: Tensor | None, u: Tensor | None,
-    decay: Tensor, threshold: Tensor, steps: int,
+    kernels: Kernels, x: Tensor, gain: Tensor | None, bias: Tensor | None,
+    residual: Tensor | None, u: Tensor | None, decay: Tensor, threshold: Tensor, steps: int,
 ) -> Current:  # fmt: skip
     """The input current of a layer without a norm, in rows; raises for what does not fit."""
     require(None if x.ndim > 2 and x.numel() else f"x has shape {list(x.shape)}")
     if residual is not None and residual.dtype != torch.int64:
-        residual = _rows(residual)
-    current = Current(_rows(x), None, gain, bias, residual, _state_rows(u), decay, threshold, steps)
+        residual = _rows(residual, residual.dtype if kernels.reads_half else decay.dtype)
+    y = _rows(x, x.dtype if kernels.reads_half else decay.dtype)
+    current = Current(y, None, gain, bias, residual, _state_rows(u), decay, threshold, steps)
     require(current.misfit())
     return current
 
@@ -198,11 +205,11 @@ def _normalized(current: Current, statistics: Tensor, eps: float) -> Current:
     return current._replace(mean=mean.to(dtype), gain=gain)
 
 
-def _rows(x: Any) -> Any:
+def _rows(x: Any, dtype: torch.dtype) -> Any:
     """Rows `[T, R, C]` of a sequence `[T, B, C, ...]`: no copy of channels-last memory."""
     if x is None:
         return None
-    return x.movedim(2, -1).contiguous().view(x.shape[0], -1, x.shape[2])
+    return x.to(dtype).movedim(2, -1).contiguous().view(x.shape[0], -1, x.shape[2])
 
 
 def _state_rows(u: Tensor | None) -> Tensor | None:
@@ -251,7 +258,9 @@ def _smallest(provider: str, residual: Tensor | None) -> Tensor | None:
     """
     if residual is None or is_traced(residual) or is_capturing(residual):
         return residual
-    bits, spikes = KERNELS[provider].pack(_rows(residual).view(-1, residual.shape[2]))
+    bits, spikes = KERNELS[provider].pack(
+        _rows(residual, residual.dtype).view(-1, residual.shape[2])
+    )
     return bits if spikes >= 0 else residual
 
 

@@ -60,6 +60,8 @@ def _is_installed() -> bool:
 class TritonKernels:
     """`kernels.Kernels` by Triton."""
 
+    reads_half = True
+
     def lif_forward(self, current: Current, rule: Rule) -> tuple[Tensor, Tensor, Tensor]:
         """One pass over y: norm, shortcut, Eqs. 1-3 and the moments."""
         (T, R, C), y = current.rows, current.y
