@@ -6,7 +6,6 @@ largest value): the tolerance follows from the data, nothing is chosen. Inputs w
 close to the threshold are drawn again, so that rounding cannot decide about a spike.
 """
 
-import gc
 import shutil
 import subprocess
 import sys
@@ -383,26 +382,6 @@ def _nodes(node: Any) -> Iterator[Any]:
             yield from _nodes(parent)
 
 
-def test_memory_is_kept_and_given_back() -> None:
-    kernels = cpu.NativeKernels()
-    bits = torch.zeros(64 * 1024, 1, dtype=torch.int64)
-    gc.collect()
-    before, _, _ = cpu.memory()
-    x = kernels.unpack(bits, 64)
-    assert cpu.memory()[0] - before >= x.numel() * 4
-    address = x.data_ptr()
-    view = x[5:]
-    del x
-    assert cpu.memory()[0] > before  # the view still needs it
-    del view
-    assert cpu.memory()[0] == before
-    again = kernels.unpack(bits, 64)
-    assert again.data_ptr() == address  # the same memory, no page fault
-    del again
-    assert cpu.release_memory() > 0
-    assert cpu.memory()[1] == 0
-
-
 LIBRARIES = """
 import torch
 from rmploss import ops
@@ -418,34 +397,6 @@ def test_one_openmp_runtime_serves_torch_and_the_kernels() -> None:
         [sys.executable, "-c", LIBRARIES], capture_output=True, text=True, check=True
     )
     assert len(done.stdout.split()) == 1
-
-
-def test_out_of_memory_is_an_error_and_not_the_end() -> None:
-    with pytest.raises(MemoryError):
-        cpu.empty_like(torch.zeros(1), 2**50)
-
-
-MISFITS: dict[str, dict[str, Any]] = {
-    "fewer channels": {"weight": (64, 32, 3, 3)},
-    "more channels": {"weight": (64, 65, 3, 3)},
-    "a long bias": {"bias": (65,)},
-    "no room": {"x": (1, 64, 2, 2), "padding": 0},
-    "half a weight": {"weight_dtype": torch.bfloat16},
-    "a double weight": {"weight_dtype": torch.float64},
-}
-
-
-@pytest.mark.parametrize("case", MISFITS.values(), ids=MISFITS)
-@pytest.mark.parametrize("backend", ["auto", "cpu"])
-def test_a_convolution_that_does_not_fit_is_refused(case: dict[str, Any], backend: str) -> None:
-    x = torch.zeros(case.get("x", (1, 64, 8, 8)))
-    w = torch.zeros(case.get("weight", (64, 64, 3, 3)), dtype=case.get("weight_dtype"))
-    b = torch.zeros(case.get("bias", (64,)), dtype=case.get("weight_dtype"))
-    padding = case.get("padding", 1)
-    with pytest.raises((RuntimeError, UserError)):
-        ops.spike_conv2d(x, w, b, padding=padding, backend=backend)
-    with pytest.raises((RuntimeError, UserError)):
-        torch.ops.rmploss.spike_conv2d("cpu", x, w, b, 1, padding)
 
 
 def test_a_norm_that_does_not_fit_is_refused() -> None:

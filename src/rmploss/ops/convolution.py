@@ -103,6 +103,8 @@ def _misfit(
     ):
         if tensor is not None and tuple(tensor.shape) != wanted:
             return f"{name}: {list(tensor.shape)} is not {list(wanted)}"
+    if weight.dtype not in (g_y.dtype, torch.float32):
+        return f"a weight of {weight.dtype} beside a gradient of {g_y.dtype}"
     return "neither x nor its bits are given" if x is None and bits is None else None
 
 
