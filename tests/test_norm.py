@@ -166,6 +166,16 @@ def test_folding_is_exact_in_evaluation(
     assert folded.groups == conv.groups
 
 
+def test_a_channel_that_hardly_changes_has_no_negative_variance() -> None:
+    norm = TDBatchNorm2d(64, momentum=1.0)
+    # The variance is what rounding leaves of 1 / sqrt(var + eps): of var << eps, either sign.
+    spread = torch.logspace(-9, -4, 64).view(1, 1, -1, 1, 1)
+    x = spread * normal(2, 3, 64, 4, 4).float()
+    norm(x)
+    assert torch.all(norm.running_var >= 0)
+    torch.testing.assert_close(norm.running_var, x.var(OVER), rtol=1e-5, atol=1e-6 * norm.eps)
+
+
 def test_wrong_inputs_are_told() -> None:
     norm = TDBatchNorm2d(3)
     for shape in [(2, 3, 4, 4), (2, 2, 4, 4, 4), (3,)]:

@@ -9,6 +9,7 @@ close to the threshold are drawn again, so that rounding cannot decide about a s
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -263,6 +264,47 @@ def test_the_exponential_is_right_far_out(instruction_set: str, alpha: float) ->
     x = torch.linspace(-30, 30, 601, dtype=torch.float64).view(1, 1, -1).clone()
     options = neuron(surrogate=Sigmoid(alpha=alpha), moments=None)
     assert_equal(lambda x, **o: ops.lif(x, **options, **o), [x + 0.0123])
+
+
+def test_the_exponential_in_ulp(instruction_set: str) -> None:
+    """The logistic's slope is e / (1 + e)^2, e = exp(-|v|), which errs by 2 ulp, simd.h says.
+
+    Three more roundings of half an ulp: of 1 + e, its square and the quotient.
+    """
+    v = torch.cat([torch.arange(-5440, -511), torch.arange(512, 5441)]) / 64  # exact, as is v + 1/2
+    x = (v + 0.5).float().view(1, 1, -1).requires_grad_()
+    options = neuron(surrogate=Sigmoid(alpha=1.0), moments=None)
+    (slope,) = torch.autograd.grad(ops.lif(x, backend="cpu", **options)[0].sum(), x)
+    e = torch.exp(-v.double().abs())
+    exact = e / (1 + e).square()
+    error = (slope.double().flatten() - exact).abs() / exact
+    assert error.max() <= 3.5 * torch.finfo(torch.float32).eps
+
+
+def _busy_threads() -> dict[str, int]:
+    """Thread -> clock ticks that it has run for."""
+    tasks = Path("/proc/self/task").glob("*/stat")
+    fields = {t.parent.name: t.read_text().rpartition(")")[2].split() for t in tasks}
+    return {name: int(f[11]) for name, f in fields.items()}
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux tells of threads")
+def test_threads_are_used() -> None:
+    kernels, y = cpu.NativeKernels(), torch.zeros(1, 2**16, 64)
+    before, used, busy = torch.get_num_threads(), {}, []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            start, deadline = _busy_threads(), time.monotonic() + 60
+            while time.monotonic() < deadline:
+                kernels.statistics(y)
+                busy = [n for n, t in _busy_threads().items() if t >= start.get(n, 0) + 5]
+                if len(busy) >= threads:
+                    break
+            used[threads] = len(busy)
+    finally:
+        torch.set_num_threads(before)
+    assert used == {1: 1, 2: 2}
 
 
 def test_threads_do_not_change_a_bit(instruction_set: str) -> None:
