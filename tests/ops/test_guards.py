@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rmploss import ops
 from rmploss.errors import UserError
-from rmploss.ops import cpu
+from rmploss.ops import cpu, layer
 from rmploss.ops.moments import MomentSpec
 from rmploss.ops.rule import rule_of
 from rmploss.surrogate import SURROGATES
@@ -72,13 +72,22 @@ def test_arguments_of_a_layer(name: str, wrong: str) -> None:
             torch.ops.rmploss.lif(**{**given, "eps": eps})
 
 
+@pytest.mark.parametrize("name", ["gain", "bias", "residual", "u", "decay", "threshold"])
+def test_another_device(name: str) -> None:
+    given = {**LAYER, name: LAYER[name].to("meta"), **NUMBERS}
+    with pytest.raises(UserError, match="on meta, y on cpu"):
+        layer.forward(**given)
+
+
 @pytest.mark.parametrize("wrong", WRONG)
 @pytest.mark.parametrize("name", ["statistics", "g_spikes", "g_moments", "g_last"])
 def test_arguments_of_its_backward(name: str, wrong: str) -> None:
     good = {**LAYER, **NUMBERS, **GRADIENTS}
     torch.ops.rmploss.lif_backward(**good)
     given = {**good, name: WRONG[wrong](good[name])}
-    if name.startswith("g_") and (wrong == "strided" or name == "g_spikes" != wrong != "short"):
+    if name.startswith("g_") and (
+        wrong == "strided" or (name, wrong) == ("g_spikes", "of another type")
+    ):
         torch.ops.rmploss.lif_backward(**given)  # what autograd hands over is made fit
         return
     with pytest.raises(REFUSED):

@@ -50,8 +50,12 @@ class Current(NamedTuple):
             ("bias", self.bias, channels), ("decay", self.decay, channels),
             ("threshold", self.threshold, channels), ("start", self.start, (R, C)),
         ):  # fmt: skip
-            if x is not None and (tuple(x.shape) != shape or x.dtype != dtype):
+            if x is None:
+                continue
+            if tuple(x.shape) != shape or x.dtype != dtype:
                 return f"{name} is {list(x.shape)}, {x.dtype}; not {list(shape)}, {dtype}"
+            if x.device != y.device:
+                return f"{name} is on {x.device}, y on {y.device}"
         if residual is None:
             return None
         if self.is_static:
@@ -60,6 +64,8 @@ class Current(NamedTuple):
         shape = (T * R, words(C)) if is_bits else (T, R, C)
         if tuple(residual.shape) != shape or not (is_bits or residual.dtype in (y.dtype, dtype)):
             return f"residual is {list(residual.shape)}, {residual.dtype}; not {list(shape)}"
+        if residual.device != y.device:
+            return f"residual is on {residual.device}, y on {y.device}"
         return None
 
     @property
