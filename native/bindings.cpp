@@ -74,6 +74,24 @@ std::vector<std::string> names() {
   return all;
 }
 
+nb::dict surrogates() {
+  nb::dict found;
+  found["ClippedTanh"] = int(kClippedTanh);
+  found["Rectangle"] = int(kRectangle);
+  found["Triangle"] = int(kTriangle);
+  found["Sigmoid"] = int(kSigmoid);
+  found["ArcTan"] = int(kArcTan);
+  return found;
+}
+
+nb::dict resets() {
+  nb::dict found;
+  found["HARD"] = int(kHard);
+  found["SOFT"] = int(kSoft);
+  found["SOFT_BY_NUMBER"] = int(kSoftByNumber);
+  return found;
+}
+
 template <class S>
 Neurons<S> neurons(const nb::tuple& shape, address y, const nb::tuple& affine, address residual, address residual_bits,
                    address start, address decay, address threshold, const nb::tuple& rule, const nb::tuple& moments,
@@ -139,14 +157,14 @@ void statistics(bool is_double, address y, int64_t rows, int64_t channels, addre
   else kernels->statistics_f(at<float>(y), rows, channels, at<double>(out), threads);
 }
 
-void norm_gradient(bool is_double, address g_x, address y, address coefficients, int64_t rows, int64_t channels,
-                   address g_y, int threads) {
-  nb::gil_scoped_release unlocked;
-  if (is_double)
-    kernels->norm_gradient_d(at<double>(g_x), at<double>(y), at<double>(coefficients), rows, channels, at<double>(g_y),
-                             threads);
-  else
-    kernels->norm_gradient_f(at<float>(g_x), at<float>(y), at<float>(coefficients), rows, channels, at<float>(g_y), threads);
+void norm_gradient(bool is_double, address statistics, address weight, address sums, double eps, address g_x, address y,
+                   int64_t rows, int64_t channels, address g_y, int threads) {
+  auto run = [&]<class S>(S, auto kernel) {
+    const Norm<S> norm{at<double>(statistics), at<S>(weight), at<double>(sums), eps};
+    nb::gil_scoped_release unlocked;
+    kernel(norm, at<S>(g_x), at<S>(y), rows, channels, at<S>(g_y), threads);
+  };
+  is_double ? run(double(), kernels->norm_gradient_d) : run(float(), kernels->norm_gradient_f);
 }
 
 int64_t pack(address x, int64_t rows, int64_t channels, address bits, int threads) {
@@ -202,10 +220,13 @@ nb::object empty(const std::vector<size_t>& shape, const std::vector<int64_t>& s
 
 NB_MODULE(_native, m) {
   m.doc() = "The native kernels of the `cpu` provider; called by rmploss.ops.cpu only.";
+  m.def("surrogates", &surrogates, "The number of every surrogate, by the name of its class.");
+  m.def("resets", &resets, "The number of every reset, by its name in rule.py.");
   m.def("instruction_sets", &names, "Those that this machine runs, the widest first.");
   m.def("instruction_set", [] { return kernels->name; }, "The one in use.");
   m.def("choose", &choose, "Use another one: for tests.");
   m.def("empty", &empty, "A dense tensor of a shape and strides, without values, over memory that is kept.");
+  m.attr("SMALL") = kSmall;
   m.def("poison", &poison, "Fill memory with NaN when it is taken: for tests.");
   m.def("release_kept", &release_kept, "Hand kept memory back to the system; how many bytes.");
   m.def("memory", [] {

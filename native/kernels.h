@@ -48,6 +48,14 @@ template <class S> struct Backward {
   bool constants;        // whether the last two are needed; 0 otherwise
 };
 
+// What the gradient of tdBN needs beside g_x and y.
+template <class S> struct Norm {
+  const double* statistics;  // [3, C]: mean, biased variance, number of values n
+  const S* weight;           // [C]
+  const double* sums;        // [2, C]: S_1 = sum g_x, S_2 = sum g_x (y - mean) over all n values
+  double eps;
+};
+
 struct Convolution {
   int64_t images, height, width, channels;     // of the input
   int64_t out_height, out_width, out_channels;
@@ -61,14 +69,15 @@ struct Kernels {
   void (*lif_forward_d)(const Neurons<double>&, const Forward<double>&);
   void (*lif_backward_f)(const Neurons<float>&, const Backward<float>&);
   void (*lif_backward_d)(const Neurons<double>&, const Backward<double>&);
-  // Mean and biased variance per channel of y [rows, C]; double results [2, C].
+  // Mean, biased variance and number of values per channel of y [rows, C]; double results [3, C].
   void (*statistics_f)(const float* y, int64_t rows, int64_t channels, double* out, int threads);
   void (*statistics_d)(const double* y, int64_t rows, int64_t channels, double* out, int threads);
-  // g_y = gain g_x + shift + slope (y - mean), g_x [rows, C]; may be in place.
-  void (*norm_gradient_f)(const float* g_x, const float* y, const float* coefficients, int64_t rows, int64_t channels,
-                          float* g_y, int threads);
-  void (*norm_gradient_d)(const double* g_x, const double* y, const double* coefficients, int64_t rows, int64_t channels,
-                          double* g_y, int threads);
+  // g_y = gain (g_x - S_1 / n - (y - mean) S_2 / (n (var + eps))), gain = weight / sqrt(var + eps): backward of Eqs. 6-7;
+  // g_x [rows, C], which may be g_y.
+  void (*norm_gradient_f)(const Norm<float>&, const float* g_x, const float* y, int64_t rows, int64_t channels, float* g_y,
+                          int threads);
+  void (*norm_gradient_d)(const Norm<double>&, const double* g_x, const double* y, int64_t rows, int64_t channels, double* g_y,
+                          int threads);
   // Rows of 0/1 floats as bits [rows, ceil(C / 64)]; returns the number of spikes, or -1 if a value is neither.
   int64_t (*pack)(const float* x, int64_t rows, int64_t channels, uint64_t* bits, int threads);
   void (*unpack)(const uint64_t* bits, int64_t rows, int64_t channels, float* x, int threads);

@@ -19,7 +19,6 @@
 namespace rmploss {
 namespace {
 
-constexpr size_t kSmall = size_t(1) << 18;  // below it the system's allocator reuses memory itself
 constexpr size_t kHuge = size_t(1) << 21;   // a huge page: one fault instead of 512
 constexpr size_t kGrain = size_t(1) << 16;
 

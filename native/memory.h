@@ -8,6 +8,8 @@
 
 namespace rmploss {
 
+constexpr size_t kSmall = size_t(1) << 18;  // bytes; below it the system's allocator reuses memory itself
+
 void* take(size_t bytes);   // aligned to 64 bytes; throws std::bad_alloc
 void give(void* block);     // null is fine
 void poison(bool on);       // fill every block with NaN when it is taken: for tests

@@ -336,12 +336,29 @@ template <class S> void statistics(const S* y, int64_t rows, int64_t channels, d
     }
     out[c] = mean;
     out[channels + c] = square < 0 ? 0 : square / seen;  // NaN stays NaN
+    out[2 * channels + c] = seen;
+  }
+}
+
+// The coefficients [4, C] of the norm's gradient: gain g_x + shift + slope (y - mean); computed in double, rounded once.
+template <class S>
+void coefficients(const rmploss::Norm<S>& norm, index_t channels, S* out) {
+  const double *mean = norm.statistics, *var = mean + channels, *count = var + channels;
+  const double *s_1 = norm.sums, *s_2 = s_1 + channels;
+  for (index_t c = 0; c < channels; c++) {
+    const double inverse = 1 / sqrt(var[c] + norm.eps), gain = double(norm.weight[c]) * inverse;
+    out[c] = S(gain);
+    out[channels + c] = S(-gain * s_1[c] / count[c]);
+    out[2 * channels + c] = S(-gain * inverse * inverse * s_2[c] / count[c]);
+    out[3 * channels + c] = S(mean[c]);
   }
 }
 
 template <class S>
-void norm_gradient(const S* g_x, const S* y, const S* coefficients, int64_t rows, int64_t channels, S* g_y, int threads) {
-  const S *gain = coefficients, *shift = gain + channels, *slope = shift + channels, *mean = slope + channels;
+void norm_gradient(const rmploss::Norm<S>& norm, const S* g_x, const S* y, int64_t rows, int64_t channels, S* g_y, int threads) {
+  const Scratch<S> scratch(size_t(4 * channels));
+  const S *gain = scratch.data(), *shift = gain + channels, *slope = shift + channels, *mean = slope + channels;
+  coefficients(norm, channels, scratch.data());
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (index_t block = 0; block < rows; block += kBlock)
     for (index_t row = block; row < smaller(block + kBlock, rows); row++)

@@ -188,6 +188,19 @@ def test_folding_is_exact_in_evaluation(
     assert folded.groups == conv.groups
 
 
+@pytest.mark.parametrize("eps", [1e-5, 1.1e-5, 1e-4, 3e-4, 1e-3, 0.01, 0.03])
+def test_a_channel_that_hardly_changes_has_no_negative_variance(eps: float) -> None:
+    """It is what rounding leaves of 1 / sqrt(var + eps), for var << eps of either sign."""
+    norm = TDBatchNorm2d(64, momentum=1.0, eps=eps)
+    spread = eps**0.5 * torch.logspace(-6, -1, 64).view(1, 1, -1, 1, 1)
+    x = spread * normal(2, 3, 64, 4, 4).float()
+    norm(x)
+    assert torch.all(norm.running_var >= 0)
+    # Five roundings of eps: sum, root, reciprocal, square, reciprocal.
+    bound = 5 * torch.finfo(torch.float32).eps * eps
+    torch.testing.assert_close(norm.running_var, x.var(OVER), rtol=1e-5, atol=bound)
+
+
 def test_wrong_inputs_are_told() -> None:
     norm = TDBatchNorm2d(3)
     for shape in [(2, 3, 4, 4), (2, 2, 4, 4, 4), (3,)]:

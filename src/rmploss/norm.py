@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from rmploss.conv import SpikeConv2d
 from rmploss.errors import Problem, UserError
+from rmploss.ops import at_least_single
+from rmploss.ops import norm as equations
 from rmploss.ops.collectives import ranks
-from rmploss.ops.reference import per_channel, statistics
 from rmploss.stats import recomputing
 from rmploss.tables import Table
 
@@ -82,8 +83,7 @@ class TDBatchNorm2d(nn.Module):
         """
         self.check(x)
         if not self.training:
-            gain, bias = self.affine()
-            return (x * per_channel(gain, x) + per_channel(bias, x)).to(x.dtype)
+            return equations.normalize(x, None, *self.affine()).to(x.dtype)
         if ranks(self.sync) > 1:
             return self._across_ranks(x, repeats)
         return self._alone(x, repeats)
@@ -116,7 +116,7 @@ class TDBatchNorm2d(nn.Module):
 
     def affine(self) -> tuple[Tensor, Tensor]:
         """Gain and bias `[C]` of the norm in evaluation, by its running statistics."""
-        gain = self.gain * (self.running_var + self.eps).rsqrt()
+        gain = equations.gain(self.gain, self.running_var, self.eps)
         return gain, self.bias - self.running_mean * gain
 
     def track(self, mean: Tensor, var: Tensor, count: float) -> None:
@@ -132,6 +132,7 @@ class TDBatchNorm2d(nn.Module):
             self.running_var.lerp_((var * _bessel(count)).to(self.running_var.dtype), momentum)
 
     def _alone(self, x: Tensor, repeats: int) -> Tensor:
+        # PyTorch's kernel of the same equations keeps x alone for backward, and not x - mean too.
         out, mean, inverse = torch.native_batch_norm(
             x.flatten(0, 1), self.gain, self.bias, None, None, True, 0.0, self.eps
         )
@@ -142,12 +143,11 @@ class TDBatchNorm2d(nn.Module):
         return out.view_as(x)
 
     def _across_ranks(self, x: Tensor, repeats: int) -> Tensor:
-        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        mean, var = statistics(wide, sync=True)
+        wide = at_least_single(x)
+        mean, var = equations.statistics(wide, sync=True)
         self.track(mean, var, x.numel() / self.channels * repeats)
-        gain = self.gain * (var + self.eps).rsqrt()
-        centered = wide - per_channel(mean, x)
-        return (centered * per_channel(gain, x) + per_channel(self.bias, x)).to(x.dtype)
+        gain = equations.gain(self.gain, var, self.eps)
+        return equations.normalize(wide, mean, gain, self.bias).to(x.dtype)
 
     def _momentum(self) -> float:
         # A checkpointed norm runs twice on one batch; its running statistics count it once.

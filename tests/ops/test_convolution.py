@@ -12,6 +12,7 @@ from torch import Tensor
 from rmploss import ops
 from rmploss.conv import SpikeConv2d
 from rmploss.ops import cpu
+from rmploss.ops.kernels import KERNELS
 from tests.given import normal
 
 pytestmark = pytest.mark.skipif(cpu.MISSING is not None, reason=str(cpu.MISSING))
@@ -106,6 +107,35 @@ def assert_within(value: Tensor, exact: Tensor, bound: Tensor) -> None:
     assert torch.all(error <= bound + 1e-30), float((error - bound).max())
 
 
+@pytest.mark.parametrize("size", [8, 16])
+@pytest.mark.parametrize("kind", ["sparse", "full", "averages", "real"])
+def test_forward_errs_about_as_little_as_torch(instruction_set: str, kind: str, size: int) -> None:
+    """Errors of forward decide about spikes: F(4x4), whose error is tenfold, is for gradients."""
+    shape = (4, 64, 64, size, size, 3, 1, 1)
+    x, w = numbers(shape, kind), normal(64, 64, 3, 3, name="w").float()
+    exact = F.conv2d(x.double(), w.double(), padding=1)
+    ours = ops.spike_conv2d(x, w, padding=1, backend="cpu").double() - exact
+    torchs = F.conv2d(x, w, padding=1).double() - exact
+    assert ours.abs().max() <= 4 * torchs.abs().max()
+
+
+class Gpu:
+    """Kernels that may not look at values."""
+
+    def pack(self, x: Tensor) -> tuple[Tensor, int]:
+        raise AssertionError("a GPU has to wait")
+
+
+def test_a_gpu_packs_for_gradients_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ops, "explain", lambda *_: ("gpu", "a test"))
+    monkeypatch.setitem(KERNELS, "gpu", Gpu())
+    x, w = torch.ones(1, 8, 4, 4), torch.ones(8, 8, 3, 3)
+    with torch.no_grad():
+        assert torch.equal(ops.spike_conv2d(x, w), F.conv2d(x, w))
+    with pytest.raises(AssertionError, match="wait"):
+        ops.spike_conv2d(x, w.requires_grad_())
+
+
 TRANSFORMS = {
     2: (
         [[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]],
@@ -193,7 +223,7 @@ def test_what_has_no_kernel_runs_as_in_the_parent(options: dict[str, object]) ->
     torch.testing.assert_close(conv(x), plain(x), rtol=0, atol=0)
 
 
-def test_autocast_and_other_types_are_torchs_own() -> None:
+def test_the_type_is_autocasts_and_float64_is_torchs_own() -> None:
     x, w = (normal(2, 16, 4, 4) > 1).float(), normal(16, 16, 3, 3).float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert ops.spike_conv2d(x, w, padding=1).dtype == torch.bfloat16

@@ -6,10 +6,10 @@ largest value): the tolerance follows from the data, nothing is chosen. Inputs w
 close to the threshold are drawn again, so that rounding cannot decide about a spike.
 """
 
-import gc
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from rmploss import ops
 from rmploss.conv import SpikeConv2d
 from rmploss.errors import UserError
 from rmploss.functional import membrane
-from rmploss.ops import cpu, fused
+from rmploss.ops import cpu, layer
 from rmploss.ops.moments import MomentSpec
 from rmploss.ops.rule import rule_of
 from rmploss.surrogate import SURROGATES, Sigmoid, Triangle
@@ -187,7 +187,8 @@ def assert_equal_but_for_ties(run: Any, inputs: list[Tensor]) -> None:
 def test_the_statistics_have_no_cancellation(instruction_set: str) -> None:
     y = (normal(4, 8, 3, 16, 16) + torch.tensor([0.0, 1e3, -1e4]).view(3, 1, 1)).float()
     rows = y.movedim(2, -1).reshape(4, -1, 3).contiguous()
-    mean, var = cpu.NativeKernels().statistics(rows)
+    mean, var, count = cpu.NativeKernels().statistics(rows)
+    assert count.unique().tolist() == [rows.numel() / 3]
     exact = rows.double().view(-1, 3)
     torch.testing.assert_close(mean, exact.mean(0), rtol=1e-7, atol=1e-7)
     torch.testing.assert_close(var, exact.var(0, correction=0), rtol=1e-6, atol=0)
@@ -265,6 +266,47 @@ def test_the_exponential_is_right_far_out(instruction_set: str, alpha: float) ->
     assert_equal(lambda x, **o: ops.lif(x, **options, **o), [x + 0.0123])
 
 
+def test_the_exponential_in_ulp(instruction_set: str) -> None:
+    """The logistic's slope is e / (1 + e)^2, e = exp(-|v|), which errs by 2 ulp, simd.h says.
+
+    Three more roundings of half an ulp: of 1 + e, its square and the quotient.
+    """
+    v = torch.cat([torch.arange(-5440, -511), torch.arange(512, 5441)]) / 64  # exact, as is v + 1/2
+    x = (v + 0.5).float().view(1, 1, -1).requires_grad_()
+    options = neuron(surrogate=Sigmoid(alpha=1.0), moments=None)
+    (slope,) = torch.autograd.grad(ops.lif(x, backend="cpu", **options)[0].sum(), x)
+    e = torch.exp(-v.double().abs())
+    exact = e / (1 + e).square()
+    error = (slope.double().flatten() - exact).abs() / exact
+    assert error.max() <= 3.5 * torch.finfo(torch.float32).eps
+
+
+def _busy_threads() -> dict[str, int]:
+    """Thread -> clock ticks that it has run for."""
+    tasks = Path("/proc/self/task").glob("*/stat")
+    fields = {t.parent.name: t.read_text().rpartition(")")[2].split() for t in tasks}
+    return {name: int(f[11]) for name, f in fields.items()}
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux tells of threads")
+def test_threads_are_used() -> None:
+    kernels, y = cpu.NativeKernels(), torch.zeros(1, 2**16, 64)
+    before, used, busy = torch.get_num_threads(), {}, []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            start, deadline = _busy_threads(), time.monotonic() + 60
+            while time.monotonic() < deadline:
+                kernels.statistics(y)
+                busy = [n for n, t in _busy_threads().items() if t >= start.get(n, 0) + 5]
+                if len(busy) >= threads:
+                    break
+            used[threads] = len(busy)
+    finally:
+        torch.set_num_threads(before)
+    assert used == {1: 1, 2: 2}
+
+
 def test_threads_do_not_change_a_bit(instruction_set: str) -> None:
     y, w = normal(4, 8, 40, 8, 8).float(), normal(48, 40, 3, 3).float()
     before, results = torch.get_num_threads(), []
@@ -290,14 +332,28 @@ def operations() -> dict[str, tuple[Any, ...]]:
     """Arguments of every fused operation."""
     rule = rule_of(neuron())
     assert not isinstance(rule, str)
-    plain = (rule.numbers, rule.flags)
-    y, one = normal(3, 4, 5).float(), torch.ones(5)
-    r, u = (normal(3, 4, 5, name="r") > 0).float(), normal(4, 5, name="u").float()
+    y, one = normal(3, 2, 5, 2, 2).float(), torch.ones(5)
+    r, u = (normal(*y.shape, name="r") > 0).float(), normal(2, 5, 2, 2, name="u").float()
     x, w = (normal(2, 9, 4, 4) > 0.5).float(), normal(8, 9, 3, 3).float()
     need = [t.clone().requires_grad_() for t in (y, one, one, r, u, one / 4, one / 2)]
+    half = [need[0].detach().bfloat16().requires_grad_(), *need[1:]]
     return {
-        "lif": ("cpu", *need, 3, *plain),
-        "norm_lif": ("cpu", *need, 3, 1e-5, False, *plain),
+        "lif": ("cpu", *need, 3, None, False, rule.numbers),
+        "lif, nothing but x": (
+            "cpu",
+            need[0],
+            None,
+            None,
+            None,
+            None,
+            *need[5:],
+            3,
+            None,
+            False,
+            rule.numbers,
+        ),
+        "lif, norm": ("cpu", *need, 3, 1e-5, False, rule.numbers),
+        "lif, half precision": ("cpu", *half, 3, 1e-5, False, rule.numbers),
         "spike_conv2d": ("cpu", x.requires_grad_(), w.requires_grad_(), None, 1, 1),
         "spike_conv2d, channels last": (
             "cpu",
@@ -368,26 +424,6 @@ def _nodes(node: Any) -> Iterator[Any]:
             yield from _nodes(parent)
 
 
-def test_memory_is_kept_and_given_back() -> None:
-    kernels = cpu.NativeKernels()
-    bits = torch.zeros(64 * 1024, 1, dtype=torch.int64)
-    gc.collect()
-    before, _, _ = cpu.memory()
-    x = kernels.unpack(bits, 64)
-    assert cpu.memory()[0] - before >= x.numel() * 4
-    address = x.data_ptr()
-    view = x[5:]
-    del x
-    assert cpu.memory()[0] > before  # the view still needs it
-    del view
-    assert cpu.memory()[0] == before
-    again = kernels.unpack(bits, 64)
-    assert again.data_ptr() == address  # the same memory, no page fault
-    del again
-    assert cpu.release_memory() > 0
-    assert cpu.memory()[1] == 0
-
-
 LIBRARIES = """
 import torch
 from rmploss import ops
@@ -405,49 +441,6 @@ def test_one_openmp_runtime_serves_torch_and_the_kernels() -> None:
     assert len(done.stdout.split()) == 1
 
 
-def test_not_a_number_stays_one() -> None:
-    x = torch.tensor([float("nan"), float("inf"), 0.4]).view(1, 1, 3).requires_grad_()
-    for surrogate in ("clipped_tanh", "triangle", "sigmoid", "arctan"):
-        options = neuron(surrogate=SURROGATES.make(surrogate))
-        found = []
-        for backend in ("cpu", "reference"):
-            spikes, moments, _ = ops.lif(x, backend=backend, **options)
-            assert moments is not None
-            (g,) = torch.autograd.grad(spikes.sum() + moments.sum(), x)
-            found.append((moments.isnan(), g.isnan()))
-        for one, other in zip(*found, strict=True):
-            assert other.any()
-            assert not torch.any(other & ~one)  # it may come from an infinite membrane as well
-
-
-def test_out_of_memory_is_an_error_and_not_the_end() -> None:
-    with pytest.raises(MemoryError):
-        cpu.empty_like(torch.zeros(1), 2**50)
-
-
-MISFITS: dict[str, dict[str, Any]] = {
-    "fewer channels": {"weight": (64, 32, 3, 3)},
-    "more channels": {"weight": (64, 65, 3, 3)},
-    "a long bias": {"bias": (65,)},
-    "no room": {"x": (1, 64, 2, 2), "padding": 0},
-    "half a weight": {"weight_dtype": torch.bfloat16},
-    "a double weight": {"weight_dtype": torch.float64},
-}
-
-
-@pytest.mark.parametrize("case", MISFITS.values(), ids=MISFITS)
-@pytest.mark.parametrize("backend", ["auto", "cpu"])
-def test_a_convolution_that_does_not_fit_is_refused(case: dict[str, Any], backend: str) -> None:
-    x = torch.zeros(case.get("x", (1, 64, 8, 8)))
-    w = torch.zeros(case.get("weight", (64, 64, 3, 3)), dtype=case.get("weight_dtype"))
-    b = torch.zeros(case.get("bias", (64,)), dtype=case.get("weight_dtype"))
-    padding = case.get("padding", 1)
-    with pytest.raises((RuntimeError, UserError)):
-        ops.spike_conv2d(x, w, b, padding=padding, backend=backend)
-    with pytest.raises((RuntimeError, UserError)):
-        torch.ops.rmploss.spike_conv2d("cpu", x, w, b, 1, padding)
-
-
 def test_a_norm_that_does_not_fit_is_refused() -> None:
     y, options = torch.zeros(2, 3, 64, 4, 4), neuron()
     for weight, bias in ((torch.ones(32), torch.ones(64)), (torch.ones(64), torch.ones(32))):
@@ -461,8 +454,11 @@ def test_a_named_backend_does_not_fall_back() -> None:
     x, w = torch.zeros(1, 32, 4, 4), torch.zeros(32, 32, 3, 3)
     with pytest.raises(UserError, match="float32"):
         ops.spike_conv2d(x.double(), w.double(), backend="cpu")
-    with torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(UserError, match="autocast"):
-        ops.spike_conv2d(x, w, backend="cpu")
+    with pytest.raises((RuntimeError, UserError)):  # types that only autocast brings together
+        ops.spike_conv2d(x.bfloat16(), w, backend="cpu")
+    conv = torch.zeros(32, 32, 3, 3, dtype=torch.float16)
+    with torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(UserError, match="neither"):
+        ops.spike_conv2d(x, conv, backend="cpu")
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")  # torch's own
@@ -492,15 +488,6 @@ def test_outputs_may_be_changed_in_place() -> None:
     spikes.mul_(2).sum().backward()
 
 
-def test_not_a_number_in_a_norm_is_seen() -> None:
-    y = normal(4, 2, 8, 5, 5)
-    y[0, 0, 0, 0, 0] = float("nan")
-    *_, mean, var = ops.norm_lif(y, torch.ones(8), torch.zeros(8), eps=1e-5, **neuron())
-    assert mean[0].isnan()
-    assert var[0].isnan()
-    assert not var[1:].isnan().any()
-
-
 def test_devices_and_constants_that_do_not_fit_are_refused() -> None:
     x = normal(2, 2, 5)
     with pytest.raises(UserError, match="residual is on meta"):
@@ -520,6 +507,6 @@ def test_nothing_is_counted_while_a_graph_is_captured(monkeypatch: pytest.Monkey
         nodes = [n for n in _nodes(spikes.grad_fn) if "lif" in type(n).__name__.lower()]
         return {t.dtype for t in nodes[0].saved_tensors if t is not None}
 
-    assert kept() == {torch.float32, torch.int64}
-    monkeypatch.setattr(fused, "is_capturing", lambda x: True)
-    assert kept() == {torch.float32}
+    assert torch.int64 in kept()
+    monkeypatch.setattr(layer, "is_capturing", lambda x: True)
+    assert torch.int64 not in kept()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rmploss import ops
 from rmploss.errors import UserError
+from rmploss.ops import cpu
 from rmploss.ops.moments import MomentSpec
 from rmploss.surrogate import SURROGATES
 from tests import lif_oracle as oracle
@@ -48,6 +49,25 @@ def test_decay_and_threshold_per_channel() -> None:
         torch.testing.assert_close(g_x, by_tensor[0][:, :, c : c + 1], rtol=1e-13, atol=1e-14)
         torch.testing.assert_close(g_d, by_tensor[1][c], rtol=1e-13, atol=1e-13)
         torch.testing.assert_close(g_v, by_tensor[2][c], rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("name", ["decay", "v_threshold"])
+def test_one_constant_is_learnt_as_both_are(name: str, backend: str) -> None:
+    if backend == "cpu" and cpu.MISSING:
+        pytest.skip(cpu.MISSING)
+    x = normal(*SHAPE, mean=0.3).requires_grad_()
+    constants = {n: torch.tensor(v, dtype=torch.float64) for n, v in
+                 (("decay", 0.3), ("v_threshold", 0.5))}  # fmt: skip
+    gradients = []
+    for learnt in ([name], ["decay", "v_threshold"]):
+        given = {n: v.clone().requires_grad_(n in learnt) for n, v in constants.items()}
+        spikes, moments, last = lif(x, v_reset=None, backend=backend, **given)
+        (spikes.sum() + moments.square().sum() + last.sum()).backward()
+        gradients.append(given[name].grad)
+    assert gradients[0] is not None
+    assert gradients[0] != 0
+    assert torch.equal(*gradients)
 
 
 def test_a_number_per_channel_equals_the_number() -> None:

@@ -19,13 +19,14 @@ from torch import Tensor
 from rmploss import ops
 from rmploss.errors import UserError
 from rmploss.ops import providers, triton
-from rmploss.ops.fused import KERNELS, Spatial
+from rmploss.ops.kernels import KERNELS, Spatial
 from rmploss.ops.moments import MomentSpec
 from rmploss.surrogate import SURROGATES
 from tests.given import normal
 
 INSTALLED = find_spec("triton") is not None
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+NOT_A_NUMBER = Path(__file__).with_name("test_not_a_number.py")
 needs_triton = pytest.mark.skipif(not INSTALLED, reason="Triton is not installed")
 
 ROUNDINGS = 100
@@ -302,7 +303,8 @@ class Cases:
         y += torch.tensor([0, 1, -30, 1e3, 1e4, -1e5]).to(dtype)
         y[:, :, 5] = -1e5  # a constant channel
         exact = y.double().flatten(0, 1)
-        mean, var = KERNELS["triton"].statistics(y.to(self.device)).cpu()
+        mean, var, count = KERNELS["triton"].statistics(y.to(self.device)).cpu()
+        assert count.unique().tolist() == [7 * 23]
         eps = torch.finfo(dtype).eps
         # Whatever the mean, errors are those of the spread: values that lie close together have
         # an exact distance. The float64 that a mean is returned in is all that it adds.
@@ -317,12 +319,20 @@ class Cases:
     @pytest.mark.parametrize("in_place", [False, True])
     def test_norm_gradient(self, in_place: bool) -> None:
         g_x, y = (normal(3, 7, 5, name=name).to(self.device) for name in ("g", "y"))
-        coefficients = normal(4, 5, name="coefficients").to(self.device)
-        gain, shift, slope, mean = coefficients
-        expected = gain * g_x + shift + slope * (y - mean)
-        out = g_x if in_place else torch.empty_like(g_x)
-        KERNELS["triton"].norm_gradient(g_x, y, coefficients, out)
-        torch.testing.assert_close(out, expected, rtol=0, atol=0)
+        mean, var, weight = (normal(5, name=name).to(self.device) for name in ("m", "v", "w"))
+        var, eps, n = var.square(), 1e-5, torch.full_like(var, 21.0)
+        s_1, s_2 = g_x.sum((0, 1)), (g_x * (y - mean)).sum((0, 1))
+        expected = (
+            weight / (var + eps).sqrt() * (g_x - s_1 / n - (y - mean) * s_2 / (n * (var + eps)))
+        )
+        out = g_x.clone() if in_place else torch.empty_like(g_x)
+        given = (torch.stack([mean, var, n]), weight, torch.stack([s_1, s_2]))
+        KERNELS["triton"].norm_gradient(out if in_place else g_x, y, *given, eps, out)
+        # Some ten float64 operations, of values up to those of the largest term.
+        size = (weight.abs() / (var + eps).sqrt()) * (
+            g_x.abs() + s_1.abs() / n + ((y - mean) * s_2).abs() / (n * (var + eps))
+        )
+        assert ((out - expected).abs() <= 16 * torch.finfo(torch.float64).eps * size).all()
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
     @pytest.mark.parametrize("channels", [1, 5, 64, 65, 130])
@@ -392,10 +402,11 @@ class Cases:
     @pytest.mark.parametrize("repeats", [1, 4])
     def test_the_operations_are_what_they_say(self, repeats: int) -> None:
         """Schema, fake tensors and autograd registration, by PyTorch's own check."""
-        y = normal(4 // repeats, 6, 5).float().to(self.device).requires_grad_()
+        y = normal(4 // repeats, 6, 5, 1).float().to(self.device).requires_grad_()
         constant = torch.full((5,), 0.5, device=self.device)
-        rule = [[0.0, 3.0, 1.0, 2.0], [0, 0, 0, 1, 0, 1]]
-        arguments = ("triton", y, constant, None, None, None, constant, constant, 4, *rule)
+        rule = [0.0, 3.0, 1.0, 2.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0]
+        constants = (constant, constant, 4, None, False)
+        arguments = ("triton", y, constant, None, None, None, *constants, rule)
         # Not its fourth part: ahead-of-time autograd warns of PyTorch's own reading of .grad.
         parts = ("test_schema", "test_autograd_registration", "test_faketensor")
         torch.library.opcheck(torch.ops.rmploss.lif.default, arguments, test_utils=parts)
@@ -437,7 +448,7 @@ class TestOnGpu(Cases):
 def test_in_the_interpreter() -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     child = subprocess.run(
-        [*command, f"{__file__}::TestInterpreted"],
+        [*command, f"{__file__}::TestInterpreted", f"{NOT_A_NUMBER}", "-k", "not cpu"],
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
         cwd=Path(__file__).parents[2],
         capture_output=True,

@@ -16,11 +16,11 @@ from typing import Unpack
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from rmploss.errors import UserError, unknown
-from rmploss.ops import cpu, fused, providers, reference
+from rmploss.ops import convolution, cpu, layer, providers, reference
 from rmploss.ops.rule import NeuronOptions, Rule, rule_of
+from rmploss.ops.tracing import is_capturing, is_transformed
 
 PROVIDERS = tuple(providers.PROVIDERS)
 """The providers by name."""
@@ -86,23 +86,14 @@ def lif(
     None; gain, bias: `[C]`; residual: `[T, B, C, ...]`. The membrane is float32 at least, also for
     half-precision input; spikes have the type of x.
     """
-    check_current(x)
-    _check_shapes(x, u, residual, repeats)
-    _check_constants(x, gain=gain, bias=bias)
-    wide = at_least_single(x)
-    plan = _plan(wide, backend, neuron)
+    _check(x, u, residual, repeats, gain=gain, bias=bias)
+    plan = _plan(x, backend, neuron)
     if plan is None:
         options = {"gain": gain, "bias": bias, "residual": residual, "repeats": repeats}
-        spikes, sums, last = reference.lif(wide, u, **options, **neuron)
+        spikes, sums, last = reference.lif(at_least_single(x), u, **options, **neuron)
         return spikes.to(x.dtype), sums, last
-    provider, rule = plan
-    rows = _Rows(wide, repeats)
-    spikes, sums, last = torch.ops.rmploss.lif(
-        provider, rows.static(residual), rows.constant(gain), rows.constant(bias),
-        rows.pack(residual), rows.pack_state(u), rows.constant(neuron["decay"]),
-        rows.constant(neuron["v_threshold"]), rows.steps, rule.numbers, rule.flags,
-    )  # fmt: skip
-    return rows.spikes(spikes, x.dtype), _moments(sums, neuron), rows.state(last)
+    spikes, sums, last, _ = layer.neurons(*plan, x, u, gain, bias, residual, repeats, neuron)
+    return spikes, _moments(sums, neuron), last
 
 
 def norm_lif(
@@ -125,28 +116,20 @@ def norm_lif(
     Returns what `lif` returns, and mean and biased variance of y per channel `[C]` (no gradient).
     Backward keeps y, and of a residual that is spikes only the bits.
     """
-    check_current(y)
-    _check_shapes(y, u, residual, repeats)
-    wide = at_least_single(y)
-    _check_constants(y, weight=weight, bias=bias)
-    weight, bias = weight.to(wide.dtype).contiguous(), bias.to(wide.dtype).contiguous()
-    plan = _plan(wide, backend, neuron)
+    _check(y, u, residual, repeats, weight=weight, bias=bias)
+    plan = _plan(y, backend, neuron)
     if plan is None:
         options = {"eps": eps, "residual": residual, "repeats": repeats, "sync": sync}
+        wide = at_least_single(y)
         spikes, sums, last, mean, var = reference.norm_lif(
-            wide, weight, bias, u, **options, **neuron
+            wide, weight.to(wide.dtype), bias.to(wide.dtype), u, **options, **neuron
         )
         return spikes.to(y.dtype), sums, last, mean, var
-    provider, rule = plan
-    rows = _Rows(wide, repeats)
-    spikes, sums, last, statistics = torch.ops.rmploss.norm_lif(
-        provider, rows.static(residual), weight, bias, rows.pack(residual), rows.pack_state(u),
-        rows.constant(neuron["decay"]), rows.constant(neuron["v_threshold"]), rows.steps, eps, sync,
-        rule.numbers, rule.flags,
-    )  # fmt: skip
-    mean, var = statistics.to(wide.dtype)
-    sums = _moments(sums, neuron)
-    return rows.spikes(spikes, y.dtype), sums, rows.state(last), mean, var
+    spikes, sums, last, statistics = layer.neurons(
+        *plan, y, u, weight, bias, residual, repeats, neuron, eps, sync
+    )
+    mean, var, _ = statistics.to(last.dtype).unbind(0)
+    return spikes, _moments(sums, neuron), last, mean, var
 
 
 def spike_conv2d(
@@ -162,34 +145,27 @@ def spike_conv2d(
 
     As `torch.nn.functional.conv2d`, for finite x and weight and gradients below 1e36. Where x is
     spikes (all 0 or 1) backward keeps them as bits, and on the CPU a sparse x is convolved event by
-    event. Under autocast, and in other types than float32, it is PyTorch's own convolution.
+    event. y has the type of x, or autocast's; in float64 it is PyTorch's own convolution.
     """
     provider, _ = explain(backend, x.device, x.dtype)
     if provider == "reference":
         return reference.spike_conv2d(x, weight, bias, stride=stride, padding=padding)
-    reason = fused.misfit(x, weight, bias, stride, padding)
-    if torch.is_autocast_enabled(x.device.type):
-        reason = "autocast chooses types for PyTorch's own convolution only"
+    autocast = torch.is_autocast_enabled(x.device.type) and x.dtype in convolution.TYPES
+    if autocast:
+        x = x.to(torch.get_autocast_dtype(x.device.type))
+    reason = convolution.misfit(x, weight, bias, stride, padding)
+    if not autocast and weight.dtype != x.dtype:
+        reason = f"the weight is {weight.dtype}, x is {x.dtype}"
     if is_transformed():
         reason = TRANSFORMED
     # Only the CPU has use for bits without a gradient; counting them makes a GPU wait.
-    useless = provider != "cpu" and (not torch.is_grad_enabled() or fused.is_capturing(x))
+    useless = provider != "cpu" and (not torch.is_grad_enabled() or is_capturing(x))
     if not reason and not useless:
-        return torch.ops.rmploss.spike_conv2d(provider, x, weight, bias, stride, padding)[0]
+        return convolution.convolve(provider, x, weight, bias, stride, padding)
     y = reference.spike_conv2d(x, weight, bias, stride=stride, padding=padding)
     if reason and _is_named(backend):  # what fits no convolution at all has raised by now
         raise UserError(f"backend {provider!r} cannot run this convolution: {reason}")
     return y
-
-
-def is_transformed() -> bool:
-    """Whether forward-mode derivatives or a transform of `torch.func` are under way.
-
-    The fused operations have one derivative, backward; there, the reference runs.
-    """
-    if torch.compiler.is_compiling():
-        return False
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def asked() -> str:
@@ -240,6 +216,15 @@ def _check_constants(x: Tensor, **constants: Tensor | None) -> None:
             raise UserError(f"the {name} has shape {list(value.shape)}, not [{x.shape[2]}]")
 
 
+def _check(
+    x: Tensor, u: Tensor | None, residual: Tensor | None, repeats: int, **constants: Tensor | None
+) -> None:
+    """Raise `UserError` for tensors that do not fit each other."""
+    check_current(x)
+    _check_shapes(x, u, residual, repeats)
+    _check_constants(x, **constants)
+
+
 def _check_shapes(x: Tensor, u: Tensor | None, residual: Tensor | None, repeats: int) -> None:
     if x.ndim < 3 or not x.numel():
         raise UserError(
@@ -262,56 +247,4 @@ def _check_shapes(x: Tensor, u: Tensor | None, residual: Tensor | None, repeats:
         )
 
 
-class _Rows:
-    """`[T, B, C, ...]` as the rows `[T, R, C]` of the fused operations, and back.
-
-    No copy where the memory is channels-last already.
-    """
-
-    def __init__(self, x: Tensor, repeats: int) -> None:
-        self.x = x
-        self.repeats = repeats
-        self.steps = x.shape[0] * repeats
-        self.inner = (x.shape[1], *x.shape[3:], x.shape[2])  # [B, ..., C]
-
-    def pack(self, x: Tensor | None) -> Tensor | None:
-        """Rows of a sequence."""
-        if x is None:
-            return None
-        rows = x.to(self.x.dtype).movedim(2, -1).contiguous()
-        return rows.view(x.shape[0], -1, x.shape[2])
-
-    def static(self, residual: Tensor | None) -> Tensor:
-        """Rows of x; a static x with a shortcut that changes over time becomes a sequence."""
-        x = self.x
-        if self.repeats > 1 and residual is not None:
-            x = x.expand(self.steps, *x.shape[1:])
-        rows = self.pack(x)
-        assert rows is not None
-        return rows
-
-    def pack_state(self, u: Tensor | None) -> Tensor | None:
-        """Rows `[R, C]` of a membrane."""
-        if u is None:
-            return None
-        return u.to(self.x.dtype).movedim(1, -1).contiguous().view(-1, self.inner[-1])
-
-    def constant(self, value: float | Tensor | None) -> Tensor | None:
-        """A constant as one number per channel `[C]`."""
-        if value is None:
-            return None
-        C = self.inner[-1]
-        if not isinstance(value, Tensor):
-            return self.x.new_full((C,), value)
-        return value.to(self.x.dtype).expand(C).contiguous()
-
-    def spikes(self, rows: Tensor, dtype: torch.dtype) -> Tensor:
-        """Spikes `[T, B, C, ...]` of rows."""
-        return rows.view(self.steps, *self.inner).movedim(-1, 2).to(dtype)
-
-    def state(self, rows: Tensor) -> Tensor:
-        """A membrane `[B, C, ...]` of rows."""
-        return rows.view(self.inner).movedim(-1, 1)
-
-
-__all__ = ["fused", "lif", "norm_lif", "spike_conv2d", "use_backend"]
+__all__ = ["lif", "norm_lif", "spike_conv2d", "use_backend"]

@@ -1,4 +1,4 @@
-"""Sums over the ranks of a process group, with their gradient."""
+"""Sums and collections over the ranks of a process group, with their gradient."""
 
 from typing import Any
 
@@ -27,3 +27,20 @@ class _AllReduceSum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
         return all_reduce_sum(grad_outputs[0])
+
+
+def all_gather(x: Tensor) -> Tensor:
+    """The x of all ranks `[ranks, ...]`; its gradient is the sum of all ranks' gradients of it."""
+    return _AllGather.apply(x)
+
+
+class _AllGather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        everyone = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+        dist.all_gather(everyone, x.contiguous())
+        return torch.stack(everyone)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
+        return all_reduce_sum(grad_outputs[0])[dist.get_rank()]

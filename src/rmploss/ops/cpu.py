@@ -5,21 +5,26 @@ lifetimes. Threads are PyTorch's (`torch.get_num_threads()`), the OpenMP runtime
 PyTorch loaded. The kernels' results do not depend on the number of threads.
 """
 
+import math
 from importlib import import_module
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rmploss.ops import dense
-from rmploss.ops.fused import Current, Spatial, words
-from rmploss.ops.rule import Rule
+from rmploss.ops.kernels import Current, Spatial, wide, words
+from rmploss.ops.rule import KINDS, RESETS, Rule
+from rmploss.ops.tracing import is_traced
 
 try:
     _native: Any = import_module("rmploss.ops._native")
+    # The numbers of `rule` -> the kernels' own.
+    _SURROGATES = [_native.surrogates()[kind.__name__] for kind in KINDS]
+    _RESETS = [_native.resets()[name] for name in RESETS]
     MISSING: str | None = None
-except ImportError as error:
-    _native = None
+except (ImportError, AttributeError, KeyError) as error:  # the last two: of another version
+    _native, _SURROGATES, _RESETS = None, [], []
     MISSING = (
         f"the native kernels are not built ({error}): reinstall with GCC or Clang, and "
         "`pip install -v` to see what the compiler says"
@@ -71,8 +76,7 @@ def empty_like(like: Tensor, *shape: int, last: bool = False) -> Tensor:
 
     last: maps `[N, C, H, W]` whose memory is `[N, H, W, C]`.
     """
-    traced = torch.compiler.is_compiling() or type(like) not in (Tensor, nn.Parameter)
-    if MISSING or traced or like.device.type != "cpu" or like.dtype not in NATIVE_TYPES:
+    if not _is_kept(like, shape):
         if not last:
             return like.new_empty(shape)
         options: dict[str, Any] = {"dtype": like.dtype, "device": like.device}
@@ -84,8 +88,17 @@ def empty_like(like: Tensor, *shape: int, last: bool = False) -> Tensor:
     return _native.empty(shape, strides, like.dtype == torch.float64)
 
 
+def _is_kept(like: Tensor, shape: tuple[int, ...]) -> bool:
+    """Whether the native allocator serves it: small blocks the system's reuses itself, cheaper."""
+    if MISSING or not like.is_cpu or like.dtype not in NATIVE_TYPES or is_traced(like):
+        return False
+    return math.prod(shape) * like.element_size() >= _native.SMALL
+
+
 class NativeKernels:
-    """`fused.Kernels` by the native module."""
+    """`kernels.Kernels` by the native module, whose neurons know float32 and float64 alone."""
+
+    reads_half = False
 
     def lif_forward(self, current: Current, rule: Rule) -> tuple[Tensor, Tensor, Tensor]:
         """One pass over y: norm, shortcut, Eqs. 1-3 and the moments."""
@@ -111,35 +124,45 @@ class NativeKernels:
         g_current, sums = empty_like(y, *y.shape), y.new_empty(4, y.shape[2])
         g_start = y.new_empty(0) if current.start is None else empty_like(y, *y.shape[1:])
         gradients = (g_spikes, g_moments, g_last, g_current, g_start, sums)
-        places = (_address(g, y.dtype) for g in gradients)
+        places = [_address(g, y.dtype) for g in gradients]
         _native.lif_backward(*_arguments(current, rule), *places, constants)
         return g_current, g_start, sums
 
     def statistics(self, y: Tensor) -> Tensor:
         """Piecewise in the type of y, combined in float64: no cancellation for any mean."""
         C = y.shape[-1]
-        out = torch.empty(2, C, dtype=torch.float64, device=y.device)
+        out = torch.empty(3, C, dtype=torch.float64)
         _native.statistics(
             _is_double(y), _address(y, y.dtype), y.numel() // C, C, _address(out, out.dtype),
             _threads(),
         )  # fmt: skip
         return out
 
-    def norm_gradient(self, g_x: Tensor, y: Tensor, coefficients: Tensor, out: Tensor) -> None:
-        """One pass; out may be g_x."""
-        C = y.shape[-1]
+    def norm_gradient(
+        self,
+        g_x: Tensor,
+        y: Tensor,
+        statistics: Tensor,
+        weight: Tensor,
+        sums: Tensor,
+        eps: float,
+        out: Tensor,
+    ) -> None:
+        """One pass; its four numbers per channel are computed in float64."""
+        C, dtype = y.shape[-1], g_x.dtype
         _native.norm_gradient(
-            _is_double(y), *(_address(x, y.dtype) for x in (g_x, y, coefficients)), y.numel() // C,
-            C, _address(out, y.dtype), _threads(),
+            _is_double(g_x), _address(statistics, torch.float64), _address(weight, dtype),
+            _address(sums, torch.float64), eps, _address(g_x, dtype), _address(y, dtype),
+            y.numel() // C, C, _address(out, dtype), _threads(),
         )  # fmt: skip
 
     def pack(self, x: Tensor) -> tuple[Tensor, int]:
         """One pass over x, which also tells whether x is spikes and how many."""
         R, C = x.shape
+        x = _wide(x).contiguous()
         if x.dtype != torch.float32:
-            return torch.empty(0, dtype=torch.int64, device=x.device), -1
-        x = x.contiguous()
-        bits = torch.empty(R, words(C), dtype=torch.int64, device=x.device)
+            return torch.empty(0, dtype=torch.int64), -1
+        bits = torch.empty(R, words(C), dtype=torch.int64)
         return bits, _native.pack(
             _address(x, torch.float32), R, C, _address(bits, torch.int64), _threads()
         )
@@ -162,24 +185,26 @@ class NativeKernels:
         weight: Tensor,
         bias: Tensor | None,
     ) -> Tensor:
-        """Event-driven where the input is spikes and sparse enough, else dense."""
-        weight = weight.contiguous()
-        bias = None if bias is None else bias.contiguous()
-        if _is_sparse(shape, spikes):
-            y = empty_like(x, shape.images, shape.out_channels, *shape.out, last=True)
-            _native.event_forward(
-                _shape(shape), _threads(), _address(bits, torch.int64), *_weights(weight, bias),
-                _map(y),
-            )  # fmt: skip
-            return y
-        x = x.contiguous(memory_format=torch.channels_last)
-        if _is_winograd(shape, tile=2):
-            y = empty_like(x, shape.images, shape.out_channels, *shape.out, last=True)
-            _native.winograd(
-                _shape(shape), _threads(), _map(x), *_weights(weight, bias), False, 2, _map(y)
-            )
-            return y
-        return dense.convolve(shape, x, weight, bias)
+        """Event-driven where the input is spikes and sparse enough, else dense.
+
+        Half precision, too, is computed in float32 and rounded at the end: from 32 channels on that
+        is faster than a dense convolution in bfloat16, also with AVX512-BF16.
+        """
+        sparse = _is_sparse(shape, spikes)
+        if not sparse and not _is_winograd(shape, tile=2):
+            return dense.convolve(shape, x, weight, bias)
+        weight = _wide(weight).contiguous()
+        bias = None if bias is None else _wide(bias).contiguous()
+        y = empty_like(weight, shape.images, shape.out_channels, *shape.out, last=True)
+        arguments = (_shape(shape), _threads())
+        if sparse:
+            place = _address(bits, torch.int64)
+            _native.event_forward(*arguments, place, *_weights(weight, bias), _map(y))
+        else:
+            wide_x = _wide(x).contiguous(memory_format=torch.channels_last)
+            weights = _weights(weight, bias)
+            _native.winograd(*arguments, _map(wide_x), *weights, False, 2, _map(y))
+        return y.to(x.dtype)
 
     def convolve_backward(
         self,
@@ -192,29 +217,29 @@ class NativeKernels:
         needs: tuple[bool, bool],
     ) -> tuple[Tensor | None, Tensor | None]:
         """The input's gradient by Winograd (3x3, stride 1), the weight's from the spikes."""
-        g_y = g_y.contiguous(memory_format=torch.channels_last)
-        weight = weight.contiguous()
-        g_x = g_weight = None
         need_x, need_weight = needs
         # F(2x2), which rounds less, on maps that hold no whole 4x4 tile.
         tile = 4 if min(shape.height, shape.width) >= 4 else 2
-        if need_x and _is_winograd(shape, tile):
-            g_x = empty_like(
-                g_y, shape.images, shape.channels, shape.height, shape.width, last=True
+        native_x = need_x and _is_winograd(shape, tile)
+        native_weight = need_weight and _is_sparse(shape, spikes)
+        others = (need_x and not native_x, need_weight and not native_weight)
+        g_x, g_weight = dense.gradients(self, shape, g_y, x, bits, weight, others)
+        arguments = (_shape(shape), _threads())
+        wide_g = _wide(g_y).contiguous(memory_format=torch.channels_last)
+        if native_x:
+            wide_x = empty_like(
+                wide_g, shape.images, shape.channels, shape.height, shape.width, last=True
             )
-            _native.winograd(
-                _shape(shape), _threads(), _map(g_y), *_weights(weight, None), True, tile, _map(g_x)
-            )
-            need_x = False
-        if need_weight and _is_sparse(shape, spikes):
-            g_weight = empty_like(weight, *weight.shape)
-            _native.event_weight_gradient(
-                _shape(shape), _threads(), _address(bits, torch.int64), _map(g_y),
-                _address(g_weight, torch.float32),
-            )  # fmt: skip
-            need_weight = False
-        by_x, by_weight = dense.gradients(self, shape, g_y, x, bits, weight, (need_x, need_weight))
-        return by_x if need_x else g_x, by_weight if need_weight else g_weight
+            wide_weight = _wide(weight).contiguous()
+            places = (_map(wide_g), *_weights(wide_weight, None))
+            _native.winograd(*arguments, *places, True, tile, _map(wide_x))
+            g_x = wide_x.to(g_y.dtype)
+        if native_weight:
+            wide_weight = empty_like(wide_g, *weight.shape)
+            places = (_address(bits, torch.int64), _map(wide_g))
+            _native.event_weight_gradient(*arguments, *places, _address(wide_weight, torch.float32))
+            g_weight = wide_weight.to(weight.dtype)
+        return g_x, g_weight
 
 
 def _is_sparse(shape: Spatial, spikes: int) -> bool:
@@ -244,21 +269,40 @@ def _arguments(current: Current, rule: Rule) -> tuple[Any, ...]:
         0 if is_bits else place,
         place if is_bits else 0,
         *(_address(x, y.dtype) for x in (current.start, current.decay, current.threshold)),
-        (rule.reset_to, rule.reset, rule.detach_reset, rule.surrogate, rule.slope, rule.damping),
+        (
+            rule.reset_to, _RESETS[rule.reset], rule.detach_reset, _SURROGATES[rule.surrogate],
+            rule.slope, rule.damping,
+        ),
         (rule.moments, rule.of_input, rule.detach_target, rule.p),
         _threads(),
-    )
+    )  # fmt: skip
 
 
-def _address(x: Tensor | None, dtype: torch.dtype, last: bool = False) -> int:
-    """Where a dense array begins, 0 for none; last: of maps `[N, C, H, W]`, channels last."""
+def _wide(x: Any) -> Any:
+    """A tensor, or None, in the type in which is computed."""
+    return x if x is None or x.dtype in NATIVE_TYPES else x.to(wide(x.dtype))
+
+
+def _address(x: Tensor | None, dtype: torch.dtype) -> int:
+    """Where a dense array begins, 0 for none."""
     if x is None or not x.numel():
         return 0
-    layout = torch.channels_last if last else torch.contiguous_format
-    if x.device.type != "cpu" or x.dtype != dtype or not x.is_contiguous(memory_format=layout):
-        wanted = f"a dense {dtype} tensor on the CPU, {layout}"
-        raise ValueError(f"a native kernel needs {wanted}; not {x.dtype}, {x.device}, {x.stride()}")
+    if not (x.is_cpu and x.dtype == dtype and x.is_contiguous()):
+        raise _not_dense(x, dtype)
     return x.data_ptr()
+
+
+def _map(x: Tensor) -> int:
+    """Where float32 maps `[N, C, H, W]` begin, channels last."""
+    dense = x.is_contiguous(memory_format=torch.channels_last)
+    if not (x.is_cpu and x.dtype == torch.float32 and dense):
+        raise _not_dense(x, torch.float32)
+    return x.data_ptr()
+
+
+def _not_dense(x: Tensor, dtype: torch.dtype) -> ValueError:
+    wanted = f"a dense {dtype} tensor on the CPU"
+    return ValueError(f"a native kernel needs {wanted}; not {x.dtype}, {x.device}, {x.stride()}")
 
 
 def _shape(shape: Spatial) -> tuple[int, ...]:
@@ -267,11 +311,6 @@ def _shape(shape: Spatial) -> tuple[int, ...]:
         shape.images, shape.height, shape.width, shape.channels, *shape.out, shape.out_channels,
         shape.kernel_height, shape.kernel_width, shape.stride, shape.padding,
     )  # fmt: skip
-
-
-def _map(x: Tensor) -> int:
-    """Where float32 maps `[N, C, H, W]` begin, channels last."""
-    return _address(x, torch.float32, last=True)
 
 
 def _weights(weight: Tensor, bias: Tensor | None) -> tuple[int, int]:

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from rmploss.ops.fused import Kernels, Spatial
+    from rmploss.ops.kernels import Kernels, Spatial
 
 
 def convolve(shape: "Spatial", x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """y `[N, C', H', W']`."""
-    y = torch.conv2d(_last(x), weight, bias, shape.stride, shape.padding)
-    return _last(y)
+    weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
+    return _last(torch.conv2d(_last(x), weight, bias, shape.stride, shape.padding))
 
 
 def gradients(
@@ -35,14 +35,14 @@ def gradients(
     if x is not None:
         x = _last(x)
     elif need_weight:
-        x = kernels.unpack(bits, shape.channels).view(size).movedim(-1, 1).to(weight.dtype)
+        x = kernels.unpack(bits, shape.channels).view(size).movedim(-1, 1).to(g_y.dtype)
     else:  # its shape and layout count, its values do not
-        x = weight.new_empty(size).movedim(-1, 1)
+        x = g_y.new_empty(size).movedim(-1, 1)
     g_x, g_weight, _ = torch.ops.aten.convolution_backward(
-        _last(g_y), x, weight, None, [shape.stride] * 2, [shape.padding] * 2, [1, 1], False,
-        [0, 0], 1, [need_x, need_weight, False],
+        _last(g_y), x, weight.to(g_y.dtype), None, [shape.stride] * 2, [shape.padding] * 2,
+        [1, 1], False, [0, 0], 1, [need_x, need_weight, False],
     )  # fmt: skip
-    return _last(g_x) if need_x else None, g_weight if need_weight else None
+    return _last(g_x) if need_x else None, g_weight.to(weight.dtype) if need_weight else None
 
 
 def _last(x: Tensor) -> Tensor:

@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rmploss import ops
 from rmploss.ops import cpu
+from rmploss.ops.tracing import is_transformed
 
 
 def avg_pool2d(x: Tensor, size: int) -> Tensor:
     """The means `[N, C, H / size, W / size]` over squares of x `[N, C, H, W]`; H, W divisible."""
-    if ops.is_transformed():
+    if is_transformed():
         return F.avg_pool2d(x, size)
     return _AvgPool2d.apply(x, size)
 

@@ -6,7 +6,9 @@ import torch
 
 from rmploss.errors import UserError
 from rmploss.ops import cpu, triton
-from rmploss.ops.fused import KERNELS
+from rmploss.ops.kernels import KERNELS
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def _reference(device: torch.device, dtype: torch.dtype) -> str | None:
@@ -18,13 +20,13 @@ def _cpu(device: torch.device, dtype: torch.dtype) -> str | None:
         return cpu.MISSING
     if device.type != "cpu":
         return f"its kernels run on the CPU, not on {device.type}"
-    if dtype not in (torch.float32, torch.float64):
-        return f"its kernels compute in float32 and float64, not in {dtype}"
+    if dtype not in FLOATS:
+        return f"its kernels know no {dtype}"
     return None
 
 
 def _triton(device: torch.device, dtype: torch.dtype) -> str | None:
-    if dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+    if dtype not in FLOATS:
         return f"its kernels know no {dtype}"
     return triton.missing(device)
 

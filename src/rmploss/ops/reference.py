@@ -4,13 +4,13 @@ Autograd does the backward; any device, float64 too. This file is the truth that
 provider is tested against. README.md beside it derives the recursion that backward performs.
 """
 
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rmploss.ops.collectives import all_reduce_sum, ranks
+from rmploss.ops import norm
 from rmploss.ops.moments import membrane_moments
 from rmploss.ops.rule import NeuronOptions
 from rmploss.surrogate import Surrogate
@@ -61,12 +61,9 @@ def lif(
     `MomentSpec`) and the membrane after the last step.
     """
     moments, surrogate = neuron.get("moments"), neuron["surrogate"]
-    decay = per_channel(neuron["decay"], x)
-    threshold = per_channel(neuron["v_threshold"], x)
-    if gain is not None:
-        x = x * per_channel(gain, x)
-    if bias is not None:
-        x = x + per_channel(bias, x)
+    decay = norm.per_channel(neuron["decay"], x)
+    threshold = norm.per_channel(neuron["v_threshold"], x)
+    x = norm.normalize(x, None, gain, bias)
     if repeats > 1:
         x = x.expand(repeats, *x.shape[1:])
     if residual is not None:
@@ -111,25 +108,10 @@ def norm_lif(
     y: `[T, B, C, ...]`; weight, bias: `[C]`, the weight with the factor alpha V_th. Returns what
     `lif` returns, and the mean and the biased variance of y per channel, `[C]`, without gradient.
     """
-    mean, var = statistics(y, sync)
-    centered = y - per_channel(mean, y)
-    gain = weight * (var + eps).rsqrt()
-    spikes, moments, last = lif(
-        centered, u, gain=gain, bias=bias, residual=residual, repeats=repeats, **neuron
-    )
+    mean, var = norm.statistics(y, sync)
+    x = norm.normalize(y, mean, norm.gain(weight, var, eps), bias)
+    spikes, moments, last = lif(x, u, residual=residual, repeats=repeats, **neuron)
     return spikes, moments, last, mean.detach(), var.detach()
-
-
-def statistics(y: Tensor, sync: bool) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance per channel `[C]` over time, batch and space, and all ranks."""
-    over = [dim for dim in range(y.ndim) if dim != 2]
-    if ranks(sync) == 1:
-        return y.mean(over), y.var(over, correction=0)
-    local = torch.full((1,), y.numel() / y.shape[2], dtype=y.dtype, device=y.device)
-    total = all_reduce_sum(torch.cat([y.sum(over), local]))
-    mean = total[:-1] / total[-1]
-    centered = y - per_channel(mean, y)
-    return mean, all_reduce_sum(centered.square().sum(over)) / total[-1]
 
 
 def spike_conv2d(
@@ -137,10 +119,3 @@ def spike_conv2d(
 ) -> Tensor:
     """The convolution of spikes (or anything else) x `[N, C, H, W]`; weight `[C', C, K, K]`."""
     return F.conv2d(x, weight, bias, stride, padding)
-
-
-def per_channel(value: Any, x: Tensor) -> Any:
-    """A tensor `[C]` in the shape that broadcasts against one step of x `[T, B, C, ...]`."""
-    if isinstance(value, Tensor) and value.ndim == 1:
-        return value.view(-1, *[1] * (x.ndim - 3))
-    return value

@@ -31,16 +31,19 @@ class NeuronOptions(TypedDict):
     moments: NotRequired[MomentSpec | None]
 
 
-KINDS: dict[type[Surrogate], tuple[int, str]] = {
-    ClippedTanh: (0, "slope"),
-    Rectangle: (1, "width"),
-    Triangle: (2, "width"),
-    Sigmoid: (3, "alpha"),
-    ArcTan: (4, "alpha"),
+PARAMETERS: dict[type[Surrogate], str] = {
+    ClippedTanh: "slope",
+    Rectangle: "width",
+    Triangle: "width",
+    Sigmoid: "alpha",
+    ArcTan: "alpha",
 }
-"""Surrogate -> its number in the kernels, and the field that holds its one parameter."""
-HARD, SOFT, SOFT_BY_NUMBER = range(3)
+"""A surrogate that kernels know -> the field that holds its one parameter."""
+KINDS: dict[type[Surrogate], int] = {kind: number for number, kind in enumerate(PARAMETERS)}
+"""Surrogate -> its number. Triton's kernels take it from here, `cpu.py` translates it by name."""
+RESETS = ("HARD", "SOFT", "SOFT_BY_NUMBER")
 """The resets: to v_reset; by the threshold; by reset_by."""
+HARD, SOFT, SOFT_BY_NUMBER = range(len(RESETS))
 
 
 class Rule(NamedTuple):
@@ -63,22 +66,18 @@ class Rule(NamedTuple):
 
     @property
     def numbers(self) -> list[float]:
-        """The real numbers, for a schema."""
-        return list(self[:4])
-
-    @property
-    def flags(self) -> list[int]:
-        """The integers, for a schema."""
-        return [int(flag) for flag in self[4:]]
+        """Its fields as numbers, for a schema."""
+        return [float(value) for value in self]
 
     @staticmethod
-    def read(numbers: Sequence[float], flags: Sequence[int]) -> "Rule":
-        """The rule that `numbers` and `flags` were made from."""
-        reset, detach, surrogate, moments, of_input, detach_target = flags
-        reset_to, slope, damping, p = numbers
+    def read(numbers: Sequence[float]) -> "Rule":
+        """The rule that `numbers` were made from; a rule itself as it is."""
+        if isinstance(numbers, Rule):
+            return numbers
+        reset_to, slope, damping, p, reset, detach, surrogate, moments, of_input, target = numbers
         return Rule(
-            reset_to, slope, damping, p, reset, bool(detach), surrogate,
-            bool(moments), bool(of_input), bool(detach_target),
+            reset_to, slope, damping, p, int(reset), bool(detach), int(surrogate),
+            bool(moments), bool(of_input), bool(target),
         )  # fmt: skip
 
 
@@ -87,7 +86,6 @@ def rule_of(neuron: NeuronOptions) -> Rule | str:
     surrogate = neuron["surrogate"]
     if type(surrogate) not in KINDS:
         return f"the surrogate {type(surrogate).__name__} has no fused form"
-    kind, parameter = KINDS[type(surrogate)]
     spec = neuron.get("moments")
     moments = spec or MomentSpec()
     reset, reset_to = HARD, neuron["v_reset"]
@@ -96,12 +94,12 @@ def rule_of(neuron: NeuronOptions) -> Rule | str:
         reset = SOFT if reset_to is None else SOFT_BY_NUMBER
     return Rule(
         reset_to=reset_to or 0.0,
-        slope=getattr(surrogate, parameter),
+        slope=getattr(surrogate, PARAMETERS[type(surrogate)]),
         damping=surrogate.damping if isinstance(surrogate, Triangle) else 1.0,
         p=moments.p,
         reset=reset,
         detach_reset=neuron["detach_reset"],
-        surrogate=kind,
+        surrogate=KINDS[type(surrogate)],
         moments=spec is not None,
         of_input=moments.potential == "input",
         detach_target=moments.detach_target,

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from rmploss.ops import dense
-from rmploss.ops.fused import Current, Spatial, words
+from rmploss.ops.kernels import Current, Spatial, words
 from rmploss.ops.rule import KINDS, Rule
 from rmploss.surrogate import ArcTan, ClippedTanh
 
@@ -58,21 +58,24 @@ def _is_installed() -> bool:
 
 
 class TritonKernels:
-    """`fused.Kernels` by Triton."""
+    """`kernels.Kernels` by Triton."""
+
+    reads_half = True
 
     def lif_forward(self, current: Current, rule: Rule) -> tuple[Tensor, Tensor, Tensor]:
         """One pass over y: norm, shortcut, Eqs. 1-3 and the moments."""
         (T, R, C), y = current.rows, current.y
-        spikes, last = y.new_empty(T, R, C), y.new_empty(R, C)
+        like = current.decay  # of the type in which is computed
+        spikes, last = y.new_empty(T, R, C), like.new_empty(R, C)
         tile, programs, tiles = _cut(R, C, TILE)
-        partial = y.new_empty(programs[0], 4, C) if rule.moments else None
+        partial = like.new_empty(programs[0], 4, C) if rule.moments else None
         with _on(y):
             _kernels().lif_forward[programs](
                 *_inputs(current), spikes, last, partial, T, R, C, tiles,
                 STEPS=_unrolled(current, UNROLLED_FORWARD), **_neuron(current, rule),
                 MOMENTS=rule.moments, **tile, **OPTIONS,
             )  # fmt: skip
-        return spikes, y.new_empty(0) if partial is None else _total(partial), last
+        return spikes, like.new_empty(0) if partial is None else _total(partial), last
 
     def lif_backward(
         self,
@@ -85,11 +88,12 @@ class TritonKernels:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One pass: the membrane forward once more, in registers, then the reverse loop."""
         (T, R, C), y = current.rows, current.y
-        g_current, g_start = y.new_empty(y.shape), y.new_empty(R, C)
+        like = current.decay  # of the type in which is computed
+        g_current, g_start = like.new_empty(y.shape), like.new_empty(R, C)
         steps = _unrolled(current, UNROLLED_BACKWARD)
-        scratch = None if steps else y.new_empty(T, R, C)
-        tile, programs, tiles = _cut(R, C, _backward_tile(y, steps))
-        partial = y.new_empty(programs[0], 4, C)
+        scratch = None if steps else like.new_empty(T, R, C)
+        tile, programs, tiles = _cut(R, C, _backward_tile(like, steps))
+        partial = like.new_empty(programs[0], 4, C)
         with _on(y):
             _kernels().lif_backward[programs](
                 *_inputs(current), *(_dense(g) for g in (g_spikes, g_moments, g_last)),
@@ -98,15 +102,15 @@ class TritonKernels:
                 DETACH_TARGET=rule.detach_target, KIND=rule.surrogate, SLOPE=rule.slope,
                 SCALE=scale(rule.surrogate, rule.slope), DAMPING=rule.damping, **tile, **OPTIONS,
             )  # fmt: skip
-        return g_current, y.new_empty(0) if current.start is None else g_start, _total(partial)
+        return g_current, like.new_empty(0) if current.start is None else g_start, _total(partial)
 
     def statistics(self, y: Tensor) -> Tensor:
-        """In the type of y within a thread, in float64 between them: no cancellation."""
+        """In the type of y, or float32, within a thread, float64 between them: no cancellation."""
         C, y = y.shape[-1], y.contiguous()
         R = y.numel() // C
         tile, programs, tiles = _cut(R, C, TILE)
         partial = y.new_empty(programs[0], 3, C, dtype=torch.float64)
-        out = y.new_empty(2, C, dtype=torch.float64)
+        out = y.new_empty(3, C, dtype=torch.float64)
         with _on(y):
             kernels = _kernels()
             kernels.statistics[programs](y, partial, R, C, tiles, **tile, **OPTIONS)
@@ -117,18 +121,26 @@ class TritonKernels:
             )  # fmt: skip
         return out
 
-    def norm_gradient(self, g_x: Tensor, y: Tensor, coefficients: Tensor, out: Tensor) -> None:
-        """One pass; out may be g_x."""
+    def norm_gradient(
+        self,
+        g_x: Tensor,
+        y: Tensor,
+        statistics: Tensor,
+        weight: Tensor,
+        sums: Tensor,
+        eps: float,
+        out: Tensor,
+    ) -> None:
+        """One pass; every program computes its numbers per channel for itself, in float64."""
         assert g_x.is_contiguous()
         assert out.is_contiguous()
         C = y.shape[-1]
         R = y.numel() // C
         tile = _tile(C, TILE)
         programs = (-(-R // tile["BLOCK_R"]), -(-C // tile["BLOCK_C"]))
+        given = (x.contiguous() for x in (y, statistics, weight, sums))
         with _on(y):
-            _kernels().norm_gradient[programs](
-                g_x, y.contiguous(), coefficients.contiguous(), out, R, C, **tile, **OPTIONS
-            )
+            _kernels().norm_gradient[programs](g_x, *given, out, R, C, EPS=eps, **tile, **OPTIONS)
 
     def pack(self, x: Tensor) -> tuple[Tensor, int]:
         """One pass over x of any floating-point type.
@@ -184,9 +196,9 @@ class TritonKernels:
 
 def scale(kind: int, slope: float) -> float:
     """The factor that a surrogate's derivative has beside its parameter, in full precision."""
-    if kind == KINDS[ClippedTanh][0]:
+    if kind == KINDS[ClippedTanh]:
         return slope / (2 * math.tanh(slope / 2))
-    if kind == KINDS[ArcTan][0]:
+    if kind == KINDS[ArcTan]:
         return math.pi / 2 * slope
     return 1 / slope
 
@@ -213,12 +225,12 @@ def _cut(rows: int, channels: int, elements: int) -> tuple[dict[str, int], tuple
 
 def _unrolled(current: Current, limit: int) -> int:
     """The number of steps where the loop over time is unrolled, else 0."""
-    return current.steps if current.steps * current.y.element_size() <= 4 * limit else 0
+    return current.steps if current.steps * current.decay.element_size() <= 4 * limit else 0
 
 
-def _backward_tile(y: Tensor, steps: int) -> int:
+def _backward_tile(like: Tensor, steps: int) -> int:
     """The elements of a tile whose u_pre of all steps fits into registers (on Hopper, by ptxas)."""
-    words = steps * y.element_size() // 4
+    words = steps * like.element_size() // 4
     return TILE // (1 if words <= 6 else 2 if words <= 12 else 4)
 
 

@@ -19,10 +19,14 @@ which takes the type of what it meets; a neuron's constants do not change during
 import triton
 import triton.language as tl
 
-CLIPPED_TANH, RECTANGLE, TRIANGLE, SIGMOID = (tl.constexpr(kind) for kind in range(4))
-"""The numbers of the surrogates in `rule.KINDS`; ArcTan is the fifth."""
-HARD, SOFT = tl.constexpr(0), tl.constexpr(1)
-"""The numbers of the resets in `rule`; by a number is the third."""
+from rmploss import surrogate
+from rmploss.ops import rule
+
+CLIPPED_TANH = tl.constexpr(rule.KINDS[surrogate.ClippedTanh])
+RECTANGLE = tl.constexpr(rule.KINDS[surrogate.Rectangle])
+TRIANGLE = tl.constexpr(rule.KINDS[surrogate.Triangle])
+SIGMOID = tl.constexpr(rule.KINDS[surrogate.Sigmoid])
+HARD, SOFT = tl.constexpr(rule.HARD), tl.constexpr(rule.SOFT)
 
 
 # Neurons -----------------------------------------------------------------------------------------
@@ -40,8 +44,8 @@ def _per_channel(values, c, channels, DEFAULT: tl.constexpr, dtype: tl.constexpr
 
 @triton.jit
 def _current(y, residual, at_y, at, bit_row, c, channels, inside, mean, gain, bias, BITS):
-    """x(t) = (y(t) - mean) gain + bias + residual(t) of a tile."""
-    x = tl.load(y + at_y, mask=inside, other=0.0)
+    """x(t) = (y(t) - mean) gain + bias + residual(t) of a tile, in the type of the constants."""
+    x = tl.load(y + at_y, mask=inside, other=0.0).to(mean.dtype)
     x = (x - mean) * gain + bias
     if residual is not None:
         if BITS:
@@ -51,7 +55,7 @@ def _current(y, residual, at_y, at, bit_row, c, channels, inside, mean, gain, bi
             )
             x += ((word >> (lane % 64)) & 1).to(x.dtype)
         else:
-            x += tl.load(residual + at, mask=inside, other=0.0)
+            x += tl.load(residual + at, mask=inside, other=0.0).to(x.dtype)
     return x
 
 
@@ -130,12 +134,12 @@ def _surrogate(
     if KIND == CLIPPED_TANH:
         # 1 - tanh(z)^2 = 4 e / (1 + e)^2 with e = exp(-2 |z|): no cancellation.
         e = tl.exp(a * (-2 * SLOPE))
-        slope = tl.where(a <= 0.5, 4 * SCALE * e / ((1 + e) * (1 + e)), 0.0)
+        slope = tl.where(a > 0.5, 0.0, 4 * SCALE * e / ((1 + e) * (1 + e)))  # NaN stays NaN
     elif KIND == RECTANGLE:
         slope = tl.where(a < SLOPE / 2, SCALE, 0.0).to(v.dtype)
     elif KIND == TRIANGLE:
         d = 1 - a * SCALE
-        slope = tl.where(d > 0, d * (SCALE * DAMPING), 0.0)
+        slope = tl.where(d < 0, 0.0, d * (SCALE * DAMPING))
     elif KIND == SIGMOID:
         e = tl.exp(a * -SLOPE)
         slope = SLOPE * e / ((1 + e) * (1 + e))
@@ -193,7 +197,7 @@ def lif_forward(
     BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """Norm, shortcut, Eqs. 1-3 and the moments; STEPS > 0: the loop over time is unrolled."""
-    dtype = y.dtype.element_ty
+    dtype = decay.dtype.element_ty
     SHAPE: tl.constexpr = (BLOCK_R, BLOCK_C)
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     rows_64 = tl.cast(rows, tl.int64)
@@ -261,7 +265,7 @@ def _reverse_step(
     o = _fire(pre, threshold)
     d_o = tl.zeros_like(pre) + G_4
     if g_spikes is not None:
-        d_o += tl.load(g_spikes + here, mask=inside, other=0.0)
+        d_o += tl.load(g_spikes + here, mask=inside, other=0.0).to(pre.dtype)
     if not DETACH_RESET:
         if RESET == HARD:
             d_o += g_u * (RESET_TO - pre)
@@ -298,7 +302,7 @@ def _reverse_step(
     else:
         tl.store(g_current + here, g_x, mask=inside)
         if CENTERED:
-            s_2 += g_x * (tl.load(y + here, mask=inside, other=0.0) - mean)
+            s_2 += g_x * (tl.load(y + here, mask=inside, other=0.0).to(pre.dtype) - mean)
     s_1 += g_x
     s_3 += tl.where(inside, g_pre * before, 0.0)
     g_threshold = g_fire + g_u * o if RESET == SOFT else g_fire
@@ -322,7 +326,7 @@ def lif_backward(
     STEPS = 0 is for many steps, which registers cannot hold: the membrane before each of them goes
     to `scratch` [T, R, C], and u_pre is computed from it once more.
     """
-    dtype = y.dtype.element_ty
+    dtype = decay.dtype.element_ty
     SHAPE: tl.constexpr = (BLOCK_R, BLOCK_C)
     PULL: tl.constexpr = g_moments is not None
     CENTERED: tl.constexpr = gain is not None
@@ -400,7 +404,7 @@ def lif_backward(
         if STATIC:
             tl.store(g_current + at, total, mask=inside)
             if CENTERED:
-                s_2 += total * (tl.load(y + at, mask=inside, other=0.0) - k_mean)
+                s_2 += total * (tl.load(y + at, mask=inside, other=0.0).to(dtype) - k_mean)
         tl.store(g_start + at, g_u, mask=inside)
     _store_sums(partial, s_1, s_2, s_3, s_4, c, channels)
 
@@ -418,7 +422,8 @@ def statistics(
     is as small as the spread of y, whatever its mean; the lanes are combined in float64, as
     distances to the first row of all.
     """
-    dtype = y.dtype.element_ty
+    given = y.dtype.element_ty
+    dtype = tl.float32 if given.primitive_bitwidth == 16 else given
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     count = tl.zeros((BLOCK_R, BLOCK_C), dtype)
     shift, mean, square = count, count, count
@@ -426,7 +431,7 @@ def statistics(
         first = (tl.program_id(0).to(tl.int64) * tiles + tile) * BLOCK_R
         row = (first + tl.arange(0, BLOCK_R))[:, None]
         inside = (row < rows) & (c < channels)[None, :]
-        value = tl.load(y + row * channels + c[None, :], mask=inside, other=0.0)
+        value = tl.load(y + row * channels + c[None, :], mask=inside, other=0.0).to(dtype)
         shift = tl.where(tile == 0, value, shift)
         off = value - shift
         count += inside.to(dtype)
@@ -450,7 +455,7 @@ def statistics(
 def combine(
     y, partial, out, programs, channels, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr
 ):  # fmt: skip
-    """Mean and biased variance, float64 [2, C], of what `statistics` left (Chan's rule)."""
+    """Mean, biased variance and count, float64 [3, C], of what `statistics` left (Chan's rule)."""
     c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     mine = c < channels
     size = tl.zeros((BLOCK_R, BLOCK_C), tl.float64)
@@ -477,25 +482,36 @@ def combine(
     origin = tl.load(y + c, mask=mine, other=0.0).to(tl.float64)[None, :]
     tl.store(to, origin + center, mask=mine[None, :])
     tl.store(to + channels, var, mask=mine[None, :])
+    tl.store(to + 2 * channels, count, mask=mine[None, :])
 
 
 @triton.jit
 def norm_gradient(
-    g_x, y, coefficients, out, rows, channels, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr
+    g_x, y, statistics, weight, sums, out, rows, channels,
+    EPS: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """gain g_x + shift + slope (y - mean); `out` may be `g_x`, since every element is its own."""
-    dtype = y.dtype.element_ty
+    """gain g_x + shift + slope (y - mean); `out` may be `g_x`, since every element is its own.
+
+    gain = weight / sqrt(var + eps), shift = -gain S_1 / n, slope = -gain S_2 / (n (var + eps)) are
+    computed in float64 and rounded once.
+    """
+    dtype = g_x.dtype.element_ty
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
-    gain = _per_channel(coefficients, c, channels, 0.0, dtype)
-    shift = _per_channel(coefficients + channels, c, channels, 0.0, dtype)
-    slope = _per_channel(coefficients + 2 * channels, c, channels, 0.0, dtype)
-    mean = _per_channel(coefficients + 3 * channels, c, channels, 0.0, dtype)
+    mean = _per_channel(statistics, c, channels, 0.0, tl.float64)
+    var = _per_channel(statistics + channels, c, channels, 0.0, tl.float64)
+    count = tl.maximum(_per_channel(statistics + 2 * channels, c, channels, 0.0, tl.float64), 1.0)
+    s_1 = _per_channel(sums, c, channels, 0.0, tl.float64)
+    s_2 = _per_channel(sums + channels, c, channels, 0.0, tl.float64)
+    inverse = 1 / tl.sqrt(var + EPS)
+    gain = _per_channel(weight, c, channels, 0.0, dtype).to(tl.float64) * inverse
+    shift = (-gain * s_1 / count).to(dtype)
+    slope = (-gain * inverse * inverse * s_2 / count).to(dtype)
     row = (tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R))[:, None]
     inside = (row < rows) & (c < channels)[None, :]
     at = row * channels + c[None, :]
     g = tl.load(g_x + at, mask=inside, other=0.0)
-    value = tl.load(y + at, mask=inside, other=0.0)
-    tl.store(out + at, gain * g + shift + slope * (value - mean), mask=inside)
+    value = tl.load(y + at, mask=inside, other=0.0).to(dtype)
+    tl.store(out + at, gain.to(dtype) * g + shift + slope * (value - mean.to(dtype)), mask=inside)
 
 
 # Bits --------------------------------------------------------------------------------------------

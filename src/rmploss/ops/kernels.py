@@ -1,0 +1,219 @@
+"""What a provider implements (`Kernels`), and the shapes that it is told.
+
+Arrays are channels-last rows: y `[T, R, C]` with R = B H W. The operations (layer.py,
+convolution.py) know a provider by its name, so that one schema, one fake and one backward serve
+all of them.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from rmploss.errors import UserError
+from rmploss.ops.rule import Rule
+
+
+class Current(NamedTuple):
+    """What the input current is made of: x(t) = (y(t) - mean) gain + bias + residual(t).
+
+    y: `[T, R, C]`, or `[1, R, C]` for `steps` equal steps; mean, gain, bias: `[C]` or None;
+    residual: `[T, R, C]`, or its bits `[T R, words]`, or None; start: the membrane before the first
+    step `[R, C]` or None; decay, threshold: `[C]`. y and residual may be of half precision; all
+    else has the type in which is computed, float32 or float64.
+    """
+
+    y: Tensor
+    mean: Tensor | None
+    gain: Tensor | None
+    bias: Tensor | None
+    residual: Tensor | None
+    start: Tensor | None
+    decay: Tensor
+    threshold: Tensor
+    steps: int
+
+    @property
+    def is_static(self) -> bool:
+        """Whether one step of y stands for all."""
+        return self.y.shape[0] < self.steps
+
+    def misfit(self) -> str | None:
+        """What does not fit: a kernel would read what is not there."""
+        (T, R, C), y, dtype = self.rows, self.y, self.decay.dtype
+        if y.shape[0] not in (1, T) or not y.numel() or dtype != wide(y.dtype):
+            return f"y is {list(y.shape)}, {y.dtype}, for {T} steps computed in {dtype}"
+        channels, residual = (C,), self.residual
+        for name, x, shape in (
+            ("mean", self.mean, channels), ("gain", self.gain, channels),
+            ("bias", self.bias, channels), ("decay", self.decay, channels),
+            ("threshold", self.threshold, channels), ("start", self.start, (R, C)),
+        ):  # fmt: skip
+            if x is None:
+                continue
+            if tuple(x.shape) != shape or x.dtype != dtype:
+                return f"{name} is {list(x.shape)}, {x.dtype}; not {list(shape)}, {dtype}"
+            if x.device != y.device:
+                return f"{name} is on {x.device}, y on {y.device}"
+        if residual is None:
+            return None
+        if self.is_static:
+            return "a residual changes over time, one step of y cannot stand for all"
+        is_bits = residual.dtype == torch.int64
+        shape = (T * R, words(C)) if is_bits else (T, R, C)
+        if tuple(residual.shape) != shape or not (is_bits or residual.dtype in (y.dtype, dtype)):
+            return f"residual is {list(residual.shape)}, {residual.dtype}; not {list(shape)}"
+        if residual.device != y.device:
+            return f"residual is on {residual.device}, y on {y.device}"
+        return None
+
+    @property
+    def rows(self) -> tuple[int, int, int]:
+        """T, R, C."""
+        return self.steps, self.y.shape[1], self.y.shape[2]
+
+
+class Spatial(NamedTuple):
+    """The shape of a convolution: input `[N, C, H, W]`, weight `[C', C, K, K]`."""
+
+    images: int
+    channels: int
+    height: int
+    width: int
+    out_channels: int
+    kernel_height: int
+    kernel_width: int
+    stride: int
+    padding: int
+
+    @property
+    def out(self) -> tuple[int, int]:
+        """H', W'."""
+        return (
+            (self.height + 2 * self.padding - self.kernel_height) // self.stride + 1,
+            (self.width + 2 * self.padding - self.kernel_width) // self.stride + 1,
+        )
+
+    @staticmethod
+    def of(size: Sequence[int], weight: Tensor, stride: int, padding: int) -> "Spatial":
+        """From the size of the input and the weight."""
+        N, C, H, W = size
+        out_channels, _, K_h, K_w = weight.shape
+        return Spatial(N, C, H, W, out_channels, K_h, K_w, stride, padding)
+
+
+class Kernels(Protocol):
+    """What a provider implements. All tensors are dense and channels-last.
+
+    Convolutions and bits take half precision; neurons do if the kernels read it. Computed is in
+    float32, or in float64.
+    """
+
+    reads_half: bool
+    """Whether y, residual, g_spikes and out may be of half precision; they are float32 if not."""
+
+    def lif_forward(self, current: Current, rule: Rule) -> tuple[Tensor, Tensor, Tensor]:
+        """Spikes `[T, R, C]` of the type of y, moments `[4, C]`, last u `[R, C]`.
+
+        Moments are empty unless rule.moments.
+        """
+        ...
+
+    def lif_backward(
+        self,
+        current: Current,
+        rule: Rule,
+        g_spikes: Tensor | None,
+        g_moments: Tensor | None,
+        g_last: Tensor | None,
+        constants: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradient of x `[T, R, C]` (of a static y: summed, `[1, R, C]`) and of start, and sums.
+
+        Without a start its gradient is empty. sums `[4, C]`: over all rows of g_x, g_x (y - mean),
+        and the gradients of decay and threshold, which need not be right without `constants`.
+        All are of the wide type, whatever that of y.
+        """
+        ...
+
+    def statistics(self, y: Tensor) -> Tensor:
+        """Mean, biased variance and number of values per channel, float64 `[3, C]`."""
+        ...
+
+    def norm_gradient(
+        self,
+        g_x: Tensor,
+        y: Tensor,
+        statistics: Tensor,
+        weight: Tensor,
+        sums: Tensor,
+        eps: float,
+        out: Tensor,
+    ) -> None:
+        """out = gain (g_x - S_1 / n - (y - mean) S_2 / (n (var + eps))): backward of Eqs. 6-7.
+
+        gain = weight / sqrt(var + eps); statistics `[3, C]`: mean, var, n; sums, float64 `[2, C]`:
+        S_1 = sum g_x, S_2 = sum g_x (y - mean) over all n values. out has the type of y and may be
+        g_x.
+        """
+        ...
+
+    def pack(self, x: Tensor) -> tuple[Tensor, int]:
+        """Bits `[R, words]` (int64) of x `[R, C]`, and their number; -1 if not all are 0 or 1."""
+        ...
+
+    def unpack(self, bits: Tensor, channels: int) -> Tensor:
+        """The float32 0/1 rows `[R, C]` of the bits."""
+        ...
+
+    def convolve(
+        self,
+        shape: Spatial,
+        x: Tensor,
+        bits: Tensor,
+        spikes: int,
+        weight: Tensor,
+        bias: Tensor | None,
+    ) -> Tensor:
+        """y `[N, C', H', W']` of the type of x; spikes: the number of bits, -1: x is no spikes.
+
+        The weight may be float32 beside an x of half precision.
+        """
+        ...
+
+    def convolve_backward(
+        self,
+        shape: Spatial,
+        g_y: Tensor,
+        x: Tensor | None,
+        bits: Tensor,
+        spikes: int,
+        weight: Tensor,
+        needs: tuple[bool, bool],
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The gradients of x and the weight, those that are needed; x: None if bits are kept.
+
+        They have the types of g_y and of the weight.
+        """
+        ...
+
+
+KERNELS: dict[str, Kernels] = {}
+"""Provider -> its kernels; filled by `providers.py`."""
+
+
+def words(channels: int) -> int:
+    """Words of 64 bits in a row of spikes."""
+    return (channels + 63) // 64
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """The type in which values of a type are computed: float32 at least."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def require(wrong: str | None) -> None:
+    """Raise `UserError` for what does not fit; None fits."""
+    if wrong:
+        raise UserError(wrong)

@@ -1,0 +1,351 @@
+"""The operation `rmploss::lif`: a layer of LIF neurons, with tdBN in front of them if eps is given.
+
+Forward and backward stand here once, as functions of plain arguments. Two doors lead to them: an
+`autograd.Function` in eager mode, and the operation registered with `torch.library` where someone
+looks on (tracing.py). Backward keeps the input and no membrane: the reverse loop (README.md)
+computes it again. A shortcut that is spikes is kept as bits, 1/32 of float32.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.library import Library, register_autograd, register_fake
+
+from rmploss.ops import norm
+from rmploss.ops.collectives import ranks
+from rmploss.ops.kernels import KERNELS, Current, Kernels, require, wide
+from rmploss.ops.rule import NeuronOptions, Rule
+from rmploss.ops.tracing import is_capturing, is_traced
+
+
+def neurons(
+    provider: str,
+    rule: Rule,
+    x: Tensor,
+    u: Tensor | None,
+    gain: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    repeats: int,
+    neuron: NeuronOptions,
+    eps: float | None = None,
+    sync: bool = False,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Spikes `[T, B, C, ...]`, moments `[4, C]`, last membrane `[B, C, ...]`, statistics `[3, C]`.
+
+    The input current is gain x + bias + residual; with eps (x - mean) gain + bias + residual, where
+    gain is multiplied by 1 / sqrt(var + eps). Statistics: mean, biased variance and number of
+    values, float64, empty without eps. Moments are empty unless the rule asks for them.
+    """
+    steps, dtype = x.shape[0] * repeats, wide(x.dtype)
+    if residual is not None:
+        if repeats > 1:  # a shortcut changes over time
+            x = x.expand(steps, *x.shape[1:])
+        residual = residual.to(x.dtype if residual.dtype == x.dtype else dtype)
+    constants = (_constant(neuron[name], x, dtype) for name in ("decay", "v_threshold"))
+    affine = (None if v is None else v.to(dtype).contiguous() for v in (gain, bias))
+    u = None if u is None else u.to(dtype)
+    inputs: tuple[Any, ...] = (
+        provider,
+        x,
+        *affine,
+        residual,
+        u,
+        *constants,
+        steps,
+        eps,
+        sync,
+        rule,
+    )
+    tensors = inputs[1:8]
+    if is_traced(*tensors):
+        return torch.ops.rmploss.lif(*inputs[:-1], rule.numbers)
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+        return _LIF.apply(*inputs)  # pyright: ignore[reportReturnType]
+    return forward(*inputs)
+
+
+def _constant(value: float | Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
+    """A constant as one number per channel `[C]`."""
+    C = x.shape[2]
+    if isinstance(value, Tensor):
+        return value.to(dtype).expand(C).contiguous()
+    return torch.full((C,), value, dtype=dtype, device=x.device)
+
+
+def forward(
+    provider: str,
+    x: Tensor,
+    gain: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    u: Tensor | None,
+    decay: Tensor,
+    threshold: Tensor,
+    steps: int,
+    eps: float | None,
+    sync: bool,
+    rule: Sequence[float],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What `neurons` returns, from arguments of their final types."""
+    kernels = KERNELS[provider]
+    current = _current(kernels, x, gain, bias, residual, u, decay, threshold, steps)
+    if eps is None:
+        statistics = torch.empty(0, dtype=torch.float64, device=x.device)
+    else:
+        require("eps needs a gain and a bias" if gain is None or bias is None else None)
+        statistics = kernels.statistics(current.y)
+        if ranks(sync) > 1:
+            statistics = norm.over_ranks(statistics)
+        current = _normalized(current, statistics, eps)
+    spikes, moments, last = kernels.lif_forward(current, Rule.read(rule))
+    spikes = _sequence(spikes, x).to(x.dtype)
+    return _whole(spikes), moments, _whole(_state(last, x)), statistics
+
+
+def backward(
+    provider: str,
+    x: Tensor,
+    gain: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    u: Tensor | None,
+    decay: Tensor,
+    threshold: Tensor,
+    statistics: Tensor,
+    steps: int,
+    eps: float | None,
+    sync: bool,
+    rule: Sequence[float],
+    g_spikes: Tensor | None,
+    g_moments: Tensor | None,
+    g_last: Tensor | None,
+    constants: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of x, residual and u (empty without them), and `[4, C]` of the rest.
+
+    Those are of bias, gain, decay and threshold; of the last two only with `constants`. residual:
+    as it was, or its bits.
+    """
+    kernels, rule = KERNELS[provider], Rule.read(rule)
+    current = _current(kernels, x, gain, bias, residual, u, decay, threshold, steps)
+    require(_misfit(x, decay, statistics, steps, eps, rule, g_spikes, g_moments, g_last))
+    if eps is not None:
+        current = _normalized(current, statistics, eps)
+    g_current, g_start, sums = kernels.lif_backward(
+        current,
+        rule,
+        _rows(g_spikes, current.y.dtype),
+        _dense(g_moments),
+        _state_rows(g_last),
+        constants,
+    )
+    g_residual = x.new_empty(0) if residual is None else _sequence(g_current, x)
+    if eps is not None:
+        assert gain is not None
+        totals = sums[:2].double()
+        if ranks(sync) > 1:
+            totals = totals.clone()  # a rank's own sums are what its weight and bias get
+            dist.all_reduce(totals)
+        in_place = residual is None and g_current.dtype == current.y.dtype
+        g_y = g_current if in_place else torch.empty_like(current.y)
+        kernels.norm_gradient(g_current, current.y, statistics, gain, totals, eps, g_y)
+        sums[1] *= (statistics[1] + eps).rsqrt()  # the gain of Eq. 6 for a weight of 1
+    elif gain is not None:
+        g_y = g_current * gain
+    else:  # an operation returns no tensor twice
+        g_y = g_current if residual is None else g_current.clone()
+    g_u = g_start if u is None else _state(g_start, x)
+    return _sequence(g_y, x).to(x.dtype), g_residual, g_u, sums
+
+
+def _misfit(
+    x: Tensor, decay: Tensor, statistics: Tensor, steps: int, eps: float | None, rule: Rule,
+    g_spikes: Tensor | None, g_moments: Tensor | None, g_last: Tensor | None,
+) -> str | None:  # fmt: skip
+    """Which of the tensors that only backward has does not fit x `[T, B, C, ...]`."""
+    C = x.shape[2]
+    for name, tensor, shape in (
+        ("gradient of the spikes", g_spikes, (steps, *x.shape[1:])),
+        ("gradient of the moments", g_moments, (4, C)),
+        ("gradient of the last membrane", g_last, x.shape[1:]),
+        ("statistics", statistics, (0,) if eps is None else (3, C)),
+    ):
+        if tensor is not None and tuple(tensor.shape) != tuple(shape):
+            return f"{name}: {list(tensor.shape)} is not {list(shape)}"
+    return None
+
+
+# Rows and sequences ------------------------------------------------------------------------------
+
+
+def _current(
+    kernels: Kernels, x: Tensor, gain: Tensor | None, bias: Tensor | None,
+    residual: Tensor | None, u: Tensor | None, decay: Tensor, threshold: Tensor, steps: int,
+) -> Current:  # fmt: skip
+    """The input current of a layer without a norm, in rows; raises for what does not fit."""
+    require(None if x.ndim > 2 and x.numel() else f"x has shape {list(x.shape)}")
+    if residual is not None and residual.dtype != torch.int64:
+        residual = _rows(residual, residual.dtype if kernels.reads_half else decay.dtype)
+    y = _rows(x, x.dtype if kernels.reads_half else decay.dtype)
+    current = Current(y, None, gain, bias, residual, _state_rows(u), decay, threshold, steps)
+    require(current.misfit())
+    return current
+
+
+def _normalized(current: Current, statistics: Tensor, eps: float) -> Current:
+    """The input current after the norm (Eqs. 6-7)."""
+    mean, var, _ = statistics.unbind(0)
+    dtype = current.decay.dtype
+    gain = norm.gain(current.gain, var, eps).to(dtype)  # pyright: ignore[reportArgumentType]
+    return current._replace(mean=mean.to(dtype), gain=gain)
+
+
+def _rows(x: Any, dtype: torch.dtype) -> Any:
+    """Rows `[T, R, C]` of a sequence `[T, B, C, ...]`: no copy of channels-last memory."""
+    if x is None:
+        return None
+    return x.to(dtype).movedim(2, -1).contiguous().view(x.shape[0], -1, x.shape[2])
+
+
+def _state_rows(u: Tensor | None) -> Tensor | None:
+    """Rows `[R, C]` of a membrane `[B, C, ...]`."""
+    return None if u is None else u.movedim(1, -1).contiguous().view(-1, u.shape[1])
+
+
+def _dense(g: Tensor | None) -> Tensor | None:
+    """A gradient as autograd may not hand it over: it may be expanded or strided."""
+    return None if g is None else g.contiguous()
+
+
+def _sequence(rows: Tensor, x: Tensor) -> Tensor:
+    """A sequence `[T, B, C, ...]` like x of rows `[T, R, C]`."""
+    return rows.view(rows.shape[0], x.shape[1], *x.shape[3:], x.shape[2]).movedim(-1, 2)
+
+
+def _state(rows: Tensor, x: Tensor) -> Tensor:
+    """A membrane `[B, C, ...]` like x of rows `[R, C]`."""
+    return rows.view(x.shape[1], *x.shape[3:], x.shape[2]).movedim(-1, 1)
+
+
+def _whole(view: Tensor) -> Tensor:
+    """A tensor over the memory of a view, but no view: callers may change it in place."""
+    return view.new_empty(0).set_(view)  # pyright: ignore[reportArgumentType]
+
+
+# Autograd ----------------------------------------------------------------------------------------
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    """What backward needs of the inputs and outputs of `forward`."""
+    provider, x, gain, bias, residual, u, decay, threshold, *ctx.plain = inputs
+    ctx.provider = provider
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(output[3])
+    kept = _smallest(provider, residual)
+    ctx.save_for_backward(x, gain, bias, kept, u, decay, threshold, output[3])
+
+
+def _smallest(provider: str, residual: Tensor | None) -> Tensor | None:
+    """What to keep of `[T, B, C, ...]` for backward: its bits if it is spikes, else itself.
+
+    A traced tensor has no values to look at, and a CUDA graph cannot wait for them while it is
+    captured: it is kept as it is.
+    """
+    if residual is None or is_traced(residual) or is_capturing(residual):
+        return residual
+    bits, spikes = KERNELS[provider].pack(
+        _rows(residual, residual.dtype).view(-1, residual.shape[2])
+    )
+    return bits if spikes >= 0 else residual
+
+
+@once_differentiable
+def _gradient(ctx: Any, g_spikes: Any, g_moments: Any, g_last: Any, _: Any) -> tuple[Any, ...]:
+    x, gain, bias, residual, u, decay, threshold, statistics = ctx.saved_tensors
+    rule = Rule.read(ctx.plain[-1])
+    traced = is_traced(x, g_spikes, g_moments, g_last)
+    run: Any = torch.ops.rmploss.lif_backward if traced else backward
+    g_x, g_residual, g_u, sums = run(
+        ctx.provider, x, gain, bias, residual, u, decay, threshold, statistics, *ctx.plain,
+        g_spikes, g_moments if rule.moments else None, g_last, any(ctx.needs_input_grad[CONSTANTS]),
+    )  # fmt: skip
+    g_bias, g_gain, g_decay, g_threshold = sums.unbind(0)
+    return (
+        None, g_x, None if gain is None else g_gain, None if bias is None else g_bias,
+        None if residual is None else g_residual, None if u is None else g_u,
+        g_decay, g_threshold, None, None, None, None,
+    )  # fmt: skip
+
+
+class _LIF(torch.autograd.Function):
+    """The door of eager mode."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        output = forward(*inputs)
+        _keep(ctx, inputs, output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        return _gradient(ctx, *grad_outputs)
+
+
+# torch.library -----------------------------------------------------------------------------------
+
+CONSTANTS = slice(6, 8)
+"""Where decay and threshold stand among the arguments."""
+TENSORS = (
+    "str provider, Tensor x, Tensor? gain, Tensor? bias, Tensor? residual, Tensor? u, "
+    "Tensor decay, Tensor threshold"
+)
+NUMBERS = "SymInt steps, float? eps, bool sync, float[] rule"
+GRADIENTS = "Tensor? g_spikes, Tensor? g_moments, Tensor? g_last, bool constants"
+RETURNS = "(Tensor, Tensor, Tensor, Tensor)"
+SCHEMAS = {
+    "lif": f"({TENSORS}, {NUMBERS}) -> {RETURNS}",
+    "lif_backward": f"({TENSORS}, Tensor statistics, {NUMBERS}, {GRADIENTS}) -> {RETURNS}",
+}
+LIBRARY = Library("rmploss", "FRAGMENT")
+for _name, _run in (("lif", forward), ("lif_backward", backward)):
+    LIBRARY.define(_name + SCHEMAS[_name], tags=(torch.Tag.pt2_compliant_tag,))
+    LIBRARY.impl(_name, _run, "CompositeExplicitAutograd")
+register_autograd("rmploss::lif", _gradient, setup_context=_keep, lib=LIBRARY)
+
+
+@register_fake("rmploss::lif", lib=LIBRARY)
+def _(
+    provider: str, x: Tensor, gain: Any, bias: Any, residual: Any, u: Any, decay: Tensor,
+    threshold: Any, steps: int, eps: float | None, sync: bool, rule: Sequence[float],
+) -> tuple[Tensor, ...]:  # fmt: skip
+    C = x.shape[2]
+    statistics = x.new_empty(0 if eps is None else (3, C), dtype=torch.float64)
+    moments = decay.new_empty((4, C) if Rule.read(rule).moments else 0)
+    return _empty(x, steps), moments, _empty_state(x, decay), statistics
+
+
+@register_fake("rmploss::lif_backward", lib=LIBRARY)
+def _(
+    provider: str, x: Tensor, gain: Any, bias: Any, residual: Any, u: Any, decay: Tensor,
+    threshold: Any, statistics: Any, steps: int, *_: Any,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    nothing = x.new_empty(0)
+    g_residual = nothing if residual is None else _empty(x, steps, decay.dtype)
+    g_u = decay.new_empty(0) if u is None else _empty_state(x, decay)
+    return _empty(x, x.shape[0]), g_residual, g_u, decay.new_empty(4, x.shape[2])
+
+
+def _empty(x: Tensor, steps: int, dtype: torch.dtype | None = None) -> Tensor:
+    """A sequence like x in the memory that kernels write: channels last."""
+    rows = x.new_empty(steps, x.shape[1], *x.shape[3:], x.shape[2], dtype=dtype or x.dtype)
+    return rows.movedim(-1, 2)
+
+
+def _empty_state(x: Tensor, decay: Tensor) -> Tensor:
+    """A membrane of x in the memory that kernels write."""
+    return decay.new_empty(x.shape[1], *x.shape[3:], x.shape[2]).movedim(-1, 1)

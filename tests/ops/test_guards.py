@@ -1,0 +1,158 @@
+"""What does not fit is refused before an address of it reaches a kernel, on every way in."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from rmploss import ops
+from rmploss.errors import UserError
+from rmploss.ops import cpu, layer
+from rmploss.ops.moments import MomentSpec
+from rmploss.ops.rule import rule_of
+from rmploss.surrogate import SURROGATES
+
+pytestmark = pytest.mark.skipif(cpu.MISSING is not None, reason=str(cpu.MISSING))
+REFUSED = (RuntimeError, ValueError, IndexError, UserError)
+T, B, C = 3, 2, 70
+
+RULE = rule_of(
+    {
+        "decay": 0.25, "v_threshold": 0.5, "v_reset": 0.0, "detach_reset": False,
+        "surrogate": SURROGATES.make("clipped_tanh"), "moments": MomentSpec(),
+    }
+)  # fmt: skip
+assert not isinstance(RULE, str)
+LAYER: dict[str, Any] = {
+    "provider": "cpu", "x": torch.ones(T, B, C, 2, 2), "gain": torch.ones(C),
+    "bias": torch.ones(C), "residual": torch.ones(T, B, C, 2, 2), "u": torch.ones(B, C, 2, 2),
+    "decay": torch.ones(C), "threshold": torch.ones(C),
+}  # fmt: skip
+NUMBERS = {"steps": T, "eps": 1e-5, "sync": False, "rule": RULE.numbers}
+GRADIENTS = {
+    "statistics": torch.ones(3, C, dtype=torch.float64), "g_spikes": torch.ones(T, B, C, 2, 2),
+    "g_moments": torch.ones(4, C), "g_last": torch.ones(B, C, 2, 2), "constants": True,
+}  # fmt: skip
+
+
+def strided(x: Tensor) -> Tensor:
+    """The same values, every other one of memory."""
+    return torch.stack([x, x], -1)[..., 0]
+
+
+def short(x: Tensor) -> Tensor:
+    """One less in every dimension."""
+    return x[tuple(slice(1, None) for _ in x.shape)].contiguous()
+
+
+def other_type(x: Tensor) -> Tensor:
+    """Values of twice or half the width."""
+    return x.to(torch.float32 if x.dtype == torch.float64 else torch.float64)
+
+
+WRONG: dict[str, Callable[[Tensor], Tensor]] = {
+    "strided": strided, "short": short, "of another type": other_type,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("name", ["gain", "bias", "residual", "u", "decay", "threshold"])
+def test_arguments_of_a_layer(name: str, wrong: str) -> None:
+    given = {**LAYER, name: WRONG[wrong](LAYER[name]), **NUMBERS}
+    made_fit = {"residual": ("strided", "of another type"), "u": ("strided",)}
+    if wrong in made_fit.get(name, ()):
+        torch.ops.rmploss.lif(**given)
+        return
+    for eps in (1e-5, None):
+        if eps and wrong == "strided" and name == "gain":  # of which Eq. 6 makes another
+            continue
+        with pytest.raises(REFUSED):
+            torch.ops.rmploss.lif(**{**given, "eps": eps})
+
+
+@pytest.mark.parametrize("name", ["gain", "bias", "residual", "u", "decay", "threshold"])
+def test_another_device(name: str) -> None:
+    given = {**LAYER, name: LAYER[name].to("meta"), **NUMBERS}
+    with pytest.raises(UserError, match="on meta, y on cpu"):
+        layer.forward(**given)
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("name", ["statistics", "g_spikes", "g_moments", "g_last"])
+def test_arguments_of_its_backward(name: str, wrong: str) -> None:
+    good = {**LAYER, **NUMBERS, **GRADIENTS}
+    torch.ops.rmploss.lif_backward(**good)
+    given = {**good, name: WRONG[wrong](good[name])}
+    if name.startswith("g_") and (
+        wrong == "strided" or (name, wrong) == ("g_spikes", "of another type")
+    ):
+        torch.ops.rmploss.lif_backward(**given)  # what autograd hands over is made fit
+        return
+    with pytest.raises(REFUSED):
+        torch.ops.rmploss.lif_backward(**given)
+
+
+def test_bits_of_a_layer() -> None:
+    good = {**LAYER, **NUMBERS, **GRADIENTS}
+    bits = torch.zeros(T * B * 4, 2, dtype=torch.int64)
+    torch.ops.rmploss.lif_backward(**{**good, "residual": bits})
+    for wrong in (bits[1:], bits[:, :1], strided(bits), bits.int()):
+        with pytest.raises(REFUSED):
+            torch.ops.rmploss.lif_backward(**{**good, "residual": wrong})
+
+
+def test_one_step_that_stands_for_many_has_no_shortcut() -> None:
+    given = {**LAYER, **NUMBERS, "x": LAYER["x"][:1]}
+    with pytest.raises(UserError, match="changes over time"):
+        torch.ops.rmploss.lif(**given)
+
+
+MISFITS: dict[str, dict[str, Any]] = {
+    "fewer channels": {"weight": (64, 32, 3, 3)},
+    "more channels": {"weight": (64, 65, 3, 3)},
+    "a long bias": {"bias": (65,)},
+    "no room": {"x": (1, 64, 2, 2), "padding": 0},
+    "half a weight": {"weight_dtype": torch.bfloat16},
+    "a double weight": {"weight_dtype": torch.float64},
+}
+
+
+@pytest.mark.parametrize("case", MISFITS.values(), ids=MISFITS)
+@pytest.mark.parametrize("backend", ["auto", "cpu"])
+def test_a_convolution_that_does_not_fit_is_refused(case: dict[str, Any], backend: str) -> None:
+    x = torch.zeros(case.get("x", (1, 64, 8, 8)))
+    w = torch.zeros(case.get("weight", (64, 64, 3, 3)), dtype=case.get("weight_dtype"))
+    b = torch.zeros(case.get("bias", (64,)), dtype=case.get("weight_dtype"))
+    padding = case.get("padding", 1)
+    with pytest.raises((RuntimeError, UserError)):
+        ops.spike_conv2d(x, w, b, padding=padding, backend=backend)
+    with pytest.raises((RuntimeError, UserError)):
+        torch.ops.rmploss.spike_conv2d("cpu", x, w, b, 1, padding)
+
+
+MAPS = {
+    "provider": "cpu", "g_y": torch.ones(1, 64, 8, 8), "x": None,
+    "bits": torch.zeros(64, 2, dtype=torch.int64), "spikes": 0, "weight": torch.ones(64, 70, 3, 3),
+    "size": [1, 70, 8, 8], "stride": 1, "padding": 1, "needs": [True, True],
+}  # fmt: skip
+WRONG_MAPS = {
+    "a short gradient": {"g_y": torch.ones(1, 64, 7, 8)},
+    "a gradient of fewer channels": {"g_y": torch.ones(1, 63, 8, 8)},
+    "a double gradient": {"g_y": torch.ones(1, 64, 8, 8, dtype=torch.float64)},
+    "short bits": {"bits": torch.zeros(63, 2, dtype=torch.int64)},
+    "narrow bits": {"bits": torch.zeros(64, 1, dtype=torch.int64)},
+    "strided bits": {"bits": strided(torch.zeros(64, 2, dtype=torch.int64))},
+    "bits of another type": {"bits": torch.zeros(64, 2, dtype=torch.int32)},
+    "another weight": {"weight": torch.ones(64, 71, 3, 3)},
+    "a double weight": {"weight": torch.ones(64, 70, 3, 3, dtype=torch.float64)},
+    "nothing": {"bits": None},
+}
+
+
+@pytest.mark.parametrize("case", WRONG_MAPS.values(), ids=list(WRONG_MAPS))
+def test_arguments_of_the_backward_of_a_convolution(case: dict[str, Any]) -> None:
+    torch.ops.rmploss.spike_conv2d_backward(**MAPS)
+    with pytest.raises(REFUSED):
+        torch.ops.rmploss.spike_conv2d_backward(**{**MAPS, **case})
