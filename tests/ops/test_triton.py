@@ -269,6 +269,22 @@ class Cases:
         assert torch.equal(found, expected)
         assert torch.equal(found_last, last)
 
+    @each(norm=(False, True), residual=("none", "dense", "spikes"), repeats=(1, 4))
+    def test_half_precision_backward(self, norm: bool, residual: str, repeats: int) -> None:
+        case = Case((4 // repeats, 2, 5, 2), repeats, norm=norm, residual=residual)
+        given = inputs(case, torch.float32, self.device)
+        for name in given.keys() & {"x", "residual"}:
+            given[name] = given[name].detach().bfloat16()
+        expected, expected_gradients = run(case, given, "reference")
+        found, found_gradients = run(case, given, "triton")
+        assert found["spikes"].dtype == torch.bfloat16
+        assert torch.equal(found["spikes"], expected["spikes"])
+        for name, gradient in expected_gradients.items():
+            # Computed in float32: two roundings that fall on either side, of x and, where a static
+            # one is repeated for a shortcut, of the sum of its steps.
+            unit = (1 + case.steps) * torch.finfo(gradient.dtype).eps + 1e-4
+            assert_near(found_gradients[name], gradient, unit, name)
+
     @pytest.mark.parametrize("p", [0.5, 1, 1.5, 2])
     def test_no_gradient_where_the_potential_is_the_spike(self, p: float) -> None:
         x = torch.tensor([0.0, 1.0], dtype=torch.float64, device=self.device)
@@ -504,19 +520,20 @@ def test_auto_never_interprets(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")
 @pytest.mark.parametrize("name", ["lif_forward", "lif_backward"])
 @pytest.mark.parametrize("steps", [4, 0])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_no_product_is_contracted_in_the_compiled_code(
-    name: str, steps: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    name: str, steps: int, dtype: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Compiled for a GPU that need not be there: the code has no fused multiply-add of floats."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    code = compile_for_hopper(name, steps)
+    code = compile_for_hopper(name, steps, dtype)
     assert "fma." not in code["ptx"]
     assert "FMUL" in code["sass"]
     assert "FFMA" not in code["sass"]
 
 
-def compile_for_hopper(name: str, steps: int) -> Any:
-    """The code of a kernel in every language from Triton to the machine's."""
+def compile_for_hopper(name: str, steps: int, dtype: str) -> Any:
+    """The code of a kernel in every language from Triton to the machine's; dtype: of y, spikes."""
     from triton.backends import backends
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
@@ -536,6 +553,7 @@ def compile_for_hopper(name: str, steps: int) -> Any:
         argument: "constexpr" if argument in constants
         else "i32" if argument in integers
         else "*i64" if argument == "residual"
+        else f"*{dtype}" if argument in ("y", "spikes", "g_spikes")
         else "*fp32"
         for argument in kernel.arg_names
     }  # fmt: skip

@@ -45,22 +45,13 @@ def neurons(
     if residual is not None:
         if repeats > 1:  # a shortcut changes over time
             x = x.expand(steps, *x.shape[1:])
-        residual = residual.to(x.dtype if residual.dtype == x.dtype else dtype)
+        if residual.dtype != x.dtype:
+            residual = residual.to(dtype)
     constants = (_constant(neuron[name], x, dtype) for name in ("decay", "v_threshold"))
     affine = (None if v is None else v.to(dtype).contiguous() for v in (gain, bias))
     u = None if u is None else u.to(dtype)
-    inputs: tuple[Any, ...] = (
-        provider,
-        x,
-        *affine,
-        residual,
-        u,
-        *constants,
-        steps,
-        eps,
-        sync,
-        rule,
-    )
+    numbers = (steps, eps, sync, rule)
+    inputs: tuple[Any, ...] = (provider, x, *affine, residual, u, *constants, *numbers)
     tensors = inputs[1:8]
     if is_traced(*tensors):
         return torch.ops.rmploss.lif(*inputs[:-1], rule.numbers)
