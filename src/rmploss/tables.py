@@ -58,7 +58,11 @@ class Table(Mapping[str, T], Generic[T]):
             unknown(f"{where}.{option}", option, hints) for option in options if option not in hints
         ]
         found += [
-            Problem(f"{where}.{option} = {value!r}", f"must be {spell(hints[option])}")
+            Problem(
+                f"{where}.{option} = {value!r}",
+                f"must be {spell(hints[option])}",
+                f"\"('{value}',)\", in quotes" if hints[option] == tuple[str, ...] else "",
+            )
             for option, value in options.items()
             if option in hints and not fits(value, hints[option])
         ]

@@ -147,6 +147,10 @@ def test_what_is_not_defined_together_is_told() -> None:
         {"loss": "joint"}
     )
     assert "the network gives branches" in complaint({"network": "joint"})
+    hybrid = {"start": "hybrid", "start.ann": "x", "objective": "none"}
+    assert "start = hybrid with neuron = lif: calibrates thresholds" in complaint(hybrid)
+    released = {"objective": "im", "objective.version": "released", "objective.T": 9}
+    assert "objective.T = 9: is not that of the recipe" in complaint(released)
     tssl = {"neuron": "tssl", "loss": "van_rossum", "objective": "none"}
     assert "loss.tau_s = 2.0: the target must be filtered as the outputs are" in complaint(
         {**tssl, "neuron.generation": "B"}

@@ -81,14 +81,14 @@ def test_a_start_that_does_not_fit_is_told_before_anything_is_written(
 
 def test_another_network_is_refused(tmp_path: Path) -> None:
     stranger = train(ANN.but(name="something-else"), tmp_path / "ann")
-    with pytest.raises(UserError, match="starts from another network") as caught:
+    with pytest.raises(UserError, match="starts from a finished tiny-ann") as caught:
         train(SNN, tmp_path / "snn", Setting(start=stranger))
     assert caught.value.problems[0].what == "is of something-else, 1 of 1 epochs"
     stop = Interrupting("train", 1, 1, signal.SIGTERM)
     with pytest.raises(InterruptedRunError):
         train(ANN, tmp_path / "unfinished", listener=stop)
     (unfinished,) = (tmp_path / "unfinished").iterdir()
-    with pytest.raises(UserError, match="starts from another network") as caught:
+    with pytest.raises(UserError, match="starts from a finished tiny-ann") as caught:
         train(SNN, tmp_path / "snn", Setting(start=unfinished))
     assert caught.value.problems[0].what == "is of tiny-ann, 0 of 1 epochs"
     assert not (tmp_path / "snn").exists()

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rmploss import UserError
 from rmploss.lifecycle import fold
 from rmploss.models import create
 from rmploss.models.factorized import FactorizedConv2d
@@ -195,3 +196,12 @@ def test_folding_leaves_a_plain_spiking_network(backbone: str, readout: str) -> 
     plain = fold(create(PLAIN[backbone], num_classes=K, width=1 / 16))
     shapes = {f"snn.{name}": p.shape for name, p in plain.named_parameters()}
     assert {name: p.shape for name, p in folded.named_parameters()} == shapes
+
+
+def test_a_folded_network_stays_folded_and_does_not_train() -> None:
+    net = create("joint", num_classes=3, T=2, width=1 / 16).double().eval()
+    x = normal(2, 3, 32, 32, name="images")
+    before = fold(net)(x)
+    assert torch.equal(fold(net)(x), before)
+    with pytest.raises(UserError, match="no ANN to train with"):
+        net.train()(x)

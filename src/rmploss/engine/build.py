@@ -17,6 +17,7 @@ from rmploss.engine.start import STARTS
 from rmploss.errors import Problem, UserError, unknown
 from rmploss.models import MODELS, SpikingNetwork
 from rmploss.neurons import NEURONS
+from rmploss.neurons.diet import Diet
 from rmploss.norm import NORMS
 from rmploss.objectives import LOSSES, OBJECTIVES, Loss, Objective
 from rmploss.randomness import seeded
@@ -205,6 +206,12 @@ def _incompatible(recipe: Recipe) -> list[Problem]:
     if make_objective(recipe).spec is not None and neuron.unregularized:
         where = f"objective = {recipe.objective.name} with neuron = {recipe.neuron.name}"
         found.append(Problem(where, neuron.unregularized, "objective=none"))
+    if recipe.start.name != "none" and not isinstance(neuron, Diet):
+        where = f"start = {recipe.start.name} with neuron = {recipe.neuron.name}"
+        found.append(Problem(where, "calibrates thresholds that are learnt", "neuron=diet"))
+    T = getattr(make_objective(recipe), "T", None)
+    if T is not None and recipe.T != T:
+        found.append(Problem(f"objective.T = {T}", "is not that of the recipe", f"{recipe.T}"))
     ours, theirs = (getattr(part, "tau_s", None) for part in (make_loss(recipe), neuron))
     if ours is not None and theirs is not None and ours != theirs:
         what = f"the target must be filtered as the outputs are, whose tau_s is {theirs}"

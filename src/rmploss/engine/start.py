@@ -140,8 +140,9 @@ def find(recipe: Recipe, run: Path | None) -> Origin:
     other = Recipe.from_json(plain)
     if other.name != start.source or loaded.progress.epoch < other.epochs:
         what = f"is of {other.name}, {loaded.progress.epoch} of {other.epochs} epochs"
-        problem = Problem(f"--start {run}", what, f"a finished run of {start.source}")
-        raise UserError(f"{recipe.name} starts from another network", [problem])
+        problems = [Problem(f"--start {run}", what, f"a finished run of {start.source}")]
+        problems += [Problem(name, f"is damaged: {why}") for name, why in loaded.rejected]
+        raise UserError(f"{recipe.name} starts from a finished {start.source}", problems)
     named = RECIPES.get(other.name)
     found = {
         "run": str(run),

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from rmploss.conv import SpikeConv2d
+from rmploss.errors import UserError
 from rmploss.models.factorized import FactorizedConv2d
 from rmploss.models.layers import (
     ConvNorm,
@@ -106,6 +107,7 @@ class JointNetwork(SpikingNetwork):
         super().__init__(in_channels=in_channels, num_classes=num_classes, T=T, readout=readout)
         self.over_time = Accumulator(reduction=readout)
         self.readout = JointReadout(self.over_time)
+        self.is_folded = False
 
         def twin(T: int, neuron: MakeNeuron, norm: MakeNorm) -> tuple[Any, nn.ModuleList]:
             body = BACKBONES[backbone](
@@ -130,6 +132,8 @@ class JointNetwork(SpikingNetwork):
         """In evaluation the SNN's, `[T, B, num_classes]`; in training `Branches`."""
         if not self.training:
             return self.snn.outputs(x)
+        if self.is_folded:
+            raise UserError("a folded joint network has no ANN to train with: fold a copy of it")
         still = x if x.ndim == 4 else x.mean(0)
         return Branches(
             self._branch(self.ann, self.ann_heads, still),
@@ -151,6 +155,9 @@ class JointNetwork(SpikingNetwork):
 
     def fold(self) -> None:
         """Leave the SNN alone, with ordinary kernels U diag(sigma) V (exact)."""
+        if self.is_folded:
+            return
+        self.is_folded = True
         for module in self.snn.modules():
             if isinstance(module, ConvNorm) and isinstance(module.conv, FactorizedConv2d):
                 module.add_module("conv", module.conv.plain())
