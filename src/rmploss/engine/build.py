@@ -22,7 +22,7 @@ from rmploss.norm import NORMS
 from rmploss.objectives import LOSSES, OBJECTIVES, Loss, Objective
 from rmploss.randomness import seeded
 from rmploss.recipes import Recipe, Use, counted, problems_in
-from rmploss.stats import membrane_stats, name_layers
+from rmploss.stats import membrane_stats
 from rmploss.tables import fits
 
 PARTS = {
@@ -244,9 +244,8 @@ def _rehearsed(recipe: Recipe) -> list[Problem]:
     *time, C, H, W = dataset.shape(recipe.T)
     objective = make_objective(recipe)
     try:
-        with torch.no_grad(), membrane_stats(spec=objective.spec) as stats:
-            net = make_network(recipe.but(network=network), dataset)
-            name_layers(net)
+        net = make_network(recipe.but(network=network), dataset)
+        with torch.no_grad(), membrane_stats(net, objective.spec) as stats:
             outputs = net(torch.zeros(*time, 2, C, H, W), over_time=True)
             logits = net.readout(outputs)
             make_loss(recipe)(outputs, logits, torch.zeros(2, dtype=torch.int64))

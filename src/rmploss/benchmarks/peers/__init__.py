@@ -50,27 +50,29 @@ def make_lean_spikingjelly(case: Case, train: bool) -> Runner:
 
     On a GPU level 4, which also splits layers and steps by measured peaks; it needs CUDA.
     """
-    kit, net = peer_network("spikingjelly", case)
-    assert isinstance(kit, SpikingJelly)
-    net.train(train)
+    kit, net = _spikingjelly(case, train)
 
     def forward(_: nn.Module) -> None:
         kit.reset(net)
         net(case.images)
 
-    level = 4 if case.images.is_cuda else 1
-    kit.save_memory(net, forward, level)
+    kit.save_memory(net, forward, level=4 if case.images.is_cuda else 1)
     return NetRunner(case, net, reset=lambda: kit.reset(net))
 
 
 def make_triton_spikingjelly(case: Case, train: bool) -> Runner:
     """SpikingJelly with its Triton kernels, on a GPU."""
-    kit, net = peer_network("spikingjelly", case)
-    assert isinstance(kit, SpikingJelly)
     if not case.images.is_cuda:
         raise MissingPeerError("needs a GPU: --device cuda")
-    kit.functional.set_backend(net.train(train), "triton")
+    kit, net = _spikingjelly(case, train)
+    kit.functional.set_backend(net, "triton")
     return NetRunner(case, net, reset=lambda: kit.reset(net))
+
+
+def _spikingjelly(case: Case, train: bool) -> tuple[SpikingJelly, PeerNetwork]:
+    kit, net = peer_network("spikingjelly", case)
+    assert isinstance(kit, SpikingJelly)
+    return kit, net.train(train)
 
 
 def make_snntorch(case: Case, train: bool) -> Runner:
