@@ -59,18 +59,22 @@ struct Window {
       }
     }
   }
-  // Words [first, last) of the bits.
+  // Words [first, last) of the bits. Without branches: whether a tap is outside of the map is hard to foresee.
   void gather(index_t tap, index_t first, index_t last, uint64_t* out) const {
     const int32_t dy = int32_t(tap / c.kernel_width), dx = int32_t(tap % c.kernel_width);
     const uint32_t height = uint32_t(c.height), width = uint32_t(c.width);
+    uint64_t inside[kPixels];
+    index_t at[kPixels];
     for (int i = 0; i < count; i++) {
       const uint32_t y = uint32_t(top[i] + dy), x = uint32_t(left[i] + dx);  // negative: huge
-      const bool inside = y < height && x < width;
-      const uint64_t* at = bits + (base[i] + index_t(y) * width + x) * words;
-      for (index_t w = first; w < last; w++) out[(w - first) * kPixels + i] = inside ? at[w] : 0;
+      inside[i] = -uint64_t((y < height) & (x < width));
+      at[i] = (base[i] + index_t(y) * width + x) * words & index_t(inside[i]);
     }
-    for (int i = count; i < kPixels; i++)
-      for (index_t w = first; w < last; w++) out[(w - first) * kPixels + i] = 0;
+    for (index_t w = first; w < last; w++) {
+      uint64_t* to = out + (w - first) * kPixels;
+      for (int i = 0; i < count; i++) to[i] = bits[at[i] + w] & inside[i];
+      for (int i = count; i < kPixels; i++) to[i] = 0;
+    }
   }
 };
 
@@ -148,39 +152,35 @@ void event_forward(const Convolution& c, const uint64_t* bits, const float* weig
   else event_forward_strips<kStrip>(c, bits, blocks, bias, y);
 }
 
-// One unit of the weight gradient: a word of input channels over a range of pixels; dW [strip][tap][64][columns].
+// One unit of the weight gradient: a word of input channels over a range of pixels; dW [strip][tap][64][columns]. The rows of
+// g_y that spikes choose from stay in the first-level cache for all taps.
 template <int NV>
-void event_weight_unit(const Convolution& c, const float* g_y, index_t word, index_t first,
-                       index_t last, Window& window, uint64_t* turned, float* rows, float* dW) {
-  constexpr index_t columns = NV * kWidth, group = 4;
+void event_weight_unit(const Convolution& c, const float* g_y, index_t word, index_t first, index_t last, Window& window,
+                       uint64_t* turned, float* rows, float* dW) {
+  constexpr index_t columns = NV * kWidth;
   const index_t taps = c.kernel_height * c.kernel_width;
   const index_t strips = (c.out_channels + columns - 1) / columns;
-  for (index_t start = first; start < last; start += group * kPixels) {
-    const index_t chunks = smaller(group, (last - start + kPixels - 1) / kPixels);
-    for (index_t g = 0; g < chunks; g++) {
-      window.move(start + g * kPixels, int(smaller(kPixels, last - start - g * kPixels)));
-      for (index_t tap = 0; tap < taps; tap++) {
-        uint64_t* t = turned + (g * taps + tap) * 64;
-        window.gather(tap, word, word + 1, t);
-        transpose64(t);
-      }
+  for (index_t start = first; start < last; start += kPixels) {
+    const index_t count = smaller(kPixels, last - start);
+    window.move(start, int(count));
+    for (index_t tap = 0; tap < taps; tap++) {
+      window.gather(tap, word, word + 1, turned + tap * 64);
+      transpose64(turned + tap * 64);
     }
     for (index_t s = 0; s < strips; s++) {
       const index_t wide = smaller(columns, c.out_channels - s * columns);
-      const index_t count = smaller(chunks * kPixels, last - start);
       for (index_t i = 0; i < count; i++)
         for (index_t o = 0; o < columns; o += kWidth) {
           const index_t n = smaller(kWidth, wide - o);
           store(rows + i * columns + o,
                 n > 0 ? load(g_y + (start + i) * c.out_channels + s * columns + o, int(n)) : vfloat{});
         }
-      for (index_t tap = 0; tap < taps; tap++)
-        for (index_t g = 0; g < chunks; g++) {
-          const uint64_t* t = turned + (g * taps + tap) * 64;
-          float* block = dW + (s * taps + tap) * 64 * columns;
-          for (int i = 0; i < 64; i++)
-            if (t[i]) add_rows<NV>(t[i], rows + g * kPixels * columns, block + i * columns);
-        }
+      for (index_t tap = 0; tap < taps; tap++) {
+        const uint64_t* spikes = turned + tap * 64;
+        float* block = dW + (s * taps + tap) * 64 * columns;
+        for (int i = 0; i < 64; i++)
+          if (spikes[i]) add_rows<NV>(spikes[i], rows, block + i * columns);
+      }
     }
   }
 }
@@ -193,8 +193,8 @@ void event_weight_gradient_strips(const Convolution& c, const uint64_t* bits, co
   const index_t pixels = c.images * c.out_height * c.out_width, chunks = (pixels + kPixels - 1) / kPixels;
   const index_t groups = larger(1, smaller(32 / words, chunks / 8));
   const Scratch<float> memory(size_t(groups * words * unit_size));
-  const Scratch<uint64_t> bit_scratch(size_t(4 * taps * 64), c.threads);
-  const Scratch<float> row_scratch(size_t(4 * kPixels * columns), c.threads);
+  const Scratch<uint64_t> bit_scratch(size_t(taps * 64), c.threads);
+  const Scratch<float> row_scratch(size_t(kPixels * columns), c.threads);
   float* partial = memory.data();
 #pragma omp parallel num_threads(c.threads)
   {

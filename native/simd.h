@@ -22,6 +22,7 @@
 #endif
 
 #define RMPLOSS_INLINE inline __attribute__((always_inline))
+#define RMPLOSS_INLINE_LAMBDA __attribute__((always_inline))
 
 namespace {
 
@@ -64,6 +65,18 @@ template <class S> inline Vec<S> splat(S x) { return x - Vec<S>{}; }
 template <class S> RMPLOSS_INLINE Vec<S> absolute(Vec<S> v) {
   constexpr auto sign = sizeof(S) == 4 ? int64_t(0x7fffffff) : int64_t(0x7fffffffffffffff);
   return (Vec<S>)((Mask<S>)v & (Mask<S>{} + decltype(Mask<S>{}[0] + 0)(sign)));
+}
+
+// A number of registers, known to the compiler.
+template <int n> struct Count {};
+
+// Calls place(first channel, lanes, number of registers) for all channels of a row, in their order: `together` registers at a
+// time, single ones, and the lanes that are left.
+template <class S, int together, class Place> RMPLOSS_INLINE void along_channels(index_t channels, const Place& place) {
+  index_t c = 0;
+  for (; c + together * kLanes<S> <= channels; c += together * kLanes<S>) place(c, kLanes<S>, Count<together>{});
+  for (; c + kLanes<S> <= channels; c += kLanes<S>) place(c, kLanes<S>, Count<1>{});
+  if (c < channels) place(c, int(channels - c), Count<1>{});
 }
 
 inline int thread_number() {

@@ -13,7 +13,9 @@ constexpr int kRows = 6, kColumns = 4;  // accumulators of the product: 24 of 32
 constexpr int kRows = 6, kColumns = 2;  // 12 of 16
 #endif
 constexpr index_t kPanel = kColumns * kWidth;
-constexpr index_t kGroup = 256;  // output channels at a time: what bounds the memory of the transformed weights
+constexpr index_t kBlockTiles = 30;  // tiles that are transformed, multiplied and transformed back together
+constexpr index_t kLine = 64 / sizeof(float);
+constexpr index_t kGroup = 128;  // output channels at a time: what bounds the memory of the transformed weights
 
 template <int m> struct Winograd;
 template <> struct Winograd<2> {
@@ -126,16 +128,56 @@ template <int R> inline void multiply_rest(int rows, const float* A, index_t K, 
   if constexpr (R > 1) multiply_rest<R - 1>(rows, A, K, B, C, ldc);
 }
 
+// One register of channels of a tile of inputs, to the n * n points of V: B^T d B. at: where each input begins.
+template <int m>
+RMPLOSS_INLINE void transform_input(const float* const* at, index_t k, int lanes, float* V, index_t point) {
+  constexpr int n = m + 2;
+  vfloat half[n * n], column[n], line[n];
+  for (int h = 0; h < n; h++) {
+    for (int v = 0; v < n; v++) column[v] = load(at[v * n + h] + k, lanes);
+    Winograd<m>::input(column, 1, line);
+    for (int v = 0; v < n; v++) half[v * n + h] = line[v];
+  }
+  for (int v = 0; v < n; v++) {
+    Winograd<m>::input(half + v * n, 1, line);
+    for (int h = 0; h < n; h++) store(V + (v * n + h) * point + k, line[h], lanes);
+  }
+}
+
+// One register of channels of a tile of outputs, from the n * n points of Z: A^T z A + add. to: where the tile begins.
+template <int m>
+RMPLOSS_INLINE void transform_output(const float* Z, index_t point, vfloat add, int rows, int columns, int lanes, float* to,
+                                     index_t row, index_t column) {
+  constexpr int n = m + 2;
+  vfloat half[m * n], line[m], d[n];
+  for (int h = 0; h < n; h++) {
+    for (int v = 0; v < n; v++) d[v] = load(Z + (v * n + h) * point);
+    Winograd<m>::output(d, 1, line);
+    for (int v = 0; v < m; v++) half[v * n + h] = line[v];
+  }
+  for (int v = 0; v < m; v++) {
+    if (v == rows) break;
+    Winograd<m>::output(half + v * n, 1, line);
+    for (int h = 0; h < m; h++)
+      if (h < columns) store(to + v * row + h * column, line[h] + add, lanes);
+  }
+}
+
 template <int m>
 void winograd_tiles(const Convolution& c, const float* x, const float* U, const float* bias, const Group& g, float* y) {
   constexpr int n = m + 2;
   const index_t K = g.K, M = g.M;
   const index_t H = c.height, W = c.width, down = (H + m - 1) / m, across = (W + m - 1) / m;
   const index_t tiles = c.images * down * across, panels = g.panels(), wide = panels * kPanel;
-  const index_t block = K * M > 128 * 128 ? 60 : 48, pieces = (tiles + block - 1) / block;
+  const index_t block = kBlockTiles, pieces = (tiles + block - 1) / block;
   const index_t padded = (K + kWidth - 1) / kWidth * kWidth;
-  const Scratch<float> transformed(size_t(n * n * block * padded), c.threads);
-  const Scratch<float> products(size_t(n * n * block * wide), c.threads);
+  // The points begin a cache line further apart than a power of two: else they share one set of the first-level cache, and
+  // every store of a transform pushes out the line of another.
+  const index_t v_point = block * padded + kLine, z_point = block * wide + kLine;
+  const Scratch<float> transformed(size_t(n * n * v_point), c.threads);
+  const Scratch<float> products(size_t(n * n * z_point), c.threads);
+  const Scratch<float> outside(static_cast<size_t>(padded));
+  memset(outside.data(), 0, size_t(padded) * sizeof(float));
 #pragma omp parallel num_threads(c.threads)
   {
     float* V = transformed.of(thread_number());
@@ -146,49 +188,37 @@ void winograd_tiles(const Convolution& c, const float* x, const float* U, const 
       for (index_t i = 0; i < count; i++) {
         const index_t tile = first + i, image = tile / (down * across);
         const index_t y0 = tile / across % down * m - 1, x0 = tile % across * m - 1;
-        for (index_t k = 0; k < K; k += kWidth) {
-          const int lanes = int(smaller(kWidth, K - k));
-          vfloat d[n * n], half[n * n], line[n];
-          for (int v = 0; v < n; v++)
-            for (int h = 0; h < n; h++) {
-              const index_t yy = y0 + v, xx = x0 + h;
-              const bool inside = yy >= 0 && yy < H && xx >= 0 && xx < W;
-              d[v * n + h] = inside ? load(x + ((image * H + yy) * W + xx) * K + k, lanes) : vfloat{};
-            }
+        const float* at[n * n];
+        for (int v = 0; v < n; v++)
           for (int h = 0; h < n; h++) {
-            Winograd<m>::input(d + h, n, line);
-            for (int v = 0; v < n; v++) half[v * n + h] = line[v];
+            const index_t yy = y0 + v, xx = x0 + h;
+            const bool inside = yy >= 0 && yy < H && xx >= 0 && xx < W;
+            at[v * n + h] = inside ? x + ((image * H + yy) * W + xx) * K : outside.data();
           }
-          for (int v = 0; v < n; v++) {
-            Winograd<m>::input(half + v * n, 1, line);
-            for (int h = 0; h < n; h++) store(V + ((v * n + h) * block + i) * K + k, line[h], lanes);
-          }
-        }
+        index_t k = 0;
+        for (; k + kWidth <= K; k += kWidth) transform_input<m>(at, k, kWidth, V + i * K, v_point);
+        if (k < K) transform_input<m>(at, k, int(K - k), V + i * K, v_point);
       }
       for (int point = 0; point < n * n; point++)
         for (index_t panel = 0; panel < panels; panel++) {
           const float* B = U + (point * panels + panel) * K * kPanel;
           for (index_t i = 0; i < count; i += kRows)
-            multiply_rest<kRows>(int(smaller(kRows, count - i)), V + (point * block + i) * K, K, B,
-                                 Z + (point * block + i) * wide + panel * kPanel, wide);
+            multiply_rest<kRows>(int(smaller(kRows, count - i)), V + point * v_point + i * K, K, B,
+                                 Z + point * z_point + i * wide + panel * kPanel, wide);
         }
       for (index_t i = 0; i < count; i++) {
         const index_t tile = first + i, image = tile / (down * across);
         const index_t y0 = tile / across % down * m, x0 = tile % across * m;
+        const int rows = int(smaller(m, H - y0)), columns = int(smaller(m, W - x0));
+        float* to = y + ((image * H + y0) * W + x0) * M + g.begin;
         for (index_t k = 0; k < g.count; k += kWidth) {
           const int lanes = int(smaller(kWidth, g.count - k));
-          vfloat half[m * n], line[m], d[n];
-          for (int h = 0; h < n; h++) {
-            for (int v = 0; v < n; v++) d[v] = load(Z + ((v * n + h) * block + i) * wide + k);
-            Winograd<m>::output(d, 1, line);
-            for (int v = 0; v < m; v++) half[v * n + h] = line[v];
-          }
           const vfloat add = bias ? load(bias + g.begin + k, lanes) : vfloat{};
-          for (int v = 0; v < m && y0 + v < H; v++) {
-            Winograd<m>::output(half + v * n, 1, line);
-            for (int h = 0; h < m && x0 + h < W; h++)
-              store(y + ((image * H + y0 + v) * W + x0 + h) * M + g.begin + k, line[h] + add, lanes);
-          }
+          const float* z = Z + i * wide + k;
+          if (rows == m && columns == m && lanes == kWidth)
+            transform_output<m>(z, z_point, add, m, m, kWidth, to + k, W * M, M);
+          else
+            transform_output<m>(z, z_point, add, rows, columns, lanes, to + k, W * M, M);
         }
       }
     }
