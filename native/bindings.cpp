@@ -93,7 +93,7 @@ nb::dict resets() {
 }
 
 template <class S>
-Neurons<S> neurons(const nb::tuple& shape, address y, const nb::tuple& affine, address residual, address residual_bits,
+Neurons<S> neurons(const nb::tuple& shape, address y, address statistics, double eps, address gain, address bias, address residual, address residual_bits,
                    address start, address decay, address threshold, const nb::tuple& rule, const nb::tuple& moments,
                    int threads) {
   Neurons<S> a{};
@@ -102,9 +102,10 @@ Neurons<S> neurons(const nb::tuple& shape, address y, const nb::tuple& affine, a
   a.channels = nb::cast<int64_t>(shape[2]);
   a.is_static = nb::cast<bool>(shape[3]);
   a.y = at<S>(y);
-  a.mean = at<S>(nb::cast<address>(affine[0]));
-  a.gain = at<S>(nb::cast<address>(affine[1]));
-  a.bias = at<S>(nb::cast<address>(affine[2]));
+  a.statistics = at<double>(statistics);
+  a.eps = eps;
+  a.gain = at<S>(gain);
+  a.bias = at<S>(bias);
   a.residual = at<S>(residual);
   a.residual_bits = at<uint64_t>(residual_bits);
   a.start = at<S>(start);
@@ -124,12 +125,12 @@ Neurons<S> neurons(const nb::tuple& shape, address y, const nb::tuple& affine, a
   return a;
 }
 
-void lif_forward(bool is_double, const nb::tuple& shape, address y, const nb::tuple& affine, address residual,
+void lif_forward(bool is_double, const nb::tuple& shape, address y, address statistics, double eps, address gain, address bias, address residual,
                  address residual_bits, address start, address decay, address threshold, const nb::tuple& rule,
                  const nb::tuple& moments, int threads, address spikes, address sums, address last) {
   auto run = [&]<class S>(S, auto kernel) {
     const Neurons<S> a =
-        neurons<S>(shape, y, affine, residual, residual_bits, start, decay, threshold, rule, moments, threads);
+        neurons<S>(shape, y, statistics, eps, gain, bias, residual, residual_bits, start, decay, threshold, rule, moments, threads);
     const Forward<S> f{at<S>(spikes), at<S>(sums), at<S>(last)};
     nb::gil_scoped_release unlocked;
     kernel(a, f);
@@ -137,13 +138,13 @@ void lif_forward(bool is_double, const nb::tuple& shape, address y, const nb::tu
   is_double ? run(double(), kernels->lif_forward_d) : run(float(), kernels->lif_forward_f);
 }
 
-void lif_backward(bool is_double, const nb::tuple& shape, address y, const nb::tuple& affine, address residual,
+void lif_backward(bool is_double, const nb::tuple& shape, address y, address statistics, double eps, address gain, address bias, address residual,
                   address residual_bits, address start, address decay, address threshold, const nb::tuple& rule,
                   const nb::tuple& moments, int threads, address g_spikes, address g_moments, address g_last,
                   address g_current, address g_start, address sums, bool constants) {
   auto run = [&]<class S>(S, auto kernel) {
     const Neurons<S> a =
-        neurons<S>(shape, y, affine, residual, residual_bits, start, decay, threshold, rule, moments, threads);
+        neurons<S>(shape, y, statistics, eps, gain, bias, residual, residual_bits, start, decay, threshold, rule, moments, threads);
     const Backward<S> b{at<S>(g_spikes), at<S>(g_moments), at<S>(g_last), at<S>(g_current), at<S>(g_start), at<S>(sums), constants};
     nb::gil_scoped_release unlocked;
     kernel(a, b);

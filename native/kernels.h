@@ -9,11 +9,14 @@ namespace rmploss {
 enum ResetKind : int { kHard, kSoft, kSoftByNumber };
 enum SurrogateKind : int { kClippedTanh, kRectangle, kTriangle, kSigmoid, kArcTan };
 
-// One layer of LIF neurons over time: x(t) = (y(t) - mean) gain + bias + residual(t), then Eqs. 1-3.
+// One layer of LIF neurons over time: x(t) = (y(t) - mean) gain + bias + residual(t), then Eqs. 1-3. With statistics the kernel
+// sets the mean, and multiplies the gain by inverse = 1 / sqrt(var + eps).
 template <class S> struct Neurons {
   int64_t steps, rows, channels;
   bool is_static;       // y is [1, rows, C] and the same at all steps
   const S* y;           // [steps or 1, rows, C]
+  const double* statistics;  // [3, C]: mean, biased variance, number of values; or null
+  double eps;
   const S* mean;        // [C] or null: 0
   const S* gain;        // [C] or null: 1
   const S* bias;        // [C] or null: 0
@@ -44,7 +47,7 @@ template <class S> struct Backward {
   const S* last;         // of the last membrane [rows, C] or null
   S* current;            // out: of x [steps or 1 (summed), rows, C]
   S* start;              // out: of the first membrane [rows, C] or null
-  S* sums;               // out: [4, C]: sum g_x, sum g_x (y - mean), g_decay, g_threshold
+  S* sums;               // out: [4, C]: gradients of bias, gain, decay, threshold; sum g_x, sum g_x (y - mean) inverse, ...
   bool constants;        // whether the last two are needed; 0 otherwise
 };
 
@@ -52,7 +55,7 @@ template <class S> struct Backward {
 template <class S> struct Norm {
   const double* statistics;  // [3, C]: mean, biased variance, number of values n
   const S* weight;           // [C]
-  const double* sums;        // [2, C]: S_1 = sum g_x, S_2 = sum g_x (y - mean) over all n values
+  const double* sums;        // [2, C]: S_1 = sum g_x, S_2 = sum g_x z over all n values, z = (y - mean) inverse
   double eps;
 };
 
@@ -72,7 +75,7 @@ struct Kernels {
   // Mean, biased variance and number of values per channel of y [rows, C]; double results [3, C].
   void (*statistics_f)(const float* y, int64_t rows, int64_t channels, double* out, int threads);
   void (*statistics_d)(const double* y, int64_t rows, int64_t channels, double* out, int threads);
-  // g_y = gain (g_x - S_1 / n - (y - mean) S_2 / (n (var + eps))), gain = weight / sqrt(var + eps): backward of Eqs. 6-7;
+  // g_y = weight inverse (g_x - S_1 / n - z S_2 / n), inverse = 1 / sqrt(var + eps): backward of Eqs. 6-7;
   // g_x [rows, C], which may be g_y.
   void (*norm_gradient_f)(const Norm<float>&, const float* g_x, const float* y, int64_t rows, int64_t channels, float* g_y,
                           int threads);

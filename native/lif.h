@@ -45,6 +45,31 @@ template <bool usual, class S> RMPLOSS_INLINE Neurons<S> known(Neurons<S> a) {
   return a;
 }
 
+// 1 / sqrt(var + eps) of a channel.
+template <class S> double inverse_deviation(const Neurons<S>& a, index_t c) {
+  return 1 / sqrt(a.statistics[a.channels + c] + a.eps);
+}
+
+// The neurons with the mean and gain of their statistics, computed in double and rounded once.
+template <class S> class Normalized {
+ public:
+  explicit Normalized(const Neurons<S>& given) : memory_(given.statistics ? size_t(2 * given.channels) : 0), a_(given) {
+    if (!given.statistics) return;
+    S *mean = memory_.data(), *gain = mean + given.channels;
+    for (index_t c = 0; c < given.channels; c++) {
+      mean[c] = S(given.statistics[c]);
+      gain[c] = S(double(given.gain[c]) * inverse_deviation(given, c));
+    }
+    a_.mean = mean;
+    a_.gain = gain;
+  }
+  const Neurons<S>& operator()() const { return a_; }
+
+ private:
+  Scratch<S> memory_;
+  Neurons<S> a_;
+};
+
 // Constants of one register of channels.
 template <class S> struct Channels {
   Vec<S> mean{}, gain{}, bias{}, decay{}, threshold{}, reset{};  // reset: the potential after it, or what it subtracts
@@ -111,11 +136,12 @@ template <class S> RMPLOSS_INLINE Vec<S> after_reset(const Neurons<S>& a, const 
   return a.reset == rmploss::kHard ? pre * (1 - o) + k.reset * o : pre - k.reset * o;
 }
 
-template <class S> RMPLOSS_INLINE Vec<S> distance(Vec<S> d, S p) {
-  if (p == 2) return d * d;
+// sum + |d|^p (Eq. 9).
+template <class S> RMPLOSS_INLINE Vec<S> plus_distance(Vec<S> sum, Vec<S> d, S p) {
+  if (p == 2) return fused(d, d, sum);
   d = absolute<S>(d);
-  if (p == 1) return d;
-  return d == Vec<S>{} ? Vec<S>{} : power<S>(d, p);
+  if (p == 1) return sum + d;
+  return sum + (d == Vec<S>{} ? Vec<S>{} : power<S>(d, p));
 }
 
 // p |d|^(p-1) sign(d); 0 at d = 0.
@@ -145,8 +171,8 @@ RMPLOSS_INLINE void forward_registers(const Neurons<S>& a, const Forward<S>& f, 
         const Vec<S> potential = a.of_input ? x : pre;
         const Vec<S> target = a.of_input ? fire<S>(k[i], x) : o;
         m[i].sum[0] += potential;
-        m[i].sum[1] += potential * potential;
-        m[i].sum[2] += distance<S>(target - potential, a.p);
+        m[i].sum[1] = fused(potential, potential, m[i].sum[1]);
+        m[i].sum[2] = plus_distance<S>(m[i].sum[2], target - potential, a.p);
         m[i].sum[3] += o;
       }
       u[i] = after_reset(a, k[i], pre, o);
@@ -223,7 +249,9 @@ template <bool usual, class S> void forward_with(const Neurons<S>& all, const Fo
   });
 }
 
-template <class S> void lif_forward(const Neurons<S>& a, const Forward<S>& f) {
+template <class S> void lif_forward(const Neurons<S>& given, const Forward<S>& f) {
+  const Normalized<S> normalized(given);
+  const Neurons<S>& a = normalized();
   run_for<S>(is_usual(a), [&]<bool usual>(Usual<usual>) { forward_with<usual>(a, f); });
 }
 
@@ -359,14 +387,18 @@ template <class S, int kind> void backward_of(const Neurons<S>& a, const Backwar
   run_for<S>(is_usual(a) && !b.constants, [&]<bool usual>(Usual<usual>) { backward_with<usual, S, kind>(a, b); });
 }
 
-template <class S> void lif_backward(const Neurons<S>& a, const Backward<S>& b) {
+template <class S> void lif_backward(const Neurons<S>& given, const Backward<S>& b) {
+  const Normalized<S> normalized(given);
+  const Neurons<S>& a = normalized();
   switch (a.surrogate) {
-    case rmploss::kClippedTanh: return backward_of<S, rmploss::kClippedTanh>(a, b);
-    case rmploss::kRectangle: return backward_of<S, rmploss::kRectangle>(a, b);
-    case rmploss::kTriangle: return backward_of<S, rmploss::kTriangle>(a, b);
-    case rmploss::kSigmoid: return backward_of<S, rmploss::kSigmoid>(a, b);
-    default: return backward_of<S, rmploss::kArcTan>(a, b);
+    case rmploss::kClippedTanh: backward_of<S, rmploss::kClippedTanh>(a, b); break;
+    case rmploss::kRectangle: backward_of<S, rmploss::kRectangle>(a, b); break;
+    case rmploss::kTriangle: backward_of<S, rmploss::kTriangle>(a, b); break;
+    case rmploss::kSigmoid: backward_of<S, rmploss::kSigmoid>(a, b); break;
+    default: backward_of<S, rmploss::kArcTan>(a, b);
   }
+  if (a.statistics)
+    for (index_t c = 0; c < a.channels; c++) b.sums[a.channels + c] *= S(inverse_deviation(a, c));
 }
 
 }  // namespace

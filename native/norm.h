@@ -97,7 +97,7 @@ void coefficients(const rmploss::Norm<S>& norm, index_t channels, S* out) {
     const double inverse = 1 / sqrt(var[c] + norm.eps), gain = double(norm.weight[c]) * inverse;
     out[c] = S(gain);
     out[channels + c] = S(-gain * s_1[c] / count[c]);
-    out[2 * channels + c] = S(-gain * inverse * inverse * s_2[c] / count[c]);
+    out[2 * channels + c] = S(-gain * inverse * s_2[c] / count[c]);
     out[3 * channels + c] = S(mean[c]);
   }
 }

@@ -38,6 +38,8 @@ PASSES = {"lif": 5, "norm_lif": 9, "spike_conv2d": 2}
 lif: x, spikes; x, g, g_x. norm_lif: y (statistics), y, spikes; y, g, g_x; g_x, y, g_y: the gradient
 of tdBN needs sums over all of g_x before any of g_y is known.
 """
+TENSORS = 4
+"""Of the input's size, that forward + backward have: input, output and their gradients."""
 Call = tuple[str, Callable[..., Any], tuple[Tensor, ...], dict[str, Any]]
 """Name, operation, tensors, options."""
 
@@ -148,13 +150,14 @@ def _both_ways(
 
 
 def _copy(x: Tensor, times: float) -> Act:
-    target = torch.empty_like(x)
+    """Copies from tensor to tensor around `TENSORS` of them: as cold as the operation's own."""
+    ring = [x.clone() for _ in range(TENSORS)]
     part = round(times % 1 * len(x))  # of T
 
     def act() -> None:
-        for _ in range(int(times)):
-            target.copy_(x)
-        target[:part].copy_(x[:part])
+        for turn in range(int(times)):
+            ring[(turn + 1) % TENSORS].copy_(ring[turn % TENSORS])
+        ring[0][:part].copy_(ring[-1][:part])
 
     return act
 

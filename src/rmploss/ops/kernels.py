@@ -16,16 +16,19 @@ from rmploss.ops.rule import Rule
 
 
 class Current(NamedTuple):
-    """What the input current is made of: x(t) = (y(t) - mean) gain + bias + residual(t).
+    """What the input current is made of: x(t) = (y(t) - mean) inverse gain + bias + residual(t).
 
-    y: `[T, R, C]`, or `[1, R, C]` for `steps` equal steps; mean, gain, bias: `[C]` or None;
-    residual: `[T, R, C]`, or its bits `[T R, words]`, or None; start: the membrane before the first
-    step `[R, C]` or None; decay, threshold: `[C]`. y and residual may be of half precision; all
-    else has the type in which is computed, float32 or float64.
+    y: `[T, R, C]`, or `[1, R, C]` for `steps` equal steps. statistics: of y,
+    float64 `[3, C]` (mean, variance, number of values), with which inverse = 1 / sqrt(var + eps)
+    (Eq. 6); None: mean 0, inverse 1. gain, bias: `[C]` or None; residual: `[T, R, C]`, or its bits
+    `[T R, words]`, or None; start: the membrane before the first step `[R, C]` or None; decay,
+    threshold: `[C]`. y and residual may be of half precision; all else has the type in which is
+    computed, float32 or float64. Mean and inverse gain are computed in float64, rounded once.
     """
 
     y: Tensor
-    mean: Tensor | None
+    statistics: Tensor | None
+    eps: float
     gain: Tensor | None
     bias: Tensor | None
     residual: Tensor | None
@@ -46,9 +49,9 @@ class Current(NamedTuple):
             return f"y is {list(y.shape)}, {y.dtype}, for {T} steps computed in {dtype}"
         channels, residual = (C,), self.residual
         for name, x, shape in (
-            ("mean", self.mean, channels), ("gain", self.gain, channels),
-            ("bias", self.bias, channels), ("decay", self.decay, channels),
-            ("threshold", self.threshold, channels), ("start", self.start, (R, C)),
+            ("gain", self.gain, channels), ("bias", self.bias, channels),
+            ("decay", self.decay, channels), ("threshold", self.threshold, channels),
+            ("start", self.start, (R, C)),
         ):  # fmt: skip
             if x is None:
                 continue
@@ -56,8 +59,9 @@ class Current(NamedTuple):
                 return f"{name} is {list(x.shape)}, {x.dtype}; not {list(shape)}, {dtype}"
             if x.device != y.device:
                 return f"{name} is on {x.device}, y on {y.device}"
-        if residual is None:
-            return None
+        wrong = self._misfit_of_norm()
+        if wrong or residual is None:
+            return wrong
         if self.is_static:
             return "a residual changes over time, one step of y cannot stand for all"
         is_bits = residual.dtype == torch.int64
@@ -67,6 +71,15 @@ class Current(NamedTuple):
         if residual.device != y.device:
             return f"residual is on {residual.device}, y on {y.device}"
         return None
+
+    def _misfit_of_norm(self) -> str | None:
+        found = self.statistics
+        if found is None:
+            return None
+        C = self.y.shape[2]
+        if tuple(found.shape) != (3, C) or found.dtype != torch.float64:
+            return f"statistics: {list(found.shape)}, {found.dtype}, is not [3, {C}], float64"
+        return "eps needs a gain and a bias" if self.gain is None or self.bias is None else None
 
     @property
     def rows(self) -> tuple[int, int, int]:
@@ -131,9 +144,9 @@ class Kernels(Protocol):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Gradient of x `[T, R, C]` (of a static y: summed, `[1, R, C]`) and of start, and sums.
 
-        Without a start its gradient is empty. sums `[4, C]`: over all rows of g_x, g_x (y - mean),
-        and the gradients of decay and threshold, which need not be right without `constants`.
-        All are of the wide type, whatever that of y.
+        Without a start its gradient is empty. sums `[4, C]`: the gradients of bias, gain, decay and
+        threshold, sum g_x and sum g_x (y - mean) inverse the first two; the last two need not be
+        right without `constants`. All are of the wide type, whatever that of y.
         """
         ...
 
@@ -151,11 +164,10 @@ class Kernels(Protocol):
         eps: float,
         out: Tensor,
     ) -> None:
-        """out = gain (g_x - S_1 / n - (y - mean) S_2 / (n (var + eps))): backward of Eqs. 6-7.
+        """out = weight inverse (g_x - S_1 / n - z S_2 / n), z = (y - mean) inverse: of Eqs. 6-7.
 
-        gain = weight / sqrt(var + eps); statistics `[3, C]`: mean, var, n; sums, float64 `[2, C]`:
-        S_1 = sum g_x, S_2 = sum g_x (y - mean) over all n values. out has the type of y and may be
-        g_x.
+        inverse = 1 / sqrt(var + eps); statistics `[3, C]`: mean, var, n; sums, float64 `[2, C]`:
+        S_1 = sum g_x, S_2 = sum g_x z over all n values. out has the type of y and may be g_x.
         """
         ...
 

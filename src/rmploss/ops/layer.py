@@ -88,7 +88,6 @@ def forward(
     if eps is None:
         statistics = torch.empty(0, dtype=torch.float64, device=x.device)
     else:
-        require("eps needs a gain and a bias" if gain is None or bias is None else None)
         statistics = kernels.statistics(current.y)
         if ranks(sync) > 1:
             statistics = norm.over_ranks(statistics)
@@ -145,7 +144,6 @@ def backward(
         in_place = residual is None and g_current.dtype == current.y.dtype
         g_y = g_current if in_place else torch.empty_like(current.y)
         kernels.norm_gradient(g_current, current.y, statistics, gain, totals, eps, g_y)
-        sums[1] *= (statistics[1] + eps).rsqrt()  # the gain of Eq. 6 for a weight of 1
     elif gain is not None:
         g_y = g_current * gain
     else:  # an operation returns no tensor twice
@@ -183,17 +181,17 @@ def _current(
     if residual is not None and residual.dtype != torch.int64:
         residual = _rows(residual, residual.dtype if kernels.reads_half else decay.dtype)
     y = _rows(x, x.dtype if kernels.reads_half else decay.dtype)
-    current = Current(y, None, gain, bias, residual, _state_rows(u), decay, threshold, steps)
+    state = _state_rows(u)
+    current = Current(y, None, 0.0, gain, bias, residual, state, decay, threshold, steps)
     require(current.misfit())
     return current
 
 
 def _normalized(current: Current, statistics: Tensor, eps: float) -> Current:
     """The input current after the norm (Eqs. 6-7)."""
-    mean, var, _ = statistics.unbind(0)
-    dtype = current.decay.dtype
-    gain = norm.gain(current.gain, var, eps).to(dtype)  # pyright: ignore[reportArgumentType]
-    return current._replace(mean=mean.to(dtype), gain=gain)
+    current = current._replace(statistics=statistics, eps=eps)
+    require(current.misfit())
+    return current
 
 
 def _rows(x: Any, dtype: torch.dtype) -> Any:

@@ -239,8 +239,8 @@ def _inputs(current: Current) -> tuple[Tensor | None, ...]:
     return tuple(
         _dense(x)
         for x in (
-            current.y, current.mean, current.gain, current.bias, current.residual, current.start,
-            current.decay, current.threshold,
+            current.y, current.statistics, current.gain, current.bias, current.residual,
+            current.start, current.decay, current.threshold,
         )
     )  # fmt: skip
 
@@ -253,6 +253,7 @@ def _neuron(current: Current, rule: Rule) -> dict[str, Any]:
         "BITS": residual is not None and residual.dtype == torch.int64,
         "RESET": rule.reset,
         "RESET_TO": rule.reset_to,
+        "EPS": current.eps,
         "OF_INPUT": rule.of_input,
         "P": rule.p,
     }

@@ -43,6 +43,20 @@ def _per_channel(values, c, channels, DEFAULT: tl.constexpr, dtype: tl.constexpr
 
 
 @triton.jit
+def _normalization(statistics, gain, c, channels, EPS: tl.constexpr, dtype: tl.constexpr):
+    """Mean, 1 / sqrt(var + eps) and gain times it [1, BLOCK_C]: from float64, rounded once."""
+    mean = _per_channel(statistics, c, channels, 0.0, dtype)
+    k_gain = _per_channel(gain, c, channels, 1.0, dtype)
+    inverse = tl.full(mean.shape, 1.0, dtype)
+    if statistics is not None:
+        var = _per_channel(statistics + channels, c, channels, 0.0, tl.float64)
+        exact = 1 / tl.sqrt(var + EPS)
+        k_gain = (k_gain.to(tl.float64) * exact).to(dtype)
+        inverse = exact.to(dtype)
+    return mean.to(dtype), inverse, k_gain
+
+
+@triton.jit
 def _current(y, residual, at_y, at, bit_row, c, channels, inside, mean, gain, bias, BITS):
     """x(t) = (y(t) - mean) gain + bias + residual(t) of a tile, in the type of the constants."""
     x = tl.load(y + at_y, mask=inside, other=0.0).to(mean.dtype)
@@ -189,10 +203,10 @@ def _store_sums(partial, s_1, s_2, s_3, s_4, c, channels):
 
 @triton.jit(do_not_specialize=["steps", "tiles"])
 def lif_forward(
-    y, mean, gain, bias, residual, start, decay, threshold, spikes, last, partial,
+    y, statistics, gain, bias, residual, start, decay, threshold, spikes, last, partial,
     steps, rows, channels, tiles,
     STEPS: tl.constexpr, STATIC: tl.constexpr, BITS: tl.constexpr,
-    RESET: tl.constexpr, RESET_TO: tl.constexpr,
+    RESET: tl.constexpr, RESET_TO: tl.constexpr, EPS: tl.constexpr,
     MOMENTS: tl.constexpr, OF_INPUT: tl.constexpr, P: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
@@ -202,8 +216,7 @@ def lif_forward(
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     rows_64 = tl.cast(rows, tl.int64)
     plane = rows_64 * channels
-    k_mean = _per_channel(mean, c, channels, 0.0, dtype)
-    k_gain = _per_channel(gain, c, channels, 1.0, dtype)
+    k_mean, _, k_gain = _normalization(statistics, gain, c, channels, EPS, dtype)
     k_bias = _per_channel(bias, c, channels, 0.0, dtype)
     k_decay = _per_channel(decay, c, channels, 0.0, dtype)
     k_threshold = _per_channel(threshold, c, channels, 0.0, dtype)
@@ -312,13 +325,13 @@ def _reverse_step(
 
 @triton.jit(do_not_specialize=["steps", "tiles"])
 def lif_backward(
-    y, mean, gain, bias, residual, start, decay, threshold, g_spikes, g_moments, g_last,
+    y, statistics, gain, bias, residual, start, decay, threshold, g_spikes, g_moments, g_last,
     g_current, g_start, partial, scratch,
     steps, rows, channels, tiles,
     STEPS: tl.constexpr, STATIC: tl.constexpr, BITS: tl.constexpr,
     RESET: tl.constexpr, DETACH_RESET: tl.constexpr, RESET_TO: tl.constexpr,
     KIND: tl.constexpr, SLOPE: tl.constexpr, SCALE: tl.constexpr, DAMPING: tl.constexpr,
-    OF_INPUT: tl.constexpr, DETACH_TARGET: tl.constexpr, P: tl.constexpr,
+    EPS: tl.constexpr, OF_INPUT: tl.constexpr, DETACH_TARGET: tl.constexpr, P: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """The membrane once more, then the reverse loop; STEPS > 0: u_pre stays in registers.
@@ -333,8 +346,7 @@ def lif_backward(
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     rows_64 = tl.cast(rows, tl.int64)
     plane = rows_64 * channels
-    k_mean = _per_channel(mean, c, channels, 0.0, dtype)
-    k_gain = _per_channel(gain, c, channels, 1.0, dtype)
+    k_mean, inverse, k_gain = _normalization(statistics, gain, c, channels, EPS, dtype)
     k_bias = _per_channel(bias, c, channels, 0.0, dtype)
     k_decay = _per_channel(decay, c, channels, 0.0, dtype)
     k_threshold = _per_channel(threshold, c, channels, 0.0, dtype)
@@ -406,7 +418,7 @@ def lif_backward(
             if CENTERED:
                 s_2 += total * (tl.load(y + at, mask=inside, other=0.0).to(dtype) - k_mean)
         tl.store(g_start + at, g_u, mask=inside)
-    _store_sums(partial, s_1, s_2, s_3, s_4, c, channels)
+    _store_sums(partial, s_1, s_2 * inverse, s_3, s_4, c, channels)
 
 
 # Norm --------------------------------------------------------------------------------------------
@@ -492,8 +504,8 @@ def norm_gradient(
 ):  # fmt: skip
     """gain g_x + shift + slope (y - mean); `out` may be `g_x`, since every element is its own.
 
-    gain = weight / sqrt(var + eps), shift = -gain S_1 / n, slope = -gain S_2 / (n (var + eps)) are
-    computed in float64 and rounded once.
+    gain = weight inverse, shift = -gain S_1 / n, slope = -gain inverse S_2 / n are computed in
+    float64 and rounded once.
     """
     dtype = g_x.dtype.element_ty
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -505,7 +517,7 @@ def norm_gradient(
     inverse = 1 / tl.sqrt(var + EPS)
     gain = _per_channel(weight, c, channels, 0.0, dtype).to(tl.float64) * inverse
     shift = (-gain * s_1 / count).to(dtype)
-    slope = (-gain * inverse * inverse * s_2 / count).to(dtype)
+    slope = (-gain * inverse * s_2 / count).to(dtype)
     row = (tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R))[:, None]
     inside = (row < rows) & (c < channels)[None, :]
     at = row * channels + c[None, :]
