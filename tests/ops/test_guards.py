@@ -134,7 +134,7 @@ def test_a_convolution_that_does_not_fit_is_refused(case: dict[str, Any], backen
 
 MAPS = {
     "provider": "cpu", "g_y": torch.ones(1, 64, 8, 8), "x": None,
-    "bits": torch.zeros(64, 2, dtype=torch.int64), "spikes": 0, "weight": torch.ones(64, 70, 3, 3),
+    "bits": torch.zeros(64, 2, dtype=torch.int64), "spikes": torch.tensor(0), "weight": torch.ones(64, 70, 3, 3),
     "size": [1, 70, 8, 8], "stride": 1, "padding": 1, "needs": [True, True],
 }  # fmt: skip
 WRONG_MAPS = {
