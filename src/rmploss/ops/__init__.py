@@ -75,7 +75,7 @@ def lif(
     gain: Tensor | None = None,
     bias: Tensor | None = None,
     residual: Tensor | None = None,
-    binary_residual: bool = False,
+    binary_residual: bool | None = None,
     repeats: int = 1,
     backend: str = "auto",
     **neuron: Unpack[NeuronOptions],
@@ -85,8 +85,8 @@ def lif(
     The input current is gain x + bias + residual. x: `[T, B, C, ...]`, or `[1, B, C, ...]` that
     stands for `repeats` equal steps; u: membrane before the first step `[B, C, ...]`, at rest if
     None; gain, bias: `[C]`; residual: `[T, B, C, ...]`. The membrane is float32 at least, also for
-    half-precision input; spikes have the type of x. binary_residual: the caller promises that the
-    residual is all 0 and 1; its bits are then kept for backward without a look (`spike_conv2d`).
+    half-precision input; spikes have the type of x. binary_residual: whether the residual is all
+    0 and 1, as `binary` in `spike_conv2d`.
     """
     _check(x, u, residual, repeats, gain=gain, bias=bias)
     plan = _plan(x, backend, neuron)
@@ -108,7 +108,7 @@ def norm_lif(
     *,
     eps: float,
     residual: Tensor | None = None,
-    binary_residual: bool = False,
+    binary_residual: bool | None = None,
     repeats: int = 1,
     sync: bool = False,
     backend: str = "auto",
@@ -144,7 +144,7 @@ def spike_conv2d(
     *,
     stride: int = 1,
     padding: int = 0,
-    binary: bool = False,
+    binary: bool | None = None,
     backend: str = "auto",
 ) -> Tensor:
     """The convolution `[N, C', H', W']` of x `[N, C, H, W]` with weight `[C', C, K, K]`.
@@ -153,9 +153,10 @@ def spike_conv2d(
     spikes (all 0 or 1) backward keeps them as bits, and on the CPU a sparse x is convolved event by
     event. y has the type of x, or autocast's; in float64 it is PyTorch's own convolution.
 
-    binary: the caller promises that x is spikes. Nothing then looks before it is decided what to
-    keep: a GPU is not waited for, and bits are kept in traced and captured graphs too. A broken
-    promise raises `UserError`; on a GPU an assertion there fails, when the GPU gets to it.
+    binary: whether x is spikes, if the caller knows. None: x is looked at, which waits for a GPU,
+    and is kept as it is where nobody can look, in traced and captured graphs. True is a promise:
+    bits are kept everywhere without a wait; a broken one raises `UserError`, or fails an assertion
+    on the GPU when it gets there. False: a GPU neither looks nor packs.
     """
     provider, _ = explain(backend, x.device, x.dtype)
     if provider == "reference":
@@ -168,12 +169,15 @@ def spike_conv2d(
         reason = f"the weight is {weight.dtype}, x is {x.dtype}"
     if is_transformed():
         reason = TRANSFORMED
-    # Only the CPU has use for bits without a gradient; counting them makes a GPU wait.
-    dense = not torch.is_grad_enabled() or (is_capturing(x) and not binary)
-    if not reason and not (dense and provider != "cpu"):
-        return convolution.convolve(provider, x, weight, bias, stride, padding, binary)
+    # Only the CPU has use for bits without a gradient, and looks for free.
+    known = False if binary is None and is_capturing(x) else binary
+    dense = known is False or not torch.is_grad_enabled()
+    if not reason and dense and provider != "cpu":
+        return convolution.plain(x, weight, bias, stride, padding)
+    if not reason:
+        return convolution.convolve(provider, x, weight, bias, stride, padding, bool(binary))
     y = reference.spike_conv2d(x, weight, bias, stride=stride, padding=padding)
-    if reason and _is_named(backend):  # what fits no convolution at all has raised by now
+    if _is_named(backend):  # what fits no convolution at all has raised by now
         raise UserError(f"backend {provider!r} cannot run this convolution: {reason}")
     return y
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.library import Library, register_autograd, register_fake
 
+from rmploss.ops import dense
 from rmploss.ops.kernels import KERNELS, Spatial, require, words
 from rmploss.ops.tracing import is_traced
 
@@ -40,6 +41,11 @@ def convolve(
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         return _SpikeConv2d.apply(*inputs)  # pyright: ignore[reportReturnType]
     return forward(*inputs)[0]
+
+
+def plain(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
+    """`convolve` by PyTorch, which keeps x as it is; maps are channels-last here, too."""
+    return dense.convolve(Spatial.of(x.shape, weight, stride, padding), x, weight, bias)
 
 
 def misfit(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> str | None:

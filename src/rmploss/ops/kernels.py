@@ -204,9 +204,9 @@ class Kernels(Protocol):
 
 
 BROKEN_PROMISE = (
-    "a tensor that was promised to be spikes (binary=True, binary_residual=True) is not all 0 and 1. "
-    "Of a network of this package: call net.train() or net.eval() after a change of its layers; of "
-    "your own: leave the promise out"
+    "promised to be spikes (binary, binary_residual), but not all 0 and 1. In a network of this "
+    "package, call net.train() or net.eval() after a change of its layers; with operations of your "
+    "own, leave the promise out"
 )
 """What a broken promise says; on a GPU it ends the process's use of that GPU."""
 KERNELS: dict[str, Kernels] = {}

@@ -34,14 +34,14 @@ def neurons(
     neuron: NeuronOptions,
     eps: float | None = None,
     sync: bool = False,
-    binary_residual: bool = False,
+    binary_residual: bool | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Spikes `[T, B, C, ...]`, moments `[4, C]`, last membrane `[B, C, ...]`, statistics `[3, C]`.
 
     The input current is gain x + bias + residual; with eps (x - mean) gain + bias + residual, where
     gain is multiplied by 1 / sqrt(var + eps). Statistics: mean, biased variance and number of
     values, float64, empty without eps. Moments are empty unless the rule asks for them.
-    binary_residual: the residual is promised to be all 0 and 1.
+    binary_residual: whether the residual is all 0 and 1, for certain; None: to be seen.
     """
     steps, dtype = x.shape[0] * repeats, wide(x.dtype)
     if residual is not None:
@@ -59,7 +59,8 @@ def neurons(
         return torch.ops.rmploss.lif(*inputs, rule.numbers, binary_residual)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         return _LIF.apply(*inputs, rule, binary_residual)  # pyright: ignore[reportReturnType]
-    return forward(*inputs, rule)
+    inputs = (*inputs, rule)
+    return forward(*inputs)
 
 
 def _constant(value: float | Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -83,7 +84,7 @@ def forward(
     eps: float | None,
     sync: bool,
     rule: Sequence[float],
-    binary_residual: bool = False,
+    binary_residual: bool | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What `neurons` returns, from arguments of their final types.
 
@@ -247,16 +248,18 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
     ctx.save_for_backward(x, gain, bias, kept, u, decay, threshold, output[3])
 
 
-def _smallest(provider: str, residual: Tensor | None, binary: bool) -> Tensor | None:
+def _smallest(provider: str, residual: Tensor | None, binary: bool | None) -> Tensor | None:
     """What to keep of `[T, B, C, ...]` for backward: its bits if it is spikes, else itself.
 
-    A traced tensor has no values to look at, and a CUDA graph cannot wait for them while it is
-    captured: without a promise (binary) it is kept as it is.
+    binary: whether it is, for certain. None: to be seen, but a traced tensor has no values to look
+    at, and a CUDA graph cannot wait for them while it is captured: then it is kept as it is.
     """
-    if residual is None or not binary and (is_traced(residual) or is_capturing(residual)):
+    if residual is None or binary is False:
+        return residual
+    if binary is None and (is_traced(residual) or is_capturing(residual)):
         return residual
     rows = _rows(residual, residual.dtype).view(-1, residual.shape[2])
-    packed, spikes = bits.pack(provider, rows, binary)
+    packed, spikes = bits.pack(provider, rows, bool(binary))
     return packed if binary or int(spikes) >= 0 else residual
 
 
@@ -304,7 +307,7 @@ NUMBERS = "SymInt steps, float? eps, bool sync, float[] rule"
 GRADIENTS = "Tensor? g_spikes, Tensor? g_moments, Tensor? g_last, bool constants"
 RETURNS = "(Tensor, Tensor, Tensor, Tensor)"
 SCHEMAS = {
-    "lif": f"({TENSORS}, {NUMBERS}, bool binary_residual=False) -> {RETURNS}",
+    "lif": f"({TENSORS}, {NUMBERS}, bool? binary_residual=None) -> {RETURNS}",
     "lif_backward": f"({TENSORS}, Tensor statistics, {NUMBERS}, {GRADIENTS}) -> {RETURNS}",
 }
 LIBRARY = Library("rmploss", "FRAGMENT")
@@ -318,7 +321,7 @@ register_autograd("rmploss::lif", _gradient, setup_context=_keep, lib=LIBRARY)
 def _(
     provider: str, x: Tensor, gain: Any, bias: Any, residual: Any, u: Any, decay: Tensor,
     threshold: Any, steps: int, eps: float | None, sync: bool, rule: Sequence[float],
-    binary_residual: bool = False,
+    binary_residual: bool | None = None,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     C = x.shape[2]
     statistics = x.new_empty(0 if eps is None else (3, C), dtype=torch.float64)

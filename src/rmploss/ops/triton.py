@@ -153,7 +153,7 @@ class TritonKernels:
             _kernels().pack[programs](x, bits, found, R, C, words(C), BLOCK_R=BITS_ROWS, **OPTIONS)
         ones, others = found.sum((0, 1)).unbind()
         if binary:
-            torch._assert_async(others == 0, BROKEN_PROMISE)
+            torch.ops.aten._assert_async.msg(others == 0, BROKEN_PROMISE)
             return bits, ones
         return bits, torch.where(others == 0, ones, -1)
 
