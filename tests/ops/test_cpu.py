@@ -354,7 +354,10 @@ def operations() -> dict[str, tuple[Any, ...]]:
         ),
         "lif, norm": ("cpu", *need, 3, 1e-5, False, rule.numbers),
         "lif, half precision": ("cpu", *half, 3, 1e-5, False, rule.numbers),
+        "lif, a shortcut promised": ("cpu", *need, 3, None, False, rule.numbers, True),
+        "pack, promised": ("cpu", r, True),
         "spike_conv2d": ("cpu", x.requires_grad_(), w.requires_grad_(), None, 1, 1),
+        "spike_conv2d, promised": ("cpu", x, w, None, 1, 1, True),
         "spike_conv2d, channels last": (
             "cpu",
             x,

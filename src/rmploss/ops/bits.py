@@ -1,4 +1,4 @@
-"""The operation `rmploss::pack`: spikes as bits, for what backward keeps of a tensor.
+"""The operation `rmploss::pack`: a sequence of spikes as bits, for what backward keeps of it.
 
 As in layer.py, two doors lead to it: the kernels themselves, and the registered operation where
 someone looks on. What the caller promised to be spikes is checked where the operation runs, so that
@@ -13,30 +13,30 @@ from rmploss.ops.kernels import KERNELS, words
 from rmploss.ops.tracing import is_traced
 
 
-def pack(provider: str, rows: Tensor, binary: bool) -> tuple[Tensor, Tensor]:
-    """Bits `[R, words]` of rows `[R, C]`, and their number: see `Kernels.pack`."""
-    if is_traced(rows):
-        return torch.ops.rmploss.pack(provider, rows, binary)
-    return KERNELS[provider].pack(rows, binary)
+def pack(provider: str, x: Tensor, binary: bool) -> tuple[Tensor, Tensor]:
+    """Bits `[T R, words]` of x `[T, B, C, ...]`, and their number: see `Kernels.pack`."""
+    if is_traced(x):
+        return torch.ops.rmploss.pack(provider, x, binary)
+    return _pack(provider, x, binary)
+
+
+def _pack(provider: str, x: Tensor, binary: bool) -> tuple[Tensor, Tensor]:
+    """In channels-last memory without a copy."""
+    return KERNELS[provider].pack(x.movedim(2, -1).reshape(-1, x.shape[2]), binary)
 
 
 # torch.library -----------------------------------------------------------------------------------
 
 LIBRARY = Library("rmploss", "FRAGMENT")
 LIBRARY.define(
-    "pack(str provider, Tensor rows, bool binary) -> (Tensor bits, Tensor spikes)",
+    "pack(str provider, Tensor x, bool binary) -> (Tensor bits, Tensor spikes)",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
-
-
-def _forward(provider: str, rows: Tensor, binary: bool) -> tuple[Tensor, Tensor]:
-    return KERNELS[provider].pack(rows, binary)
-
-
-LIBRARY.impl("pack", _forward, "CompositeExplicitAutograd")
+LIBRARY.impl("pack", _pack, "CompositeExplicitAutograd")
 
 
 @register_fake("rmploss::pack", lib=LIBRARY)
-def _(provider: str, rows: Tensor, binary: bool) -> tuple[Tensor, Tensor]:
-    R, C = rows.shape
-    return rows.new_empty(R, words(C), dtype=torch.int64), rows.new_empty((), dtype=torch.int64)
+def _(provider: str, x: Tensor, binary: bool) -> tuple[Tensor, Tensor]:
+    C = x.shape[2]
+    bits = x.new_empty(x.numel() // C, words(C), dtype=torch.int64)
+    return bits, x.new_empty((), dtype=torch.int64)

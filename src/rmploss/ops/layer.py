@@ -258,8 +258,7 @@ def _smallest(provider: str, residual: Tensor | None, binary: bool | None) -> Te
         return residual
     if binary is None and (is_traced(residual) or is_capturing(residual)):
         return residual
-    rows = _rows(residual, residual.dtype).view(-1, residual.shape[2])
-    packed, spikes = bits.pack(provider, rows, bool(binary))
+    packed, spikes = bits.pack(provider, residual, bool(binary))
     return packed if binary or int(spikes) >= 0 else residual
 
 
