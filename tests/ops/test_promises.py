@@ -192,10 +192,11 @@ def test_a_compiled_function_keeps_bits_and_computes_the_same() -> None:
         y = y.unflatten(0, (T, -1)) / 16
         return ops.lif(y, residual=x, binary_residual=binary, **NEURON)[0]
 
-    compiled = torch.compile(block, backend="aot_eager", fullgraph=True)
+    compiled: Any = torch.compile(block, backend="aot_eager", fullgraph=True)
     x = spikes(T, 2, 64, 6, 6)
     results, kept = [], []
-    for run, binary in ((block, True), (compiled, True), (compiled, None)):
+    cases: list[tuple[Any, bool | None]] = [(block, True), (compiled, True), (compiled, None)]
+    for run, binary in cases:
         leaves = [x.clone().requires_grad_(), w.clone().requires_grad_()]
         out = run(*leaves, binary)
         results.append([out, *torch.autograd.grad(out.square().sum(), leaves)])
