@@ -1,5 +1,7 @@
 """The convolution of spikes: a `torch.nn.Conv2d` that keeps its input as bits."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from rmploss import ops
@@ -10,7 +12,18 @@ class SpikeConv2d(nn.Conv2d):
 
     Spikes are kept for backward as bits, and on the CPU a sparse input is convolved event by event
     (`ops.spike_conv2d`). Groups, dilation, unequal strides and padding modes run as in the parent.
+
+    binary: whether every input is spikes, None: nobody knows. True is a promise, by which nothing
+    waits for a GPU to see it; an input that breaks it raises `UserError`, on a GPU an assertion
+    fails. May be set at any time; the networks of `models` set what they know (promises.py there).
     """
+
+    binary: bool | None = None
+
+    def __init__(self, *shape: Any, binary: bool | None = None, **options: Any) -> None:
+        """shape, options: as in the parent."""
+        super().__init__(*shape, **options)
+        self.binary = binary
 
     def forward(self, input: Tensor) -> Tensor:
         """The convolution `[N, C', H', W']`."""
@@ -18,4 +31,5 @@ class SpikeConv2d(nn.Conv2d):
         square = s == s_w and isinstance(p, tuple) and p[0] == p[1] and dilation == (1, 1)
         if not square or self.groups != 1 or self.padding_mode != "zeros":
             return super().forward(input)
-        return ops.spike_conv2d(input, self.weight, self.bias, stride=s, padding=int(p[0]))
+        options: Any = {"stride": s, "padding": int(p[0]), "binary": self.binary}
+        return ops.spike_conv2d(input, self.weight, self.bias, **options)

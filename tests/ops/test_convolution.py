@@ -122,7 +122,7 @@ def test_forward_errs_about_as_little_as_torch(instruction_set: str, kind: str, 
 class Gpu:
     """Kernels that may not look at values."""
 
-    def pack(self, x: Tensor) -> tuple[Tensor, int]:
+    def pack(self, x: Tensor, binary: bool = False) -> tuple[Tensor, Tensor]:
         raise AssertionError("a GPU has to wait")
 
 

@@ -354,7 +354,10 @@ def operations() -> dict[str, tuple[Any, ...]]:
         ),
         "lif, norm": ("cpu", *need, 3, 1e-5, False, rule.numbers),
         "lif, half precision": ("cpu", *half, 3, 1e-5, False, rule.numbers),
+        "lif, a shortcut promised": ("cpu", *need, 3, None, False, rule.numbers, True),
+        "pack, promised": ("cpu", r, True),
         "spike_conv2d": ("cpu", x.requires_grad_(), w.requires_grad_(), None, 1, 1),
+        "spike_conv2d, promised": ("cpu", x, w, None, 1, 1, True),
         "spike_conv2d, channels last": (
             "cpu",
             x,
@@ -410,7 +413,8 @@ def test_spikes_are_kept_as_bits() -> None:
     spikes = (normal(2, 64, 8, 8) > 0.8).float().requires_grad_()
     y = ops.spike_conv2d(spikes, normal(16, 64, 3, 3).float().requires_grad_(), padding=1)
     saved = y.grad_fn.saved_tensors  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
-    assert [t is None or t.dtype for t in saved] == [True, torch.int64, torch.float32]
+    kept = [None if t is None else (t.dtype, t.ndim) for t in saved]
+    assert kept == [None, (torch.int64, 2), (torch.int64, 0), (torch.float32, 4)]
     residual = spikes.detach().unsqueeze(0)
     out = ops.lif(residual.clone().requires_grad_(), residual=residual, **neuron())[0]
     kept = [node for node in _nodes(out.grad_fn) if "lif" in type(node).__name__.lower()]

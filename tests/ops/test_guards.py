@@ -134,8 +134,9 @@ def test_a_convolution_that_does_not_fit_is_refused(case: dict[str, Any], backen
 
 MAPS = {
     "provider": "cpu", "g_y": torch.ones(1, 64, 8, 8), "x": None,
-    "bits": torch.zeros(64, 2, dtype=torch.int64), "spikes": 0, "weight": torch.ones(64, 70, 3, 3),
-    "size": [1, 70, 8, 8], "stride": 1, "padding": 1, "needs": [True, True],
+    "bits": torch.zeros(64, 2, dtype=torch.int64), "spikes": torch.tensor(0),
+    "weight": torch.ones(64, 70, 3, 3), "size": [1, 70, 8, 8], "stride": 1, "padding": 1,
+    "needs": [True, True],
 }  # fmt: skip
 WRONG_MAPS = {
     "a short gradient": {"g_y": torch.ones(1, 64, 7, 8)},
@@ -145,6 +146,7 @@ WRONG_MAPS = {
     "narrow bits": {"bits": torch.zeros(64, 1, dtype=torch.int64)},
     "strided bits": {"bits": strided(torch.zeros(64, 2, dtype=torch.int64))},
     "bits of another type": {"bits": torch.zeros(64, 2, dtype=torch.int32)},
+    "two numbers of bits": {"spikes": torch.zeros(2, dtype=torch.int64)},
     "another weight": {"weight": torch.ones(64, 71, 3, 3)},
     "a double weight": {"weight": torch.ones(64, 70, 3, 3, dtype=torch.float64)},
     "nothing": {"bits": None},

@@ -45,3 +45,7 @@ class ConvNet(PooledNetwork):
     def readers(self) -> dict[str, tuple[str, ...]]:
         """The next convolution, the linear layer at the end."""
         return {"lif1": ("conv2",), "lif2": ("conv3",), "lif3": ("head",)}
+
+    def direct_readers(self) -> dict[str, tuple[str, ...]]:
+        """Two convolutions get means."""
+        return {"": ("conv1",), "halve": ("conv2", "conv3")}

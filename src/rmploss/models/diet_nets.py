@@ -18,10 +18,13 @@ from rmploss.models.layers import (
     MakeNeuron,
     MakeNorm,
     OverTime,
+    Shortcut,
+    consecutive,
     conv1x1,
     conv3x3,
     encode,
     halved,
+    is_binary,
     placed,
     scaled,
 )
@@ -104,6 +107,10 @@ class DietVGG16(_DietNetwork):
         x = self.dropout1(self.lif1(self.fc1(x.flatten(2))))
         return self.head(self.dropout2(self.lif2(self.fc2(x))))
 
+    def direct_readers(self) -> dict[str, tuple[str, ...]]:
+        """The next convolution, where neither a pooling nor a dropout stands before it."""
+        return consecutive(self.layers, "layers")
+
 
 class DietBlock(nn.Module):
     """conv-neurons-dropout-conv, plus the shortcut, then neurons; `[T, B, C, H, W]`."""
@@ -127,14 +134,14 @@ class DietBlock(nn.Module):
         self.conv2 = conv3x3(channels, channels, norm)
         self.lif2 = placed(neuron(channels), "sum")
         same = stride == 1 and in_channels == channels
-        self.shortcut = (
-            nn.Identity() if same else conv1x1(in_channels, channels, norm, stride=stride)
-        )
+        self.shortcut = Shortcut() if same else conv1x1(in_channels, channels, norm, stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Spikes of the block."""
         inner = self.dropout(self.conv1.fire(x, self.lif1))
-        return self.conv2.fire(inner, self.lif2, residual=self.shortcut(x))
+        binary = is_binary(self.shortcut)
+        residual = self.shortcut(x)
+        return self.conv2.fire(inner, self.lif2, residual=residual, binary_residual=binary)
 
 
 class DietResNet20(_DietNetwork):
@@ -189,3 +196,11 @@ class DietResNet20(_DietNetwork):
         x = self.dropout2(self.conv2.fire(x, self.lif2))
         x = self.stem_pool(self.conv3.fire(x, self.lif3))
         return self.head(self.layers(x).flatten(2))
+
+    def direct_readers(self) -> dict[str, tuple[str, ...]]:
+        """The first convolution and the shortcut of the next block; dropout stands elsewhere."""
+        found = {
+            f"layers.{i}.lif2": (f"layers.{i + 1}.conv1", f"layers.{i + 1}.shortcut")
+            for i in range(len(self.layers) - 1)
+        }
+        return {**found, "": ("conv1",), "stem_pool": ("layers.0.conv1", "layers.0.shortcut")}

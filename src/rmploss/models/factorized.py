@@ -6,6 +6,8 @@ U `[k k, C', r]`, sigma `[k k, r]`, V `[k k, r, C]` with r = min(C, C'). They st
 value decomposition of an ordinary kernel and are free after that: nothing keeps U, V orthogonal.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -42,7 +44,10 @@ class FactorizedConv2d(nn.Module):
 
     conv: the ordinary convolution in whose place it is put; factors: None for factors of its own,
     or those of another one, which this one then knows and does not own: a parameter has one name.
+    binary: whether every input is spikes, as in `SpikeConv2d`.
     """
+
+    binary: bool | None = None
 
     def __init__(self, conv: nn.Conv2d, factors: Factors | None = None) -> None:
         super().__init__()
@@ -53,6 +58,7 @@ class FactorizedConv2d(nn.Module):
         self.bias = conv.bias
         (height, width), (stride, _) = conv.kernel_size, conv.stride
         self.kernel_size, self.stride, self.padding = (height, width), stride, conv.padding
+        self.binary = getattr(conv, "binary", None)
 
     @property
     def factors(self) -> Factors:
@@ -68,16 +74,15 @@ class FactorizedConv2d(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """The convolution `[N, C', H', W']`."""
-        return ops.spike_conv2d(
-            input, self.weight, self.bias, stride=self.stride, padding=int(self.padding[0])
-        )
+        options: Any = {"padding": int(self.padding[0]), "binary": self.binary}
+        return ops.spike_conv2d(input, self.weight, self.bias, stride=self.stride, **options)
 
     def plain(self) -> SpikeConv2d:
         """The ordinary convolution with this kernel, exactly."""
         weight = self.weight.detach()
         conv = SpikeConv2d(
             weight.shape[1], weight.shape[0], self.kernel_size, stride=self.stride,
-            padding=int(self.padding[0]), bias=self.bias is not None,
+            padding=int(self.padding[0]), bias=self.bias is not None, binary=self.binary,
             device=weight.device, dtype=weight.dtype,
         )  # fmt: skip
         with torch.no_grad():

@@ -153,6 +153,15 @@ class JointNetwork(SpikingNetwork):
         logits, features = zip(*((read(o), read(f)) for o, f in found), strict=True)
         return Branch(tuple(logits), tuple(features))
 
+    def direct_readers(self) -> dict[str, tuple[str, ...]]:
+        """The auxiliary heads of the SNN; the two networks speak for themselves."""
+        found: dict[str, tuple[str, ...]] = {}
+        for index, stage in enumerate(self.snn.layers()[: len(SHRINK)]):
+            head = f"snn_heads.{index}"
+            found[f"snn.layer{index + 1}.{len(stage) - 1}.lif2"] = (f"{head}.conv1",)
+            found[f"{head}.lif1"], found[f"{head}.lif2"] = (f"{head}.conv2",), (f"{head}.conv3",)
+        return found
+
     def fold(self) -> None:
         """Leave the SNN alone, with ordinary kernels U diag(sigma) V (exact)."""
         if self.is_folded:

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from rmploss.conv import SpikeConv2d
 from rmploss.errors import Problem, UserError
+from rmploss.models.dropout import Dropout
 from rmploss.neurons import LIF
 from rmploss.norm import NoNorm, TDBatchNorm2d, fold
 from rmploss.ops.pooling import avg_pool2d
@@ -34,6 +35,12 @@ class OverTime(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The layer's output `[T, B, ...]`."""
         return self.layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+class Shortcut(nn.Identity):
+    """The shortcut of a block as it is; binary: whether it is all 0 and 1 (promises.py)."""
+
+    binary: bool | None = None
 
 
 class AvgPool2d(nn.AvgPool2d):
@@ -64,14 +71,22 @@ class ConvNorm(nn.Module):
         return y if self.norm is None else self.norm(y, repeats)
 
     def fire(
-        self, x: Tensor, neuron: nn.Module, *, residual: Tensor | None = None, repeats: int = 1
+        self,
+        x: Tensor,
+        neuron: nn.Module,
+        *,
+        residual: Tensor | None = None,
+        binary_residual: bool | None = None,
+        repeats: int = 1,
     ) -> Tensor:
         """The spikes of `neuron` on norm(conv(x)) + residual, `[T, B, C', H', W']`.
 
         repeats: x `[1, B, C, H, W]` stands for that many equal steps; convolution and norm run
         once, and the result, running statistics included, is that of running them as often.
+        binary_residual: whether the residual is all 0 and 1, if that is known.
         """
-        return fire(self._convolve(x), self.norm, neuron, residual=residual, repeats=repeats)
+        shortcut: Any = {"residual": residual, "binary_residual": binary_residual}
+        return fire(self._convolve(x), self.norm, neuron, **shortcut, repeats=repeats)
 
     def _convolve(self, x: Tensor) -> Tensor:
         return self.conv(x.flatten(0, 1)).unflatten(0, x.shape[:2])
@@ -89,21 +104,32 @@ def fire(
     neuron: nn.Module,
     *,
     residual: Tensor | None = None,
+    binary_residual: bool | None = None,
     repeats: int = 1,
 ) -> Tensor:
     """The spikes `[T, B, C, H, W]` of `neuron` on norm(y) + residual, in one operation if it can.
 
-    repeats: y `[1, B, C, H, W]` stands for that many equal steps.
+    repeats: y `[1, B, C, H, W]` stands for that many equal steps; binary_residual: whether the
+    residual is all 0 and 1, if that is known.
     """
+    options = {"residual": residual, "binary_residual": binary_residual, "repeats": repeats}
     plain = _is_plain(neuron, LIF)
     if plain and (norm is None or _is_plain(norm, TDBatchNorm2d)):
-        return neuron(y, norm=norm, residual=residual, repeats=repeats)
+        return neuron(y, norm=norm, **options)
     current = y if norm is None else norm(y, repeats)
     if plain:
-        return neuron(current, residual=residual, repeats=repeats)
+        return neuron(current, **options)
     if repeats > 1:
         current = current.expand(repeats, *current.shape[1:])
     return neuron(current if residual is None else current + residual)
+
+
+def is_binary(shortcut: nn.Module) -> bool | None:
+    """Whether what a shortcut adds is all 0 and 1: not behind a projection; None: nobody knows."""
+    if isinstance(shortcut, Shortcut):
+        return shortcut.binary
+    last = shortcut[-1] if isinstance(shortcut, nn.Sequential) else shortcut
+    return False if isinstance(last, ConvNorm) else None
 
 
 def _is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
@@ -150,6 +176,23 @@ def initialize(net: nn.Module) -> None:
             continue
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def consecutive(layers: nn.Sequential, name: str) -> dict[str, tuple[str, ...]]:
+    """Each convolution of a sequence under what stands right before it, for `direct_readers`.
+
+    name: of the sequence, which gets the input of the network. The maximum of spikes is a spike: a
+    max pooling counts for nothing, and so does a dropout that drops nothing.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    before = ""
+    for child, module in layers.named_children():
+        if isinstance(module, ConvNorm):
+            found[before] = (f"{name}.{child}",)
+        is_maximum = isinstance(module, OverTime) and isinstance(module.layer, nn.MaxPool2d)
+        if not is_maximum and not (isinstance(module, Dropout) and module.p == 0):
+            before = f"{name}.{child}"
+    return found
 
 
 def halved(size: int, times: int) -> int:

@@ -90,6 +90,11 @@ class LIAFNet(SpikingNetwork):
             x, repeats = self.get_submodule(f"block{index}")(x, repeats), 1
         return self.lif2(self.fc2(self.lif1(self.fc1(x.flatten(2)))))
 
+    def direct_readers(self) -> dict[str, tuple[str, ...]]:
+        """The convolution of the next block: within a block, the pooling comes before the cells."""
+        found = {f"block{i}.lif1": (f"block{i + 1}.conv1",) for i in range(1, len(CHANNELS))}
+        return {**found, "": ("block1.conv1",)}
+
     def finish(self) -> None:
         """Weights from N(0, 2 / inputs), biases 1/2."""
         start(self)

@@ -2,13 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from torch import Tensor, nn
 
 from rmploss.errors import UserError
 from rmploss.models.amplitudes import fold_amplitudes
 from rmploss.models.layers import OverTime, initialize
+from rmploss.models.promises import promise
 from rmploss.neurons import Accumulator
 
 
@@ -70,9 +71,25 @@ class SpikingNetwork(nn.Module, ABC):
         """Neurons and the modules that read their spikes, by name; left out: not to be said."""
         return {}
 
+    def direct_readers(self) -> dict[str, tuple[str, ...]]:
+        """Modules and the convolutions and shortcuts that get what they give, as it is, by name.
+
+        No average pooling, dropout or sum stands between the two; "" is the network, which gives
+        its input. Readers of binary neurons are promised spikes (promises.py): a class that changes
+        what flows says so here. Left out: not to be said.
+        """
+        return {}
+
+    def train(self, mode: bool = True) -> Self:
+        """Training or evaluation mode; and promise spikes, by the layers that there are now."""
+        super().train(mode)
+        promise(self, self.direct_readers())
+        return self
+
     def fold(self) -> None:
         """Put the heights of the spikes into the kernels that read them (exact)."""
         fold_amplitudes(self, self.readers())
+        promise(self, self.direct_readers())
 
     def finish(self) -> None:
         """Initialize the weights; called at the end of a constructor."""

@@ -17,6 +17,7 @@ from rmploss.models.layers import (
     MakeNeuron,
     MakeNorm,
     OverTime,
+    consecutive,
     conv3x3,
     encode,
     halved,
@@ -79,6 +80,10 @@ class _PLIFNet(VotingNetwork):
         for layer in layers:
             x = layer.fire(x, next(layers)) if isinstance(layer, ConvNorm) else layer(x)
         return self.lif1(self.fc1(self.dropout(x.flatten(2))))
+
+    def direct_readers(self) -> dict[str, tuple[str, ...]]:
+        """The next convolution, also behind a max pooling."""
+        return consecutive(self.layers, "layers")
 
 
 class PLIFNet(_PLIFNet):

@@ -125,6 +125,10 @@ class PreActResNet18(SpikingNetwork):
                 found[f"{name}.lif2"] = (f"{name}.conv2",)
         return found
 
+    def direct_readers(self) -> dict[str, tuple[str, ...]]:
+        """The same: all poolings are followed by neurons."""
+        return {**self.readers(), "": ("conv1",)}
+
     def finish(self) -> None:
         """Weights of convolutions from N(0, 2 / (k k C_out)); all else as PyTorch starts it."""
         for module in self.modules():

@@ -22,9 +22,11 @@ from rmploss.models.layers import (
     MakeNeuron,
     MakeNorm,
     OverTime,
+    Shortcut,
     conv1x1,
     conv3x3,
     encode,
+    is_binary,
     placed,
     scaled,
 )
@@ -55,13 +57,15 @@ class BasicBlock(nn.Module):
         self.conv1 = conv3x3(in_channels, channels, norm, stride=stride)
         self.lif1 = placed(neuron(channels), "inner")
         self.conv2 = conv3x3(channels, channels, last_norm or norm)
-        self.shortcut = shortcut or nn.Identity()
+        self.shortcut = shortcut or Shortcut()
         self.lif2 = placed(neuron(channels), "sum")
 
     def forward(self, x: Tensor) -> Tensor:
         """Spikes of the block."""
         inner = self.conv1.fire(x, self.lif1)
-        return self.conv2.fire(inner, self.lif2, residual=self.shortcut(x))
+        binary = is_binary(self.shortcut)
+        residual = self.shortcut(x)
+        return self.conv2.fire(inner, self.lif2, residual=residual, binary_residual=binary)
 
 
 def strided(in_channels: int, channels: int, stride: int, norm: MakeNorm) -> nn.Module | None:
@@ -184,6 +188,22 @@ class _ResNet(PooledNetwork):
         if isinstance(self.head, nn.Sequential):
             return {**found, last: ("head.0",), "head.1": ("head.2",)}
         return {**found, last: ("head",)}
+
+    def direct_readers(self) -> dict[str, tuple[str, ...]]:
+        """As `readers`, but for what is pooled, and for what a `SEWBlock` gives on."""
+        found, source = {**self.readers(), "": ("conv1",)}, f"lif{self.stem_layers}"
+        pool = getattr(self, "stem_pool", None)
+        if pool is not None:
+            found.pop(source, None)
+        if isinstance(pool, OverTime) and not isinstance(pool.layer, nn.MaxPool2d):
+            source = "stem_pool"  # but a maximum of spikes is one
+        for stage, layer in enumerate(self.layers(), start=1):
+            for index, block in enumerate(layer):
+                name = f"layer{stage}.{index}"
+                found[source] = (f"{name}.conv1", f"{name}.shortcut")
+                found[f"{name}.shortcut.0"] = (f"{name}.shortcut.1",)
+                source = name if isinstance(block, SEWBlock) else f"{name}.lif2"
+        return found
 
 
 class ResNet20(_ResNet):

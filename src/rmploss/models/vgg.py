@@ -10,6 +10,7 @@ from rmploss.models.layers import (
     MakeNeuron,
     MakeNorm,
     OverTime,
+    consecutive,
     conv3x3,
     encode,
     scaled,
@@ -77,3 +78,7 @@ class VGG16(PooledNetwork):
         neurons = [name for name in names if name.startswith("layers.lif")]
         convs = [name for name in names if name.startswith("layers.conv")]
         return {n: (reader,) for n, reader in zip(neurons, [*convs[1:], "head"], strict=True)}
+
+    def direct_readers(self) -> dict[str, tuple[str, ...]]:
+        """The next convolution, but behind a pooling."""
+        return consecutive(self.layers, "layers")

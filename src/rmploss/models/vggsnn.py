@@ -16,6 +16,7 @@ from rmploss.models.layers import (
     MakeNeuron,
     MakeNorm,
     OverTime,
+    consecutive,
     conv3x3,
     encode,
     halved,
@@ -82,3 +83,7 @@ class VGGSNN(SpikingNetwork):
         for layer in layers:
             x = layer.fire(x, next(layers)) if isinstance(layer, ConvNorm) else layer(x)
         return self.head(x.flatten(2))
+
+    def direct_readers(self) -> dict[str, tuple[str, ...]]:
+        """The next convolution, but behind an average pooling."""
+        return consecutive(self.layers, "layers")

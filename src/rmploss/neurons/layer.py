@@ -15,6 +15,16 @@ class HasHeight(Protocol):
 
 
 @runtime_checkable
+class EmitsSpikes(Protocol):
+    """A layer that knows whether all it gives on is 0 and 1; any other is taken to give more."""
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether it is, for every input: convolutions are then promised spikes."""
+        ...
+
+
+@runtime_checkable
 class SpikingLayer(Protocol):
     """A layer of neurons, `[T, B, C, ...]` input current to outputs of the same shape.
 

@@ -42,6 +42,7 @@ class LIAF(nn.Module):
     unregularized: ClassVar[str | None] = (
         "it gives its membrane on as a real number: its spikes leave it nowhere, and lose nothing"
     )
+    is_binary: ClassVar[bool] = False
     carry_state: ClassVar[bool] = False
     backend: ClassVar[str] = "auto"
 

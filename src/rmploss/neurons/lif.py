@@ -81,12 +81,14 @@ class LIF(nn.Module):
         *,
         norm: TDBatchNorm2d | None = None,
         residual: Tensor | None = None,
+        binary_residual: bool | None = None,
         repeats: int = 1,
     ) -> Tensor:
         """Spikes `[T, B, C, ...]`, of the type of x, for the input current norm(x) + residual.
 
         norm, the shortcut and the neurons run as one operation. x: `[T, B, C, ...]`, or
-        `[1, B, C, ...]` that stands for `repeats` equal steps; residual: `[T, B, C, ...]`.
+        `[1, B, C, ...]` that stands for `repeats` equal steps; residual: `[T, B, C, ...]`;
+        binary_residual: a promise that it is all 0 and 1 (`ops.lif`).
         """
         functional.check_recomputing(self.carry_state and recomputing())
         stats = open_stats()
@@ -94,8 +96,9 @@ class LIF(nn.Module):
         options = self._options(stats.spec if stats is not None else None)
         scale = self.input_gain()
         if scale is not None and residual is not None:
-            residual = residual * scale
+            residual, binary_residual = residual * scale, False
         shape = {"residual": residual, "repeats": repeats, "backend": self.backend}
+        shape["binary_residual"] = binary_residual
         if norm is not None:
             norm.check(x)
         if norm is None:
@@ -124,6 +127,14 @@ class LIF(nn.Module):
     def constants(self) -> tuple[float | Tensor, float | Tensor]:
         """Decay and threshold: numbers, or tensors of the graph that are learnt."""
         return self.decay, self.v_threshold
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether all that leaves the layer is 0 and 1; a class with an end of its own may say it.
+
+        So it is for any input: a potential that is no number does not fire.
+        """
+        return type(self).forward is LIF.forward and type(self).emit is LIF.emit
 
     def emit(self, spikes: Tensor) -> Tensor:
         """What leaves the layer for its spikes `[T, B, C, ...]`: the spikes."""

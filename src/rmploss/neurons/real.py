@@ -56,6 +56,12 @@ class RealSpike(LIF):
         height, self.amplitude = self.amplitude, None
         return None if height is None else height.detach()
 
+    @property
+    def is_binary(self) -> bool:
+        """Whether the heights were released."""
+        plain = type(self).forward is LIF.forward and type(self).emit is RealSpike.emit
+        return plain and self.amplitude is None
+
     def emit(self, spikes: Tensor) -> Tensor:
         """The spikes times their height."""
         if self.amplitude is None:

@@ -23,6 +23,7 @@ class ReLU(nn.Module):
     unregularized: ClassVar[str | None] = (
         "an analog layer has no membrane that a spike is compared with"
     )
+    is_binary = False
     v_threshold = 1.0
     backend = "auto"
     carry_state = False

@@ -90,6 +90,7 @@ class TSSL(nn.Module):
     unregularized: ClassVar[str | None] = (
         "its gradient is its own: no derivative with respect to the membrane"
     )
+    is_binary: ClassVar[bool] = False
     carry_state: ClassVar[bool] = False
     backend: ClassVar[str] = "auto"
 

@@ -75,6 +75,7 @@ def lif(
     gain: Tensor | None = None,
     bias: Tensor | None = None,
     residual: Tensor | None = None,
+    binary_residual: bool | None = None,
     repeats: int = 1,
     backend: str = "auto",
     **neuron: Unpack[NeuronOptions],
@@ -84,7 +85,8 @@ def lif(
     The input current is gain x + bias + residual. x: `[T, B, C, ...]`, or `[1, B, C, ...]` that
     stands for `repeats` equal steps; u: membrane before the first step `[B, C, ...]`, at rest if
     None; gain, bias: `[C]`; residual: `[T, B, C, ...]`. The membrane is float32 at least, also for
-    half-precision input; spikes have the type of x.
+    half-precision input; spikes have the type of x. binary_residual: whether the residual is all
+    0 and 1, as `binary` in `spike_conv2d`.
     """
     _check(x, u, residual, repeats, gain=gain, bias=bias)
     plan = _plan(x, backend, neuron)
@@ -92,7 +94,9 @@ def lif(
         options = {"gain": gain, "bias": bias, "residual": residual, "repeats": repeats}
         spikes, sums, last = reference.lif(at_least_single(x), u, **options, **neuron)
         return spikes.to(x.dtype), sums, last
-    spikes, sums, last, _ = layer.neurons(*plan, x, u, gain, bias, residual, repeats, neuron)
+    spikes, sums, last, _ = layer.neurons(
+        *plan, x, u, gain, bias, residual, repeats, neuron, binary_residual=binary_residual
+    )
     return spikes, _moments(sums, neuron), last
 
 
@@ -104,6 +108,7 @@ def norm_lif(
     *,
     eps: float,
     residual: Tensor | None = None,
+    binary_residual: bool | None = None,
     repeats: int = 1,
     sync: bool = False,
     backend: str = "auto",
@@ -114,7 +119,7 @@ def norm_lif(
     y: `[T, B, C, ...]`, the convolution's output; weight, bias: `[C]`, the weight times alpha V_th;
     residual `[T, B, C, ...]` is added to the normalized y; sync: statistics over all ranks.
     Returns what `lif` returns, and mean and biased variance of y per channel `[C]` (no gradient).
-    Backward keeps y, and of a residual that is spikes only the bits.
+    Backward keeps y, and of a residual that is spikes only the bits; binary_residual: as in `lif`.
     """
     _check(y, u, residual, repeats, weight=weight, bias=bias)
     plan = _plan(y, backend, neuron)
@@ -126,7 +131,7 @@ def norm_lif(
         )
         return spikes.to(y.dtype), sums, last, mean, var
     spikes, sums, last, statistics = layer.neurons(
-        *plan, y, u, weight, bias, residual, repeats, neuron, eps, sync
+        *plan, y, u, weight, bias, residual, repeats, neuron, eps, sync, binary_residual
     )
     mean, var, _ = statistics.to(last.dtype).unbind(0)
     return spikes, _moments(sums, neuron), last, mean, var
@@ -139,6 +144,7 @@ def spike_conv2d(
     *,
     stride: int = 1,
     padding: int = 0,
+    binary: bool | None = None,
     backend: str = "auto",
 ) -> Tensor:
     """The convolution `[N, C', H', W']` of x `[N, C, H, W]` with weight `[C', C, K, K]`.
@@ -146,6 +152,11 @@ def spike_conv2d(
     As `torch.nn.functional.conv2d`, for finite x and weight and gradients below 1e36. Where x is
     spikes (all 0 or 1) backward keeps them as bits, and on the CPU a sparse x is convolved event by
     event. y has the type of x, or autocast's; in float64 it is PyTorch's own convolution.
+
+    binary: whether x is spikes, if the caller knows. None: x is looked at, which waits for a GPU,
+    and is kept as it is where nobody can look, in traced and captured graphs. True is a promise:
+    bits are kept everywhere without a wait; a broken one raises `UserError`, or fails an assertion
+    on the GPU when it gets there. False: a GPU neither looks nor packs.
     """
     provider, _ = explain(backend, x.device, x.dtype)
     if provider == "reference":
@@ -158,12 +169,15 @@ def spike_conv2d(
         reason = f"the weight is {weight.dtype}, x is {x.dtype}"
     if is_transformed():
         reason = TRANSFORMED
-    # Only the CPU has use for bits without a gradient; counting them makes a GPU wait.
-    useless = provider != "cpu" and (not torch.is_grad_enabled() or is_capturing(x))
-    if not reason and not useless:
-        return convolution.convolve(provider, x, weight, bias, stride, padding)
+    # Only the CPU has use for bits without a gradient, and looks for free.
+    known = False if binary is None and is_capturing(x) else binary
+    dense = known is False or not torch.is_grad_enabled()
+    if not reason and dense and provider != "cpu":
+        return convolution.plain(x, weight, bias, stride, padding)
+    if not reason:
+        return convolution.convolve(provider, x, weight, bias, stride, padding, bool(binary))
     y = reference.spike_conv2d(x, weight, bias, stride=stride, padding=padding)
-    if reason and _is_named(backend):  # what fits no convolution at all has raised by now
+    if _is_named(backend):  # what fits no convolution at all has raised by now
         raise UserError(f"backend {provider!r} cannot run this convolution: {reason}")
     return y
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.library import Library, register_autograd, register_fake
 
+from rmploss.ops import dense
 from rmploss.ops.kernels import KERNELS, Spatial, require, words
 from rmploss.ops.tracing import is_traced
 
@@ -21,16 +22,30 @@ TYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def convolve(
-    provider: str, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int
+    provider: str,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: int,
+    padding: int,
+    binary: bool = False,
 ) -> Tensor:
-    """y `[N, C', H', W']` of x `[N, C, H, W]`, weight `[C', C, K, K]`, bias `[C']`."""
-    inputs: tuple[Any, ...] = (provider, x, weight, bias, stride, padding)
+    """y `[N, C', H', W']` of x `[N, C, H, W]`, weight `[C', C, K, K]`, bias `[C']`.
+
+    binary: x is promised to be all 0 and 1.
+    """
+    inputs: tuple[Any, ...] = (provider, x, weight, bias, stride, padding, binary)
     tensors = inputs[1:4]
     if is_traced(*tensors):
         return torch.ops.rmploss.spike_conv2d(*inputs)[0]
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         return _SpikeConv2d.apply(*inputs)  # pyright: ignore[reportReturnType]
     return forward(*inputs)[0]
+
+
+def plain(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
+    """`convolve` by PyTorch, which keeps x as it is; maps are channels-last here, too."""
+    return dense.convolve(Spatial.of(x.shape, weight, stride, padding), x, weight, bias)
 
 
 def misfit(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> str | None:
@@ -52,12 +67,18 @@ def misfit(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding:
 
 
 def forward(
-    provider: str, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int
-) -> tuple[Tensor, Tensor, int]:
-    """y, the bits of x and their number; -1 if x is not all 0 and 1."""
+    provider: str,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: int,
+    padding: int,
+    binary: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """y, the bits of x and their number; -1 if x is not all 0 and 1. Fails if binary lied."""
     require(misfit(x, weight, bias, stride, padding))
     kernels, shape = KERNELS[provider], Spatial.of(x.shape, weight, stride, padding)
-    bits, spikes = kernels.pack(_rows(x))
+    bits, spikes = kernels.pack(_rows(x), binary)
     return kernels.convolve(shape, x, bits, spikes, weight, bias), bits, spikes
 
 
@@ -66,7 +87,7 @@ def backward(
     g_y: Tensor,
     x: Tensor | None,
     bits: Tensor | None,
-    spikes: int,
+    spikes: Tensor,
     weight: Tensor,
     size: Sequence[int],
     stride: int,
@@ -76,10 +97,7 @@ def backward(
     """The gradients of x `size` and of the weight, those that are needed."""
     kernels = KERNELS[provider]
     shape = Spatial.of(size, weight, stride, padding)
-    require(_misfit(shape, g_y, x, bits, weight, size))
-    if bits is None:
-        assert x is not None
-        bits, spikes = kernels.pack(_rows(x))
+    require(_misfit(shape, g_y, x, bits, spikes, weight, size))
     need_x, need_weight = needs
     g_x, g_weight = kernels.convolve_backward(
         shape, g_y, x, bits, spikes, weight, (need_x, need_weight)
@@ -90,8 +108,8 @@ def backward(
 
 
 def _misfit(
-    shape: Spatial, g_y: Tensor, x: Tensor | None, bits: Tensor | None, weight: Tensor,
-    size: Sequence[int],
+    shape: Spatial, g_y: Tensor, x: Tensor | None, bits: Tensor | None, spikes: Tensor,
+    weight: Tensor, size: Sequence[int],
 ) -> str | None:  # fmt: skip
     """Which of the tensors that backward is given does not fit."""
     N, C, H, W = size
@@ -99,6 +117,7 @@ def _misfit(
         ("gradient", g_y, (N, weight.shape[0], *shape.out)),
         ("input", x, (N, C, H, W)),
         ("bits", bits, (N * H * W, words(C))),
+        ("number of bits", spikes, ()),
         ("weight", weight, (weight.shape[0], C, *weight.shape[2:])),
     ):
         if tensor is not None and tuple(tensor.shape) != wanted:
@@ -116,32 +135,37 @@ def _rows(x: Tensor) -> Tensor:
 # Autograd ----------------------------------------------------------------------------------------
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], bits: Tensor, spikes: int) -> None:
-    """What backward needs: x as bits if it is spikes, else as it is."""
-    ctx.provider, x, weight, _, ctx.stride, ctx.padding = inputs
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    """What backward needs: x as bits if it is spikes, else as it is.
+
+    What is traced has no values to look at: there, only what was promised is spikes.
+    """
+    ctx.provider, x, weight, _, ctx.stride, ctx.padding, binary = inputs
+    _, bits, spikes = output
     ctx.set_materialize_grads(False)
-    ctx.spikes, ctx.size = spikes, list(x.shape)
-    ctx.save_for_backward(*((None, bits) if spikes >= 0 else (x, None)), weight)
+    ctx.size = list(x.shape)
+    is_spikes = binary or (not is_traced(x) and int(spikes) >= 0)
+    ctx.save_for_backward(*((None, bits) if is_spikes else (x, None)), spikes, weight)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    """`_keep` for the registered operation: what is traced has no values to look at."""
-    _, bits, count = output
-    ctx.mark_non_differentiable(bits, count)
-    _keep(ctx, inputs, bits, -1 if is_traced(inputs[1]) else int(count))
+    """`_keep` for the registered operation, which gives on more than y."""
+    ctx.mark_non_differentiable(*output[1:])
+    _keep(ctx, inputs, output)
 
 
 @once_differentiable
 def _gradient(ctx: Any, g_y: Any, *_: Any) -> tuple[Any, ...]:
-    x, bits, weight = ctx.saved_tensors
+    x, bits, spikes, weight = ctx.saved_tensors
     need_x, need_weight, need_bias = ctx.needs_input_grad[1:4]
     run: Any = torch.ops.rmploss.spike_conv2d_backward if is_traced(g_y, x, weight) else backward
     g_x, g_weight = run(
-        ctx.provider, g_y, x, bits, ctx.spikes, weight, ctx.size, ctx.stride, ctx.padding,
+        ctx.provider, g_y, x, bits, spikes, weight, ctx.size, ctx.stride, ctx.padding,
         [need_x, need_weight],
     )  # fmt: skip
     g_bias = g_y.sum((0, 2, 3), dtype=torch.float32) if need_bias else None
-    return None, g_x if need_x else None, g_weight if need_weight else None, g_bias, None, None
+    gradients = (g_x if need_x else None, g_weight if need_weight else None, g_bias)
+    return None, *gradients, None, None, None
 
 
 class _SpikeConv2d(torch.autograd.Function):
@@ -149,9 +173,9 @@ class _SpikeConv2d(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        y, bits, spikes = forward(*inputs)
-        _keep(ctx, inputs, bits, spikes)
-        return y
+        output = forward(*inputs)
+        _keep(ctx, inputs, output)
+        return output[0]
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
@@ -163,20 +187,15 @@ class _SpikeConv2d(torch.autograd.Function):
 LIBRARY = Library("rmploss", "FRAGMENT")
 LIBRARY.define(
     "spike_conv2d(str provider, Tensor x, Tensor weight, Tensor? bias, SymInt stride, "
-    "SymInt padding) -> (Tensor y, Tensor bits, Tensor spikes)",
+    "SymInt padding, bool binary=False) -> (Tensor y, Tensor bits, Tensor spikes)",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
 LIBRARY.define(
-    "spike_conv2d_backward(str provider, Tensor g_y, Tensor? x, Tensor? bits, SymInt spikes, "
+    "spike_conv2d_backward(str provider, Tensor g_y, Tensor? x, Tensor? bits, Tensor spikes, "
     "Tensor weight, SymInt[] size, SymInt stride, SymInt padding, bool[] needs) "
     "-> (Tensor g_x, Tensor g_weight)",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
-
-
-def _forward(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-    y, bits, spikes = forward(*inputs)
-    return y, bits, torch.tensor(spikes, device="cpu")  # whatever the default device
 
 
 def _backward(*inputs: Any) -> tuple[Tensor, Tensor]:
@@ -185,26 +204,27 @@ def _backward(*inputs: Any) -> tuple[Tensor, Tensor]:
     return g_x, g_weight
 
 
-LIBRARY.impl("spike_conv2d", _forward, "CompositeExplicitAutograd")
+LIBRARY.impl("spike_conv2d", forward, "CompositeExplicitAutograd")
 LIBRARY.impl("spike_conv2d_backward", _backward, "CompositeExplicitAutograd")
 register_autograd("rmploss::spike_conv2d", _gradient, setup_context=_setup, lib=LIBRARY)
 
 
 @register_fake("rmploss::spike_conv2d", lib=LIBRARY)
 def _(
-    provider: str, x: Tensor, weight: Tensor, bias: Any, stride: int, padding: int
-) -> tuple[Tensor, Tensor, Tensor]:
+    provider: str, x: Tensor, weight: Tensor, bias: Any, stride: int, padding: int,
+    binary: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     shape = Spatial.of(x.shape, weight, stride, padding)
     size = (shape.images, shape.out_channels, *shape.out)
     y = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     rows = shape.images * shape.height * shape.width
     bits = x.new_empty(rows, words(shape.channels), dtype=torch.int64)
-    return y, bits, torch.empty((), dtype=torch.int64, device="cpu")
+    return y, bits, x.new_empty((), dtype=torch.int64)
 
 
 @register_fake("rmploss::spike_conv2d_backward", lib=LIBRARY)
 def _(
-    provider: str, g_y: Tensor, x: Any, bits: Any, spikes: int, weight: Tensor,
+    provider: str, g_y: Tensor, x: Any, bits: Any, spikes: Tensor, weight: Tensor,
     size: Sequence[int], stride: int, padding: int, needs: Sequence[bool],
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     g_x = g_y.new_empty(0)

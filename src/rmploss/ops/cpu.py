@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rmploss.errors import UserError
 from rmploss.ops import dense
-from rmploss.ops.kernels import Current, Spatial, wide, words
+from rmploss.ops.kernels import BROKEN_PROMISE, Current, Spatial, wide, words
 from rmploss.ops.rule import KINDS, RESETS, Rule
 from rmploss.ops.tracing import is_traced
 
@@ -156,16 +157,18 @@ class NativeKernels:
             y.numel() // C, C, _address(out, dtype), _threads(),
         )  # fmt: skip
 
-    def pack(self, x: Tensor) -> tuple[Tensor, int]:
+    def pack(self, x: Tensor, binary: bool = False) -> tuple[Tensor, Tensor]:
         """One pass over x, which also tells whether x is spikes and how many."""
         R, C = x.shape
-        x = _wide(x).contiguous()
-        if x.dtype != torch.float32:
-            return torch.empty(0, dtype=torch.int64), -1
-        bits = torch.empty(R, words(C), dtype=torch.int64)
-        return bits, _native.pack(
-            _address(x, torch.float32), R, C, _address(bits, torch.int64), _threads()
-        )
+        single = x.to(torch.float32).contiguous()
+        bits = torch.empty(R, words(C), dtype=torch.int64, device="cpu")
+        places = _address(single, torch.float32), _address(bits, torch.int64)
+        spikes = _native.pack(places[0], R, C, places[1], _threads())
+        if x.dtype == torch.float64 and not torch.equal(single.double(), x):
+            spikes = -1  # a number that only float32 takes for 0 or 1
+        if binary and spikes < 0:
+            raise UserError(BROKEN_PROMISE)
+        return bits, torch.tensor(spikes, device="cpu")  # whatever the default device
 
     def unpack(self, bits: Tensor, channels: int) -> Tensor:
         """The inverse of `pack`."""
@@ -181,7 +184,7 @@ class NativeKernels:
         shape: Spatial,
         x: Tensor,
         bits: Tensor,
-        spikes: int,
+        spikes: Tensor,
         weight: Tensor,
         bias: Tensor | None,
     ) -> Tensor:
@@ -211,8 +214,8 @@ class NativeKernels:
         shape: Spatial,
         g_y: Tensor,
         x: Tensor | None,
-        bits: Tensor,
-        spikes: int,
+        bits: Tensor | None,
+        spikes: Tensor,
         weight: Tensor,
         needs: tuple[bool, bool],
     ) -> tuple[Tensor | None, Tensor | None]:
@@ -235,6 +238,9 @@ class NativeKernels:
             _native.winograd(*arguments, *places, True, tile, _map(wide_x))
             g_x = wide_x.to(g_y.dtype)
         if native_weight:
+            if bits is None:  # nobody could look before x was kept
+                assert x is not None
+                bits, _ = self.pack(x.movedim(1, -1).reshape(-1, shape.channels))
             wide_weight = empty_like(wide_g, *weight.shape)
             places = (_address(bits, torch.int64), _map(wide_g))
             _native.event_weight_gradient(*arguments, *places, _address(wide_weight, torch.float32))
@@ -242,10 +248,10 @@ class NativeKernels:
         return g_x, g_weight
 
 
-def _is_sparse(shape: Spatial, spikes: int) -> bool:
+def _is_sparse(shape: Spatial, spikes: Tensor) -> bool:
     """Whether the event-driven kernels run: exact for spikes, faster up to some density."""
     neurons = shape.images * shape.channels * shape.height * shape.width
-    return 0 <= spikes <= EVENT_DENSITY * neurons and shape.out_channels >= EVENT_OUTPUTS
+    return shape.out_channels >= EVENT_OUTPUTS and 0 <= int(spikes) <= EVENT_DENSITY * neurons
 
 
 def _is_winograd(shape: Spatial, tile: int) -> bool:

@@ -23,7 +23,7 @@ def gradients(
     shape: "Spatial",
     g_y: Tensor,
     x: Tensor | None,
-    bits: Tensor,
+    bits: Tensor | None,
     weight: Tensor,
     needs: tuple[bool, bool],
 ) -> tuple[Tensor | None, Tensor | None]:
@@ -35,6 +35,7 @@ def gradients(
     if x is not None:
         x = _last(x)
     elif need_weight:
+        assert bits is not None
         x = kernels.unpack(bits, shape.channels).view(size).movedim(-1, 1).to(g_y.dtype)
     else:  # its shape and layout count, its values do not
         x = g_y.new_empty(size).movedim(-1, 1)

@@ -171,8 +171,12 @@ class Kernels(Protocol):
         """
         ...
 
-    def pack(self, x: Tensor) -> tuple[Tensor, int]:
-        """Bits `[R, words]` (int64) of x `[R, C]`, and their number; -1 if not all are 0 or 1."""
+    def pack(self, x: Tensor, binary: bool = False) -> tuple[Tensor, Tensor]:
+        """Bits `[R, words]` of x `[R, C]` and their number `[]`, int64 on its device.
+
+        The number is -1 if not all are 0 or 1. binary: they are promised to be; if they are not,
+        this fails, on a GPU when it gets there: nothing waits for it.
+        """
         ...
 
     def unpack(self, bits: Tensor, channels: int) -> Tensor:
@@ -184,11 +188,11 @@ class Kernels(Protocol):
         shape: Spatial,
         x: Tensor,
         bits: Tensor,
-        spikes: int,
+        spikes: Tensor,
         weight: Tensor,
         bias: Tensor | None,
     ) -> Tensor:
-        """y `[N, C', H', W']` of the type of x; spikes: the number of bits, -1: x is no spikes.
+        """y `[N, C', H', W']` of the type of x; bits, spikes: what `pack` returned.
 
         The weight may be float32 beside an x of half precision.
         """
@@ -199,18 +203,24 @@ class Kernels(Protocol):
         shape: Spatial,
         g_y: Tensor,
         x: Tensor | None,
-        bits: Tensor,
-        spikes: int,
+        bits: Tensor | None,
+        spikes: Tensor,
         weight: Tensor,
         needs: tuple[bool, bool],
     ) -> tuple[Tensor | None, Tensor | None]:
-        """The gradients of x and the weight, those that are needed; x: None if bits are kept.
+        """The gradients of x and the weight, those that are needed; x or its bits are given.
 
-        They have the types of g_y and of the weight.
+        They have the types of g_y and of the weight; spikes: as in `convolve`.
         """
         ...
 
 
+BROKEN_PROMISE = (
+    "promised to be spikes (binary, binary_residual), but not all 0 and 1. In a network of this "
+    "package, call net.train() or net.eval() after a change of its layers; with operations of your "
+    "own, leave the promise out"
+)
+"""What a broken promise says; on a GPU it ends the process's use of that GPU."""
 KERNELS: dict[str, Kernels] = {}
 """Provider -> its kernels; filled by `providers.py`."""
 

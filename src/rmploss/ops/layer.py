@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.library import Library, register_autograd, register_fake
 
-from rmploss.ops import norm
+from rmploss.ops import bits, norm
 from rmploss.ops.collectives import ranks
 from rmploss.ops.kernels import KERNELS, Current, Kernels, require, wide
 from rmploss.ops.rule import NeuronOptions, Rule
@@ -34,12 +34,14 @@ def neurons(
     neuron: NeuronOptions,
     eps: float | None = None,
     sync: bool = False,
+    binary_residual: bool | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Spikes `[T, B, C, ...]`, moments `[4, C]`, last membrane `[B, C, ...]`, statistics `[3, C]`.
 
     The input current is gain x + bias + residual; with eps (x - mean) gain + bias + residual, where
     gain is multiplied by 1 / sqrt(var + eps). Statistics: mean, biased variance and number of
     values, float64, empty without eps. Moments are empty unless the rule asks for them.
+    binary_residual: whether the residual is all 0 and 1, for certain; None: to be seen.
     """
     steps, dtype = x.shape[0] * repeats, wide(x.dtype)
     if residual is not None:
@@ -50,13 +52,14 @@ def neurons(
     constants = (_constant(neuron[name], x, dtype) for name in ("decay", "v_threshold"))
     affine = (None if v is None else v.to(dtype).contiguous() for v in (gain, bias))
     u = None if u is None else u.to(dtype)
-    numbers = (steps, eps, sync, rule)
+    numbers = (steps, eps, sync)
     inputs: tuple[Any, ...] = (provider, x, *affine, residual, u, *constants, *numbers)
     tensors = inputs[1:8]
     if is_traced(*tensors):
-        return torch.ops.rmploss.lif(*inputs[:-1], rule.numbers)
+        return torch.ops.rmploss.lif(*inputs, rule.numbers, binary_residual)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
-        return _LIF.apply(*inputs)  # pyright: ignore[reportReturnType]
+        return _LIF.apply(*inputs, rule, binary_residual)  # pyright: ignore[reportReturnType]
+    inputs = (*inputs, rule)
     return forward(*inputs)
 
 
@@ -81,8 +84,12 @@ def forward(
     eps: float | None,
     sync: bool,
     rule: Sequence[float],
+    binary_residual: bool | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What `neurons` returns, from arguments of their final types."""
+    """What `neurons` returns, from arguments of their final types.
+
+    binary_residual matters for what is kept of the residual, not here.
+    """
     kernels = KERNELS[provider]
     current = _current(kernels, x, gain, bias, residual, u, decay, threshold, steps)
     if eps is None:
@@ -231,26 +238,26 @@ def _whole(view: Tensor) -> Tensor:
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     """What backward needs of the inputs and outputs of `forward`."""
-    provider, x, gain, bias, residual, u, decay, threshold, *ctx.plain = inputs
+    provider, x, gain, bias, residual, u, decay, threshold, *ctx.plain, binary = inputs
     ctx.provider = provider
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(output[3])
-    kept = _smallest(provider, residual)
+    kept = _smallest(provider, residual, binary)
     ctx.save_for_backward(x, gain, bias, kept, u, decay, threshold, output[3])
 
 
-def _smallest(provider: str, residual: Tensor | None) -> Tensor | None:
+def _smallest(provider: str, residual: Tensor | None, binary: bool | None) -> Tensor | None:
     """What to keep of `[T, B, C, ...]` for backward: its bits if it is spikes, else itself.
 
-    A traced tensor has no values to look at, and a CUDA graph cannot wait for them while it is
-    captured: it is kept as it is.
+    binary: whether it is, for certain. None: to be seen, but a traced tensor has no values to look
+    at, and a CUDA graph cannot wait for them while it is captured: then it is kept as it is.
     """
-    if residual is None or is_traced(residual) or is_capturing(residual):
+    if residual is None or binary is False:
         return residual
-    bits, spikes = KERNELS[provider].pack(
-        _rows(residual, residual.dtype).view(-1, residual.shape[2])
-    )
-    return bits if spikes >= 0 else residual
+    if binary is None and (is_traced(residual) or is_capturing(residual)):
+        return residual
+    packed, spikes = bits.pack(provider, residual, bool(binary))
+    return packed if binary or int(spikes) >= 0 else residual
 
 
 @once_differentiable
@@ -267,7 +274,7 @@ def _gradient(ctx: Any, g_spikes: Any, g_moments: Any, g_last: Any, _: Any) -> t
     return (
         None, g_x, None if gain is None else g_gain, None if bias is None else g_bias,
         None if residual is None else g_residual, None if u is None else g_u,
-        g_decay, g_threshold, None, None, None, None,
+        g_decay, g_threshold, None, None, None, None, None,
     )  # fmt: skip
 
 
@@ -297,7 +304,7 @@ NUMBERS = "SymInt steps, float? eps, bool sync, float[] rule"
 GRADIENTS = "Tensor? g_spikes, Tensor? g_moments, Tensor? g_last, bool constants"
 RETURNS = "(Tensor, Tensor, Tensor, Tensor)"
 SCHEMAS = {
-    "lif": f"({TENSORS}, {NUMBERS}) -> {RETURNS}",
+    "lif": f"({TENSORS}, {NUMBERS}, bool? binary_residual=None) -> {RETURNS}",
     "lif_backward": f"({TENSORS}, Tensor statistics, {NUMBERS}, {GRADIENTS}) -> {RETURNS}",
 }
 LIBRARY = Library("rmploss", "FRAGMENT")
@@ -311,6 +318,7 @@ register_autograd("rmploss::lif", _gradient, setup_context=_keep, lib=LIBRARY)
 def _(
     provider: str, x: Tensor, gain: Any, bias: Any, residual: Any, u: Any, decay: Tensor,
     threshold: Any, steps: int, eps: float | None, sync: bool, rule: Sequence[float],
+    binary_residual: bool | None = None,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     C = x.shape[2]
     statistics = x.new_empty(0 if eps is None else (3, C), dtype=torch.float64)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from rmploss.ops import dense
-from rmploss.ops.kernels import Current, Spatial, words
+from rmploss.ops.kernels import BROKEN_PROMISE, Current, Spatial, words
 from rmploss.ops.rule import KINDS, Rule
 from rmploss.surrogate import ArcTan, ClippedTanh
 
@@ -142,11 +142,8 @@ class TritonKernels:
         with _on(y):
             _kernels().norm_gradient[programs](g_x, *given, out, R, C, EPS=eps, **tile, **OPTIONS)
 
-    def pack(self, x: Tensor) -> tuple[Tensor, int]:
-        """One pass over x of any floating-point type.
-
-        Waits for the GPU once: the number of bits is a Python number, and says whether x is spikes.
-        """
+    def pack(self, x: Tensor, binary: bool = False) -> tuple[Tensor, Tensor]:
+        """One pass over x of any floating-point type; who reads the number waits for the GPU."""
         x = x.contiguous()
         R, C = x.shape
         bits = x.new_empty(R, words(C), dtype=torch.int64)
@@ -154,8 +151,11 @@ class TritonKernels:
         found = x.new_empty(*programs, 2, dtype=torch.int64)
         with _on(x):
             _kernels().pack[programs](x, bits, found, R, C, words(C), BLOCK_R=BITS_ROWS, **OPTIONS)
-        ones, others = found.sum((0, 1)).tolist()
-        return bits, -1 if others else ones
+        ones, others = found.sum((0, 1)).unbind()
+        if binary:
+            torch.ops.aten._assert_async.msg(others == 0, BROKEN_PROMISE)
+            return bits, ones
+        return bits, torch.where(others == 0, ones, -1)
 
     def unpack(self, bits: Tensor, channels: int) -> Tensor:
         """The inverse of `pack`."""
@@ -173,7 +173,7 @@ class TritonKernels:
         shape: Spatial,
         x: Tensor,
         bits: Tensor,
-        spikes: int,
+        spikes: Tensor,
         weight: Tensor,
         bias: Tensor | None,
     ) -> Tensor:
@@ -185,8 +185,8 @@ class TritonKernels:
         shape: Spatial,
         g_y: Tensor,
         x: Tensor | None,
-        bits: Tensor,
-        spikes: int,
+        bits: Tensor | None,
+        spikes: Tensor,
         weight: Tensor,
         needs: tuple[bool, bool],
     ) -> tuple[Tensor | None, Tensor | None]:
