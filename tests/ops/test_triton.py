@@ -539,11 +539,11 @@ def compile_for_hopper(name: str, steps: int, dtype: str) -> Any:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
-    from rmploss.ops import triton_kernels
+    from rmploss.ops.triton_kernels import neurons
 
     if "nvidia" not in backends:
         pytest.skip("this Triton has no compiler for NVIDIA GPUs")
-    kernel = getattr(triton_kernels, name)
+    kernel = getattr(neurons, name)
     integers = ("steps", "rows", "channels", "tiles")
     constants = {
         "STEPS": steps, "STATIC": False, "BITS": True, "RESET": 0, "DETACH_RESET": False,

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.library import Library, register_autograd, register_fake
 
-from rmploss.ops import bits, norm
+from rmploss.ops import bits, layout, norm
 from rmploss.ops.collectives import ranks
 from rmploss.ops.kernels import KERNELS, Current, Kernels, require, wide
 from rmploss.ops.rule import NeuronOptions, Rule
@@ -100,8 +100,8 @@ def forward(
             statistics = norm.over_ranks(statistics)
         current = _normalized(current, statistics, eps)
     spikes, moments, last = kernels.lif_forward(current, Rule.read(rule))
-    spikes = _sequence(spikes, x).to(x.dtype)
-    return _whole(spikes), moments, _whole(_state(last, x)), statistics
+    spikes = layout.sequence(spikes, x).to(x.dtype)
+    return layout.whole(spikes), moments, layout.whole(layout.state(last, x)), statistics
 
 
 def backward(
@@ -136,12 +136,12 @@ def backward(
     g_current, g_start, sums = kernels.lif_backward(
         current,
         rule,
-        _rows(g_spikes, current.y.dtype),
-        _dense(g_moments),
-        _state_rows(g_last),
+        layout.rows(g_spikes, current.y.dtype),
+        layout.dense(g_moments),
+        layout.state_rows(g_last),
         constants,
     )
-    g_residual = x.new_empty(0) if residual is None else _sequence(g_current, x)
+    g_residual = x.new_empty(0) if residual is None else layout.sequence(g_current, x)
     if eps is not None:
         assert gain is not None
         totals = sums[:2].double()
@@ -155,8 +155,30 @@ def backward(
         g_y = g_current * gain
     else:  # an operation returns no tensor twice
         g_y = g_current if residual is None else g_current.clone()
-    g_u = g_start if u is None else _state(g_start, x)
-    return _sequence(g_y, x).to(x.dtype), g_residual, g_u, sums
+    g_u = g_start if u is None else layout.state(g_start, x)
+    return layout.sequence(g_y, x).to(x.dtype), g_residual, g_u, sums
+
+
+def _current(
+    kernels: Kernels, x: Tensor, gain: Tensor | None, bias: Tensor | None,
+    residual: Tensor | None, u: Tensor | None, decay: Tensor, threshold: Tensor, steps: int,
+) -> Current:  # fmt: skip
+    """The input current of a layer without a norm, in rows; raises for what does not fit."""
+    require(None if x.ndim > 2 and x.numel() else f"x has shape {list(x.shape)}")
+    if residual is not None and residual.dtype != torch.int64:
+        residual = layout.rows(residual, residual.dtype if kernels.reads_half else decay.dtype)
+    y = layout.rows(x, x.dtype if kernels.reads_half else decay.dtype)
+    state = layout.state_rows(u)
+    current = Current(y, None, 0.0, gain, bias, residual, state, decay, threshold, steps)
+    require(current.misfit())
+    return current
+
+
+def _normalized(current: Current, statistics: Tensor, eps: float) -> Current:
+    """The input current after the norm (Eqs. 6-7)."""
+    current = current._replace(statistics=statistics, eps=eps)
+    require(current.misfit())
+    return current
 
 
 def _misfit(
@@ -174,63 +196,6 @@ def _misfit(
         if tensor is not None and tuple(tensor.shape) != tuple(shape):
             return f"{name}: {list(tensor.shape)} is not {list(shape)}"
     return None
-
-
-# Rows and sequences ------------------------------------------------------------------------------
-
-
-def _current(
-    kernels: Kernels, x: Tensor, gain: Tensor | None, bias: Tensor | None,
-    residual: Tensor | None, u: Tensor | None, decay: Tensor, threshold: Tensor, steps: int,
-) -> Current:  # fmt: skip
-    """The input current of a layer without a norm, in rows; raises for what does not fit."""
-    require(None if x.ndim > 2 and x.numel() else f"x has shape {list(x.shape)}")
-    if residual is not None and residual.dtype != torch.int64:
-        residual = _rows(residual, residual.dtype if kernels.reads_half else decay.dtype)
-    y = _rows(x, x.dtype if kernels.reads_half else decay.dtype)
-    state = _state_rows(u)
-    current = Current(y, None, 0.0, gain, bias, residual, state, decay, threshold, steps)
-    require(current.misfit())
-    return current
-
-
-def _normalized(current: Current, statistics: Tensor, eps: float) -> Current:
-    """The input current after the norm (Eqs. 6-7)."""
-    current = current._replace(statistics=statistics, eps=eps)
-    require(current.misfit())
-    return current
-
-
-def _rows(x: Any, dtype: torch.dtype) -> Any:
-    """Rows `[T, R, C]` of a sequence `[T, B, C, ...]`: no copy of channels-last memory."""
-    if x is None:
-        return None
-    return x.to(dtype).movedim(2, -1).contiguous().view(x.shape[0], -1, x.shape[2])
-
-
-def _state_rows(u: Tensor | None) -> Tensor | None:
-    """Rows `[R, C]` of a membrane `[B, C, ...]`."""
-    return None if u is None else u.movedim(1, -1).contiguous().view(-1, u.shape[1])
-
-
-def _dense(g: Tensor | None) -> Tensor | None:
-    """A gradient as autograd may not hand it over: it may be expanded or strided."""
-    return None if g is None else g.contiguous()
-
-
-def _sequence(rows: Tensor, x: Tensor) -> Tensor:
-    """A sequence `[T, B, C, ...]` like x of rows `[T, R, C]`."""
-    return rows.view(rows.shape[0], x.shape[1], *x.shape[3:], x.shape[2]).movedim(-1, 2)
-
-
-def _state(rows: Tensor, x: Tensor) -> Tensor:
-    """A membrane `[B, C, ...]` like x of rows `[R, C]`."""
-    return rows.view(x.shape[1], *x.shape[3:], x.shape[2]).movedim(-1, 1)
-
-
-def _whole(view: Tensor) -> Tensor:
-    """A tensor over the memory of a view, but no view: callers may change it in place."""
-    return view.new_empty(0).set_(view)  # pyright: ignore[reportArgumentType]
 
 
 # Autograd ----------------------------------------------------------------------------------------
@@ -323,7 +288,7 @@ def _(
     C = x.shape[2]
     statistics = x.new_empty(0 if eps is None else (3, C), dtype=torch.float64)
     moments = decay.new_empty((4, C) if Rule.read(rule).moments else 0)
-    return _empty(x, steps), moments, _empty_state(x, decay), statistics
+    return layout.empty(x, steps), moments, layout.empty_state(x, decay), statistics
 
 
 @register_fake("rmploss::lif_backward", lib=LIBRARY)
@@ -332,17 +297,6 @@ def _(
     threshold: Any, statistics: Any, steps: int, *_: Any,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     nothing = x.new_empty(0)
-    g_residual = nothing if residual is None else _empty(x, steps, decay.dtype)
-    g_u = decay.new_empty(0) if u is None else _empty_state(x, decay)
-    return _empty(x, x.shape[0]), g_residual, g_u, decay.new_empty(4, x.shape[2])
-
-
-def _empty(x: Tensor, steps: int, dtype: torch.dtype | None = None) -> Tensor:
-    """A sequence like x in the memory that kernels write: channels last."""
-    rows = x.new_empty(steps, x.shape[1], *x.shape[3:], x.shape[2], dtype=dtype or x.dtype)
-    return rows.movedim(-1, 2)
-
-
-def _empty_state(x: Tensor, decay: Tensor) -> Tensor:
-    """A membrane of x in the memory that kernels write."""
-    return decay.new_empty(x.shape[1], *x.shape[3:], x.shape[2]).movedim(-1, 1)
+    g_residual = nothing if residual is None else layout.empty(x, steps, decay.dtype)
+    g_u = decay.new_empty(0) if u is None else layout.empty_state(x, decay)
+    return layout.empty(x, x.shape[0]), g_residual, g_u, decay.new_empty(4, x.shape[2])

@@ -1,12 +1,12 @@
 """The `triton` provider: kernels for GPUs, compiled by Triton when they are first used.
 
-Triton is imported with the first run (triton_kernels.py), not with this file: a machine without it
+Triton is imported with the first run (triton_kernels), not with this file: a machine without it
 loads the package all the same. With TRITON_INTERPRET=1 in the environment before Triton is
 imported, the same kernels run on the CPU, slowly, for tests.
 
 Results do not depend on the GPU: how rows are cut into programs depends on the shape alone, sums of
 programs are added in their order. Spikes do not depend on the kernel either: products and sums are
-never contracted (see triton_kernels.py).
+never contracted (see triton_kernels).
 """
 
 import math
@@ -70,7 +70,7 @@ class TritonKernels:
         tile, programs, tiles = _cut(R, C, TILE)
         partial = like.new_empty(programs[0], 4, C) if rule.moments else None
         with _on(y):
-            _kernels().lif_forward[programs](
+            _kernels("neurons").lif_forward[programs](
                 *_inputs(current), spikes, last, partial, T, R, C, tiles,
                 STEPS=_unrolled(current, UNROLLED_FORWARD), **_neuron(current, rule),
                 MOMENTS=rule.moments, **tile, **OPTIONS,
@@ -95,7 +95,7 @@ class TritonKernels:
         tile, programs, tiles = _cut(R, C, _backward_tile(like, steps))
         partial = like.new_empty(programs[0], 4, C)
         with _on(y):
-            _kernels().lif_backward[programs](
+            _kernels("neurons").lif_backward[programs](
                 *_inputs(current), *(_dense(g) for g in (g_spikes, g_moments, g_last)),
                 g_current, g_start, partial, scratch, T, R, C, tiles,
                 STEPS=steps, **_neuron(current, rule), DETACH_RESET=rule.detach_reset,
@@ -112,7 +112,7 @@ class TritonKernels:
         partial = y.new_empty(programs[0], 3, C, dtype=torch.float64)
         out = y.new_empty(3, C, dtype=torch.float64)
         with _on(y):
-            kernels = _kernels()
+            kernels = _kernels("norm")
             kernels.statistics[programs](y, partial, R, C, tiles, **tile, **OPTIONS)
             # Few columns for a program: all of them together have little to read.
             across = (-(-C // 8),)
@@ -140,7 +140,9 @@ class TritonKernels:
         programs = (-(-R // tile["BLOCK_R"]), -(-C // tile["BLOCK_C"]))
         given = (x.contiguous() for x in (y, statistics, weight, sums))
         with _on(y):
-            _kernels().norm_gradient[programs](g_x, *given, out, R, C, EPS=eps, **tile, **OPTIONS)
+            _kernels("norm").norm_gradient[programs](
+                g_x, *given, out, R, C, EPS=eps, **tile, **OPTIONS
+            )
 
     def pack(self, x: Tensor, binary: bool = False) -> tuple[Tensor, Tensor]:
         """One pass over x of any floating-point type; who reads the number waits for the GPU."""
@@ -150,7 +152,9 @@ class TritonKernels:
         programs = (-(-R // BITS_ROWS), words(C))
         found = x.new_empty(*programs, 2, dtype=torch.int64)
         with _on(x):
-            _kernels().pack[programs](x, bits, found, R, C, words(C), BLOCK_R=BITS_ROWS, **OPTIONS)
+            _kernels("bits").pack[programs](
+                x, bits, found, R, C, words(C), BLOCK_R=BITS_ROWS, **OPTIONS
+            )
         ones, others = found.sum((0, 1)).unbind()
         if binary:
             torch.ops.aten._assert_async.msg(others == 0, BROKEN_PROMISE)
@@ -163,7 +167,7 @@ class TritonKernels:
         x = bits.new_empty(R, channels, dtype=torch.float32)
         programs = (-(-R // BITS_ROWS), words(channels))
         with _on(bits):
-            _kernels().unpack[programs](
+            _kernels("bits").unpack[programs](
                 bits.contiguous(), x, R, channels, words(channels), BLOCK_R=BITS_ROWS, **OPTIONS
             )
         return x
@@ -204,9 +208,9 @@ def scale(kind: int, slope: float) -> float:
 
 
 @cache
-def _kernels() -> Any:
-    """The module with the kernels: the one import of Triton."""
-    return import_module("rmploss.ops.triton_kernels")
+def _kernels(of: str) -> Any:
+    """The module with the kernels of neurons, norm or bits: the one import of Triton."""
+    return import_module(f"rmploss.ops.triton_kernels.{of}")
 
 
 def _tile(channels: int, elements: int) -> dict[str, int]:
