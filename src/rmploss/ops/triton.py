@@ -89,7 +89,8 @@ class TritonKernels:
         """One pass: the membrane forward once more, in registers, then the reverse loop."""
         (T, R, C), y = current.rows, current.y
         like = current.decay  # of the type in which is computed
-        g_current, g_start = like.new_empty(y.shape), like.new_empty(R, C)
+        g_current = like.new_empty(y.shape)
+        g_start = None if current.start is None else like.new_empty(R, C)
         steps = _unrolled(current, UNROLLED_BACKWARD)
         scratch = None if steps else like.new_empty(T, R, C)
         tile, programs, tiles = _cut(R, C, _backward_tile(like, steps))
@@ -102,7 +103,7 @@ class TritonKernels:
                 DETACH_TARGET=rule.detach_target, KIND=rule.surrogate, SLOPE=rule.slope,
                 SCALE=scale(rule.surrogate, rule.slope), DAMPING=rule.damping, **tile, **OPTIONS,
             )  # fmt: skip
-        return g_current, like.new_empty(0) if current.start is None else g_start, _total(partial)
+        return g_current, like.new_empty(0) if g_start is None else g_start, _total(partial)
 
     def statistics(self, y: Tensor) -> Tensor:
         """In the type of y, or float32, within a thread, float64 between them: no cancellation."""

@@ -314,5 +314,6 @@ def lif_backward(
             tl.store(g_current + at, total, mask=inside)
             if CENTERED:
                 s_2 += total * (tl.load(y + at, mask=inside, other=0.0).to(dtype) - k_mean)
-        tl.store(g_start + at, g_u, mask=inside)
+        if g_start is not None:
+            tl.store(g_start + at, g_u, mask=inside)
     _store_sums(partial, s_1, s_2 * inverse, s_3, s_4, c, channels)
