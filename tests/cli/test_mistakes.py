@@ -47,6 +47,7 @@ WRONG = [
     ("report nowhere", ["nowhere"]),
     ("table 9", ["no table 9"]),
     ("table one", ["one"]),
+    ("table fair --runs-dir nowhere", ["nowhere", "is no folder"]),
     ("list nurons", ["neurons"]),
     ("data fetch cifar11", ["cifar10"]),
     ("data fetch", ["rmploss data fetch cifar10"]),

@@ -97,7 +97,8 @@ def test_open(tmp_path: Path) -> None:
     [
         (lambda text: text.replace('"lr": 0.1', '"lr": 0.2'), "was changed after the run began"),
         (lambda text: text[:-9], "the recipe is damaged"),
-        (lambda _: "[]", "the recipe is damaged"),
+        (lambda _: "[]", "holds no recipe"),
+        (lambda _: "{}", "holds no recipe"),
     ],
 )
 def test_a_changed_recipe_is_refused(tmp_path: Path, damage: Any, what: str) -> None:

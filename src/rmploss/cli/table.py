@@ -41,6 +41,9 @@ class Table:
             raise UserError(
                 "no such table", [Problem(self.which, "is no table", "1, 2, 3, 4 or fair")]
             )
+        if self.runs_dir != Path("runs") and not self.runs_dir.is_dir():
+            fix = "rmploss table without --runs-dir looks into ./runs"
+            raise UserError("no runs", [Problem(str(self.runs_dir), "is no folder", fix)])
         if fair:
             lines = fair_table(self.runs_dir, pocket=self.pocket)
         else:

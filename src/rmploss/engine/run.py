@@ -90,7 +90,9 @@ class RunFolder:
             document = json.loads(where.read_bytes())
             recipe, expected = document["recipe"], document["sha256"]
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError("the recipe is damaged", [Problem(str(where), str(error))]) from None
+            why = "holds no recipe" if isinstance(error, KeyError | TypeError) else str(error)
+            fix = "start a new run: its recipe decides what the checkpoints mean"
+            raise UserError("the recipe is damaged", [Problem(str(where), why, fix)]) from None
         if recipe_hash(recipe) != expected:
             problem = Problem(str(where), "was changed after the run began", "start a new run")
             raise UserError("the recipe is not that of the run", [problem])
