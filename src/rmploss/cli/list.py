@@ -119,8 +119,9 @@ def _table(topic: str) -> None:
         "data": DATASETS,
     }
     table = tables[topic]
+    width = max(map(len, table), default=0) + 2
     for name in table:
         about = (table[name].__doc__ or "").strip().splitlines()[0]
-        print(f"{name:<16}{about}")
+        print(f"{name:<{width}}{about}")
         for option, spelled in table.spelled_options(name).items():
-            print(f"{'':<16}  {option}: {spelled}")
+            print(f"{'':<{width}}  {option}: {spelled}")
