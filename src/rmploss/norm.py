@@ -179,8 +179,8 @@ def fold(conv: nn.Conv2d, norm: TDBatchNorm2d) -> nn.Conv2d:
             device=conv.weight.device,
             dtype=conv.weight.dtype,
         )
-        if isinstance(conv, SpikeConv2d):
-            setattr(folded, "binary", conv.binary)  # noqa: B010  a module's own types are tensors
+        if isinstance(conv, SpikeConv2d) and isinstance(folded, SpikeConv2d):
+            folded.know_as(conv)
         folded.weight.copy_(conv.weight * gain.view(-1, 1, 1, 1))
         assert folded.bias is not None
         folded.bias.copy_(bias * gain + shift)

@@ -76,27 +76,30 @@ def test_a_promise_changes_no_number(run: Callable[..., list[Tensor]]) -> None:
 
 @RUNS
 @pytest.mark.parametrize("value", WRONG)
-def test_a_broken_promise_is_an_error(run: Callable[..., list[Tensor]], value: float) -> None:
+def test_a_broken_promise_is_a_warning(run: Callable[..., list[Tensor]], value: float) -> None:
+    """Looking is free on the CPU: nothing that was not spikes is kept as bits."""
     given = with_wrong(run, value)
-    run(*given, None)
+    expected = run(*given, None)
     run(*given, False)
-    with pytest.raises(UserError, match="leave the promise out"):
-        run(*given)
+    with pytest.warns(UserWarning, match="leave the promise out"):
+        found = run(*given)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
 
 
 def test_a_broken_promise_of_a_double_that_a_single_would_keep() -> None:
     x, residual = (t.double() for t in inputs(layer))
     layer(x, residual)
     residual.view(-1)[5] = 1 + 1e-12
-    with pytest.raises(UserError, match="not all 0 and 1"):
+    with pytest.warns(UserWarning, match="not all 0 and 1"):
         layer(x, residual)
 
 
-def test_a_broken_promise_without_a_gradient() -> None:
-    """The CPU needs the bits for its convolution, and so it knows."""
+def test_nothing_is_told_where_nothing_is_kept() -> None:
     x, w = with_wrong(convolve, 0.5)
-    with torch.no_grad(), pytest.raises(UserError, match="not all 0 and 1"):
-        ops.spike_conv2d(x, w, padding=1, binary=True)
+    with torch.no_grad():
+        y = ops.spike_conv2d(x, w, padding=1, binary=True)
+        assert torch.equal(y, ops.spike_conv2d(x, w, padding=1))
 
 
 def test_the_message_fits_into_an_assertion_on_a_gpu() -> None:
@@ -108,9 +111,14 @@ def test_a_module_promises() -> None:
     assert conv.state_dict().keys() == torch.nn.Conv2d(64, 32, 3).state_dict().keys()
     x = spikes(1, 64, 4, 4)
     conv(x)
-    with pytest.raises(UserError, match="promised"):
+    with pytest.warns(UserWarning, match="promised"):
         conv(x / 2)
     conv.binary = None
+    conv(x / 2)
+    conv.fed = True
+    with pytest.warns(UserWarning, match="promised"):
+        conv(x / 2)
+    conv.binary = False  # who made it knows better than its network
     conv(x / 2)
 
 

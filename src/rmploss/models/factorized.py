@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rmploss import ops
-from rmploss.conv import SpikeConv2d
+from rmploss.conv import ReadsSpikes, SpikeConv2d
 from rmploss.errors import Problem, UserError
 
 
@@ -39,15 +39,12 @@ def positions(weight: Tensor) -> Tensor:
     return weight.flatten(2).permute(2, 0, 1)
 
 
-class FactorizedConv2d(nn.Module):
+class FactorizedConv2d(nn.Module, ReadsSpikes):
     """A convolution `[N, C, H, W]` with the kernel U diag(sigma) V.
 
     conv: the ordinary convolution in whose place it is put; factors: None for factors of its own,
     or those of another one, which this one then knows and does not own: a parameter has one name.
-    binary: whether every input is spikes, as in `SpikeConv2d`.
     """
-
-    binary: bool | None = None
 
     def __init__(self, conv: nn.Conv2d, factors: Factors | None = None) -> None:
         super().__init__()
@@ -58,7 +55,8 @@ class FactorizedConv2d(nn.Module):
         self.bias = conv.bias
         (height, width), (stride, _) = conv.kernel_size, conv.stride
         self.kernel_size, self.stride, self.padding = (height, width), stride, conv.padding
-        self.binary = getattr(conv, "binary", None)
+        if isinstance(conv, ReadsSpikes):
+            self.know_as(conv)
 
     @property
     def factors(self) -> Factors:
@@ -74,7 +72,7 @@ class FactorizedConv2d(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """The convolution `[N, C', H', W']`."""
-        options: Any = {"padding": int(self.padding[0]), "binary": self.binary}
+        options: Any = {"padding": int(self.padding[0]), "binary": self.known}
         return ops.spike_conv2d(input, self.weight, self.bias, stride=self.stride, **options)
 
     def plain(self) -> SpikeConv2d:
@@ -82,9 +80,10 @@ class FactorizedConv2d(nn.Module):
         weight = self.weight.detach()
         conv = SpikeConv2d(
             weight.shape[1], weight.shape[0], self.kernel_size, stride=self.stride,
-            padding=int(self.padding[0]), bias=self.bias is not None, binary=self.binary,
+            padding=int(self.padding[0]), bias=self.bias is not None,
             device=weight.device, dtype=weight.dtype,
         )  # fmt: skip
+        conv.know_as(self)
         with torch.no_grad():
             conv.weight.copy_(weight)
             if self.bias is not None and conv.bias is not None:

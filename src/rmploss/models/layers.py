@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from rmploss.conv import SpikeConv2d
+from rmploss.conv import ReadsSpikes, SpikeConv2d
 from rmploss.errors import Problem, UserError
 from rmploss.models.dropout import Dropout
 from rmploss.neurons import LIF
@@ -37,10 +37,8 @@ class OverTime(nn.Module):
         return self.layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
-class Shortcut(nn.Identity):
-    """The shortcut of a block as it is; binary: whether it is all 0 and 1 (promises.py)."""
-
-    binary: bool | None = None
+class Shortcut(nn.Identity, ReadsSpikes):
+    """The shortcut of a block as it is."""
 
 
 class AvgPool2d(nn.AvgPool2d):
@@ -127,7 +125,7 @@ def fire(
 def is_binary(shortcut: nn.Module) -> bool | None:
     """Whether what a shortcut adds is all 0 and 1: not behind a projection; None: nobody knows."""
     if isinstance(shortcut, Shortcut):
-        return shortcut.binary
+        return shortcut.known
     last = shortcut[-1] if isinstance(shortcut, nn.Sequential) else shortcut
     return False if isinstance(last, ConvNorm) else None
 
@@ -189,8 +187,8 @@ def consecutive(layers: nn.Sequential, name: str) -> dict[str, tuple[str, ...]]:
     for child, module in layers.named_children():
         if isinstance(module, ConvNorm):
             found[before] = (f"{name}.{child}",)
-        is_maximum = isinstance(module, OverTime) and isinstance(module.layer, nn.MaxPool2d)
-        if not is_maximum and not (isinstance(module, Dropout) and module.p == 0):
+        is_maximum = type(module) is OverTime and type(module.layer) is nn.MaxPool2d
+        if not is_maximum and not (type(module) is Dropout and module.p == 0):
             before = f"{name}.{child}"
     return found
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from rmploss.errors import UserError
 from rmploss.models.amplitudes import fold_amplitudes
 from rmploss.models.layers import OverTime, initialize
-from rmploss.models.promises import promise
+from rmploss.models.promises import forget, promise, says_who_reads
 from rmploss.neurons import Accumulator
 
 
@@ -82,14 +82,24 @@ class SpikingNetwork(nn.Module, ABC):
 
     def train(self, mode: bool = True) -> Self:
         """Training or evaluation mode; and promise spikes, by the layers that there are now."""
-        super().train(mode)
-        promise(self, self.direct_readers())
+        forget(self)
+        super().train(mode)  # networks inside of this one promise by themselves
+        self._promise()
         return self
 
     def fold(self) -> None:
         """Put the heights of the spikes into the kernels that read them (exact)."""
         fold_amplitudes(self, self.readers())
-        promise(self, self.direct_readers())
+        self._promise()
+
+    def _promise(self) -> None:
+        if not says_who_reads(self):
+            return
+        try:
+            readers = self.direct_readers()
+        except (AttributeError, TypeError):  # its parts were exchanged for parts of another kind
+            return
+        promise(self, readers)
 
     def finish(self) -> None:
         """Initialize the weights; called at the end of a constructor."""

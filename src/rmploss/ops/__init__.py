@@ -20,7 +20,7 @@ from torch import Tensor
 from rmploss.errors import UserError, unknown
 from rmploss.ops import convolution, cpu, layer, providers, reference
 from rmploss.ops.rule import NeuronOptions, Rule, rule_of
-from rmploss.ops.tracing import is_capturing, is_transformed
+from rmploss.ops.tracing import is_capturing, is_traced, is_transformed
 
 PROVIDERS = tuple(providers.PROVIDERS)
 """The providers by name."""
@@ -155,8 +155,9 @@ def spike_conv2d(
 
     binary: whether x is spikes, if the caller knows. None: x is looked at, which waits for a GPU,
     and is kept as it is where nobody can look, in traced and captured graphs. True is a promise:
-    bits are kept everywhere without a wait; a broken one raises `UserError`, or fails an assertion
-    on the GPU when it gets there. False: a GPU neither looks nor packs.
+    bits are kept everywhere without a wait. Where bits are kept a broken one is told: by a warning
+    on the CPU, which looks anyway; by `UserError` in a traced graph; by an assertion that fails on
+    the GPU when it gets there. False: a GPU neither looks nor packs.
     """
     provider, _ = explain(backend, x.device, x.dtype)
     if provider == "reference":
@@ -169,10 +170,7 @@ def spike_conv2d(
         reason = f"the weight is {weight.dtype}, x is {x.dtype}"
     if is_transformed():
         reason = TRANSFORMED
-    # Only the CPU has use for bits without a gradient, and looks for free.
-    known = False if binary is None and is_capturing(x) else binary
-    dense = known is False or not torch.is_grad_enabled()
-    if not reason and dense and provider != "cpu":
+    if not reason and provider != "cpu" and _is_plain(x, binary):
         return convolution.plain(x, weight, bias, stride, padding)
     if not reason:
         return convolution.convolve(provider, x, weight, bias, stride, padding, bool(binary))
@@ -180,6 +178,16 @@ def spike_conv2d(
     if _is_named(backend):  # what fits no convolution at all has raised by now
         raise UserError(f"backend {provider!r} cannot run this convolution: {reason}")
     return y
+
+
+def _is_plain(x: Tensor, binary: bool | None) -> bool:
+    """Whether bits of x would be of no use to a GPU, or nobody can look whether it has any.
+
+    Tracing is asked first: torch.compile cannot trace the question for a capture.
+    """
+    if binary is False or not torch.is_grad_enabled():
+        return True
+    return binary is None and (is_traced(x) or is_capturing(x))
 
 
 def asked() -> str:

@@ -1,16 +1,33 @@
-"""The operation `rmploss::pack`: a sequence of spikes as bits, for what backward keeps of it.
+"""Spikes as bits: who is believed to give spikes, and the operation `rmploss::pack`.
 
-As in layer.py, two doors lead to it: the kernels themselves, and the registered operation where
-someone looks on. What the caller promised to be spikes is checked where the operation runs, so that
-a compiled graph and a captured one check it as well.
+As in layer.py, two doors lead to the operation: the kernels themselves, and the registered one
+where someone looks on. What the caller promised to be spikes is checked where the operation runs,
+so that a compiled graph and a captured one check it as well.
 """
+
+import warnings
 
 import torch
 from torch import Tensor
 from torch.library import Library, register_fake
 
-from rmploss.ops.kernels import KERNELS, words
+from rmploss.ops.kernels import BROKEN_PROMISE, KERNELS, words
 from rmploss.ops.tracing import is_traced
+
+
+def is_trusted(provider: str, x: Tensor, binary: bool | None) -> bool:
+    """Whether a promise decides, unseen, that x is kept as bits: where looking is not free."""
+    return bool(binary) and (is_traced(x) or not KERNELS[provider].looks_free)
+
+
+def are_spikes(provider: str, x: Tensor, spikes: Tensor, binary: bool | None) -> bool:
+    """Whether x is kept as bits, of which `pack` found so many. A broken promise is a warning."""
+    if is_traced(x) or is_trusted(provider, x, binary):
+        return bool(binary)
+    seen = int(spikes) >= 0
+    if binary and not seen:
+        warnings.warn(f"a tensor was {BROKEN_PROMISE}", stacklevel=2)
+    return seen
 
 
 def pack(provider: str, x: Tensor, binary: bool) -> tuple[Tensor, Tensor]:

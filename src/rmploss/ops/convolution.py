@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.library import Library, register_autograd, register_fake
 
-from rmploss.ops import dense
+from rmploss.ops import bits, dense
 from rmploss.ops.kernels import KERNELS, Spatial, require, words
 from rmploss.ops.tracing import is_traced
 
@@ -40,7 +40,7 @@ def convolve(
         return torch.ops.rmploss.spike_conv2d(*inputs)[0]
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         return _SpikeConv2d.apply(*inputs)  # pyright: ignore[reportReturnType]
-    return forward(*inputs)[0]
+    return forward(*inputs[:-1])[0]
 
 
 def plain(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
@@ -78,8 +78,8 @@ def forward(
     """y, the bits of x and their number; -1 if x is not all 0 and 1. Fails if binary lied."""
     require(misfit(x, weight, bias, stride, padding))
     kernels, shape = KERNELS[provider], Spatial.of(x.shape, weight, stride, padding)
-    bits, spikes = kernels.pack(_rows(x), binary)
-    return kernels.convolve(shape, x, bits, spikes, weight, bias), bits, spikes
+    packed, spikes = kernels.pack(_rows(x), binary)
+    return kernels.convolve(shape, x, packed, spikes, weight, bias), packed, spikes
 
 
 def backward(
@@ -141,11 +141,11 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
     What is traced has no values to look at: there, only what was promised is spikes.
     """
     ctx.provider, x, weight, _, ctx.stride, ctx.padding, binary = inputs
-    _, bits, spikes = output
+    _, packed, spikes = output
     ctx.set_materialize_grads(False)
     ctx.size = list(x.shape)
-    is_spikes = binary or (not is_traced(x) and int(spikes) >= 0)
-    ctx.save_for_backward(*((None, bits) if is_spikes else (x, None)), spikes, weight)
+    kept = (None, packed) if bits.are_spikes(ctx.provider, x, spikes, binary) else (x, None)
+    ctx.save_for_backward(*kept, spikes, weight)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -173,7 +173,8 @@ class _SpikeConv2d(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        output = forward(*inputs)
+        *given, binary = inputs
+        output = forward(*given, binary=bits.is_trusted(given[0], given[1], binary))
         _keep(ctx, inputs, output)
         return output[0]
 

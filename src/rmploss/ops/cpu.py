@@ -100,6 +100,7 @@ class NativeKernels:
     """`kernels.Kernels` by the native module, whose neurons know float32 and float64 alone."""
 
     reads_half = False
+    looks_free = True
 
     def lif_forward(self, current: Current, rule: Rule) -> tuple[Tensor, Tensor, Tensor]:
         """One pass over y: norm, shortcut, Eqs. 1-3 and the moments."""

@@ -125,6 +125,8 @@ class Kernels(Protocol):
 
     reads_half: bool
     """Whether y, residual, g_spikes and out may be of half precision; they are float32 if not."""
+    looks_free: bool
+    """Whether what `pack` found can be read without a wait."""
 
     def lif_forward(self, current: Current, rule: Rule) -> tuple[Tensor, Tensor, Tensor]:
         """Spikes `[T, R, C]` of the type of y, moments `[4, C]`, last u `[R, C]`.
@@ -220,7 +222,8 @@ BROKEN_PROMISE = (
     "package, call net.train() or net.eval() after a change of its layers; with operations of your "
     "own, leave the promise out"
 )
-"""What a broken promise says; on a GPU it ends the process's use of that GPU."""
+"""What a broken promise says: a warning where looking is free; an error in traced graphs, which
+keep bits in any case; on a GPU the end of the process's use of that GPU."""
 KERNELS: dict[str, Kernels] = {}
 """Provider -> its kernels; filled by `providers.py`."""
 

@@ -221,8 +221,9 @@ def _smallest(provider: str, residual: Tensor | None, binary: bool | None) -> Te
         return residual
     if binary is None and (is_traced(residual) or is_capturing(residual)):
         return residual
-    packed, spikes = bits.pack(provider, residual, bool(binary))
-    return packed if binary or int(spikes) >= 0 else residual
+    trusted = bits.is_trusted(provider, residual, binary)
+    packed, spikes = bits.pack(provider, residual, trusted)
+    return packed if bits.are_spikes(provider, residual, spikes, binary) else residual
 
 
 @once_differentiable

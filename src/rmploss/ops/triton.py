@@ -61,6 +61,7 @@ class TritonKernels:
     """`kernels.Kernels` by Triton."""
 
     reads_half = True
+    looks_free = False
 
     def lif_forward(self, current: Current, rule: Rule) -> tuple[Tensor, Tensor, Tensor]:
         """One pass over y: norm, shortcut, Eqs. 1-3 and the moments."""
