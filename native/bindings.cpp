@@ -227,6 +227,7 @@ NB_MODULE(_native, m) {
   m.def("instruction_set", [] { return kernels->name; }, "The one in use.");
   m.def("choose", &choose, "Use another one: for tests.");
   m.def("empty", &empty, "A dense tensor of a shape and strides, without values, over memory that is kept.");
+  m.attr("INTERFACE") = 2;  // counted up with every change of an argument, here and in ops/cpu.py
   m.attr("SMALL") = kSmall;
   m.def("poison", &poison, "Fill memory with NaN when it is taken: for tests.");
   m.def("release_kept", &release_kept, "Hand kept memory back to the system; how many bytes.");

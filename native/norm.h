@@ -83,7 +83,8 @@ template <class S> void statistics(const S* y, int64_t rows, int64_t channels, d
       square += p[channels] + delta * delta * seen * size / all;
     }
     out[c] = mean;
-    out[channels + c] = square < 0 ? 0 : square / double(rows);  // NaN stays NaN
+    // NaN stays NaN; a sum that overflowed is no variance, and would make all gradients zero without a word.
+    out[channels + c] = square < 0 ? 0 : std::isinf(square) ? double(NAN) : square / double(rows);
     out[2 * channels + c] = double(rows);
   }
 }

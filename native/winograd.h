@@ -1,5 +1,6 @@
 // Dense 3x3 convolution, stride 1, padding 1, by Winograd's F(m x m, 3 x 3): 2.25 (m = 2) or 4 (m = 4) times fewer
-// multiplications than taps. It computes the input gradient, which is dense, as the convolution with the turned kernel.
+// multiplications than taps. It computes the input gradient, which is dense, as the convolution with the turned kernel (m = 4),
+// and forward where the input is no spikes (m = 2, which rounds less).
 //     y = A^T [ (G w G^T) * (B^T d B) ] A      for each tile d of (m + 2)^2 inputs
 // A block of tiles is transformed, multiplied and transformed back while it lies in the cache.
 #pragma once

@@ -223,3 +223,16 @@ def test_every_norm_takes_sequences_and_repeats(name: str) -> None:
     y = norm(normal(*SHAPE).float(), 3)
     assert y.shape == SHAPE
     assert math.isfinite(y.sum().item())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(1, 1, 5, 3, 3), (2, 1, 5, 3, 3), (1, 2, 5, 3, 3)])
+def test_the_memory_of_a_gradient_does_not_matter(
+    shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    norm = TDBatchNorm2d(5).to(dtype).train()
+    x, g = normal(*shape).to(dtype).requires_grad_(), normal(*shape, name="g").to(dtype)
+    last = g.movedim(2, -1).contiguous().movedim(-1, 2)
+    (one,), (other,) = (torch.autograd.grad(norm(x), x, given) for given in (g, last))
+    torch.testing.assert_close(one, other)
+    assert float(one.abs().max()) > 0

@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from rmploss import ops
+from rmploss.errors import UserError
 
 
 class ReadsSpikes:
@@ -44,6 +45,12 @@ class SpikeConv2d(nn.Conv2d, ReadsSpikes):
 
     def forward(self, input: Tensor) -> Tensor:
         """The convolution `[N, C', H', W']`."""
+        if input.ndim == 5:
+            shape = list(input.shape)
+            raise UserError(
+                f"x has shape {shape}; a convolution takes [N, C, H, W]: "
+                "conv(x.flatten(0, 1)).unflatten(0, x.shape[:2])"
+            )
         (s, s_w), p, dilation = self.stride, self.padding, self.dilation
         square = s == s_w and isinstance(p, tuple) and p[0] == p[1] and dilation == (1, 1)
         if not square or self.groups != 1 or self.padding_mode != "zeros":

@@ -84,9 +84,10 @@ class TDBatchNorm2d(nn.Module):
         self.check(x)
         if not self.training:
             return equations.normalize(x, None, *self.affine()).to(x.dtype)
-        if ranks(self.sync) > 1:
-            return self._across_ranks(x, repeats)
-        return self._alone(x, repeats)
+        # For a single map PyTorch's kernel misreads a gradient whose memory layout is not x's.
+        if ranks(self.sync) > 1 or x.shape[0] * x.shape[1] == 1:
+            return self._by_equations(x, repeats)
+        return self._by_kernel(x, repeats)
 
     def rescale(self, factor: float) -> None:
         """Multiply alpha by a factor (STBP-tdBN: 1/sqrt(n) where n branches are added).
@@ -131,7 +132,7 @@ class TDBatchNorm2d(nn.Module):
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
             self.running_var.lerp_((var * _bessel(count)).to(self.running_var.dtype), momentum)
 
-    def _alone(self, x: Tensor, repeats: int) -> Tensor:
+    def _by_kernel(self, x: Tensor, repeats: int) -> Tensor:
         # PyTorch's kernel of the same equations keeps x alone for backward, and not x - mean too.
         out, mean, inverse = torch.native_batch_norm(
             x.flatten(0, 1), self.gain, self.bias, None, None, True, 0.0, self.eps
@@ -142,9 +143,9 @@ class TDBatchNorm2d(nn.Module):
         self.track(mean.detach(), var, x.numel() / self.channels * repeats)
         return out.view_as(x)
 
-    def _across_ranks(self, x: Tensor, repeats: int) -> Tensor:
+    def _by_equations(self, x: Tensor, repeats: int) -> Tensor:
         wide = at_least_single(x)
-        mean, var = equations.statistics(wide, sync=True)
+        mean, var = equations.statistics(wide, self.sync)
         self.track(mean, var, x.numel() / self.channels * repeats)
         gain = equations.gain(self.gain, var, self.eps)
         return equations.normalize(wide, mean, gain, self.bias).to(x.dtype)

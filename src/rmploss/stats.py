@@ -2,7 +2,7 @@
 
     with membrane_stats(net) as stats:      # one entry per spiking layer of this forward
         logits = net(images)
-    loss = cross_entropy(logits, labels) + rmp(stats, progress=epoch / epochs)
+    loss = cross_entropy(logits, labels) + rmp(stats, progress=(epoch + 1) / epochs)
 
 Spiking layers look for the innermost open block and add their moments to it. Without one nothing
 is computed and nothing recorded. The block belongs to the thread (or task) that opened it.

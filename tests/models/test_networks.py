@@ -348,3 +348,19 @@ def test_resnet19_starts_as_pytorch_does_where_asked() -> None:
     bound = 1 / math.sqrt(first.in_features)
     assert 0.99 * bound < first.weight.abs().max().item() <= bound
     assert first.bias.abs().max() > 0
+
+
+@pytest.mark.parametrize("name", ["resnet20", "resnet19", "resnet18-cifar"])
+def test_what_stands_in_the_place_of_a_stage_runs(name: str) -> None:
+    class Wrapper(nn.Module):
+        def __init__(self, layer: nn.Module) -> None:
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x)
+
+    net: Any = create(name, T=2, num_classes=3, width=1 / 16)
+    net.layer1 = Wrapper(net.layer1)
+    net.train()(torch.rand(2, 3, 32, 32)).sum().backward()
+    assert all(p.grad is not None for p in net.layer1.parameters())

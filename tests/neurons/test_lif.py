@@ -206,3 +206,8 @@ def test_every_neuron_of_the_table(name: str) -> None:
         assert entry.moments[SPIKES].sum() == spikes.sum()
     assert (entry.moments[SQUARE] * entry.count >= entry.moments[MEMBRANE].square()).all()
     assert repr(neuron)
+
+
+def test_a_norm_of_another_kind_is_told() -> None:
+    with pytest.raises(UserError, match=r"BatchNorm2d: is no TDBatchNorm2d"):
+        LIF()(torch.ones(2, 1, 3, 2, 2), norm=nn.BatchNorm2d(3))  # pyright: ignore[reportArgumentType]

@@ -35,5 +35,5 @@ def test_every_schedule_stays_between_zero_and_one(name: str) -> None:
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize("progress", [-0.01, 1.01, float("nan")])
 def test_progress_lies_in_training(name: str, progress: float) -> None:
-    with pytest.raises(UserError, match=r"\[0, 1\]: it is epoch / epochs"):
+    with pytest.raises(UserError, match=r"\[0, 1\]: it is \(epoch \+ 1\) / epochs"):
         evaluate(SCHEDULES[name], progress)

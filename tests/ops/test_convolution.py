@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rmploss import ops
 from rmploss.conv import SpikeConv2d
+from rmploss.errors import UserError
 from rmploss.ops import cpu
 from rmploss.ops.kernels import KERNELS
 from tests.given import normal
@@ -229,3 +230,8 @@ def test_the_type_is_autocasts_and_float64_is_torchs_own() -> None:
         assert ops.spike_conv2d(x, w, padding=1).dtype == torch.bfloat16
     y = ops.spike_conv2d(x.double(), w.double(), padding=1)
     assert torch.equal(y, F.conv2d(x.double(), w.double(), padding=1))
+
+
+def test_a_sequence_is_told_to_be_flattened() -> None:
+    with pytest.raises(UserError, match=r"flatten\(0, 1\)"):
+        SpikeConv2d(3, 4, 3)(torch.ones(2, 1, 3, 5, 5))

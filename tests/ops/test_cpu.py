@@ -128,6 +128,48 @@ def test_every_neuron(
     assert_equal(run, [x, u, *constants])
 
 
+UNUSUAL: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "the reset": {"v_reset": None},
+    "its potential": {"v_reset": -0.3},
+    "the reset by a number": {"v_reset": None, "reset_by": 0.3},
+    "no gradient of the reset": {"detach_reset": True},
+    "no moments": {"moments": None},
+    "p": {"moments": MomentSpec(p=1)},
+    "the potential": {"moments": MomentSpec(potential="input")},
+    "the target": {"moments": MomentSpec(detach_target=False)},
+    "a start": {},
+    "a residual": {},
+    "constants": {},
+}
+"""Each differs in one thing from the neurons of which native code has a copy of its own."""
+
+
+@pytest.mark.parametrize("what", UNUSUAL)
+def test_one_thing_that_is_not_usual(instruction_set: str, what: str) -> None:
+    """Channels for two registers together, for one, and for a part of one."""
+    options = neuron(**UNUSUAL[what])
+    v_reset, C = options["v_reset"], 53
+    x = apart(3, 2, C, 2, 1, decay=0.25, v_threshold=0.5, v_reset=v_reset)
+    more = {
+        "a start": [0.1 * normal(2, C, 2, 1, name="start")],
+        "a residual": [0.1 * normal(3, 2, C, 2, 1, name="residual")],
+        "constants": [torch.full((C,), value, dtype=torch.float64) for value in (0.25, 0.5)],
+    }.get(what, [])
+
+    def run(x: Tensor, *given: Any, **o: Any) -> Any:
+        if what == "a start":
+            return ops.lif(x, given[0], **o, **options)
+        if what == "a residual":
+            return ops.lif(x, residual=given[0], **o, **options)
+        if what == "constants":
+            decay, v_threshold = given
+            return ops.lif(x, **o, **{**options, "decay": decay, "v_threshold": v_threshold})
+        return ops.lif(x, **o, **options)
+
+    assert_equal(run, [x, *more])
+
+
 @pytest.mark.parametrize("detach_reset", [False, True])
 @pytest.mark.parametrize("reset_by", [1.0, 0.2])
 def test_a_soft_reset_by_a_number_and_a_damped_tent(

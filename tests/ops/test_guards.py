@@ -13,17 +13,17 @@ from rmploss.ops import cpu, layer
 from rmploss.ops.moments import MomentSpec
 from rmploss.ops.rule import rule_of
 from rmploss.surrogate import SURROGATES
+from tests.given import normal
 
 pytestmark = pytest.mark.skipif(cpu.MISSING is not None, reason=str(cpu.MISSING))
 REFUSED = (RuntimeError, ValueError, IndexError, UserError)
 T, B, C = 3, 2, 70
 
-RULE = rule_of(
-    {
-        "decay": 0.25, "v_threshold": 0.5, "v_reset": 0.0, "detach_reset": False,
-        "surrogate": SURROGATES.make("clipped_tanh"), "moments": MomentSpec(),
-    }
-)  # fmt: skip
+NEURON: dict[str, Any] = {
+    "decay": 0.25, "v_threshold": 0.5, "v_reset": 0.0, "detach_reset": False,
+    "surrogate": SURROGATES.make("clipped_tanh"), "moments": MomentSpec(),
+}  # fmt: skip
+RULE = rule_of(NEURON)  # pyright: ignore[reportArgumentType]
 assert not isinstance(RULE, str)
 LAYER: dict[str, Any] = {
     "provider": "cpu", "x": torch.ones(T, B, C, 2, 2), "gain": torch.ones(C),
@@ -158,3 +158,28 @@ def test_arguments_of_the_backward_of_a_convolution(case: dict[str, Any]) -> Non
     torch.ops.rmploss.spike_conv2d_backward(**MAPS)
     with pytest.raises(REFUSED):
         torch.ops.rmploss.spike_conv2d_backward(**{**MAPS, **case})
+
+
+@pytest.mark.parametrize("operation", ["convolution", "layer"])
+def test_a_second_derivative_is_refused_though_the_first_gradient_is_a_constant(
+    operation: str,
+) -> None:
+    """A penalty on a gradient: `once_differentiable` would drop its share."""
+    x = normal(2, 32, 4, 4).float().requires_grad_()
+    w = normal(32, 32, 3, 3, name="w").float().requires_grad_()
+    if operation == "convolution":
+        y = ops.spike_conv2d(x, w, padding=1, backend="cpu")
+    else:
+        y = ops.lif(x.unsqueeze(0), backend="cpu", **NEURON)[0]
+    (g,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="use_backend"):
+        g.square().sum().backward()
+
+
+def test_a_first_derivative_may_keep_its_graph() -> None:
+    x = normal(2, 32, 4, 4).float().requires_grad_()
+    w = normal(32, 32, 3, 3, name="w").float().requires_grad_()
+    y = ops.spike_conv2d(x, w, padding=1, backend="cpu")
+    kept = torch.autograd.grad(y.sum(), [x, w], create_graph=True, retain_graph=True)
+    for one, other in zip(kept, torch.autograd.grad(y.sum(), [x, w]), strict=True):
+        assert torch.equal(one, other)

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from rmploss.errors import UserError
 from rmploss.ops import providers, triton
 from rmploss.ops.kernels import KERNELS, Spatial
 from rmploss.ops.moments import MomentSpec
+from rmploss.ops.rule import KINDS
 from rmploss.surrogate import SURROGATES
 from tests.given import normal
 
@@ -518,48 +520,76 @@ def test_auto_never_interprets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @needs_triton
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")
-@pytest.mark.parametrize("name", ["lif_forward", "lif_backward"])
-@pytest.mark.parametrize("steps", [4, 0])
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-def test_no_product_is_contracted_in_the_compiled_code(
-    name: str, steps: int, dtype: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Compiled for a GPU that need not be there: the code has no fused multiply-add of floats."""
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    code = compile_for_hopper(name, steps, dtype)
-    assert "fma." not in code["ptx"]
-    assert "FMUL" in code["sass"]
-    # The division of float64 moves a word by 0 * a + b.
-    assert not re.search(r"FFMA\S* \w+, (?!RZ)", code["sass"])
+class TestCompiled:
+    """Compiled for a GPU that need not be there."""
+
+    @pytest.fixture(autouse=True)
+    def cache(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+
+    @pytest.mark.parametrize("name", ["lif_forward", "lif_backward"])
+    @pytest.mark.parametrize("steps", [4, 0])
+    @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+    def test_no_product_is_contracted(self, name: str, steps: int, dtype: str) -> None:
+        """The code has no fused multiply-add of floats."""
+        code = compile_for_hopper("neurons", name, dtype, STEPS=steps, KIND=1, RESET_TO=-0.3)
+        assert "fma." not in code["ptx"]
+        assert "FMUL" in code["sass"]
+        # The division of float64 moves a word by 0 * a + b.
+        assert not re.search(r"FFMA\S* \w+, (?!RZ)", code["sass"])
+
+    @pytest.mark.parametrize("kind", range(len(KINDS)))
+    def test_every_surrogate(self, kind: int) -> None:
+        code = compile_for_hopper("neurons", "lif_backward", "bf16", STEPS=4, KIND=kind)
+        assert "STL" not in code["sass"]  # nothing is spilled
+
+    @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+    @pytest.mark.parametrize(
+        ("of", "name"),
+        [
+            ("norm", "statistics"), ("norm", "combine"), ("norm", "norm_gradient"),
+            ("bits", "pack"), ("bits", "unpack"),
+        ],
+    )  # fmt: skip
+    def test_every_other_kernel(self, of: str, name: str, dtype: str) -> None:
+        assert "EXIT" in compile_for_hopper(of, name, dtype)["sass"]
 
 
-def compile_for_hopper(name: str, steps: int, dtype: str) -> Any:
+TYPES = {
+    "*i64": ("residual", "bits", "found"),
+    "*fp64": ("statistics", "sums", "partial", "out"),
+    "i32": ("steps", "rows", "channels", "tiles", "programs", "words"),
+}
+"""Of a kernel's arguments; those of neurons and norm_gradient of the same name are float32."""
+
+
+def compile_for_hopper(of: str, name: str, dtype: str, **changes: Any) -> Any:
     """The code of a kernel in every language from Triton to the machine's; dtype: of y, spikes."""
     from triton.backends import backends
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
-    from rmploss.ops.triton_kernels import neurons
-
     if "nvidia" not in backends:
         pytest.skip("this Triton has no compiler for NVIDIA GPUs")
-    kernel = getattr(neurons, name)
-    integers = ("steps", "rows", "channels", "tiles")
+    kernel = getattr(import_module(f"rmploss.ops.triton_kernels.{of}"), name)
     constants = {
-        "STEPS": steps, "STATIC": False, "BITS": True, "RESET": 0, "DETACH_RESET": False,
-        "RESET_TO": -0.3, "KIND": 1, "SLOPE": 1.0, "SCALE": 1.0, "DAMPING": 1.0, "MOMENTS": True,
-        "EPS": 1e-5, "OF_INPUT": False, "DETACH_TARGET": False, "P": 2.0,
-        "BLOCK_R": 8, "BLOCK_C": 64,
+        "STATIC": False, "BITS": True, "RESET": 0, "DETACH_RESET": False, "RESET_TO": 0.0,
+        "SLOPE": 1.0, "SCALE": 1.0, "DAMPING": 1.0, "MOMENTS": True, "EPS": 1e-5,
+        "OF_INPUT": False, "DETACH_TARGET": False, "P": 2.0, "BLOCK_R": 8, "BLOCK_C": 64,
+        "STEPS": 4, "KIND": 0, **changes,
     }  # fmt: skip
-    signature = {
-        argument: "constexpr" if argument in constants
-        else "i32" if argument in integers
-        else "*i64" if argument == "residual"
-        else "*fp64" if argument == "statistics"
-        else f"*{dtype}" if argument in ("y", "spikes", "g_spikes")
-        else "*fp32"
-        for argument in kernel.arg_names
-    }  # fmt: skip
+    known = {argument: kind for kind, arguments in TYPES.items() for argument in arguments}
+    if of == "neurons" or name == "norm_gradient":
+        known = {**known, "partial": "*fp32", "out": "*fp32"}
+    known |= dict.fromkeys(("x", "y", "spikes", "g_spikes"), f"*{dtype}")
+    known |= dict.fromkeys(constants, "constexpr")
+    signature = {argument: known.get(argument, "*fp32") for argument in kernel.arg_names}
     constants = {argument: value for argument, value in constants.items() if argument in signature}
-    source = ASTSource(kernel, signature, constants)
+    # As at run time: addresses and channels that 16 divides, for which loads are vectors.
+    aligned = {
+        (index,): [["tt.divisibility", 16]]
+        for index, argument in enumerate(kernel.arg_names)
+        if signature[argument].startswith("*") or argument == "channels"
+    }
+    source = ASTSource(kernel, signature, constants, aligned)
     return compile(source, target=GPUTarget("cuda", 90, 32), options=triton.OPTIONS).asm

@@ -1,5 +1,6 @@
 """One benchmark: which network, of what size, on what images, with how many threads."""
 
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -58,10 +59,10 @@ def setting(
     wrong = [
         Problem(f"{name} = {value}", "must be positive")
         for name, value in (("T", T), ("batch", batch), ("width", made.width))
-        if value is not None and value <= 0
+        if value is not None and not 0 < value < math.inf
     ]
     if not 1 <= made.threads <= 4096:
-        wrong.append(Problem(f"threads = {made.threads}", "must be at least 1"))
+        wrong.append(Problem(f"threads = {made.threads}", "must lie between 1 and 4096"))
     if not re.fullmatch(r"cpu|cuda(:\d+)?", made.device):
         wrong.append(Problem(f"device = {made.device}", "is not a device", "cpu, cuda or cuda:N"))
     if made.device.startswith("cuda") and not torch.cuda.is_available():

@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib.metadata import version
 from typing import Annotated
 
 import tyro
@@ -50,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     `rmploss.errors`; 75: interrupted, resume it; 130: Ctrl-C.
     """
     _mend_streams()
+    if [*(sys.argv[1:] if arguments is None else arguments)] == ["--version"]:
+        print(f"rmploss {version('rmploss')}")
+        return 0
     try:
         verb = tyro.cli(
             Verb,  # pyright: ignore[reportArgumentType]

@@ -92,8 +92,11 @@ class Bench:
 
     def run(self) -> int:
         """Measure and print; 1 if a gate is red."""
+        from rmploss import store
         from rmploss.benchmarks import rows
 
+        if self.out is not None:
+            store.make_folder(self.out)  # refused now rather than after the measurement
         bases = [*self._settings()]
         names, repeats = self._names(), self._repeats()
         command = "rmploss " + shlex.join(_words(self))

@@ -134,7 +134,8 @@ def _device(word: str, local_rank: int) -> torch.device:
         raise UserError("no such device", [problem])
     index = local_rank if device.index is None else device.index
     if index >= gpus:
-        problem = Problem(f"device = {word!r}", f"this process needs GPU {index} of {gpus}")
+        what = f"this process needs GPU {index} of {gpus}" if gpus else "no CUDA device here"
+        problem = Problem(f"device = {word!r}", what, "--device cpu")
         raise UserError("no such device", [problem])
     return torch.device("cuda", index)
 

@@ -67,7 +67,8 @@ class RunFolder:
             runs = [recipe.parent.name for recipe in path.parent.glob("*/recipe.json")]
             guess = closest(path.name, runs)
             fix = f"did you mean {path.parent / guess}?" if guess else ""
-            raise UserError("not a run", [Problem(str(path), "holds no recipe.json", fix)])
+            what = "holds no recipe.json" if path.is_dir() else "is no folder"
+            raise UserError("not a run", [Problem(str(path), what, fix)])
         return cls(path)
 
     @contextmanager

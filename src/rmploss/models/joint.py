@@ -158,7 +158,8 @@ class JointNetwork(SpikingNetwork):
         found: dict[str, tuple[str, ...]] = {}
         for index, stage in enumerate(self.snn.layers()[: len(SHRINK)]):
             head = f"snn_heads.{index}"
-            found[f"snn.layer{index + 1}.{len(stage) - 1}.lif2"] = (f"{head}.conv1",)
+            *_, (last, _) = stage.named_children()
+            found[f"snn.layer{index + 1}.{last}.lif2"] = (f"{head}.conv1",)
             found[f"{head}.lif1"], found[f"{head}.lif2"] = (f"{head}.conv2",), (f"{head}.conv3",)
         return found
 

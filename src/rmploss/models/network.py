@@ -97,7 +97,11 @@ class SpikingNetwork(nn.Module, ABC):
             return
         try:
             readers = self.direct_readers()
-        except (AttributeError, TypeError):  # its parts were exchanged for parts of another kind
+        except (
+            AttributeError,
+            TypeError,
+            ValueError,
+        ):  # its parts were exchanged for parts of another kind
             return
         promise(self, readers)
 

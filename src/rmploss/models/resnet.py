@@ -155,10 +155,9 @@ class _ResNet(PooledNetwork):
     def stem(self, x: Tensor) -> Tensor:
         """What the first block reads, `[T, B, C, H, W]`."""
 
-    def layers(self) -> list[nn.Sequential]:
-        """The stages in order."""
-        found = (self.get_submodule(f"layer{stage}") for stage in range(1, self.stages + 1))
-        return [layer for layer in found if isinstance(layer, nn.Sequential)]
+    def layers(self) -> list[nn.Module]:
+        """The stages in order, whatever stands in their place."""
+        return [self.get_submodule(f"layer{stage}") for stage in range(1, self.stages + 1)]
 
     def spikes(self, x: Tensor) -> Tensor:
         """The spikes of the last block."""
@@ -180,8 +179,8 @@ class _ResNet(PooledNetwork):
             return {**found, **{f"{name}.lif1": (f"{name}.conv2",) for name in inner}}
         last = f"lif{self.stem_layers}"
         for stage, layer in enumerate(self.layers(), start=1):
-            for index in range(len(layer)):
-                name = f"layer{stage}.{index}"
+            for child, _ in layer.named_children():
+                name = f"layer{stage}.{child}"
                 found[last] = (f"{name}.conv1", f"{name}.shortcut")
                 found[f"{name}.lif1"] = (f"{name}.conv2",)
                 last = f"{name}.lif2"
@@ -195,14 +194,15 @@ class _ResNet(PooledNetwork):
         pool = getattr(self, "stem_pool", None)
         if pool is not None:
             found.pop(source, None)
-        if isinstance(pool, OverTime) and not isinstance(pool.layer, nn.MaxPool2d):
-            source = "stem_pool"  # but a maximum of spikes is one
+        is_maximum = type(pool) is OverTime and type(pool.layer) is nn.MaxPool2d
+        if pool is not None and not is_maximum:  # a maximum of spikes is one
+            source = "stem_pool"
         for stage, layer in enumerate(self.layers(), start=1):
-            for index, block in enumerate(layer):
-                name = f"layer{stage}.{index}"
+            for child, block in layer.named_children():
+                name = f"layer{stage}.{child}"
                 found[source] = (f"{name}.conv1", f"{name}.shortcut")
                 found[f"{name}.shortcut.0"] = (f"{name}.shortcut.1",)
-                source = name if isinstance(block, SEWBlock) else f"{name}.lif2"
+                source = f"{name}.lif2" if type(block) is BasicBlock else name
         return found
 
 

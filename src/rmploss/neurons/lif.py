@@ -100,6 +100,7 @@ class LIF(nn.Module):
         shape = {"residual": residual, "repeats": repeats, "backend": self.backend}
         shape["binary_residual"] = binary_residual
         if norm is not None:
+            _check_norm(norm)
             norm.check(x)
         if norm is None:
             gain = None if scale is None else scale.expand(x.shape[2])
@@ -134,7 +135,9 @@ class LIF(nn.Module):
 
         So it is for any input: a potential that is no number does not fire.
         """
-        return type(self).forward is LIF.forward and type(self).emit is LIF.emit
+        kind = type(self)
+        called = kind.__call__ is nn.Module.__call__
+        return called and kind.forward is LIF.forward and kind.emit is LIF.emit
 
     def emit(self, spikes: Tensor) -> Tensor:
         """What leaves the layer for its spikes `[T, B, C, ...]`: the spikes."""
@@ -212,3 +215,14 @@ class IF(LIF):
             carry_state=carry_state,
             backend=backend,
         )
+
+
+def _check_norm(norm: object) -> None:
+    """Raise `UserError` for a norm that cannot run in one operation with neurons."""
+    if not isinstance(norm, TDBatchNorm2d):
+        problem = Problem(
+            f"norm = {type(norm).__name__}",
+            "is no TDBatchNorm2d",
+            "or apply it before: lif(norm(x))",
+        )
+        raise UserError("no norm for neurons over time", [problem])

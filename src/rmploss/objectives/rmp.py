@@ -25,7 +25,7 @@ class RMPLoss(Regularizer):
         rmp = RMPLoss()
         with membrane_stats(net, rmp.spec) as stats:
             logits = net(images)
-        loss = cross_entropy(logits, labels) + rmp(stats, progress=epoch / epochs)
+        loss = cross_entropy(logits, labels) + rmp(stats, progress=(epoch + 1) / epochs)
 
     k: amplitude of lambda(n), dimensionless; schedule: its shape, a name in `SCHEDULES`.
     p: exponent of Eq. 9. potential, detach_target: see `MomentSpec`.

@@ -42,6 +42,7 @@ def evaluate(schedule: Schedule, progress: float) -> float:
     """The schedule at a progress, which must lie in [0, 1]."""
     if not 0 <= progress <= 1:
         raise UserError(
-            f"progress = {progress!r} must lie in [0, 1]: it is epoch / epochs (n / N of Eq. 12)"
+            f"progress = {progress!r} must lie in [0, 1]: it is (epoch + 1) / epochs, the n / N of "
+            "Eq. 12"
         )
     return schedule(progress)

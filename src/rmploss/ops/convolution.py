@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.library import Library, register_autograd, register_fake
 
 from rmploss.ops import bits, dense
 from rmploss.ops.kernels import KERNELS, Spatial, require, words
+from rmploss.ops.once import differentiable_once
 from rmploss.ops.tracing import is_traced
 
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -154,7 +154,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
     _keep(ctx, inputs, output)
 
 
-@once_differentiable
+@differentiable_once
 def _gradient(ctx: Any, g_y: Any, *_: Any) -> tuple[Any, ...]:
     x, bits, spikes, weight = ctx.saved_tensors
     need_x, need_weight, need_bias = ctx.needs_input_grad[1:4]

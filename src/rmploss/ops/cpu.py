@@ -18,8 +18,13 @@ from rmploss.ops.kernels import BROKEN_PROMISE, Current, Spatial, wide, words
 from rmploss.ops.rule import KINDS, RESETS, Rule
 from rmploss.ops.tracing import is_traced
 
+INTERFACE = 2
+"""Of the native module, counted up in native/bindings.cpp with every change of an argument."""
+
 try:
     _native: Any = import_module("rmploss.ops._native")
+    if _native.INTERFACE != INTERFACE:
+        raise ImportError(f"interface {_native.INTERFACE} instead of {INTERFACE}")
     # The numbers of `rule` -> the kernels' own.
     _SURROGATES = [_native.surrogates()[kind.__name__] for kind in KINDS]
     _RESETS = [_native.resets()[name] for name in RESETS]
@@ -171,14 +176,14 @@ class NativeKernels:
             raise UserError(BROKEN_PROMISE)
         return bits, torch.tensor(spikes, device="cpu")  # whatever the default device
 
-    def unpack(self, bits: Tensor, channels: int) -> Tensor:
+    def unpack(self, bits: Tensor, channels: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """The inverse of `pack`."""
         x: Tensor = _native.empty((bits.shape[0], channels), (channels, 1), False)
         _native.unpack(
             _address(bits, torch.int64), bits.shape[0], channels, _address(x, torch.float32),
             _threads(),
         )  # fmt: skip
-        return x
+        return x.to(dtype)
 
     def convolve(
         self,

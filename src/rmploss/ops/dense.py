@@ -36,7 +36,7 @@ def gradients(
         x = _last(x)
     elif need_weight:
         assert bits is not None
-        x = kernels.unpack(bits, shape.channels).view(size).movedim(-1, 1).to(g_y.dtype)
+        x = kernels.unpack(bits, shape.channels, g_y.dtype).view(size).movedim(-1, 1)
     else:  # its shape and layout count, its values do not
         x = g_y.new_empty(size).movedim(-1, 1)
     g_x, g_weight, _ = torch.ops.aten.convolution_backward(

@@ -181,8 +181,8 @@ class Kernels(Protocol):
         """
         ...
 
-    def unpack(self, bits: Tensor, channels: int) -> Tensor:
-        """The float32 0/1 rows `[R, C]` of the bits."""
+    def unpack(self, bits: Tensor, channels: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The rows `[R, C]` of the bits, 0 and 1, of a floating-point type."""
         ...
 
     def convolve(

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.library import Library, register_autograd, register_fake
 
 from rmploss.ops import bits, layout, norm
 from rmploss.ops.collectives import ranks
 from rmploss.ops.kernels import KERNELS, Current, Kernels, require, wide
+from rmploss.ops.once import differentiable_once
 from rmploss.ops.rule import NeuronOptions, Rule
 from rmploss.ops.tracing import is_capturing, is_traced
 
@@ -226,7 +226,7 @@ def _smallest(provider: str, residual: Tensor | None, binary: bool | None) -> Te
     return packed if bits.are_spikes(provider, residual, spikes, binary) else residual
 
 
-@once_differentiable
+@differentiable_once
 def _gradient(ctx: Any, g_spikes: Any, g_moments: Any, g_last: Any, _: Any) -> tuple[Any, ...]:
     x, gain, bias, residual, u, decay, threshold, statistics = ctx.saved_tensors
     rule = Rule.read(ctx.plain[-1])

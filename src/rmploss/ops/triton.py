@@ -133,17 +133,16 @@ class TritonKernels:
         eps: float,
         out: Tensor,
     ) -> None:
-        """One pass; every program computes its numbers per channel for itself, in float64."""
+        """One pass; a program computes its numbers per channel once, in float64."""
         assert g_x.is_contiguous()
         assert out.is_contiguous()
         C = y.shape[-1]
         R = y.numel() // C
-        tile = _tile(C, TILE)
-        programs = (-(-R // tile["BLOCK_R"]), -(-C // tile["BLOCK_C"]))
+        tile, programs, tiles = _cut(R, C, TILE)
         given = (x.contiguous() for x in (y, statistics, weight, sums))
         with _on(y):
             _kernels("norm").norm_gradient[programs](
-                g_x, *given, out, R, C, EPS=eps, **tile, **OPTIONS
+                g_x, *given, out, R, C, tiles, EPS=eps, **tile, **OPTIONS
             )
 
     def pack(self, x: Tensor, binary: bool = False) -> tuple[Tensor, Tensor]:
@@ -163,10 +162,10 @@ class TritonKernels:
             return bits, ones
         return bits, torch.where(others == 0, ones, -1)
 
-    def unpack(self, bits: Tensor, channels: int) -> Tensor:
+    def unpack(self, bits: Tensor, channels: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """The inverse of `pack`."""
         R = bits.shape[0]
-        x = bits.new_empty(R, channels, dtype=torch.float32)
+        x = bits.new_empty(R, channels, dtype=dtype)
         programs = (-(-R // BITS_ROWS), words(channels))
         with _on(bits):
             _kernels("bits").unpack[programs](

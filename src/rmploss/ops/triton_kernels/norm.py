@@ -82,9 +82,9 @@ def combine(
     tl.store(to + 2 * channels, count, mask=mine[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tiles"])
 def norm_gradient(
-    g_x, y, statistics, weight, sums, out, rows, channels,
+    g_x, y, statistics, weight, sums, out, rows, channels, tiles,
     EPS: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """gain g_x + shift + slope (y - mean); `out` may be `g_x`, since every element is its own.
@@ -103,9 +103,12 @@ def norm_gradient(
     gain = per_channel(weight, c, channels, 0.0, dtype).to(tl.float64) * inverse
     shift = (-gain * s_1 / count).to(dtype)
     slope = (-gain * inverse * s_2 / count).to(dtype)
-    row = (tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R))[:, None]
-    inside = (row < rows) & (c < channels)[None, :]
-    at = row * channels + c[None, :]
-    g = tl.load(g_x + at, mask=inside, other=0.0)
-    value = tl.load(y + at, mask=inside, other=0.0).to(dtype)
-    tl.store(out + at, gain.to(dtype) * g + shift + slope * (value - mean.to(dtype)), mask=inside)
+    k_gain, k_mean = gain.to(dtype), mean.to(dtype)
+    for tile in range(tiles):
+        first = (tl.program_id(0).to(tl.int64) * tiles + tile) * BLOCK_R
+        row = (first + tl.arange(0, BLOCK_R))[:, None]
+        inside = (row < rows) & (c < channels)[None, :]
+        at = row * channels + c[None, :]
+        g = tl.load(g_x + at, mask=inside, other=0.0)
+        value = tl.load(y + at, mask=inside, other=0.0).to(dtype)
+        tl.store(out + at, k_gain * g + shift + slope * (value - k_mean), mask=inside)
