@@ -1,8 +1,9 @@
 """Contestants in turn, round after round, in one process, every round in another order.
 
-Whatever slows the machine for a while then slows all of them, and nobody always runs after the
-same neighbour, whose leftovers fill the caches. The figure is the median of the rounds, with the
-smallest and the largest beside it.
+Whatever slows the machine for a while then slows all of them. A turn is two calls, of which the
+second counts: in training a step follows a step of the same network, and not another library's,
+whose leftovers fill the caches. The figure is the median of the rounds, with the smallest and the
+largest beside it.
 """
 
 import random
@@ -52,14 +53,16 @@ def rounds(
 ) -> dict[str, tuple[float, ...]]:
     """Seconds of each act, `repeats` times in turn, after one untimed round.
 
-    The untimed round pays for what happens once: compilation, allocation, choice of kernels. The
-    order of every round is drawn anew, from the same seed in every run.
+    The untimed round pays for what happens once: compilation, allocation, choice of kernels; the
+    untimed call before every timed one, for caches that a neighbour filled. The order of every
+    round is drawn anew, from the same seed in every run.
     """
     found: dict[str, list[float]] = {name: [] for name in acts}
     total = (repeats + 1) * len(acts)
     order = random.Random(0)
     for turn in range(repeats + 1):
         for index, name in enumerate(order.sample(list(acts), len(acts))):
+            acts[name]()
             seconds = timed(acts[name], device)
             if turn:
                 found[name].append(seconds)
