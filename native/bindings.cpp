@@ -92,45 +92,45 @@ nb::dict resets() {
   return found;
 }
 
-template <class S>
-Neurons<S> neurons(const nb::tuple& shape, address y, address statistics, double eps, address gain, address bias, address residual, address residual_bits,
-                   address start, address decay, address threshold, const nb::tuple& rule, const nb::tuple& moments,
-                   int threads) {
+// The neurons that forward and backward share, in the order of `cpu._arguments`.
+template <class S> Neurons<S> neurons(const nb::tuple& given) {
+  int next = 0;
+  const auto place = [&] { return nb::cast<address>(given[next++]); };
+  const auto whole = [&] { return nb::cast<int64_t>(given[next++]); };
+  const auto number = [&] { return nb::cast<double>(given[next++]); };
+  const auto flag = [&] { return nb::cast<bool>(given[next++]); };
   Neurons<S> a{};
-  a.steps = nb::cast<int64_t>(shape[0]);
-  a.rows = nb::cast<int64_t>(shape[1]);
-  a.channels = nb::cast<int64_t>(shape[2]);
-  a.is_static = nb::cast<bool>(shape[3]);
-  a.y = at<S>(y);
-  a.statistics = at<double>(statistics);
-  a.eps = eps;
-  a.gain = at<S>(gain);
-  a.bias = at<S>(bias);
-  a.residual = at<S>(residual);
-  a.residual_bits = at<uint64_t>(residual_bits);
-  a.start = at<S>(start);
-  a.decay = at<S>(decay);
-  a.threshold = at<S>(threshold);
-  a.reset_to = S(nb::cast<double>(rule[0]));
-  a.reset = nb::cast<int>(rule[1]);
-  a.detach_reset = nb::cast<bool>(rule[2]);
-  a.surrogate = nb::cast<int>(rule[3]);
-  a.slope = S(nb::cast<double>(rule[4]));
-  a.damping = S(nb::cast<double>(rule[5]));
-  a.moments = nb::cast<bool>(moments[0]);
-  a.of_input = nb::cast<bool>(moments[1]);
-  a.detach_target = nb::cast<bool>(moments[2]);
-  a.p = S(nb::cast<double>(moments[3]));
-  a.threads = threads;
+  a.steps = whole();
+  a.rows = whole();
+  a.channels = whole();
+  a.is_static = flag();
+  a.y = at<S>(place());
+  a.statistics = at<double>(place());
+  a.eps = number();
+  a.gain = at<S>(place());
+  a.bias = at<S>(place());
+  a.residual = at<S>(place());
+  a.residual_bits = at<uint64_t>(place());
+  a.start = at<S>(place());
+  a.decay = at<S>(place());
+  a.threshold = at<S>(place());
+  a.reset_to = S(number());
+  a.reset = int(whole());
+  a.detach_reset = flag();
+  a.surrogate = int(whole());
+  a.slope = S(number());
+  a.damping = S(number());
+  a.moments = flag();
+  a.of_input = flag();
+  a.detach_target = flag();
+  a.p = S(number());
+  a.threads = int(whole());
   return a;
 }
 
-void lif_forward(bool is_double, const nb::tuple& shape, address y, address statistics, double eps, address gain, address bias, address residual,
-                 address residual_bits, address start, address decay, address threshold, const nb::tuple& rule,
-                 const nb::tuple& moments, int threads, address spikes, address sums, address last) {
+void lif_forward(bool is_double, const nb::tuple& given, address spikes, address sums, address last) {
   auto run = [&]<class S>(S, auto kernel) {
-    const Neurons<S> a =
-        neurons<S>(shape, y, statistics, eps, gain, bias, residual, residual_bits, start, decay, threshold, rule, moments, threads);
+    const Neurons<S> a = neurons<S>(given);
     const Forward<S> f{at<S>(spikes), at<S>(sums), at<S>(last)};
     nb::gil_scoped_release unlocked;
     kernel(a, f);
@@ -138,14 +138,12 @@ void lif_forward(bool is_double, const nb::tuple& shape, address y, address stat
   is_double ? run(double(), kernels->lif_forward_d) : run(float(), kernels->lif_forward_f);
 }
 
-void lif_backward(bool is_double, const nb::tuple& shape, address y, address statistics, double eps, address gain, address bias, address residual,
-                  address residual_bits, address start, address decay, address threshold, const nb::tuple& rule,
-                  const nb::tuple& moments, int threads, address g_spikes, address g_moments, address g_last,
+void lif_backward(bool is_double, const nb::tuple& given, address g_spikes, address g_moments, address g_last,
                   address g_current, address g_start, address sums, bool constants) {
   auto run = [&]<class S>(S, auto kernel) {
-    const Neurons<S> a =
-        neurons<S>(shape, y, statistics, eps, gain, bias, residual, residual_bits, start, decay, threshold, rule, moments, threads);
-    const Backward<S> b{at<S>(g_spikes), at<S>(g_moments), at<S>(g_last), at<S>(g_current), at<S>(g_start), at<S>(sums), constants};
+    const Neurons<S> a = neurons<S>(given);
+    const Backward<S> b{at<S>(g_spikes), at<S>(g_moments), at<S>(g_last), at<S>(g_current),
+                        at<S>(g_start), at<S>(sums), constants};
     nb::gil_scoped_release unlocked;
     kernel(a, b);
   };
@@ -227,7 +225,7 @@ NB_MODULE(_native, m) {
   m.def("instruction_set", [] { return kernels->name; }, "The one in use.");
   m.def("choose", &choose, "Use another one: for tests.");
   m.def("empty", &empty, "A dense tensor of a shape and strides, without values, over memory that is kept.");
-  m.attr("INTERFACE") = 2;  // counted up with every change of an argument, here and in ops/cpu.py
+  m.attr("INTERFACE") = 3;  // counted up with every change of an argument, here and in ops/cpu.py
   m.attr("SMALL") = kSmall;
   m.def("poison", &poison, "Fill memory with NaN when it is taken: for tests.");
   m.def("release_kept", &release_kept, "Hand kept memory back to the system; how many bytes.");

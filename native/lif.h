@@ -45,9 +45,9 @@ template <bool usual, class S> RMPLOSS_INLINE Neurons<S> known(Neurons<S> a) {
   return a;
 }
 
-// 1 / sqrt(var + eps) of a channel.
-template <class S> double inverse_deviation(const Neurons<S>& a, index_t c) {
-  return 1 / sqrt(a.statistics[a.channels + c] + a.eps);
+// 1 / sqrt(var + eps) of a channel, from statistics [3, C].
+inline double inverse_deviation(const double* statistics, index_t channels, double eps, index_t c) {
+  return 1 / sqrt(statistics[channels + c] + eps);
 }
 
 // The neurons with the mean and gain of their statistics, computed in double and rounded once.
@@ -58,7 +58,7 @@ template <class S> class Normalized {
     S *mean = memory_.data(), *gain = mean + given.channels;
     for (index_t c = 0; c < given.channels; c++) {
       mean[c] = S(given.statistics[c]);
-      gain[c] = S(double(given.gain[c]) * inverse_deviation(given, c));
+      gain[c] = S(double(given.gain[c]) * inverse_deviation(given.statistics, given.channels, given.eps, c));
     }
     a_.mean = mean;
     a_.gain = gain;
@@ -398,7 +398,7 @@ template <class S> void lif_backward(const Neurons<S>& given, const Backward<S>&
     default: backward_of<S, rmploss::kArcTan>(a, b);
   }
   if (a.statistics)
-    for (index_t c = 0; c < a.channels; c++) b.sums[a.channels + c] *= S(inverse_deviation(a, c));
+    for (index_t c = 0; c < a.channels; c++) b.sums[a.channels + c] *= S(inverse_deviation(a.statistics, a.channels, a.eps, c));
 }
 
 }  // namespace

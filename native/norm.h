@@ -92,10 +92,10 @@ template <class S> void statistics(const S* y, int64_t rows, int64_t channels, d
 // The coefficients [4, C] of the norm's gradient: gain g_x + shift + slope (y - mean); computed in double, rounded once.
 template <class S>
 void coefficients(const rmploss::Norm<S>& norm, index_t channels, S* out) {
-  const double *mean = norm.statistics, *var = mean + channels, *count = var + channels;
+  const double *mean = norm.statistics, *count = mean + 2 * channels;
   const double *s_1 = norm.sums, *s_2 = s_1 + channels;
   for (index_t c = 0; c < channels; c++) {
-    const double inverse = 1 / sqrt(var[c] + norm.eps), gain = double(norm.weight[c]) * inverse;
+    const double inverse = inverse_deviation(mean, channels, norm.eps, c), gain = double(norm.weight[c]) * inverse;
     out[c] = S(gain);
     out[channels + c] = S(-gain * s_1[c] / count[c]);
     out[2 * channels + c] = S(-gain * inverse * s_2[c] / count[c]);

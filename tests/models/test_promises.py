@@ -6,7 +6,6 @@ test runs this file again.
 
 import copy
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +32,7 @@ from rmploss.neurons import NEURONS
 from rmploss.neurons.lif import LIF
 from rmploss.neurons.relu import ReLU
 from rmploss.objectives.joint import Branches
+from tests import interpreter
 from tests.given import labels, normal
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -452,20 +452,7 @@ class TestInterpreted:
 @needs_triton
 @pytest.mark.skipif(INTERPRETED, reason="this is the interpreter")
 def test_in_the_interpreter() -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    child = subprocess.run(
-        [*command, f"{__file__}::TestInterpreted"],
-        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=900,
-    )
-    assert child.returncode == 0, child.stdout[-8000:] + child.stderr[-2000:]
-    summary = child.stdout.strip().splitlines()[-1]
-    assert "passed" in summary
-    assert "skipped" not in summary
+    interpreter.assert_passed(f"{__file__}::TestInterpreted")
 
 
 @pytest.mark.skipif(ops.cpu.MISSING is not None, reason=str(ops.cpu.MISSING))

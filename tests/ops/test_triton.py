@@ -25,6 +25,7 @@ from rmploss.ops.kernels import KERNELS, Spatial
 from rmploss.ops.moments import MomentSpec
 from rmploss.ops.rule import KINDS
 from rmploss.surrogate import SURROGATES
+from tests import interpreter
 from tests.given import normal
 
 INSTALLED = find_spec("triton") is not None
@@ -464,20 +465,7 @@ class TestOnGpu(Cases):
 @needs_triton
 @pytest.mark.skipif(INTERPRETED, reason="this is the interpreter")
 def test_in_the_interpreter() -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    child = subprocess.run(
-        [*command, f"{__file__}::TestInterpreted", f"{NOT_A_NUMBER}", "-k", "not cpu"],
-        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=900,
-    )
-    assert child.returncode == 0, child.stdout[-8000:] + child.stderr[-2000:]
-    summary = child.stdout.strip().splitlines()[-1]
-    assert "passed" in summary
-    assert "skipped" not in summary
+    interpreter.assert_passed(f"{__file__}::TestInterpreted", f"{NOT_A_NUMBER}", "-k", "not cpu")
 
 
 def test_importing_the_package_does_not_import_triton() -> None:

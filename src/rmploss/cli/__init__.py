@@ -6,11 +6,11 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from importlib.metadata import version
 from typing import Annotated
 
 import tyro
 
+from rmploss import __version__
 from rmploss.cli.bench import Bench
 from rmploss.cli.data import Data
 from rmploss.cli.demo import Demo
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     _mend_streams()
     if [*(sys.argv[1:] if arguments is None else arguments)] == ["--version"]:
-        print(f"rmploss {version('rmploss')}")
+        print(f"rmploss {__version__}")
         return 0
     try:
         verb = tyro.cli(

@@ -1,5 +1,6 @@
 """Leaky integrate-and-fire neurons (Eqs. 1-3) and their leak-free form, as modules."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -135,9 +136,13 @@ class LIF(nn.Module):
 
         So it is for any input: a potential that is no number does not fire.
         """
+        return self._ends_in(LIF.emit)
+
+    def _ends_in(self, emit: Callable[..., Tensor]) -> bool:
+        """Whether the layer runs as LIF does and gives on what `emit` makes of the spikes."""
         kind = type(self)
         called = kind.__call__ is nn.Module.__call__
-        return called and kind.forward is LIF.forward and kind.emit is LIF.emit
+        return called and kind.forward is LIF.forward and kind.emit is emit
 
     def emit(self, spikes: Tensor) -> Tensor:
         """What leaves the layer for its spikes `[T, B, C, ...]`: the spikes."""

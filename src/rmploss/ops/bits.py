@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.library import Library, register_fake
 
+from rmploss.ops import layout
 from rmploss.ops.kernels import BROKEN_PROMISE, KERNELS, words
 from rmploss.ops.tracing import is_traced
 
@@ -38,8 +39,7 @@ def pack(provider: str, x: Tensor, binary: bool) -> tuple[Tensor, Tensor]:
 
 
 def _pack(provider: str, x: Tensor, binary: bool) -> tuple[Tensor, Tensor]:
-    """In channels-last memory without a copy."""
-    return KERNELS[provider].pack(x.movedim(2, -1).reshape(-1, x.shape[2]), binary)
+    return KERNELS[provider].pack(layout.rows(x, x.dtype).view(-1, x.shape[2]), binary)
 
 
 # torch.library -----------------------------------------------------------------------------------

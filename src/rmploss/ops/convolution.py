@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.library import Library, register_autograd, register_fake
 
-from rmploss.ops import bits, dense
+from rmploss.ops import bits, dense, layout
 from rmploss.ops.kernels import KERNELS, Spatial, require, words
 from rmploss.ops.once import differentiable_once
 from rmploss.ops.tracing import is_traced
@@ -78,7 +78,7 @@ def forward(
     """y, the bits of x and their number; -1 if x is not all 0 and 1. Fails if binary lied."""
     require(misfit(x, weight, bias, stride, padding))
     kernels, shape = KERNELS[provider], Spatial.of(x.shape, weight, stride, padding)
-    packed, spikes = kernels.pack(_rows(x), binary)
+    packed, spikes = kernels.pack(layout.map_rows(x), binary)
     return kernels.convolve(shape, x, packed, spikes, weight, bias), packed, spikes
 
 
@@ -125,11 +125,6 @@ def _misfit(
     if weight.dtype not in (g_y.dtype, torch.float32):
         return f"a weight of {weight.dtype} beside a gradient of {g_y.dtype}"
     return "neither x nor its bits are given" if x is None and bits is None else None
-
-
-def _rows(x: Tensor) -> Tensor:
-    """Rows `[R, C]` of maps `[N, C, H, W]`: no copy of channels-last memory."""
-    return x.movedim(1, -1).reshape(-1, x.shape[1])
 
 
 # Autograd ----------------------------------------------------------------------------------------

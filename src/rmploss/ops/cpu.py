@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from rmploss.errors import UserError
-from rmploss.ops import dense
+from rmploss.ops import dense, layout
 from rmploss.ops.kernels import BROKEN_PROMISE, Current, Spatial, wide, words
 from rmploss.ops.rule import KINDS, RESETS, Rule
 from rmploss.ops.tracing import is_traced
 
-INTERFACE = 2
+INTERFACE = 3
 """Of the native module, counted up in native/bindings.cpp with every change of an argument."""
 
 try:
@@ -114,7 +114,7 @@ class NativeKernels:
         spikes, last = empty_like(y, T, R, C), empty_like(y, R, C)
         moments = y.new_empty(4, C) if rule.moments else y.new_empty(0)
         outputs = (_address(x, y.dtype) for x in (spikes, moments, last))
-        _native.lif_forward(*_arguments(current, rule), *outputs)
+        _native.lif_forward(_is_double(y), _arguments(current, rule), *outputs)
         return spikes, moments, last
 
     def lif_backward(
@@ -132,7 +132,7 @@ class NativeKernels:
         g_start = y.new_empty(0) if current.start is None else empty_like(y, *y.shape[1:])
         gradients = (g_spikes, g_moments, g_last, g_current, g_start, sums)
         places = [_address(g, y.dtype) for g in gradients]
-        _native.lif_backward(*_arguments(current, rule), *places, constants)
+        _native.lif_backward(_is_double(y), _arguments(current, rule), *places, constants)
         return g_current, g_start, sums
 
     def statistics(self, y: Tensor) -> Tensor:
@@ -246,7 +246,7 @@ class NativeKernels:
         if native_weight:
             if bits is None:  # nobody could look before x was kept
                 assert x is not None
-                bits, _ = self.pack(x.movedim(1, -1).reshape(-1, shape.channels))
+                bits, _ = self.pack(layout.map_rows(x))
             wide_weight = empty_like(wide_g, *weight.shape)
             places = (_address(bits, torch.int64), _map(wide_g))
             _native.event_weight_gradient(*arguments, *places, _address(wide_weight, torch.float32))
@@ -269,13 +269,13 @@ def _is_winograd(shape: Spatial, tile: int) -> bool:
 
 
 def _arguments(current: Current, rule: Rule) -> tuple[Any, ...]:
-    """The part of the native arguments that forward and backward share."""
+    """The neurons, in the order of `neurons` in native/bindings.cpp."""
     y, residual = current.y, current.residual
     is_bits = residual is not None and residual.dtype == torch.int64
     place = _address(residual, torch.int64 if is_bits else y.dtype)
     return (
-        _is_double(y),
-        (*current.rows, current.is_static),
+        *current.rows,
+        current.is_static,
         _address(y, y.dtype),
         _address(current.statistics, torch.float64),
         current.eps,
@@ -283,11 +283,9 @@ def _arguments(current: Current, rule: Rule) -> tuple[Any, ...]:
         0 if is_bits else place,
         place if is_bits else 0,
         *(_address(x, y.dtype) for x in (current.start, current.decay, current.threshold)),
-        (
-            rule.reset_to, _RESETS[rule.reset], rule.detach_reset, _SURROGATES[rule.surrogate],
-            rule.slope, rule.damping,
-        ),
-        (rule.moments, rule.of_input, rule.detach_target, rule.p),
+        rule.reset_to, _RESETS[rule.reset], rule.detach_reset, _SURROGATES[rule.surrogate],
+        rule.slope, rule.damping,
+        rule.moments, rule.of_input, rule.detach_target, rule.p,
         _threads(),
     )  # fmt: skip
 

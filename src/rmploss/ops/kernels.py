@@ -43,7 +43,7 @@ class Current(NamedTuple):
         return self.y.shape[0] < self.steps
 
     def misfit(self) -> str | None:
-        """What does not fit: a kernel would read what is not there."""
+        """What does not fit, but for the norm: a kernel would read what is not there."""
         (T, R, C), y, dtype = self.rows, self.y, self.decay.dtype
         if y.shape[0] not in (1, T) or not y.numel() or dtype != wide(y.dtype):
             return f"y is {list(y.shape)}, {y.dtype}, for {T} steps computed in {dtype}"
@@ -59,9 +59,8 @@ class Current(NamedTuple):
                 return f"{name} is {list(x.shape)}, {x.dtype}; not {list(shape)}, {dtype}"
             if x.device != y.device:
                 return f"{name} is on {x.device}, y on {y.device}"
-        wrong = self._misfit_of_norm()
-        if wrong or residual is None:
-            return wrong
+        if residual is None:
+            return None
         if self.is_static:
             return "a residual changes over time, one step of y cannot stand for all"
         is_bits = residual.dtype == torch.int64
@@ -72,7 +71,8 @@ class Current(NamedTuple):
             return f"residual is on {residual.device}, y on {y.device}"
         return None
 
-    def _misfit_of_norm(self) -> str | None:
+    def misfit_of_norm(self) -> str | None:
+        """What does not fit of the statistics and what belongs to them."""
         found = self.statistics
         if found is None:
             return None

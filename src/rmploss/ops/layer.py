@@ -59,8 +59,7 @@ def neurons(
         return torch.ops.rmploss.lif(*inputs, rule.numbers, binary_residual)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         return _LIF.apply(*inputs, rule, binary_residual)  # pyright: ignore[reportReturnType]
-    inputs = (*inputs, rule)
-    return forward(*inputs)
+    return forward(*inputs, rule=rule)
 
 
 def _constant(value: float | Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -177,7 +176,7 @@ def _current(
 def _normalized(current: Current, statistics: Tensor, eps: float) -> Current:
     """The input current after the norm (Eqs. 6-7)."""
     current = current._replace(statistics=statistics, eps=eps)
-    require(current.misfit())
+    require(current.misfit_of_norm())
     return current
 
 

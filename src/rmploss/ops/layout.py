@@ -1,4 +1,4 @@
-"""Between a sequence `[T, B, C, ...]` and what kernels read: rows `[T, R, C]`, channels last."""
+"""Between sequences `[T, B, C, ...]`, or maps, and what kernels read: rows, channels last."""
 
 from typing import Any
 
@@ -11,6 +11,11 @@ def rows(x: Any, dtype: torch.dtype) -> Any:
     if x is None:
         return None
     return x.to(dtype).movedim(2, -1).contiguous().view(x.shape[0], -1, x.shape[2])
+
+
+def map_rows(x: Tensor) -> Tensor:
+    """Rows `[R, C]` of maps `[N, C, H, W]`: no copy of channels-last memory."""
+    return x.movedim(1, -1).reshape(-1, x.shape[1])
 
 
 def state_rows(u: Tensor | None) -> Tensor | None:

@@ -34,19 +34,22 @@ def _normalization(statistics, gain, c, channels, EPS: tl.constexpr, dtype: tl.c
 
 
 @triton.jit
-def _current(y, residual, at_y, at, bit_row, c, channels, inside, mean, gain, bias, BITS):
+def _current(
+    y, residual, t, row, c, at, inside, rows, plane, channels, mean, gain, bias,
+    STATIC: tl.constexpr, BITS: tl.constexpr,
+):  # fmt: skip
     """x(t) = (y(t) - mean) gain + bias + residual(t) of a tile, in the type of the constants."""
-    x = tl.load(y + at_y, mask=inside, other=0.0).to(mean.dtype)
+    here = t * plane + at
+    x = tl.load(y + (at if STATIC else here), mask=inside, other=0.0).to(mean.dtype)
     x = (x - mean) * gain + bias
     if residual is not None:
         if BITS:
             lane = c.to(tl.int64)[None, :]
-            word = tl.load(
-                residual + bit_row * ((channels + 63) // 64) + lane // 64, mask=inside, other=0
-            )
+            words = (t * rows + row) * ((channels + 63) // 64)
+            word = tl.load(residual + words + lane // 64, mask=inside, other=0)
             x += ((word >> (lane % 64)) & 1).to(x.dtype)
         else:
-            x += tl.load(residual + at, mask=inside, other=0.0).to(x.dtype)
+            x += tl.load(residual + here, mask=inside, other=0.0).to(x.dtype)
     return x
 
 
@@ -61,6 +64,21 @@ def _initial(start, at, inside, SHAPE: tl.constexpr, REST: tl.constexpr, dtype: 
 
 
 @triton.jit
+def _step(
+    y, residual, t, row, c, at, inside, rows, plane, channels,
+    mean, gain, bias, decay, threshold, u,
+    STATIC: tl.constexpr, BITS: tl.constexpr, RESET: tl.constexpr, RESET_TO: tl.constexpr,
+):  # fmt: skip
+    """x, u_pre and spikes of a step, and u after it: of forward, and once more of backward."""
+    x = _current(
+        y, residual, t, row, c, at, inside, rows, plane, channels, mean, gain, bias, STATIC, BITS
+    )
+    pre = charge(u, x, decay)
+    o = fire(pre, threshold)
+    return x, pre, o, after_reset(pre, o, threshold, RESET, RESET_TO)
+
+
+@triton.jit
 def _forward_step(
     y, residual, spikes, t, row, c, at, inside, rows, plane, channels,
     mean, gain, bias, decay, threshold, u, s_1, s_2, s_3, s_4,
@@ -68,14 +86,11 @@ def _forward_step(
     MOMENTS: tl.constexpr, OF_INPUT: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
     """One time step of a tile: the spikes to memory, u and the moments so far returned."""
-    here = t * plane + at
-    x = _current(
-        y, residual, at if STATIC else here, here, t * rows + row, c, channels, inside,
-        mean, gain, bias, BITS,
+    x, pre, o, u = _step(
+        y, residual, t, row, c, at, inside, rows, plane, channels,
+        mean, gain, bias, decay, threshold, u, STATIC, BITS, RESET, RESET_TO,
     )  # fmt: skip
-    pre = charge(u, x, decay)
-    o = fire(pre, threshold)
-    tl.store(spikes + here, o, mask=inside)
+    tl.store(spikes + t * plane + at, o, mask=inside)
     if MOMENTS:
         # Rows beyond the last have a current too: (0 - mean) gain + bias.
         potential = tl.where(inside, x if OF_INPUT else pre, 0.0)
@@ -84,7 +99,7 @@ def _forward_step(
         s_2 += potential * potential
         s_3 += distance(target - potential, P)
         s_4 += tl.where(inside, o, 0.0)
-    return after_reset(pre, o, threshold, RESET, RESET_TO), s_1, s_2, s_3, s_4
+    return u, s_1, s_2, s_3, s_4
 
 
 @triton.jit
@@ -145,22 +160,6 @@ def lif_forward(
 
 
 @triton.jit
-def _recharge(
-    y, residual, t, row, c, at, inside, rows, plane, channels,
-    mean, gain, bias, decay, threshold, u,
-    STATIC: tl.constexpr, BITS: tl.constexpr, RESET: tl.constexpr, RESET_TO: tl.constexpr,
-):  # fmt: skip
-    """u_pre of a step and the membrane after it, as forward had them."""
-    here = t * plane + at
-    x = _current(
-        y, residual, at if STATIC else here, here, t * rows + row, c, channels, inside,
-        mean, gain, bias, BITS,
-    )  # fmt: skip
-    pre = charge(u, x, decay)
-    return pre, after_reset(pre, fire(pre, threshold), threshold, RESET, RESET_TO)
-
-
-@triton.jit
 def _reverse_step(
     y, residual, g_spikes, g_current, t, row, c, at, inside, rows, plane, channels,
     mean, gain, bias, decay, threshold, G_1, G_2, G_3, G_4,
@@ -196,8 +195,8 @@ def _reverse_step(
     g_x = g_pre
     if PULL and OF_INPUT:
         x = _current(
-            y, residual, at if STATIC else here, here, t * rows + row, c, channels, inside,
-            mean, gain, bias, BITS,
+            y, residual, t, row, c, at, inside, rows, plane, channels, mean, gain, bias,
+            STATIC, BITS,
         )  # fmt: skip
         q = G_3 * distance_slope(fire(x, threshold) - x, P)
         g_x += G_1 + 2 * x * G_2 - q
@@ -267,7 +266,7 @@ def lif_backward(
         if STEPS > 0:
             pres = ()
             for t in tl.static_range(STEPS):
-                pre, u = _recharge(
+                _, pre, _, u = _step(
                     y, residual, t, row, c, at, inside, rows_64, plane, channels,
                     k_mean, k_gain, k_bias, k_decay, k_threshold, u, STATIC, BITS, RESET, RESET_TO,
                 )  # fmt: skip
@@ -290,7 +289,7 @@ def lif_backward(
         else:
             for t in range(steps):
                 tl.store(scratch + t * plane + at, u, mask=inside)
-                _, u = _recharge(
+                _, _, _, u = _step(
                     y, residual, t, row, c, at, inside, rows_64, plane, channels,
                     k_mean, k_gain, k_bias, k_decay, k_threshold, u, STATIC, BITS, RESET, RESET_TO,
                 )  # fmt: skip
@@ -299,7 +298,7 @@ def lif_backward(
             for back in range(steps):
                 t = steps - 1 - back
                 before = tl.load(scratch + t * plane + at, mask=inside, other=0.0)
-                pre, _ = _recharge(
+                _, pre, _, _ = _step(
                     y, residual, t, row, c, at, inside, rows_64, plane, channels, k_mean, k_gain,
                     k_bias, k_decay, k_threshold, before, STATIC, BITS, RESET, RESET_TO,
                 )  # fmt: skip
