@@ -7,8 +7,8 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import MISSING, dataclass, field
+from typing import Any, Literal, Self
 
 from rmploss.errors import Problem, UserError, unknown
 from rmploss.tables import fits, spell
@@ -91,23 +91,36 @@ class Recipe:
         plain = dataclasses.asdict(self)
         return json.loads(json.dumps(plain, allow_nan=False))
 
-    @staticmethod
-    def from_json(plain: Mapping[str, Any]) -> "Recipe":
-        """The recipe of `to_json`; raises `UserError` for unknown or missing fields."""
-        names = {f.name for f in dataclasses.fields(Recipe)}
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> Self:
+        """The recipe of `to_json`; raises `UserError` for unknown or missing fields.
+
+        A field that has a default may be missing: the recipe was stored before it came.
+        """
+        names = {f.name for f in dataclasses.fields(cls)}
         problems = [unknown(key, key, names) for key in plain if key not in names]
         if problems:
             raise UserError("not a recipe of this version", problems)
         values = {key: _read(value) for key, value in plain.items()}
         try:
-            return Recipe(**values)
+            return cls(**values)
         except TypeError as error:
             raise UserError(f"not a recipe: {error}") from None
 
     def fingerprint(self) -> str:
-        """SHA-256 over all that decides the result except the seed: equal for repeats of a run."""
+        """SHA-256 over all that decides the result except the seed: equal for repeats of a run.
+
+        Fields at their defaults are left out, so that a field that comes later, at its default,
+        changes no fingerprint. For the same reason the default of a field never changes.
+        """
         silent = ("name", "title", "expect", "seed")
-        plain = {key: value for key, value in self.to_json().items() if key not in silent}
+        usual = {f.name: f.default for f in dataclasses.fields(self) if f.default is not MISSING}
+        usual = json.loads(json.dumps(usual, default=dataclasses.asdict))
+        plain = {
+            key: value
+            for key, value in self.to_json().items()
+            if key not in silent and usual.get(key, MISSING) != value
+        }
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
