@@ -12,7 +12,7 @@ import pytest
 
 from rmploss.engine import checkpoint
 from rmploss.engine.checkpoint import Loaded
-from rmploss.engine.run import RunFolder, recipe_hash
+from rmploss.engine.run import RunFolder
 
 WORDS = (
     "train digits-rmp --T 2 --width 0.125 --batch-size 32 --train-samples 128 --test-samples 64 "
@@ -43,7 +43,7 @@ def training(words: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def newest(run: Path) -> Loaded:
-    return checkpoint.load_latest(run, recipe_hash=recipe_hash(RunFolder.open(run).recipe()))
+    return checkpoint.load_latest(run, recipe_hash=RunFolder.open(run).recipe_hash)
 
 
 def test_a_signal_stops_and_the_message_says_how_to_go_on(tmp_path: Path) -> None:

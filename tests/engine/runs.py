@@ -7,7 +7,7 @@ from pathlib import Path
 from rmploss import recipes
 from rmploss.engine import checkpoint
 from rmploss.engine.listener import Listener
-from rmploss.engine.run import RunFolder, digest, recipe_hash, timeless
+from rmploss.engine.run import RunFolder, digest, timeless
 
 TINY = recipes.override(
     recipes.get("digits-rmp"),
@@ -37,7 +37,7 @@ class Interrupting(Listener):
 def digest_of(path: Path) -> str:
     """The run digest of a finished run."""
     folder = RunFolder.open(path)
-    loaded = checkpoint.load_latest(path, recipe_hash=recipe_hash(folder.recipe()))
+    loaded = checkpoint.load_latest(path, recipe_hash=folder.recipe_hash)
     return digest(loaded.model_state, loaded.optimizer_state.tensors, folder.metrics())
 
 

@@ -35,7 +35,7 @@ def test_create_makes_a_folder_that_explains_itself(tmp_path: Path) -> None:
         "recipe.json",
         "source.zip",
     ]
-    assert folder.recipe() == RECIPE
+    assert folder.plain_recipe() == RECIPE
     with zipfile.ZipFile(folder.path / "source.zip") as source:
         assert source.read("rmploss/engine/run.py") == Path(run.__file__).read_bytes()
         assert all(name.endswith(".py") for name in source.namelist())
@@ -106,7 +106,7 @@ def test_a_changed_recipe_is_refused(tmp_path: Path, damage: Any, what: str) -> 
     file = folder.path / "recipe.json"
     file.write_text(damage(file.read_text()))
     with pytest.raises(UserError, match=what):
-        folder.recipe()
+        folder.plain_recipe()
 
 
 def test_metrics_are_exact_lines_in_the_order_given(tmp_path: Path) -> None:

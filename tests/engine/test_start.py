@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rmploss.engine import checkpoint
-from rmploss.engine.run import RunFolder, recipe_hash
+from rmploss.engine.run import RunFolder
 from rmploss.engine.setting import Setting
 from rmploss.engine.start import STARTS, HybridStart
 from rmploss.engine.train import resume, train
@@ -38,8 +38,8 @@ def test_it_begins_with_the_weights_and_records_whose(ann: Path, tmp_path: Path)
     assert (begin["run"], begin["recipe"], begin["epoch"]) == (str(ann), "tiny-ann", 1)
     assert begin["thresholds"].keys() == {"lif1", "lif2", "lif3"}
 
-    first = checkpoint.load_step(path, 0, recipe_hash=recipe_hash(folder.recipe()))
-    other = checkpoint.load_latest(ann, recipe_hash=recipe_hash(RunFolder.open(ann).recipe()))
+    first = checkpoint.load_step(path, 0, recipe_hash=folder.recipe_hash)
+    other = checkpoint.load_latest(ann, recipe_hash=RunFolder.open(ann).recipe_hash)
     for key, value in other.model_state.items():
         assert value.equal(first.model_state[key]), key
     for name, threshold in begin["thresholds"].items():

@@ -22,7 +22,7 @@ from rmploss.engine.feed import open_splits, parts, train_batches
 from rmploss.engine.listener import Listener
 from rmploss.engine.load import load_network
 from rmploss.engine.optimizers import Moment, learning_rate
-from rmploss.engine.run import RunFolder, recipe_hash
+from rmploss.engine.run import RunFolder
 from rmploss.engine.setting import Setting
 from rmploss.engine.step import Terms, forward_backward
 from rmploss.engine.train import resume
@@ -291,7 +291,7 @@ def test_loss_scaling_leaves_out_a_step_and_goes_on(
     """In fp16 an infinite gradient is how the scaler learns its scale."""
     monkeypatch.setattr(loop, "forward_backward", Poison("gradient"))
     path = train.train(TINY.but(amp="fp16"), tmp_path)
-    loaded = checkpoint.load_latest(path, recipe_hash=recipe_hash(RunFolder.open(path).recipe()))
+    loaded = checkpoint.load_latest(path, recipe_hash=RunFolder.open(path).recipe_hash)
     assert loaded.scaler_state is not None
     assert loaded.scaler_state["scale"] == 2.0**15  # half of the first one
 

@@ -1,6 +1,7 @@
 """`rmploss table N`: the paper's table, or the fair comparison, beside your runs."""
 
 import json as json_module
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ class Table:
 
     def run(self) -> int:
         """Print it."""
-        from rmploss.report.tables import fair_table, table
+        from rmploss.report.tables import fair_table, left_out, table
 
         fair = self.which == "fair"
         if not fair and not self.which.isdecimal():
@@ -48,6 +49,9 @@ class Table:
             lines = fair_table(self.runs_dir, pocket=self.pocket)
         else:
             lines = table(int(self.which), self.runs_dir, pocket=self.pocket)
+        for problem in left_out(self.runs_dir):
+            told = f"left out: {problem.where}: {problem.what}   {problem.fix}"
+            print(told.rstrip(), file=sys.stderr)
         if self.json:
             for line in lines:
                 print(json_module.dumps(asdict(line)))

@@ -9,7 +9,7 @@ from rmploss.engine.build import check, make_dataset, make_network
 from rmploss.engine.evaluate import Evaluation, evaluate
 from rmploss.engine.feed import open_splits, test_batches
 from rmploss.engine.listener import Listener
-from rmploss.engine.run import RunFolder, recipe_hash
+from rmploss.engine.run import RunFolder
 from rmploss.engine.setting import Setting, join
 from rmploss.engine.summary import summarize
 from rmploss.errors import UserError
@@ -26,17 +26,16 @@ def load_network(
     Tensors are read only after their SHA-256 was checked; nothing is unpickled.
     """
     folder = RunFolder.open(run_dir)
-    plain = folder.recipe()
-    recipe = Recipe.from_json(plain)
+    recipe = folder.recipe()
     if which == "last":
-        loaded = checkpoint.load_latest(run_dir, recipe_hash=recipe_hash(plain))
+        loaded = checkpoint.load_latest(run_dir, recipe_hash=folder.recipe_hash)
     else:
         metrics = folder.metrics()
         if not metrics:
             raise UserError(f"{run_dir} has finished no epoch yet, so none is its best")
         best = summarize(metrics)["best_epoch"]
         step = next(record["step"] for record in metrics if record["epoch"] == best)
-        loaded = checkpoint.load_step(run_dir, step, recipe_hash=recipe_hash(plain))
+        loaded = checkpoint.load_step(run_dir, step, recipe_hash=folder.recipe_hash)
     net = make_network(recipe, make_dataset(recipe))
     net.load_state_dict(loaded.model_state)
     return net.eval(), recipe

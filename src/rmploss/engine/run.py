@@ -1,6 +1,6 @@
 """The folder of a run: everything about it, readable with `cat` and `jq`.
 
-recipe.json      the resolved recipe and its SHA-256
+recipe.json      the resolved recipe and its SHA-256, as the version that began the run wrote them
 source.zip       the package as it ran
 metrics.jsonl    one line per epoch, or per some steps: `epoch` and `step` as in `Progress`
 events.jsonl     what happened: start, resume, inexact, ...
@@ -13,8 +13,9 @@ import math
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,9 @@ from torch import Tensor
 
 from rmploss import store
 from rmploss.engine.checkpoint import Progress
-from rmploss.engine.environment import environment, source_zip
+from rmploss.engine.environment import environment, source_zip, versions
 from rmploss.errors import Problem, UserError, closest
+from rmploss.recipes import Recipe
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,41 @@ class RunFolder:
             store.truncate_lines(self._events, lambda line: _record(line) is not None)
             yield
 
-    def recipe(self) -> dict[str, Any]:
-        """The recipe of the run. `UserError` if it was changed after the run began."""
+    def recipe(self) -> Recipe:
+        """The recipe of the run; fields that are younger than the run have their defaults.
+
+        `UserError` if it was changed after the run began, or has a field that this version does not
+        know: the error names the field and the version that wrote it.
+        """
+        plain = self.plain_recipe()
+        where, known = self.path / "recipe.json", {field.name for field in fields(Recipe)}
+        ours, theirs = versions()["rmploss"], self.written_by()
+        problems = [
+            Problem(
+                f"{where}: {name}", f"unknown to rmploss {ours}", f"use {theirs}, which wrote it"
+            )
+            for name in plain
+            if name not in known
+        ]
+        if problems:
+            raise UserError("the recipe is not one of this version", problems)
+        try:
+            return Recipe.from_json(plain)
+        except UserError as error:
+            problem = Problem(str(where), error.title, f"written by {theirs}")
+            raise UserError("the recipe is not one of this version", [problem]) from None
+
+    @cached_property
+    def recipe_hash(self) -> str:
+        """SHA-256 of the recipe as it is stored, which every checkpoint of the run carries.
+
+        Of what is stored and not of what this version makes of it: a `Recipe` has more fields than
+        an old run knew. Read once: a file damaged later costs a running training no checkpoint.
+        """
+        return recipe_hash(self.plain_recipe())
+
+    def plain_recipe(self) -> dict[str, Any]:
+        """The recipe as it is stored. `UserError` if it was changed after the run began."""
         where = self.path / "recipe.json"
         try:
             document = json.loads(where.read_bytes())
@@ -146,6 +181,15 @@ class RunFolder:
             return new and record["epoch"] <= progress.epoch and record["step"] <= progress.step
 
         return store.truncate_lines(self._metrics, keep) if self._metrics.exists() else 0
+
+    def written_by(self) -> str:
+        """The version that began the run, from events.jsonl: "rmploss 0.1.0 (commit 9fdecf9)"."""
+        started = [event for event in self.events() if event.get("event") == "start"]
+        there = started[0].get("environment") if started else None
+        if not isinstance(there, Mapping) or "rmploss" not in there:
+            return "another version of rmploss"
+        commit = there.get("commit")
+        return f"rmploss {there['rmploss']}" + (f" (commit {commit})" if commit else "")
 
     @property
     def _metrics(self) -> Path:

@@ -16,7 +16,7 @@ from rmploss.data import Samples
 from rmploss.engine import checkpoint
 from rmploss.engine.distributed import World
 from rmploss.engine.feed import train_batches
-from rmploss.engine.run import RunFolder, recipe_hash
+from rmploss.engine.run import RunFolder
 from rmploss.errors import Problem, UserError
 from rmploss.models import SpikingNetwork
 from rmploss.models.hybrid import hybrid_start
@@ -134,10 +134,10 @@ def find(recipe: Recipe, run: Path | None) -> Origin:
         fix = f"rmploss train {start.source}, and then --start with the folder of that run"
         problem = Problem("--start", "is missing", fix)
         raise UserError(f"{recipe.name} starts from a trained network", [problem])
-    plain = RunFolder.open(run).recipe()
-    loaded = checkpoint.load_latest(run, recipe_hash=recipe_hash(plain))
+    folder = RunFolder.open(run)
+    other = folder.recipe()
+    loaded = checkpoint.load_latest(run, recipe_hash=folder.recipe_hash)
     manifest = json.loads((loaded.path / checkpoint.MANIFEST).read_bytes())
-    other = Recipe.from_json(plain)
     if other.name != start.source or loaded.progress.epoch < other.epochs:
         what = f"is of {other.name}, {loaded.progress.epoch} of {other.epochs} epochs"
         problems = [Problem(f"--start {run}", what, f"a finished run of {start.source}")]

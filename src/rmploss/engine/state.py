@@ -14,7 +14,7 @@ from rmploss.engine.checkpoint import Loaded, Progress
 from rmploss.engine.distributed import World
 from rmploss.engine.environment import versions
 from rmploss.engine.optimizer_state import optimizer_state, restore_optimizer
-from rmploss.engine.run import RunFolder, recipe_hash
+from rmploss.engine.run import RunFolder
 from rmploss.engine.step import Terms
 from rmploss.models import SpikingNetwork
 from rmploss.recipes import Recipe
@@ -46,7 +46,7 @@ class TrainingState:
             model_state=self.net.state_dict(),
             optimizer_state=optimizer_state(self.optimizer, self.net),
             progress=self.at,
-            recipe_hash=recipe_hash(self.recipe.to_json()),
+            recipe_hash=folder.recipe_hash,
             versions=versions(),
             extra={"terms": terms},
             scaler_state=self.scaler.state_dict() or None,
@@ -57,9 +57,7 @@ class TrainingState:
     def load(self, folder: RunFolder) -> Loaded:
         """Become what the newest checkpoint that verifies holds; returns it, to tell of."""
         loaded = checkpoint.load_latest(
-            folder.path,
-            recipe_hash=recipe_hash(self.recipe.to_json()),
-            owner=self.world.is_main,
+            folder.path, recipe_hash=folder.recipe_hash, owner=self.world.is_main
         )
         self.net.load_state_dict(loaded.model_state)
         restore_optimizer(self.optimizer, self.net, loaded.optimizer_state)

@@ -17,6 +17,7 @@ from rmploss.engine.run import RunFolder
 from rmploss.engine.setting import Setting, agree, join
 from rmploss.engine.start import begin, find
 from rmploss.engine.summary import summarize
+from rmploss.errors import UserError
 from rmploss.recipes import Recipe
 
 
@@ -59,14 +60,18 @@ def resume(path: Path, setting: Setting | None = None, listener: Listener | None
     """
     setting, listener = setting or Setting(), listener or Listener()
     folder = RunFolder.open(path)
-    recipe = Recipe.from_json(folder.recipe())
+    recipe = folder.recipe()
     with ops.use_backend(setting.backend), join(setting.device) as world:
         if (path / RESULT).is_file() and is_closed(path):
             if world.is_main:
                 listener.note(f"{path} is finished: nothing to do")
                 listener.end(summarize(folder.metrics()))
             return path
-        check(recipe, data_root(setting.data_dir), world.size)
+        try:
+            check(recipe, data_root(setting.data_dir), world.size)
+        except UserError as error:  # such as an option that this version does not know
+            title = f"{error.title}, written by {folder.written_by()}"
+            raise UserError(title, error.problems) from None
         agree(world)
         run = Loop(recipe, setting, world, listener if world.is_main else Listener())
         return run.execute(path, fresh=False)

@@ -55,7 +55,7 @@ class Group:
 def read(path: Path) -> Run:
     """A run folder as a value; `UserError` if it is not one."""
     folder = RunFolder.open(path)
-    recipe = Recipe.from_json(folder.recipe())
+    recipe = folder.recipe()
     # A resumed run that died again may hold an epoch twice: the later record counts.
     by_epoch = {record["epoch"]: record for record in folder.metrics() if "test_accuracy" in record}
     epochs = [by_epoch[n] for n in sorted(by_epoch)]

@@ -12,7 +12,7 @@ from rmploss.engine.build import resolve
 from rmploss.engine.closing import COST
 from rmploss.engine.run import RunFolder
 from rmploss.engine.summary import summarize
-from rmploss.errors import UserError
+from rmploss.errors import Problem, UserError
 from rmploss.recipes import METHODS, Recipe
 from rmploss.recipes.fair import PREFIX, WITH_RMP
 
@@ -121,22 +121,34 @@ def _finished(runs_dir: Path) -> dict[str, dict[int, Values]]:
     if runs_dir.exists() and not runs_dir.is_dir():
         raise UserError(f"{runs_dir} is not a folder of runs")
     found: dict[str, dict[int, Values]] = defaultdict(dict)
-    for recipe, metrics, cost, altered in _runs(runs_dir):
+    for folder in _folders(runs_dir):
+        try:
+            recipe = folder.recipe()
+            mark = resolve(recipe).fingerprint()
+        except UserError:
+            continue  # another version's, or damaged: it answers to no row, as `left_out` tells
+        metrics, altered = folder.metrics(), any(e.get("altered") for e in folder.events())
         if metrics and metrics[-1]["epoch"] == recipe.epochs and not altered:
-            found[resolve(recipe).fingerprint()][recipe.seed] = {**summarize(metrics), **cost}
+            found[mark][recipe.seed] = {**summarize(metrics), **_cost(folder.path)}
     return found
 
 
-def _runs(runs_dir: Path) -> Iterator[tuple[Recipe, list[Values], Values, bool]]:
-    """Recipe, metrics, cost, and whether the run began from an ANN of another recipe."""
-    for path in sorted(runs_dir.glob("*/recipe.json")):
-        folder = RunFolder.open(path.parent)
+def left_out(runs_dir: Path) -> list[Problem]:
+    """The run folders whose recipe this version cannot read, and why: no table counts them."""
+    problems: list[Problem] = []
+    for folder in _folders(runs_dir):
         try:
-            recipe = Recipe.from_json(folder.recipe())
-        except UserError:
-            continue  # another version's, or damaged: it answers to no row
-        altered = any(event.get("altered") for event in folder.events())
-        yield recipe, folder.metrics(), _cost(path.parent), altered
+            resolve(folder.recipe())
+        except UserError as error:
+            told = error.problems or (Problem("", error.title),)
+            problems += [Problem(f"{folder.path}: {p.where}", p.what, p.fix) for p in told]
+    return problems
+
+
+def _folders(runs_dir: Path) -> Iterator[RunFolder]:
+    """The run folders in a folder, by name."""
+    for path in sorted(runs_dir.glob("*/recipe.json")):
+        yield RunFolder.open(path.parent)
 
 
 def _cost(path: Path) -> Values:
