@@ -6,11 +6,13 @@ methods/     the other systems of its tables: cards, recipes, published numbers
 fair.py      every method on one protocol, and RMP-Loss added to it
 small.py     runs for anywhere: digits, event recordings
 pocket.py    the small variant of each of these (name + "-pocket")
+expected.py  what those that have been run came to, and their cost
 readings.py  what the paper leaves open, and both readings
 """
 
 from rmploss.errors import UserError, unknown
 from rmploss.recipes import small
+from rmploss.recipes.expected import expectation
 from rmploss.recipes.fair import fair_recipes
 from rmploss.recipes.method import Method
 from rmploss.recipes.methods import METHODS
@@ -48,7 +50,7 @@ PUBLISHED = tuple(recipe for method in METHODS.values() for recipe in method.rec
 FAIR = fair_recipes(METHODS.values())
 """The fair comparison."""
 RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe
+    recipe.name: recipe.but(expect=expectation(recipe.name))
     for recipe in (
         *small.RECIPES,
         *PUBLISHED,

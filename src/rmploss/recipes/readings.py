@@ -170,6 +170,7 @@ def read_as(recipe: Recipe, mode: Mode) -> Recipe:
     data = recipe.data
     return recipe.but(
         name=f"{recipe.name}-code",
+        expect="",
         data=data.but(split="files0-899") if data.name == "cifar10-dvs" else data,
         network=recipe.network.but(readout="mean"),
         norm=recipe.norm.but(factor="none"),

@@ -39,7 +39,8 @@ def use(name: str, **options: Value) -> Use:
 class Recipe:
     """One training run, but for its seed's luck.
 
-    name, title, expect: what it is called, what it is, and the result and cost to expect.
+    name, title: what it is called, and what it is.
+    expect: the result and cost of the recipe as it stands (recipes/expected.py); "": not run.
     data, network, neuron, norm, loss, objective: entries of their tables; loss: of the
         classification; objective: the regularizer of the membrane. T: time steps.
     optimizer, lr, lr_schedule, epochs: "cosine" falls to 0, once per epoch as in the authors' code;
@@ -151,6 +152,8 @@ def apply(recipe: Recipe, changes: Mapping[str, Value]) -> tuple[Recipe, list[Pr
             problems.append(Problem(f"{key} = {value!r}", f"must be {_words(hint)}"))
         else:
             values[head] = float(value) if hint is float else value  # pyright: ignore[reportArgumentType]
+    if any(value != getattr(recipe, name) for name, value in values.items() if name != "seed"):
+        values["expect"] = ""  # that was measured on the recipe as it stands
     return recipe.but(**values), problems
 
 

@@ -1,0 +1,141 @@
+"""What the recipes that have been run came to, and what a run of them costs.
+
+Typed from the rows of results/ and benchmarks/, which the package does not carry; a test holds each
+entry against them. A recipe without an entry has not been run as it stands. The full-size recipes
+have not been run to their end: those of ResNet20 on CIFAR-10 have the cost of an epoch. (A run of
+45 epochs on one NVIDIA H200 took another learning rate, weight decay, precision and augmentation:
+it is no result of these recipes.)
+"""
+
+from dataclasses import dataclass
+
+HARDWARE = "2 cores of an AMD EPYC"
+"""The machine of all entries."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Finished runs of one recipe that differ in their seed alone.
+
+    accuracy: of the last epoch, on the test split, mean over the seeds, in percent.
+    std: its standard deviation over the seeds, in percent; None for a single seed.
+    seeds: their number.
+    wall_s: seconds that the training of one run took, mean; None where the machine was shared.
+    cpu_s: CPU seconds of the training of one run, over all threads, mean; None: not recorded.
+    backend: the backend that it ran on if that was not the one that "auto" takes today.
+    """
+
+    accuracy: float
+    std: float | None
+    seeds: int
+    wall_s: float | None = None
+    cpu_s: float | None = None
+    backend: str = ""
+
+    @property
+    def words(self) -> str:
+        """`test accuracy 41.27 ± 0.80 % (3 seeds), 4 min on 2 cores of an AMD EPYC`."""
+        deviation = "" if self.std is None else f" ± {self.std:.2f}"
+        seeds = f"{self.seeds} seed{'s' if self.seeds > 1 else ''}"
+        parts = [f"test accuracy {self.accuracy:.2f}{deviation} % ({seeds})"]
+        if self.wall_s is not None:
+            parts.append(f"{_spelled(self.wall_s)} on {HARDWARE}")
+        if self.cpu_s is not None:
+            parts.append(f"{_spelled(self.cpu_s)} of CPU time on {HARDWARE}")
+        if self.backend:
+            parts.append(f"with the {self.backend} backend")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class EpochCost:
+    """A full-size recipe that has not been run to its end, but for some epochs.
+
+    per_hour: epochs per hour, loading and evaluation included, median.
+    batch: the batch size it was measured at.
+    """
+
+    per_hour: float
+    batch: int
+
+    @property
+    def words(self) -> str:
+        """`not run to its end; 12.7 min an epoch (batch 32) on 2 cores of an AMD EPYC`."""
+        minutes = 60 / self.per_hour
+        return f"not run to its end; {minutes:.1f} min an epoch (batch {self.batch}) on {HARDWARE}"
+
+
+def _spelled(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+MEASURED: dict[str, dict[str, Measured]] = {
+    "backends-pocket-2xEPYC.csv": {
+        "cifar10-resnet20-pocket": Measured(41.27, 0.80, 3, wall_s=243),
+        "cifar10-resnet20-rmp-pocket": Measured(40.83, 1.20, 3, wall_s=250),
+    },
+    "diet-pocket-2xEPYC.csv": {
+        "cifar10-diet-vgg16-ann-pocket": Measured(35.67, 4.63, 2, cpu_s=52),
+        "cifar10-diet-vgg16-pocket": Measured(24.30, 0.92, 2, cpu_s=172),
+    },
+    "digits-2xEPYC.csv": {
+        "digits": Measured(98.15, 0.64, 3, cpu_s=3),
+        "digits-events-convnet-rmp": Measured(97.41, 0.43, 3, cpu_s=17),
+        "digits-rmp": Measured(98.15, 0.16, 3, cpu_s=3),
+    },
+    "events-2xEPYC.csv": {
+        "dvs128-objects-resnet20-rmp": Measured(92.86, None, 1, wall_s=1787, backend="reference"),
+        "nmnist-convnet-rmp": Measured(96.00, None, 1, wall_s=2165, backend="reference"),
+    },
+    "fair-pocket-2xEPYC.csv": {
+        "fair-diet-pocket": Measured(14.05, 0.64, 2),
+        "fair-diet-rmp-pocket": Measured(14.60, 2.12, 2, cpu_s=96),
+        "fair-dsr-pocket": Measured(34.65, 2.19, 2),
+        "fair-im-pocket": Measured(37.35, 0.07, 2),
+        "fair-im-rmp-pocket": Measured(39.80, 1.27, 2, cpu_s=97),
+        "fair-inflor-pocket": Measured(39.10, 0.42, 2),
+        "fair-inflor-rmp-pocket": Measured(38.05, 0.35, 2, cpu_s=92),
+        "fair-joint-pocket": Measured(38.55, 0.21, 2, cpu_s=158),
+        "fair-joint-rmp-pocket": Measured(38.65, 2.19, 2, cpu_s=170),
+        "fair-liaf-pocket": Measured(45.25, 1.63, 2),
+        "fair-plif-pocket": Measured(23.05, 0.35, 2),
+        "fair-plif-rmp-pocket": Measured(22.40, 0.99, 2, cpu_s=92),
+        "fair-real-pocket": Measured(39.90, 0.99, 2),
+        "fair-real-rmp-pocket": Measured(38.75, 1.20, 2, cpu_s=123),
+        "fair-recdis-pocket": Measured(39.65, 1.34, 2),
+        "fair-recdis-rmp-pocket": Measured(37.65, 0.35, 2, cpu_s=98),
+        "fair-rmp-pocket": Measured(38.70, 1.41, 2),
+        "fair-sew-pocket": Measured(38.10, 0.71, 2),
+        "fair-sew-rmp-pocket": Measured(36.90, 0.85, 2, cpu_s=97),
+        "fair-spiking_resnet-pocket": Measured(33.80, 1.13, 2),
+        "fair-spiking_resnet-rmp-pocket": Measured(33.35, 0.92, 2, cpu_s=91),
+        "fair-stbp-pocket": Measured(18.95, 0.64, 2),
+        "fair-stbp-rmp-pocket": Measured(16.55, 0.78, 2, cpu_s=92),
+        "fair-tdbn-pocket": Measured(41.55, 0.35, 2),
+        "fair-tdbn-rmp-pocket": Measured(40.50, 0.42, 2, cpu_s=92),
+        "fair-tet-pocket": Measured(33.05, 4.31, 2),
+        "fair-tet-rmp-pocket": Measured(33.70, 1.13, 2, cpu_s=97),
+        "fair-tssl-pocket": Measured(19.35, 7.14, 2),
+        "fair-vanilla-pocket": Measured(38.65, 1.20, 2),
+    },
+    "pocket-table1-2xEPYC.csv": {
+        "cifar10-vgg16-pocket": Measured(42.72, 1.07, 3, backend="reference"),
+        "cifar10-vgg16-rmp-pocket": Measured(41.65, 0.91, 3, backend="reference"),
+    },
+}
+"""File of results/ -> recipe -> its runs there. A recipe stands once, under its latest file."""
+EPOCHS = {
+    "cifar10-resnet20": EpochCost(4.84, 32),
+    "cifar10-resnet20-rmp": EpochCost(4.72, 32),
+    "fair-vanilla": EpochCost(4.84, 32),  # the same two under the names of the fair comparison
+    "fair-rmp": EpochCost(4.72, 32),
+}
+"""Recipe -> the cost of its epochs, of benchmarks/.../epoch-resnet20-2xEPYC.csv."""
+
+
+def expectation(name: str) -> str:
+    """The result and cost to expect of the recipe of that name; "" if it has not been run."""
+    for entries in (*MEASURED.values(), EPOCHS):
+        if name in entries:
+            return entries[name].words
+    return ""
