@@ -46,6 +46,18 @@ def test_list_shows_every_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(name in out for name in recipes.RECIPES)
 
 
+@pytest.mark.parametrize("width", [60, 80])
+def test_list_fits_the_terminal(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= width
+    flat = " ".join(out.split())
+    assert all(recipe.expect in flat for recipe in recipes.RECIPES.values())
+
+
 @pytest.mark.parametrize(
     ("topic", "shown"),
     [

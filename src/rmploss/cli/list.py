@@ -1,5 +1,6 @@
 """`rmploss list`: recipes, the entries of a table, the open readings of the paper."""
 
+import shutil
 import textwrap
 from dataclasses import dataclass
 from typing import Literal
@@ -53,16 +54,24 @@ class List:
 
 
 def _recipes() -> None:
-    width = max(map(len, recipes.RECIPES))
     for name, recipe in recipes.RECIPES.items():
+        print(name)
+        _indented(recipe.title)
         published = [
-            f"T={row.T}: {row.words} % (Table {row.table})"
+            f"published at T={row.T}: {row.words} % (Table {row.table})"
             for row in recipes.ROWS
             if row.recipe == name
         ]
-        print(f"{name:<{width}}  {recipe.title}")
         for line in dict.fromkeys(published):
-            print(f"{'':<{width}}    published at {line}")
+            _indented(line)
+        if recipe.expect:
+            _indented("expect: " + recipe.expect)
+
+
+def _indented(text: str) -> None:
+    """The text below a name, as wide as the terminal (80 columns where there is none)."""
+    width = max(shutil.get_terminal_size().columns, 40)
+    print(textwrap.fill(text, width, initial_indent="    ", subsequent_indent="      "))
 
 
 def _methods() -> None:
