@@ -8,7 +8,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from rmploss.errors import Problem, UserError, unknown
 
@@ -69,28 +69,23 @@ class Table(Mapping[str, T], Generic[T]):
         return found
 
     def options(self, name: str) -> dict[str, Any]:
-        """The options of an entry (its keyword-only parameters) and their types, in order."""
-        entry = typing.cast("Callable[..., Any]", self[name])
-        target = entry.__init__ if inspect.isclass(entry) else entry
-        hints = typing.get_type_hints(target)
-        return {
-            parameter.name: hints.get(parameter.name, Any)
-            for parameter in inspect.signature(entry).parameters.values()
-            if parameter.kind is parameter.KEYWORD_ONLY
-        }
+        """The options of an entry (its keyword-only parameters) and their types, in order.
+
+        `**options: Unpack[...]` of a constructor stands for those that it passes to its base class.
+        """
+        return {option: found.hint for option, found in _options(self[name]).items()}
 
     def complete(self, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         """Options with the defaults of those not given, in order: what plain data can say of them.
 
         A whole number where the entry takes a real one is made one, so that equal is equal.
         """
-        signature = inspect.signature(typing.cast("Callable[..., Any]", self[name]))
         full: dict[str, Any] = {}
-        for option, hint in self.options(name).items():
-            if is_plain(hint):
-                value = options.get(option, signature.parameters[option].default)
+        for option, found in _options(self[name]).items():
+            if is_plain(found.hint):
+                value = options.get(option, found.default)
                 whole = isinstance(value, int) and not isinstance(value, bool)
-                full[option] = float(value) if whole and _takes_real(hint) else value
+                full[option] = float(value) if whole and _takes_real(found.hint) else value
         return full
 
     def spelled_options(self, name: str) -> dict[str, str]:
@@ -100,6 +95,46 @@ class Table(Mapping[str, T], Generic[T]):
 
     def _unknown(self, name: str) -> Problem:
         return unknown(self.kind.replace(" ", "-"), name, self._places)
+
+
+class _Option(NamedTuple):
+    """The type of an option, and its default."""
+
+    hint: Any
+    default: Any
+
+
+def _options(entry: Any) -> dict[str, _Option]:
+    """The keyword-only parameters of an entry, in order.
+
+    A class that takes `**options: Unpack[T]` passes the keys of T to the next class in its
+    resolution order, which says their types and defaults.
+    """
+    found: dict[str, _Option] = {}
+    passed: set[str] | None = None  # names that have come so far; None: all
+    for function in _constructors(entry):
+        hints = typing.get_type_hints(function)
+        rest = None
+        for name, parameter in inspect.signature(function).parameters.items():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                rest = hints.get(name)
+            elif parameter.kind is parameter.KEYWORD_ONLY and (passed is None or name in passed):
+                found.setdefault(name, _Option(hints.get(name, Any), parameter.default))
+        if typing.get_origin(rest) is not typing.Unpack:
+            break
+        keys = set(typing.get_type_hints(*typing.get_args(rest)))
+        passed = keys if passed is None else passed & keys
+    return found
+
+
+def _constructors(entry: Any) -> Iterator[Callable[..., Any]]:
+    """The function that is called, and behind a class's those of its base classes."""
+    if not inspect.isclass(entry):
+        yield entry
+        return
+    for kind in entry.__mro__:
+        if "__init__" in vars(kind):
+            yield vars(kind)["__init__"]
 
 
 def fits(value: Any, hint: Any) -> bool:
