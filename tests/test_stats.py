@@ -40,7 +40,7 @@ def names(stats: MembraneStats) -> list[str]:
 def test_an_entry_holds_the_moments_of_its_layer() -> None:
     x = normal(4, 2, 3, 5, mean=0.3)
     with membrane_stats(spec=MomentSpec(p=1.5)) as stats:
-        spikes = LIF()(x)
+        spikes = LIF(3)(x)
     (entry,) = stats
     expected = oracle.forward(x.numpy(), oracle.np.zeros(x.shape[1:]), oracle.Neuron(p=1.5))
     torch.testing.assert_close(entry.moments, torch.from_numpy(expected.moments))

@@ -26,7 +26,6 @@ def lif(
     detach_reset: bool = False,
     surrogate: str | Surrogate = "clipped_tanh",
     moments: MomentSpec | None = None,
-    backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """LIF neurons from rest (Eqs. 1-3): spikes `[T, B, C, ...]` and membrane moments `[4, C]`.
 
@@ -43,7 +42,6 @@ def lif(
         detach_reset=detach_reset,
         surrogate=as_surrogate(surrogate),
         moments=moments or MomentSpec(),
-        backend=backend,
     )
     assert sums is not None  # a MomentSpec was given
     return spikes, sums

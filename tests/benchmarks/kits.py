@@ -1,5 +1,7 @@
 """Stand-ins for other libraries: plain PyTorch around our reference neuron, right and wrong."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -7,6 +9,7 @@ from rmploss import LIF
 from rmploss.benchmarks.case import Case, Setting, case, setting
 from rmploss.benchmarks.peers import Kit
 from rmploss.benchmarks.peers._network import Flat
+from rmploss.ops import use_backend
 
 
 def tiny(network: str = "resnet20", **fields: object) -> Setting:
@@ -16,6 +19,14 @@ def tiny(network: str = "resnet20", **fields: object) -> Setting:
 
 def tiny_case(network: str = "resnet20") -> Case:
     return case(tiny(network))
+
+
+class Reference(LIF):
+    """`LIF` on the reference backend."""
+
+    def forward(self, x: Tensor, **options: Any) -> Tensor:
+        with use_backend("reference"):
+            return super().forward(x, **options)
 
 
 class Plain(Kit):
@@ -28,7 +39,7 @@ class Plain(Kit):
         return Flat(*layers)
 
     def neurons(self) -> nn.Module:
-        return LIF(decay=self.decay, backend="reference")
+        return Reference(decay=self.decay)
 
 
 class Leakier(Plain):

@@ -42,7 +42,7 @@ def complaint(changes: dict[str, Any], ranks: int = 1) -> str:
         ("network.width", float("nan"), "network.width = nan: must be finite"),
         ("network.width", float("inf"), "network.width = inf: must be finite"),
         ("network", "vgg16", "cannot take the inputs [1, 8, 8] of digits"),
-        ("neuron.backend", "cuda", 'neuron.backend: unknown "cuda"'),
+        ("neuron.backend", "cpu", 'neuron.backend: unknown "backend"'),
         ("neuron.carry_state", True, "from one batch to the next"),
         ("neuron.v_reset", float("-inf"), "must be finite"),
         ("norm.eps", -1.0, "eps"),

@@ -44,14 +44,14 @@ def close(got: Tensor, want: Tensor) -> None:
     torch.testing.assert_close(got, want, rtol=0, atol=1e-13 * float(1 + want.abs().max()))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", BACKENDS, indirect=True)
 @pytest.mark.parametrize(("leak", "threshold"), [(1.0, 1.0), (0.8, 1.3), (0.95, 0.4)])
 def test_it_is_the_recursion_forward_and_backward(
     backend: str, leak: float, threshold: float
 ) -> None:
     x = (threshold * normal(6, 3, 5, 7, mean=0.4)).requires_grad_()
     g = normal(*x.shape, name="g")
-    neuron = Diet(leak=leak, threshold=threshold, backend=backend).double()
+    neuron = Diet(5, leak=leak, threshold=threshold).double()
     spikes = neuron(x)
     expected, m = literally(x, neuron.leak, neuron.threshold)
     assert torch.equal(spikes, expected)
@@ -65,12 +65,12 @@ def test_it_is_the_recursion_forward_and_backward(
     close(neuron.membrane(x), m.detach() / neuron.threshold.detach())
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", BACKENDS, indirect=True)
 @pytest.mark.parametrize("training", [True, False])
 def test_with_a_norm_and_a_shortcut_in_one_operation(backend: str, training: bool) -> None:
     y, residual = normal(4, 3, 5, 4, 4).requires_grad_(), normal(4, 3, 5, 4, 4, name="shortcut")
     g = normal(*y.shape, name="g")
-    neuron = Diet(leak=0.9, threshold=0.7, backend=backend).double()
+    neuron = Diet(leak=0.9, threshold=0.7).double()
     norm = TDBatchNorm2d(5, v_threshold=1.0).double().train(training)
     with torch.no_grad():
         norm.bias.copy_(normal(5, name="bias"))
@@ -86,10 +86,10 @@ def test_with_a_norm_and_a_shortcut_in_one_operation(backend: str, training: boo
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12 * float(1 + other.abs().max()))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", BACKENDS, indirect=True)
 def test_a_course_worked_out_by_hand(backend: str) -> None:
     # l = 1/2, v = 2:  m = 3 fires, 1 stays;  1.5;  1.25;  4.625 fires, 2.625 stays;  1.3125
-    neuron = Diet(leak=0.5, threshold=2.0, backend=backend).double()
+    neuron = Diet(leak=0.5, threshold=2.0).double()
     x = torch.tensor([3, 1, 0.5, 4, 0], dtype=torch.float64).view(5, 1, 1)
     assert neuron(x).flatten().tolist() == [1, 0, 0, 1, 0]
     assert neuron.membrane(x).flatten().tolist() == [1.5, 0.75, 0.625, 2.3125, 0.65625]
@@ -109,10 +109,10 @@ def test_the_slope_has_its_support_between_0_and_2_v() -> None:
     assert torch.equal(x.grad != 0, (x > 0) & (x < 2 * v))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", BACKENDS, indirect=True)
 def test_its_moments_are_those_of_m_over_v(backend: str) -> None:
     x = normal(4, 2, 3, 5, mean=0.5)
-    neuron = Diet(leak=0.9, threshold=0.7, backend=backend).double()
+    neuron = Diet(3, leak=0.9, threshold=0.7).double()
     with membrane_stats() as stats:
         spikes = neuron(x)
     _, m = literally(x, neuron.leak, neuron.threshold)

@@ -21,10 +21,10 @@ SHORT = {"threshold": 0.6, "alpha": 0.5, "dt": 0.1, "tau": 0.8}
 """Constants of leaky neurons that fire within few steps; tau is not 1, so that it shows."""
 
 
-def make(name: str, **options: Any) -> DSRIF | DSRLIF:
+def make(name: str, channels: int | None = None, **options: Any) -> DSRIF | DSRLIF:
     """Neurons in float64."""
     given = {"threshold": 2.0} if name == "dsr-if" else SHORT
-    neuron = NEURONS.make(name, 3, **{**given, **options}).double()
+    neuron = NEURONS.make(name, channels, **{**given, **options}).double()
     assert isinstance(neuron, DSRIF | DSRLIF)
     return neuron
 
@@ -119,7 +119,7 @@ def test_a_trajectory_by_hand() -> None:
 def test_the_ends_of_the_clamp() -> None:
     # IF: both ends pass, neither moves V_th. LIF: neither end passes.
     for name, at_ends in (("dsr-if", 1.0), ("dsr-lif", 0.0)):
-        leaky = {"threshold": 0.5, "tau": 1.0, "dt": 0.5}
+        leaky: dict[str, Any] = {"threshold": 0.5, "tau": 1.0, "dt": 0.5}
         neuron = make(name, **({} if name == "dsr-if" else leaky))
         top = 2.0 if name == "dsr-if" else 1.0
         x = torch.tensor([[[0.0, top]]], dtype=torch.float64).requires_grad_()
@@ -143,7 +143,7 @@ def test_the_factor_of_the_gradient_of_the_threshold() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_train_represents_the_clamped_mean_of_its_input(name: str) -> None:
-    T, neuron = 400, make(name)
+    T, neuron = 400, make(name, 3)
     threshold = float(neuron.threshold.detach())
     # Constant inputs below, inside and above the clamp.
     x = torch.linspace(-2, 12, 57, dtype=torch.float64).view(1, 1, 1, 57).expand(T, -1, 3, -1)

@@ -38,7 +38,7 @@ def test_other_ends() -> None:
 
 def test_only_the_gradient_changes() -> None:
     x = normal(4, 2, 3, 5, mean=0.3).requires_grad_()
-    neuron = EvolvingLIF()
+    neuron = EvolvingLIF(3)
     before = neuron(x)
     (shallow,) = torch.autograd.grad(before.sum(), x)
     neuron.evolve(1.0)

@@ -45,7 +45,7 @@ def literally(x: Tensor) -> Tensor:
 def test_it_is_the_released_code_forward_and_backward() -> None:
     x = normal(6, 3, 5, 7, mean=0.3).requires_grad_()
     g = normal(*x.shape, name="g")
-    spikes, expected = InfLoR()(x), literally(x)
+    spikes, expected = InfLoR(5)(x), literally(x)
     assert torch.equal(spikes, expected)
     assert 0.1 < spikes.mean() < 0.9
     (found,) = torch.autograd.grad((spikes * g).sum(), x)

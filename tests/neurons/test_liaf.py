@@ -31,7 +31,7 @@ F: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
 
 def make(**options: Any) -> LIAF:
     """Cells in float64."""
-    cell = NEURONS.make("liaf", 3, **options).double()
+    cell = NEURONS.make("liaf", **options).double()
     assert isinstance(cell, LIAF)
     return cell
 

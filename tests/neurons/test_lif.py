@@ -1,6 +1,7 @@
 """The neuron modules: their constants, carried state, and single steps."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def test_the_module_is_the_neuron_of_its_constants(
 ) -> None:
     x = normal(5, 2, 3, 4, mean=0.2).requires_grad_()
     upstream = normal(*x.shape, name="upstream")
-    lif = LIF(decay=decay, v_threshold=v_threshold, v_reset=v_reset, detach_reset=detach_reset)
+    lif = LIF(3, decay=decay, v_threshold=v_threshold, v_reset=v_reset, detach_reset=detach_reset)
     spikes = lif(x)
     (gradient,) = torch.autograd.grad(spikes, x, upstream)
 
@@ -211,3 +212,38 @@ def test_every_neuron_of_the_table(name: str) -> None:
 def test_a_norm_of_another_kind_is_told() -> None:
     with pytest.raises(UserError, match=r"BatchNorm2d: is no TDBatchNorm2d"):
         LIF()(torch.ones(2, 1, 3, 2, 2), norm=nn.BatchNorm2d(3))  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("name", NEURONS)
+@pytest.mark.parametrize("wrong", [2.0, 0.9, 0, True, "64"])
+def test_channels_are_a_whole_number(name: str, wrong: Any) -> None:
+    options = {"per": "layer"} if name == "real" else {}
+    with pytest.raises(UserError, match=r"must be a whole number(?s:.*)LIF\.from_tau\(2\.0\)"):
+        NEURONS.make(name, wrong, **options)
+
+
+@pytest.mark.parametrize("name", NEURONS)
+def test_x_has_the_channels_that_the_neurons_were_made_for(name: str) -> None:
+    neuron = NEURONS.make(name, 4)
+    for shape in [(3, 2, 4), (3, 2, 4, 5), (3, 2, 4, 5, 5)]:
+        assert neuron(torch.ones(shape)).shape == shape
+    for shape in [(3, 2, 5), (2, 3, 5, 4), (3, 4, 2, 5, 5)]:
+        with pytest.raises(UserError, match=r"these neurons need \[T, B, 4, \.\.\.\], time first"):
+            neuron(torch.ones(shape))
+
+
+@pytest.mark.parametrize("name", NEURONS)
+def test_images_without_time_are_refused_with_what_to_type(name: str) -> None:
+    images = torch.ones(8, 4, 5, 5)
+    advice = r"x\.unsqueeze\(0\)(?s:.*)x\.unflatten\(0, \(T, B\)\)"
+    with pytest.raises(UserError, match=advice):
+        NEURONS.make(name, 4)(images)
+    unknown = NEURONS.make(name, **({"per": "layer"} if name == "real" else {}))
+    with pytest.raises(UserError, match=advice + r"(?s:.*)LIF\(5\)"):
+        unknown(images)
+    assert unknown(images.unsqueeze(0)).shape == (1, 8, 4, 5, 5)
+
+
+def test_a_neuron_without_integrate_says_so() -> None:
+    with pytest.raises(NotImplementedError, match="SpikingLayer defines no integrate"):
+        SpikingLayer()(torch.ones(2, 1, 3))

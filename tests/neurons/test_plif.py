@@ -81,11 +81,11 @@ def close(got: Tensor | None, want: Tensor | None) -> None:
     torch.testing.assert_close(got, want, rtol=0, atol=1e3 * 2.2e-16 * scale)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", BACKENDS, indirect=True)
 @pytest.mark.parametrize("w", [-1.0, 0.0, 0.7])
 def test_the_gradient_is_the_recursion_by_hand(w: float, backend: str) -> None:
     x, upstream = normal(*SHAPE, mean=1.0, std=2.0).requires_grad_(), normal(*SHAPE, name="g")
-    neuron = plif(w, backend=backend)  # a backend that is named runs, or raises
+    neuron = plif(w)
     spikes = neuron(x)
     spikes.backward(upstream)
     s, g_x, g_w = by_hand(x.detach().numpy(), w, upstream.numpy())
@@ -95,14 +95,14 @@ def test_the_gradient_is_the_recursion_by_hand(w: float, backend: str) -> None:
     close(neuron.w.grad, torch.tensor(g_w, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", BACKENDS, indirect=True)
 @pytest.mark.parametrize("detach_reset", [True, False])
 @pytest.mark.parametrize("v_reset", [0.0, None])
 def test_both_resets_with_and_without_their_gradient(
     v_reset: float | None, detach_reset: bool, backend: str
 ) -> None:
     x, upstream = normal(*SHAPE, mean=1.0, std=2.0), normal(*SHAPE, name="g")
-    neuron = plif(v_reset=v_reset, detach_reset=detach_reset, backend=backend)
+    neuron = plif(v_reset=v_reset, detach_reset=detach_reset)
     ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
     w = neuron.w.detach().clone().requires_grad_()
     expected, u = literal(theirs, w, v_reset=v_reset, detach_reset=detach_reset)
@@ -115,7 +115,7 @@ def test_both_resets_with_and_without_their_gradient(
     close(neuron.w.grad, w.grad)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", BACKENDS, indirect=True)
 @pytest.mark.parametrize("repeats", [1, T])
 @pytest.mark.parametrize("shortcut", [False, True])
 @pytest.mark.parametrize("mode", ["none", "train", "eval"])
@@ -132,7 +132,7 @@ def test_norm_and_shortcut_and_equal_steps_are_scaled_alike(
     }
     upstream = normal(*SHAPE, name="g")
 
-    neuron, norm = plif(backend=backend), TDBatchNorm2d(C, v_threshold=0.8).double()
+    neuron, norm = plif(), TDBatchNorm2d(C, v_threshold=0.8).double()
     with torch.no_grad():
         norm.weight.copy_(given["gain"])
         norm.bias.copy_(given["offset"])
@@ -169,10 +169,10 @@ def test_norm_and_shortcut_and_equal_steps_are_scaled_alike(
         close(norm.bias.grad, leaves["offset"].grad)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", BACKENDS, indirect=True)
 def test_its_moments_are_those_of_the_literal_membrane(backend: str) -> None:
     x = normal(*SHAPE, mean=1.0, std=2.0)
-    neuron = plif(backend=backend)
+    neuron = plif()
     w = neuron.w.detach().clone().requires_grad_()
     spikes, u = literal(x, w)
     o = spikes.detach()

@@ -29,7 +29,7 @@ def recorded(loss: IMLoss, *places: str) -> tuple[Tensor, Seen]:
     with membrane_stats(spec=loss.spec) as stats:
         for index, place in enumerate(places):
             x = normal(3, 2, 4, 5, seed=index, mean=0.2)
-            lif = LIF(decay=0.25)
+            lif = LIF(4, decay=0.25)
             lif.place = place
             seen.o.append(lif(x))
             seen.u.append(lif.membrane(x))
@@ -71,7 +71,7 @@ def test_published_constants_by_default() -> None:
     assert IMLoss(version="released", T=5).target == 0.1
     assert (IMLoss().weight(0.5), IMLoss().target) == (2.0, None)
     with membrane_stats(spec=IMLoss().spec) as stats:
-        LIF(v_threshold=1.0)(torch.full((2, 3, 1, 4), 0.8))  # u = 0.8 and 1.0
+        LIF(1, v_threshold=1.0)(torch.full((2, 3, 1, 4), 0.8))  # u = 0.8 and 1.0
     torch.testing.assert_close(IMLoss().value(stats), torch.tensor(0.01), rtol=1e-5, atol=0)
 
 

@@ -15,7 +15,7 @@ def value(loss: RecDisLoss, *us: Tensor, fires_at: float = V) -> Tensor:
     """Of layers without memory, whose potentials are given."""
     with membrane_stats(spec=loss.spec) as stats:
         for u in us:
-            LIF(decay=0.0, v_threshold=fires_at)(u)
+            LIF(u.shape[2], decay=0.0, v_threshold=fires_at)(u)
     return loss.value(stats)
 
 

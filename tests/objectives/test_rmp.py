@@ -15,7 +15,7 @@ class Layers(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.second = LIF(), LIF()
+        self.first, self.second = LIF(3), LIF(2)
         self.inputs: list[Tensor] = []
 
     def forward(self, x: Tensor) -> Tensor:

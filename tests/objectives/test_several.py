@@ -12,7 +12,7 @@ from tests.given import normal
 def test_it_is_the_sum() -> None:
     both = SeveralRegularizers(names=("im", "rmp"))
     with membrane_stats(spec=both.spec) as stats:
-        LIF()(normal(3, 2, 4, 5))
+        LIF(4)(normal(3, 2, 4, 5))
     for progress in (0.0, 0.3, 0.5):
         expected = IMLoss()(stats, progress) + RMPLoss()(stats, progress)
         torch.testing.assert_close(both(stats, progress), expected, rtol=1e-15, atol=0)

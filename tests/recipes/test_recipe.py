@@ -47,6 +47,12 @@ def test_a_recipe_of_another_version_is_told() -> None:
         Recipe.from_json(missing)
 
 
+def test_an_option_that_is_gone_and_decided_nothing_is_not_read() -> None:
+    plain = BASE.to_json()
+    plain["neuron"]["options"]["backend"] = "auto"
+    assert Recipe.from_json(plain) == BASE
+
+
 def test_the_fingerprint_is_that_of_the_result() -> None:
     same = [{"seed": 7}, {"name": "x"}, {"title": "x"}, {"expect": "x"}]
     assert {BASE.but(**change).fingerprint() for change in same} == {BASE.fingerprint()}

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from rmploss import models, ops
+from rmploss import models
 from rmploss.data import DATASETS, DataSet
 from rmploss.engine.optimizers import LR_SCHEDULES, OPTIMIZERS, Moment, groups_of
 from rmploss.engine.start import STARTS
-from rmploss.errors import Problem, UserError, unknown
+from rmploss.errors import Problem, UserError
 from rmploss.models import MODELS, SpikingNetwork
-from rmploss.neurons import NEURONS
+from rmploss.neurons import NEURONS, SpikingLayer
 from rmploss.neurons.diet import Diet
 from rmploss.norm import NORMS
 from rmploss.objectives import LOSSES, OBJECTIVES, Loss, Objective
@@ -188,15 +188,12 @@ def _refused(recipe: Recipe, field: str) -> Sequence[Problem]:
     return found
 
 
-def _unfit_neuron(neuron: Any) -> list[Problem]:
+def _unfit_neuron(neuron: SpikingLayer) -> list[Problem]:
     """What a neuron may be elsewhere, but not in training."""
-    found = []
-    if neuron.backend not in ("auto", *ops.PROVIDERS):
-        found.append(unknown("neuron.backend", neuron.backend, ["auto", *ops.PROVIDERS]))
-    if neuron.carry_state:
-        what = "would carry the membrane from one batch to the next"
-        found.append(Problem("neuron.carry_state", what, "leave it out"))
-    return found
+    if not neuron.carry_state:
+        return []
+    what = "would carry the membrane from one batch to the next"
+    return [Problem("neuron.carry_state", what, "leave it out")]
 
 
 def _incompatible(recipe: Recipe) -> list[Problem]:

@@ -31,7 +31,6 @@ class Diet(LIF):
         threshold: float = 1.0,
         surrogate: str | Surrogate | None = None,
         carry_state: bool = False,
-        backend: str = "auto",
     ) -> None:
         if not 0 < threshold < math.inf:
             problem = Problem(f"threshold = {threshold!r}", "must be positive", "1.0")
@@ -44,7 +43,6 @@ class Diet(LIF):
             detach_reset=True,
             surrogate=surrogate or Triangle(width=1.0, damping=0.3),
             carry_state=carry_state,
-            backend=backend,
         )
         self.leak = nn.Parameter(torch.tensor(float(leak)))
         self.threshold = nn.Parameter(torch.tensor(float(threshold)))

@@ -30,6 +30,7 @@ from torch.autograd.function import once_differentiable
 from rmploss import functional, ops
 from rmploss.errors import Problem, UserError
 from rmploss.neurons.accumulator import Accumulator
+from rmploss.neurons.layer import SpikingLayer, check_axes
 from rmploss.ops.moments import MomentSpec
 from rmploss.ops.rule import NeuronOptions
 from rmploss.stats import open_stats
@@ -52,69 +53,64 @@ class WeightedMean(nn.Module):
         return f"decay={self.decay:.4g}"
 
 
-class _DSR(nn.Module):
+class _DSR(SpikingLayer):
     """DSR neurons: `[T, B, C, ...]` input current to o of the same shape, 0 or h.
 
-    decay, gain: of the recursion, gain = k; slope: 1 / tau; height: h / V_th. closed: whether the
-    ends belong to the inside of the clamp.
+    decay: of the recursion; slope: 1 / tau; height: h / V_th; closed: whether the ends belong to
+    the inside of the clamp. Those of neurons without leak are written here.
     """
 
     unregularized: ClassVar[str | None] = (
         "its gradient is a closed form of all steps: there is none of the membrane at a step"
     )
-    carry_state: ClassVar[bool] = False
+    decay: float = 1.0
+    slope: float = 1.0
+    height: float = 1.0
+    closed: bool = True
 
     def __init__(
         self,
-        *,
+        channels: int | None,
         threshold: float,
         bound: float,
         alpha: float,
-        decay: float,
-        slope: float,
-        height: float,
         threshold_gain: float,
-        closed: bool,
-        backend: str,
     ) -> None:
-        super().__init__()
+        super().__init__(channels, v_threshold=alpha)
         self.threshold = nn.Parameter(torch.tensor(float(threshold)))
         self.bound = bound
-        self.v_threshold = alpha
-        self.decay = decay
-        self.slope = slope
-        self.height = height
         self.threshold_gain = threshold_gain
-        self.closed = closed
-        self.backend = backend
-        self.layer_name, self.place = "", ""
-        self.is_binary = False
+        self.released = False
 
     def forward(self, x: Tensor) -> Tensor:
         """The outputs o `[T, B, C, ...]` of the input current x, in its type.
 
         The steps of x may be one step expanded: a static image.
         """
+        check_axes(x, self.channels)
         stats = open_stats()
         spec = None if stats is None else replace(stats.spec, differentiable=False)
         current, repeats = x.detach(), 1
-        if x.ndim > 2 and x.shape[0] > 1 and not x.stride(0):  # one step, expanded
+        if x.shape[0] > 1 and not x.stride(0):  # one step, expanded
             current, repeats = current[:1], x.shape[0]
         with torch.no_grad():
-            gain = self._gain().expand(x.shape[2]) if x.ndim > 2 else None
-            spikes, moments, _ = ops.lif(
-                current, gain=gain, repeats=repeats, backend=self.backend, **self._rule(spec)
-            )
+            gain = self._gain().expand(x.shape[2])
+            spikes, moments, _ = ops.lif(current, gain=gain, repeats=repeats, **self._rule(spec))
         if stats is not None and moments is not None:
             stats.record(self, moments, spikes.numel() // spikes.shape[2])
-        return spikes if self.is_binary else _Represent.apply(x, self.threshold, spikes, self)
+        return spikes if self.released else _Represent.apply(x, self.threshold, spikes, self)
 
     def release(self) -> Tensor | None:
         """h `[1]`, taken away: from now on the spikes are binary. None: they were before."""
-        if self.is_binary:
+        if self.released:
             return None
-        self.is_binary = True
+        self.released = True
         return (self.threshold.detach() * self.height).view(1)
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether the height was released."""
+        return self.released
 
     def membrane(self, x: Tensor) -> Tensor:
         """U / V_th before the reset `[T, B, C, ...]`, without gradient: to look at."""
@@ -174,20 +170,9 @@ class DSRIF(_DSR):
         bound: float = 0.01,
         alpha: float = 0.5,
         threshold_gain: float = 1.0,
-        backend: str = "auto",
     ) -> None:
         _check(threshold, bound, alpha=alpha, threshold_gain=threshold_gain)
-        super().__init__(
-            threshold=threshold,
-            bound=bound,
-            alpha=alpha,
-            decay=1.0,
-            slope=1.0,
-            height=1.0,
-            threshold_gain=threshold_gain,
-            closed=True,
-            backend=backend,
-        )
+        super().__init__(channels, threshold, bound, alpha, threshold_gain)
 
 
 class DSRLIF(_DSR):
@@ -207,21 +192,14 @@ class DSRLIF(_DSR):
         tau: float = 1.0,
         dt: float = 0.05,
         threshold_gain: float | None = None,
-        backend: str = "auto",
     ) -> None:
         c = dt if threshold_gain is None else threshold_gain
         _check(threshold, bound, alpha=alpha, tau=tau, dt=dt, threshold_gain=c)
-        super().__init__(
-            threshold=threshold,
-            bound=bound,
-            alpha=alpha,
-            decay=math.exp(-dt / tau),
-            slope=1 / tau,
-            height=1 / dt,
-            threshold_gain=c,
-            closed=False,
-            backend=backend,
-        )
+        super().__init__(channels, threshold, bound, alpha, c)
+        self.decay = math.exp(-dt / tau)
+        self.slope = 1 / tau
+        self.height = 1 / dt
+        self.closed = False
 
 
 class _Represent(torch.autograd.Function):

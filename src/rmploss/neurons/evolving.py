@@ -7,9 +7,10 @@ not be read (`rmploss list methods`).
 """
 
 import math
+from typing import Unpack
 
 from rmploss.errors import Problem, UserError
-from rmploss.neurons.lif import LIF
+from rmploss.neurons.lif import LIF, MembraneOptions
 from rmploss.surrogate import Sigmoid
 
 
@@ -21,27 +22,14 @@ class EvolvingLIF(LIF):
         channels: int | None = None,
         *,
         decay: float = 0.25,
-        v_threshold: float = 0.5,
-        v_reset: float | None = 0.0,
-        detach_reset: bool = False,
         k_min: float = 1.0,
         k_max: float = 10.0,
-        carry_state: bool = False,
-        backend: str = "auto",
+        **lif: Unpack[MembraneOptions],
     ) -> None:
         if not 0 < k_min <= k_max < math.inf:
             where, what = f"k_min, k_max = {k_min!r}, {k_max!r}", "must be positive, k_min <= k_max"
             raise UserError("bad neuron", [Problem(where, what, "second-hand: 1, 10")])
-        super().__init__(
-            channels,
-            decay=decay,
-            v_threshold=v_threshold,
-            v_reset=v_reset,
-            detach_reset=detach_reset,
-            surrogate=Sigmoid(alpha=2 * k_min),
-            carry_state=carry_state,
-            backend=backend,
-        )
+        super().__init__(channels, decay=decay, surrogate=Sigmoid(alpha=2 * k_min), **lif)
         self.k_min, self.k_max = k_min, k_max
 
     def evolve(self, progress: float) -> None:

@@ -25,14 +25,7 @@ class InfLoR(IF):
         *,
         surrogate: str | Surrogate = "clipped_tanh",
         carry_state: bool = False,
-        backend: str = "auto",
     ) -> None:
         super().__init__(
-            channels,
-            v_threshold=0.5,
-            v_reset=None,
-            reset_by=1.0,
-            surrogate=surrogate,
-            carry_state=carry_state,
-            backend=backend,
+            channels, v_reset=None, reset_by=1.0, surrogate=surrogate, carry_state=carry_state
         )

@@ -1,8 +1,13 @@
-"""What all layers of spiking neurons have in common, whatever equations they follow."""
+"""The base class of all layers of neurons, whatever equations they follow."""
 
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
+
+from rmploss.errors import Problem, UserError
+from rmploss.ops import at_least_single, check_current
+from rmploss.ops.moments import MomentSpec, membrane_moments
+from rmploss.stats import open_stats
 
 
 @runtime_checkable
@@ -24,24 +29,114 @@ class EmitsSpikes(Protocol):
         ...
 
 
-@runtime_checkable
-class SpikingLayer(Protocol):
+class SpikingLayer(nn.Module):
     """A layer of neurons, `[T, B, C, ...]` input current to outputs of the same shape.
 
-    layer_name: its name in the network; v_threshold: where it fires, in the units of `membrane`
-    (dimensionless); unregularized: why no regularizer of the membrane is defined for it, or None;
-    place: "inner" of a residual block, "sum" where it sees the sum of two branches, or "".
+    A neuron that is no setting of `LIF` derives from this class and defines `integrate`.
+    layer_name: the name of the layer in the network; place: "inner" of a residual block, "sum"
+    where the layer sees the sum of two branches, or "".
+
+    channels: C, which `forward` then insists on, or None for any number.
+    v_threshold: where a neuron fires, in the units of `membrane` (dimensionless).
+
+    Raises `UserError` for channels that are no whole number.
     """
 
-    layer_name: str
-    v_threshold: float
-    unregularized: str | None
-    place: str
+    unregularized: ClassVar[str | None] = "its membrane moments are recorded without a gradient"
+    """Why no regularizer of the membrane is defined for these neurons; None: all are."""
+    carry_state: bool = False
+    """Whether the membrane goes on from one forward to the next."""
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """What the layer gives on; it records its moments into an open `membrane_stats`."""
-        ...
+    def __init__(self, channels: int | None = None, v_threshold: float = 1.0) -> None:
+        super().__init__()
+        _check_channels(channels, type(self).__name__)
+        self.channels = channels
+        self.v_threshold = v_threshold
+        self.layer_name, self.place = "", ""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The outputs `[T, B, C, ...]` of the input current x, in the type of x.
+
+        The moments of the membrane go into an open `membrane_stats`. Raises `UserError` for an x
+        of another shape or type.
+        """
+        check_current(x)
+        check_axes(x, self.channels)
+        wide = at_least_single(x)
+        y, u = self.integrate(wide)
+        self._record(wide, u)
+        return y.to(x.dtype)
+
+    def integrate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The outputs and the membrane before the reset, both of the shape of x.
+
+        x: input current `[T, B, C, ...]`, float32 or float64.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines no integrate(x) -> outputs, u")
 
     def membrane(self, x: Tensor) -> Tensor:
-        """The potential before the reset of every step, without gradient: to look at."""
-        ...
+        """The membrane before the reset `[T, B, C, ...]` for the input current x, no gradient."""
+        return self.integrate(at_least_single(x.detach()))[1].detach()
+
+    def fires(self, u: Tensor) -> Tensor:
+        """The spikes for a membrane u, any shape: 1 where u >= v_threshold, else 0."""
+        return (u >= self.v_threshold).to(u.dtype)
+
+    def moments(self, x: Tensor, u: Tensor, spec: MomentSpec) -> Tensor:
+        """The membrane moments `[4, C]`, sums over time, batch and space.
+
+        x: input current `[T, B, C, ...]`.
+        u: the membrane before the reset, same shape.
+        """
+        potential = x if spec.potential == "input" else u
+        parts = (potential, self.fires(u), self.fires(potential))
+        u, spikes, target = (part.flatten(0, 1) for part in parts)
+        return membrane_moments(u, spikes, target, spec)
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether all outputs are 0 and 1, for every input."""
+        return False
+
+    def _record(self, x: Tensor, u: Tensor) -> None:
+        stats = open_stats()
+        if stats is None:
+            return
+        if self.unregularized is not None:
+            x, u = x.detach(), u.detach()
+        stats.record(self, self.moments(x, u, stats.spec), x.numel() // x.shape[2])
+
+
+def check_axes(x: Tensor, channels: int | None) -> None:
+    """Raise `UserError` for an x that is no sequence `[T, B, C, ...]` of these channels.
+
+    Without known channels four axes are refused: `[B, C, H, W]`, images without time, cannot be
+    told from `[T, B, C, L]`.
+    """
+    shape = list(x.shape)
+    if x.ndim < 3 or not x.numel():
+        raise UserError(f"x has shape {shape}; a neuron needs [T, B, C, ...], time first, none 0")
+    if channels == x.shape[2] or (channels is None and x.ndim != 4):
+        return
+    advice = (
+        "images [B, C, H, W] are one time step as x.unsqueeze(0), and T steps in one batch as "
+        "x.unflatten(0, (T, B))"
+    )
+    if channels is None:
+        raise UserError(
+            f"x has shape {shape}; a neuron needs [T, B, C, ...], time first: {advice}; for "
+            f"sequences [T, B, C, L] say the number of channels, for example LIF({shape[2]})"
+        )
+    raise UserError(
+        f"x has shape {shape}; these neurons need [T, B, {channels}, ...], time first"
+        + (f": {advice}" if x.ndim == 4 else "")
+    )
+
+
+def _check_channels(channels: object, name: str) -> None:
+    """Raise `UserError` for what other packages take as their first argument: a leak, a tau."""
+    if channels is None or (type(channels) is int and channels >= 1):
+        return
+    fix = f"{name}(64); a leak: LIF(decay=0.9); SpikingJelly's tau: LIF.from_tau(2.0)"
+    problem = Problem(f"channels = {channels!r}", "must be a whole number, at least 1", fix)
+    raise UserError("bad neuron", [problem])

@@ -18,10 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rmploss import functional, ops
+from rmploss import functional
 from rmploss.errors import Problem, UserError
-from rmploss.ops.moments import membrane_moments
-from rmploss.stats import open_stats
+from rmploss.neurons.layer import SpikingLayer
 
 Activation = Literal["selu", "relu", "leaky_relu"]
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -32,7 +31,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 """f by name."""
 
 
-class LIAF(nn.Module):
+class LIAF(SpikingLayer):
     """LIAF cells: `[T, B, C, ...]` input current to analog outputs of the same shape.
 
     decay: in [0, 1]; with learn_decay in (0, 1), where the parameter p, one per layer, starts:
@@ -42,9 +41,6 @@ class LIAF(nn.Module):
     unregularized: ClassVar[str | None] = (
         "it gives its membrane on as a real number: its spikes leave it nowhere, and lose nothing"
     )
-    is_binary: ClassVar[bool] = False
-    carry_state: ClassVar[bool] = False
-    backend: ClassVar[str] = "auto"
 
     def __init__(
         self,
@@ -56,7 +52,7 @@ class LIAF(nn.Module):
         learn_decay: bool = False,
         v_threshold: float = 0.5,
     ) -> None:
-        super().__init__()
+        super().__init__(channels, v_threshold)
         functional.check(decay=decay, v_threshold=v_threshold, v_reset=0.0)
         problems = []
         if activation not in ACTIVATIONS:
@@ -69,30 +65,21 @@ class LIAF(nn.Module):
             raise UserError("bad neuron", problems)
         self.activation = activation
         self.threshold_related = threshold_related
-        self.v_threshold = v_threshold
         self.decay = decay
         self.p: nn.Parameter | None = None
         if learn_decay:
             self.p = nn.Parameter(torch.tensor(math.log(decay / (1 - decay))))
-        self.layer_name, self.place = "", ""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The outputs y `[T, B, C, ...]` of the input current x, in its type."""
-        ops.check_current(x)
-        if x.ndim < 3 or not x.numel():
-            raise UserError(
-                f"x has shape {list(x.shape)}; a neuron needs [T, B, C, ...], time first, none 0"
-            )
-        wide = ops.at_least_single(x)
-        u = self._integrate(wide)
-        self._record(wide.detach(), u.detach())
+    def integrate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """y and u of every step; the gradient passes time where a cell did not fire."""
+        decay, u, every = self._decay(), x[0], [x[0]]
+        for x_t in x[1:].unbind(0):
+            silent = u.detach() < self.v_threshold
+            u = decay * torch.where(silent, u, 0.0) + x_t
+            every.append(u)
+        u = torch.stack(every)
         shifted = u - self.v_threshold if self.threshold_related else u
-        return ACTIVATIONS[self.activation](shifted).to(x.dtype)
-
-    def membrane(self, x: Tensor) -> Tensor:
-        """u `[T, B, C, ...]` for the input current x, without gradient: to look at."""
-        with torch.no_grad():
-            return self._integrate(ops.at_least_single(x))
+        return ACTIVATIONS[self.activation](shifted), u
 
     def extra_repr(self) -> str:
         """The values that differ between neurons."""
@@ -104,22 +91,3 @@ class LIAF(nn.Module):
 
     def _decay(self) -> Tensor | float:
         return self.decay if self.p is None else self.p.sigmoid()
-
-    def _integrate(self, x: Tensor) -> Tensor:
-        """u of every step; the gradient passes time where a cell did not fire."""
-        decay, u, every = self._decay(), x[0], [x[0]]
-        for x_t in x[1:].unbind(0):
-            silent = u.detach() < self.v_threshold
-            u = decay * torch.where(silent, u, 0.0) + x_t
-            every.append(u)
-        return torch.stack(every)
-
-    def _record(self, x: Tensor, u: Tensor) -> None:
-        stats = open_stats()
-        if stats is None:
-            return
-        potential = x if stats.spec.potential == "input" else u
-        o, target = ((p >= self.v_threshold).to(u.dtype) for p in (u, potential))
-        u, o, target = (part.flatten(0, 1) for part in (potential, o, target))
-        moments = membrane_moments(u, o, target, stats.spec)
-        stats.record(self, moments, u.numel() // u.shape[1])

@@ -1,12 +1,13 @@
 """Leaky integrate-and-fire neurons (Eqs. 1-3) and their leak-free form, as modules."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict, Unpack
 
 from torch import Tensor, nn
 
 from rmploss import functional, ops
 from rmploss.errors import Problem, UserError
+from rmploss.neurons.layer import SpikingLayer, check_axes
 from rmploss.norm import TDBatchNorm2d
 from rmploss.ops.moments import MomentSpec
 from rmploss.ops.rule import NeuronOptions
@@ -14,7 +15,28 @@ from rmploss.stats import open_stats, recomputing
 from rmploss.surrogate import Surrogate, as_surrogate
 
 
-class LIF(nn.Module):
+class MembraneOptions(TypedDict, total=False):
+    """Options of `LIF` that its variants pass on as they are; their defaults are those of `LIF`."""
+
+    v_threshold: float
+    v_reset: float | None
+    detach_reset: bool
+    carry_state: bool
+
+
+class IFOptions(MembraneOptions, total=False):
+    """The same, with the surrogate."""
+
+    surrogate: str | Surrogate
+
+
+class LIFOptions(IFOptions, total=False):
+    """The same, with the leak."""
+
+    decay: float
+
+
+class LIF(SpikingLayer):
     """LIF neurons over time: `[T, B, C, ...]` input current to spikes of the same shape.
 
         u_pre(t) = decay u(t-1) + x(t)                        (1)
@@ -23,8 +45,8 @@ class LIF(nn.Module):
 
     All quantities are dimensionless. `decay` in [0, 1] is the paper's tau = 0.25; v_reset = None is
     the soft reset u_pre - v_threshold o, or u_pre - reset_by o; detach_reset keeps the gradient out
-    of the reset; surrogate is a name in `SURROGATES` or a `Surrogate`. channels: what neurons with
-    parameters of their own need to know; these have none.
+    of the reset; surrogate is a name in `SURROGATES` or a `Surrogate`. channels: C, which x must
+    then have, or None for any number.
 
     By default a forward starts at rest and leaves nothing behind. With carry_state=True the
     membrane goes on from call to call (without its gradient) until `reset_state()`, and `step`
@@ -35,7 +57,6 @@ class LIF(nn.Module):
     """
 
     unregularized: ClassVar[str | None] = None
-    """Why no regularizer of the membrane is defined for these neurons; None: all are."""
 
     def __init__(
         self,
@@ -48,20 +69,16 @@ class LIF(nn.Module):
         detach_reset: bool = False,
         surrogate: str | Surrogate = "clipped_tanh",
         carry_state: bool = False,
-        backend: str = "auto",
     ) -> None:
-        super().__init__()
+        super().__init__(channels, v_threshold)
         functional.check(decay=decay, v_threshold=v_threshold, v_reset=v_reset, reset_by=reset_by)
         self.decay = decay
-        self.v_threshold = v_threshold
         self.v_reset = v_reset
         self.reset_by = reset_by
         self.detach_reset = detach_reset
         self.surrogate = as_surrogate(surrogate)
         self.carry_state = carry_state
-        self.backend = backend
         self.u: Tensor | None = None
-        self.layer_name, self.place = "", ""
 
     @classmethod
     def from_tau(cls, tau: float, **options: Any) -> "LIF":
@@ -91,6 +108,7 @@ class LIF(nn.Module):
         `[1, B, C, ...]` that stands for `repeats` equal steps; residual: `[T, B, C, ...]`;
         binary_residual: a promise that it is all 0 and 1 (`ops.lif`).
         """
+        check_axes(x, self.channels)
         functional.check_recomputing(self.carry_state and recomputing())
         stats = open_stats()
         u = self.u if self.carry_state else None
@@ -98,7 +116,7 @@ class LIF(nn.Module):
         scale = self.input_gain()
         if scale is not None and residual is not None:
             residual, binary_residual = residual * scale, False
-        shape = {"residual": residual, "repeats": repeats, "backend": self.backend}
+        shape = {"residual": residual, "repeats": repeats}
         shape["binary_residual"] = binary_residual
         if norm is not None:
             _check_norm(norm)
@@ -201,25 +219,10 @@ class IF(LIF):
         self,
         channels: int | None = None,
         *,
-        v_threshold: float = 0.5,
-        v_reset: float | None = 0.0,
         reset_by: float | None = None,
-        detach_reset: bool = False,
-        surrogate: str | Surrogate = "clipped_tanh",
-        carry_state: bool = False,
-        backend: str = "auto",
+        **lif: Unpack[IFOptions],
     ) -> None:
-        super().__init__(
-            channels,
-            decay=1.0,
-            v_threshold=v_threshold,
-            v_reset=v_reset,
-            reset_by=reset_by,
-            detach_reset=detach_reset,
-            surrogate=surrogate,
-            carry_state=carry_state,
-            backend=backend,
-        )
+        super().__init__(channels, decay=1.0, reset_by=reset_by, **lif)
 
 
 def _check_norm(norm: object) -> None:

@@ -31,7 +31,6 @@ class PLIF(LIF):
         detach_reset: bool = True,
         surrogate: str | Surrogate = "arctan",
         carry_state: bool = False,
-        backend: str = "auto",
     ) -> None:
         problems = []
         if not 1 < tau < math.inf:
@@ -49,7 +48,6 @@ class PLIF(LIF):
             detach_reset=detach_reset,
             surrogate=surrogate,
             carry_state=carry_state,
-            backend=backend,
         )
         self.w = nn.Parameter(torch.tensor(-math.log(tau - 1)))
 

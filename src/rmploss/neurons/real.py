@@ -6,14 +6,13 @@ Threshold and reset see o. For inference K * (a o) = (a K) * o: the height goes 
 the convolution that reads the spikes (`models.amplitudes`).
 """
 
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from rmploss.errors import Problem, UserError
-from rmploss.neurons.lif import LIF
-from rmploss.surrogate import Surrogate
+from rmploss.neurons.lif import LIF, LIFOptions
 
 
 class RealSpike(LIF):
@@ -27,27 +26,12 @@ class RealSpike(LIF):
         channels: int | None = None,
         *,
         per: Literal["channel", "layer"] = "channel",
-        decay: float = 0.25,
-        v_threshold: float = 0.5,
-        v_reset: float | None = 0.0,
-        detach_reset: bool = False,
-        surrogate: str | Surrogate = "clipped_tanh",
-        carry_state: bool = False,
-        backend: str = "auto",
+        **lif: Unpack[LIFOptions],
     ) -> None:
         if per == "channel" and channels is None:
             what, fix = "needs the number of channels", 'RealSpike(64), or per="layer"'
             raise UserError("bad neuron", [Problem('per = "channel"', what, fix)])
-        super().__init__(
-            channels,
-            decay=decay,
-            v_threshold=v_threshold,
-            v_reset=v_reset,
-            detach_reset=detach_reset,
-            surrogate=surrogate,
-            carry_state=carry_state,
-            backend=backend,
-        )
+        super().__init__(channels, **lif)
         count = channels if per == "channel" and channels is not None else 1
         self.amplitude: nn.Parameter | None = nn.Parameter(torch.ones(count))
 

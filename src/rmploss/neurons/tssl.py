@@ -33,13 +33,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rmploss.errors import Problem, UserError
-from rmploss.ops import at_least_single, check_current
+from rmploss.neurons.layer import SpikingLayer
 from rmploss.ops.moments import MomentSpec, membrane_moments
-from rmploss.stats import open_stats
 
 TAU_S = {"A": 2.0, "B": 3.0}
 """The synaptic time constant of each generation."""
@@ -77,12 +76,12 @@ class Trace:
     a: Steps
 
 
-class TSSL(nn.Module):
+class TSSL(SpikingLayer):
     """TSSL-BP neurons: `[T, B, C, ...]` input current to post-synaptic currents of the same shape.
 
     generation: "A", the code of the paper's numbers, or "B", the code since December 2020; tau_m,
     tau_s: time constants in time steps, at least 1; tau_s None: 2 for A and 3 for B. A layer
-    starts at rest; channels: not needed. Half precision is computed in float32.
+    starts at rest. Half precision is computed in float32.
 
     The spikes that generation A counts are those of this process's part of the batch.
     """
@@ -90,9 +89,6 @@ class TSSL(nn.Module):
     unregularized: ClassVar[str | None] = (
         "its gradient is its own: no derivative with respect to the membrane"
     )
-    is_binary: ClassVar[bool] = False
-    carry_state: ClassVar[bool] = False
-    backend: ClassVar[str] = "auto"
 
     def __init__(
         self,
@@ -103,7 +99,7 @@ class TSSL(nn.Module):
         tau_s: float | None = None,
         v_threshold: float = 1.0,
     ) -> None:
-        super().__init__()
+        super().__init__(channels, v_threshold)
         if generation not in TAU_S:
             what, fix = "is unknown", '"A", of the paper, or "B", of the code since'
             raise UserError("bad neuron", [Problem(f"generation = {generation!r}", what, fix)])
@@ -119,29 +115,21 @@ class TSSL(nn.Module):
         if problems:
             raise UserError("bad neuron", problems)
         self.constants = Constants(generation, tau_m, tau_s, v_threshold)
-        self.v_threshold = v_threshold
         self.tau_s = tau_s
-        self.layer_name, self.place = "", ""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The post-synaptic currents a `[T, B, C, ...]` of the input current x; in its type."""
-        check_current(x)
-        if x.ndim < 3 or not x.numel():
-            raise UserError(
-                f"x has shape {list(x.shape)}; a neuron needs [T, B, C, ...], time first, none 0"
-            )
-        wide = at_least_single(x)
-        a, u = _Layer.apply(wide, self.constants)
-        stats = open_stats()
-        if stats is not None:
-            moments = _moments(wide.detach(), u, self.v_threshold, stats.spec)
-            stats.record(self, moments, x.numel() // x.shape[2])
-        return a.to(x.dtype)
+    def integrate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The post-synaptic currents a, and u before the reset, which has no gradient."""
+        return _Layer.apply(x, self.constants)
 
-    def membrane(self, x: Tensor) -> Tensor:
-        """u `[T, B, C, ...]` before the reset for the input current x, without gradient."""
-        with torch.no_grad():
-            return torch.stack(simulate(at_least_single(x), self.constants).u)
+    def fires(self, u: Tensor) -> Tensor:
+        """1 where u > v_threshold, else 0."""
+        return (u > self.v_threshold).to(u.dtype)
+
+    def moments(self, x: Tensor, u: Tensor, spec: MomentSpec) -> Tensor:
+        """The membrane moments `[4, C]`, summed step by step."""
+        potential = x if spec.potential == "input" else u
+        steps = zip(potential, self.fires(u), self.fires(potential), strict=True)
+        return torch.stack([membrane_moments(*step, spec) for step in steps]).sum(0)
 
     def extra_repr(self) -> str:
         """The constants."""
@@ -276,11 +264,3 @@ def _slope(u: Tensor, constants: Constants) -> Tensor:
     f = ((constants.v_threshold - u) / WIDTH).clamp(-8, 8).exp()
     e = 1 + f
     return f / (e * e * WIDTH)
-
-
-def _moments(x: Tensor, u: Tensor, v_threshold: float, spec: MomentSpec) -> Tensor:
-    """The moments `[4, C]` of all steps, without a graph."""
-    potential = x if spec.potential == "input" else u
-    s, target = ((p > v_threshold).to(u.dtype) for p in (u, potential))
-    steps = zip(potential, s, target, strict=True)
-    return torch.stack([membrane_moments(*step, spec) for step in steps]).sum(0)

@@ -35,6 +35,10 @@ def use(name: str, **options: Value) -> Use:
     return Use(name, options)
 
 
+RETIRED = {"neuron": ("backend",)}
+"""Options that stored recipes of version 0.1.0 may hold and that decided no result: not read."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """One training run, but for its seed's luck.
@@ -103,6 +107,10 @@ class Recipe:
         if problems:
             raise UserError("not a recipe of this version", problems)
         values = {key: _read(value) for key, value in plain.items()}
+        for part, gone in RETIRED.items():
+            if isinstance(use := values.get(part), Use):
+                kept = {key: v for key, v in use.options.items() if key not in gone}
+                values[part] = Use(use.name, kept)
         try:
             return cls(**values)
         except TypeError as error:
