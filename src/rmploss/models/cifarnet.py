@@ -5,7 +5,7 @@
 C3 is a padded 3x3 convolution, AP2 average pooling by two, FC a linear layer, each before neurons.
 """
 
-from typing import Literal
+from typing import Unpack
 
 from torch import Tensor, nn
 
@@ -20,6 +20,7 @@ from rmploss.models.layers import (
     halved,
     scaled,
 )
+from rmploss.models.network import DataOptions, Readout
 from rmploss.models.neunorm import Constraint, NeuNorm
 from rmploss.models.voting import VOTERS, VotingNetwork
 from rmploss.neurons import LIF
@@ -41,29 +42,22 @@ class CIFARNet(VotingNetwork):
     def __init__(
         self,
         *,
-        in_channels: int = 3,
-        num_classes: int = 10,
         T: int = 12,
         width: float = 1.0,
         image_size: int = 32,
         dropout: float = 0.5,
         neunorm: bool = False,
         constraint: Constraint = "k+vF=1",
-        readout: Literal["sum", "mean"] = "mean",
+        readout: Readout = "mean",
         neuron: MakeNeuron = LIF,
         norm: MakeNorm = NoNorm,
+        **options: Unpack[DataOptions],
     ) -> None:
-        super().__init__(
-            in_channels=in_channels,
-            num_classes=num_classes,
-            T=T,
-            readout=readout,
-            image_size=image_size,
-        )
+        super().__init__(T=T, readout=readout, image_size=image_size, **options)
         c1, c2, c3, c4, c5 = (scaled(c, width) for c in (128, 256, 512, 1024, 512))
-        h1, h2, votes = scaled(1024, width), scaled(512, width), VOTERS * num_classes
+        h1, h2, votes = scaled(1024, width), scaled(512, width), VOTERS * self.num_classes
         quarter, half = halved(image_size, 2), halved(image_size, 1)
-        self.conv1, self.lif1 = conv3x3(in_channels, c1, norm, bias=True), neuron(c1)
+        self.conv1, self.lif1 = conv3x3(self.in_channels, c1, norm, bias=True), neuron(c1)
         self.conv2, self.lif2 = conv3x3(c1, c2, norm, bias=True), neuron(c2)
         self.conv3, self.lif3 = conv3x3(c2, c3, norm, bias=True), neuron(c3)
         self.conv4, self.lif4 = conv3x3(c3, c4, norm, bias=True), neuron(c4)

@@ -1,11 +1,11 @@
 """A small spiking network for small inputs: digits, N-MNIST, demonstrations and tests."""
 
-from typing import Literal
+from typing import Unpack
 
 from torch import Tensor
 
 from rmploss.models.layers import AvgPool2d, MakeNeuron, MakeNorm, OverTime, conv3x3, encode, scaled
-from rmploss.models.network import PooledNetwork
+from rmploss.models.network import NetworkOptions, PooledNetwork
 from rmploss.neurons import LIF
 from rmploss.norm import TDBatchNorm2d
 
@@ -18,19 +18,14 @@ class ConvNet(PooledNetwork):
     def __init__(
         self,
         *,
-        in_channels: int = 3,
-        num_classes: int = 10,
-        T: int = 4,
         width: float = 1.0,
-        readout: Literal["sum", "mean"] = "sum",
         neuron: MakeNeuron = LIF,
         norm: MakeNorm = TDBatchNorm2d,
+        **options: Unpack[NetworkOptions],
     ) -> None:
         c1, c2, c3 = (scaled(c, width) for c in (32, 64, 64))
-        super().__init__(
-            in_channels=in_channels, num_classes=num_classes, T=T, features=c3, readout=readout
-        )
-        self.conv1, self.lif1 = conv3x3(in_channels, c1, norm), neuron(c1)
+        super().__init__(features=c3, **options)
+        self.conv1, self.lif1 = conv3x3(self.in_channels, c1, norm), neuron(c1)
         self.conv2, self.lif2 = conv3x3(c1, c2, norm), neuron(c2)
         self.conv3, self.lif3 = conv3x3(c2, c3, norm), neuron(c3)
         self.halve = OverTime(AvgPool2d(2))

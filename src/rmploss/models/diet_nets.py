@@ -7,7 +7,7 @@ for ten classes and neurons without parameters. The ANN that the training starts
 network with the neuron "relu", T = 1; `models.hybrid` makes the spiking one of it.
 """
 
-from typing import Literal
+from typing import Unpack
 
 from torch import Tensor, nn
 
@@ -28,7 +28,7 @@ from rmploss.models.layers import (
     placed,
     scaled,
 )
-from rmploss.models.network import SpikingNetwork
+from rmploss.models.network import DataOptions, Readout, SpikingNetwork
 from rmploss.models.vgg import STAGES
 from rmploss.neurons.diet import Diet
 from rmploss.norm import NoNorm
@@ -57,25 +57,18 @@ class DietVGG16(_DietNetwork):
     def __init__(
         self,
         *,
-        in_channels: int = 3,
-        num_classes: int = 10,
         T: int = 5,
         width: float = 1.0,
         image_size: int = 32,
         dropout: float = 0.2,
         head_dropout: float | None = None,
-        readout: Literal["sum", "mean"] = "sum",
+        readout: Readout = "sum",
         neuron: MakeNeuron = Diet,
         norm: MakeNorm = NoNorm,
+        **options: Unpack[DataOptions],
     ) -> None:
-        super().__init__(
-            in_channels=in_channels,
-            num_classes=num_classes,
-            T=T,
-            readout=readout,
-            image_size=image_size,
-        )
-        source, poolings = in_channels, len(STAGES) - 1
+        super().__init__(T=T, readout=readout, image_size=image_size, **options)
+        source, poolings = self.in_channels, len(STAGES) - 1
         self.layers = nn.Sequential()
         for stage, channels in enumerate(STAGES, start=1):
             for index, count in enumerate(channels, start=1):
@@ -93,7 +86,7 @@ class DietVGG16(_DietNetwork):
         self.lif1, self.dropout1 = neuron(hidden), Dropout(p, one_mask=True)
         self.fc2 = OverTime(nn.Linear(hidden, hidden, bias=False))
         self.lif2, self.dropout2 = neuron(hidden), Dropout(p, one_mask=True)
-        self.head = OverTime(nn.Linear(hidden, num_classes, bias=False))
+        self.head = OverTime(nn.Linear(hidden, self.num_classes, bias=False))
         self.finish()
 
     def outputs(self, x: Tensor) -> Tensor:
@@ -156,26 +149,19 @@ class DietResNet20(_DietNetwork):
     def __init__(
         self,
         *,
-        in_channels: int = 3,
-        num_classes: int = 10,
         T: int = 5,
         width: float = 1.0,
         image_size: int = 32,
         dropout: float = 0.2,
-        readout: Literal["sum", "mean"] = "sum",
+        readout: Readout = "sum",
         neuron: MakeNeuron = Diet,
         norm: MakeNorm = NoNorm,
+        **options: Unpack[DataOptions],
     ) -> None:
-        super().__init__(
-            in_channels=in_channels,
-            num_classes=num_classes,
-            T=T,
-            readout=readout,
-            image_size=image_size,
-        )
+        super().__init__(T=T, readout=readout, image_size=image_size, **options)
         channels = [scaled(c, width) for c in (64, 64, 128, 128, 256, 256, 512, 512)]
         c = channels[0]
-        self.conv1, self.lif1 = conv3x3(in_channels, c, norm), neuron(c)
+        self.conv1, self.lif1 = conv3x3(self.in_channels, c, norm), neuron(c)
         self.conv2, self.lif2 = conv3x3(c, c, norm), neuron(c)
         self.conv3, self.lif3 = conv3x3(c, c, norm), neuron(c)
         self.dropout1, self.dropout2 = (Dropout(dropout, one_mask=True) for _ in range(2))
@@ -187,7 +173,7 @@ class DietResNet20(_DietNetwork):
             self.layers.append(block)
             c = target
         side = halved(image_size, 4)
-        self.head = OverTime(nn.Linear(c * side**2, num_classes, bias=False))
+        self.head = OverTime(nn.Linear(c * side**2, self.num_classes, bias=False))
         self.finish()
 
     def outputs(self, x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ In evaluation only the SNN runs, and `fold` leaves nothing else of the network.
 """
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ from rmploss.models.layers import (
     initialize,
     scaled,
 )
-from rmploss.models.network import SpikingNetwork
+from rmploss.models.network import DataOptions, Readout, SpikingNetwork
 from rmploss.models.resnet import CIFARResNet18, ResNet20
 from rmploss.neurons import LIF, Accumulator
 from rmploss.norm import TDBatchNorm2d
@@ -95,28 +95,26 @@ class JointNetwork(SpikingNetwork):
     def __init__(
         self,
         *,
-        in_channels: int = 3,
-        num_classes: int = 10,
         T: int = 4,
         width: float = 1.0,
         backbone: Literal["resnet18", "resnet20"] = "resnet18",
-        readout: Literal["sum", "mean"] = "sum",
+        readout: Readout = "sum",
         neuron: MakeNeuron = LIF,
         norm: MakeNorm = TDBatchNorm2d,
+        **options: Unpack[DataOptions],
     ) -> None:
-        super().__init__(in_channels=in_channels, num_classes=num_classes, T=T, readout=readout)
+        super().__init__(T=T, readout=readout, **options)
         self.over_time = Accumulator(reduction=readout)
         self.readout = JointReadout(self.over_time)
         self.is_folded = False
 
         def twin(T: int, neuron: MakeNeuron, norm: MakeNorm) -> tuple[Any, nn.ModuleList]:
             body = BACKBONES[backbone](
-                in_channels=in_channels, num_classes=num_classes, T=T, width=width,
-                readout=readout, neuron=neuron, norm=norm,
-            )  # fmt: skip
+                T=T, width=width, readout=readout, neuron=neuron, norm=norm, **options
+            )
             stages = (scaled(c, width) for c in (64, 128, 256))
             heads = (
-                AuxiliaryHead(c, num_classes, k, width, neuron, norm)
+                AuxiliaryHead(c, self.num_classes, k, width, neuron, norm)
                 for c, k in zip(stages, SHRINK, strict=True)
             )
             return body, nn.ModuleList(heads)

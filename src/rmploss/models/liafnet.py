@@ -7,14 +7,12 @@ last odd row, FC a linear layer without norm; cells behind each AP2 and FC. 42x4
 2x2, and the network has 919,018 parameters.
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
 from rmploss.errors import Problem, UserError
 from rmploss.models.layers import AvgPool2d, MakeNeuron, MakeNorm, OverTime, conv3x3, scaled
-from rmploss.models.network import SpikingNetwork
+from rmploss.models.network import Readout, SpikingNetwork
 from rmploss.neurons import LIF
 from rmploss.norm import TDBatchNorm2d
 
@@ -58,17 +56,12 @@ class LIAFNet(SpikingNetwork):
         T: int = 10,
         width: float = 1.0,
         image_size: int = 42,
-        readout: Literal["sum", "mean"] = "mean",
+        readout: Readout = "mean",
         neuron: MakeNeuron = LIF,
         norm: MakeNorm = TDBatchNorm2d,
     ) -> None:
-        super().__init__(
-            in_channels=in_channels,
-            num_classes=num_classes,
-            T=T,
-            readout=readout,
-            image_size=image_size,
-        )
+        data = {"in_channels": in_channels, "num_classes": num_classes, "image_size": image_size}
+        super().__init__(**data, T=T, readout=readout)
         side, source = pooled_side(image_size), in_channels
         for index, wide in enumerate(CHANNELS, start=1):
             channels = scaled(wide, width)

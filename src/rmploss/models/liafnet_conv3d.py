@@ -6,14 +6,12 @@ C3D is a padded convolution over (T, H, W) with bias and its norm, f an activati
 pooling of each step. Nothing spikes, and nothing is known of its details but the idea.
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
 from rmploss.models.layers import AvgPool2d, MakeNeuron, MakeNorm, OverTime, scaled
 from rmploss.models.liafnet import CHANNELS, HIDDEN, pooled_side, start
-from rmploss.models.network import SpikingNetwork
+from rmploss.models.network import Readout, SpikingNetwork
 from rmploss.neurons import LIF
 from rmploss.neurons.liaf import ACTIVATIONS, Activation
 from rmploss.norm import NoNorm, TDBatchNorm2d
@@ -60,17 +58,12 @@ class LIAFNetConv3D(SpikingNetwork):
         width: float = 1.0,
         image_size: int = 42,
         activation: Activation = "relu",
-        readout: Literal["sum", "mean"] = "mean",
+        readout: Readout = "mean",
         neuron: MakeNeuron = LIF,
         norm: MakeNorm = TDBatchNorm2d,
     ) -> None:
-        super().__init__(
-            in_channels=in_channels,
-            num_classes=num_classes,
-            T=T,
-            readout=readout,
-            image_size=image_size,
-        )
+        data = {"in_channels": in_channels, "num_classes": num_classes, "image_size": image_size}
+        super().__init__(**data, T=T, readout=readout)
         side, source = pooled_side(image_size), in_channels
         self.activation = activation
         for index, wide in enumerate(CHANNELS, start=1):

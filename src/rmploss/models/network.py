@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self, TypedDict, Unpack
 
 from torch import Tensor, nn
 
@@ -11,6 +11,31 @@ from rmploss.models.amplitudes import fold_amplitudes
 from rmploss.models.layers import OverTime, initialize
 from rmploss.models.promises import forget, promise, says_who_reads
 from rmploss.neurons import Accumulator
+
+Readout = Literal["sum", "mean"]
+"""How outputs are read out over time: see `Accumulator`."""
+
+
+MakeHead = Callable[[int], nn.Module]
+"""Makes the last layer of a `PooledNetwork`, for that many classes."""
+
+
+class DataOptions(TypedDict, total=False):
+    """Options of `SpikingNetwork` that follow from the data; passed on by its subclasses."""
+
+    in_channels: int
+    num_classes: int
+
+
+class TimeOptions(TypedDict, total=False):
+    """Options of `SpikingNetwork` about time steps."""
+
+    T: int
+    readout: Readout
+
+
+class NetworkOptions(DataOptions, TimeOptions, total=False):
+    """All options that every network has."""
 
 
 class SpikingNetwork(nn.Module, ABC):
@@ -30,10 +55,10 @@ class SpikingNetwork(nn.Module, ABC):
     def __init__(
         self,
         *,
-        in_channels: int,
-        num_classes: int,
-        T: int,
-        readout: Literal["sum", "mean"],
+        in_channels: int = 3,
+        num_classes: int = 10,
+        T: int = 4,
+        readout: Readout = "sum",
         image_size: int | None = None,
     ) -> None:
         super().__init__()
@@ -114,18 +139,12 @@ class PooledNetwork(SpikingNetwork):
     """Spiking layers, global average pooling, and a linear layer (or `head`) at every step."""
 
     def __init__(
-        self,
-        *,
-        in_channels: int,
-        num_classes: int,
-        T: int,
-        features: int,
-        readout: Literal["sum", "mean"],
-        head: nn.Module | None = None,
+        self, *, features: int, head: MakeHead | None = None, **options: Unpack[NetworkOptions]
     ) -> None:
-        super().__init__(in_channels=in_channels, num_classes=num_classes, T=T, readout=readout)
+        super().__init__(**options)
         self.pool = OverTime(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))
-        self.head = head or OverTime(nn.Linear(features, num_classes))
+        linear = head or (lambda num_classes: OverTime(nn.Linear(features, num_classes)))
+        self.head = linear(self.num_classes)
 
     @abstractmethod
     def spikes(self, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ C3 is a padded 3x3 convolution with its norm, MP2 max pooling by two, FC a linea
 bias, each before neurons.
 """
 
-from typing import Literal
+from typing import ClassVar, TypedDict, Unpack
 
 from torch import Tensor, nn
 
@@ -23,43 +23,53 @@ from rmploss.models.layers import (
     halved,
     scaled,
 )
+from rmploss.models.network import Readout
 from rmploss.models.voting import VOTERS, VotingNetwork
 from rmploss.neurons.plif import PLIF
 from rmploss.norm_step import StepBatchNorm2d
 
 
+class _Options(TypedDict, total=False):
+    """Options of `_PLIFNet` that both networks pass on."""
+
+    num_classes: int
+    width: float
+    dropout: float
+    readout: Readout
+    neuron: MakeNeuron
+    norm: MakeNorm
+
+
 class _PLIFNet(VotingNetwork):
     """Stages of convolutions, a max pooling behind each, and two linear layers without bias.
 
-    Dropout keeps one mask for all steps. The weights start as PyTorch starts them.
+    channels: of all convolutions; stages: how many convolutions each has. Dropout keeps one mask
+    for all steps. The weights start as PyTorch starts them.
     """
+
+    channels: ClassVar[int]
+    stages: ClassVar[tuple[int, ...]]
 
     def __init__(
         self,
         *,
-        channels: int,
-        stages: tuple[int, ...],
-        hidden: int,
         in_channels: int,
-        num_classes: int,
+        num_classes: int = 10,
         T: int,
+        width: float = 1.0,
         image_size: int,
-        dropout: float,
-        readout: Literal["sum", "mean"],
-        neuron: MakeNeuron,
-        norm: MakeNorm,
+        dropout: float = 0.5,
+        readout: Readout = "mean",
+        neuron: MakeNeuron = PLIF,
+        norm: MakeNorm = StepBatchNorm2d,
     ) -> None:
-        super().__init__(
-            in_channels=in_channels,
-            num_classes=num_classes,
-            T=T,
-            readout=readout,
-            image_size=image_size,
-        )
-        side, votes = halved(image_size, len(stages)), VOTERS * num_classes
+        data = {"in_channels": in_channels, "num_classes": num_classes, "image_size": image_size}
+        super().__init__(**data, T=T, readout=readout)
+        channels, hidden = scaled(self.channels, width), scaled(2048, width)
+        side, votes = halved(image_size, len(self.stages)), VOTERS * num_classes
         self.layers = nn.Sequential()
         source = in_channels
-        for stage, convolutions in enumerate(stages, start=1):
+        for stage, convolutions in enumerate(self.stages, start=1):
             for index in range(1, convolutions + 1):
                 self.layers.add_module(f"conv{stage}_{index}", conv3x3(source, channels, norm))
                 self.layers.add_module(f"lif{stage}_{index}", neuron(channels))
@@ -90,33 +100,12 @@ class PLIFNet(_PLIFNet):
     """PLIFNet for CIFAR-10: 36,718,344 parameters with PLIF neurons. width scales all layers."""
 
     figure_layer = "layers.lif1_2"
+    channels, stages = 256, (3, 3)
 
     def __init__(
-        self,
-        *,
-        in_channels: int = 3,
-        num_classes: int = 10,
-        T: int = 8,
-        width: float = 1.0,
-        image_size: int = 32,
-        dropout: float = 0.5,
-        readout: Literal["sum", "mean"] = "mean",
-        neuron: MakeNeuron = PLIF,
-        norm: MakeNorm = StepBatchNorm2d,
+        self, *, in_channels: int = 3, T: int = 8, image_size: int = 32, **options: Unpack[_Options]
     ) -> None:
-        super().__init__(
-            channels=scaled(256, width),
-            stages=(3, 3),
-            hidden=scaled(2048, width),
-            in_channels=in_channels,
-            num_classes=num_classes,
-            T=T,
-            image_size=image_size,
-            dropout=dropout,
-            readout=readout,
-            neuron=neuron,
-            norm=norm,
-        )
+        super().__init__(in_channels=in_channels, T=T, image_size=image_size, **options)
 
     def voters(self, x: Tensor) -> Tensor:
         """The spikes of the last linear layer; the authors' code has no dropout before it."""
@@ -130,33 +119,17 @@ class PLIFNetDVS(_PLIFNet):
     """
 
     figure_layer = "layers.lif2_1"
+    channels, stages = 128, (1, 1, 1, 1)
 
     def __init__(
         self,
         *,
         in_channels: int = 2,
-        num_classes: int = 10,
         T: int = 20,
-        width: float = 1.0,
         image_size: int = 128,
-        dropout: float = 0.5,
-        readout: Literal["sum", "mean"] = "mean",
-        neuron: MakeNeuron = PLIF,
-        norm: MakeNorm = StepBatchNorm2d,
+        **options: Unpack[_Options],
     ) -> None:
-        super().__init__(
-            channels=scaled(128, width),
-            stages=(1, 1, 1, 1),
-            hidden=scaled(2048, width),
-            in_channels=in_channels,
-            num_classes=num_classes,
-            T=T,
-            image_size=image_size,
-            dropout=dropout,
-            readout=readout,
-            neuron=neuron,
-            norm=norm,
-        )
+        super().__init__(in_channels=in_channels, T=T, image_size=image_size, **options)
 
     def voters(self, x: Tensor) -> Tensor:
         """The spikes of the last linear layer."""

@@ -9,7 +9,7 @@ The shortcut starts from spikes; sums are real numbers, and the neurons of the n
 """
 
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, Unpack
 
 from torch import Tensor, nn
 
@@ -25,7 +25,7 @@ from rmploss.models.layers import (
     placed,
     scaled,
 )
-from rmploss.models.network import SpikingNetwork
+from rmploss.models.network import DataOptions, Readout, SpikingNetwork
 from rmploss.neurons import LIF
 from rmploss.norm import TDBatchNorm2d
 
@@ -37,13 +37,7 @@ class PreActBlock(nn.Module):
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        channels: int,
-        *,
-        stride: int,
-        neuron: MakeNeuron,
-        norm: MakeNorm,
+        self, in_channels: int, channels: int, *, stride: int, neuron: MakeNeuron, norm: MakeNorm
     ) -> None:
         super().__init__()
         self.norm1, self.lif1 = norm(in_channels), placed(neuron(in_channels), "sum")
@@ -72,19 +66,18 @@ class PreActResNet18(SpikingNetwork):
     def __init__(
         self,
         *,
-        in_channels: int = 3,
-        num_classes: int = 10,
         T: int = 20,
         width: float = 1.0,
         readout: Literal["sum", "mean", "weighted"] = "sum",
         neuron: MakeNeuron = LIF,
         norm: MakeNorm = TDBatchNorm2d,
+        **options: Unpack[DataOptions],
     ) -> None:
-        plain: Literal["sum", "mean"] = "mean" if readout == "weighted" else readout
-        super().__init__(in_channels=in_channels, num_classes=num_classes, T=T, readout=plain)
+        plain: Readout = "mean" if readout == "weighted" else readout
+        super().__init__(T=T, readout=plain, **options)
         channels = tuple(scaled(c, width) for c in (64, 128, 256, 512))
         first, last = channels[0], channels[-1]
-        self.conv1 = OverTime(SpikeConv2d(in_channels, first, 3, padding=1, bias=False))
+        self.conv1 = OverTime(SpikeConv2d(self.in_channels, first, 3, padding=1, bias=False))
         for stage, (before, after) in enumerate(pairwise((first, *channels)), start=1):
             stride = 1 if stage == 1 else 2
             layer = nn.Sequential(
@@ -96,8 +89,8 @@ class PreActResNet18(SpikingNetwork):
         self.pool = OverTime(nn.AdaptiveAvgPool2d(1))
         self.lif2 = neuron(last)
         # The linear layer, on a map of one pixel: its norm folds like any other.
-        self.head = ConvNorm(SpikeConv2d(last, num_classes, 1), norm(num_classes))
-        self.lif3 = neuron(num_classes)
+        self.head = ConvNorm(SpikeConv2d(last, self.num_classes, 1), norm(self.num_classes))
+        self.lif3 = neuron(self.num_classes)
         if readout == "weighted":
             self.readout = _readout_of(self.lif3)
         self.finish()

@@ -11,7 +11,7 @@ stem convolutions, 64 to 512 channels), not the 0.27 M network of He et al.
 import math
 from abc import abstractmethod
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Unpack
 
 from torch import Tensor, nn
 
@@ -30,7 +30,7 @@ from rmploss.models.layers import (
     placed,
     scaled,
 )
-from rmploss.models.network import PooledNetwork
+from rmploss.models.network import MakeHead, NetworkOptions, PooledNetwork, TimeOptions
 from rmploss.models.sew import SEWBlock
 from rmploss.neurons import LIF
 from rmploss.norm import TDBatchNorm2d
@@ -96,50 +96,58 @@ def branch(norm: MakeNorm) -> MakeNorm:
     return make
 
 
+class StemOptions(TimeOptions, total=False):
+    """Options of `_ResNet` that all its subclasses pass on."""
+
+    in_channels: int
+    branches: bool
+
+
+class ResNetOptions(StemOptions, total=False):
+    """The same, for networks of ten classes by default."""
+
+    num_classes: int
+
+
 class _ResNet(PooledNetwork):
     """Stages of basic blocks behind a stem that the subclasses add.
 
     stem_layers: how many convolutions and neurons it has: conv1, lif1, conv2, lif2, ...
+    channels, blocks: of the stages, before width scales the channels; shortcut: the projection.
+    stem_channels: of the spikes that the first stage reads; None: as many as it has itself.
     connect: "current" for `BasicBlock`, else the function of `SEWBlock`.
     """
 
     figure_layer = "layer1.1.lif1"
     stem_layers: ClassVar[int] = 1
+    channels: ClassVar[tuple[int, ...]] = (64, 128, 256, 512)
+    blocks: ClassVar[tuple[int, ...]] = (2, 2, 2, 2)
+    shortcut: ClassVar[Literal["strided", "pooled"]] = "strided"
 
     def __init__(
         self,
         *,
-        stem_channels: int,
-        channels: tuple[int, ...],
-        blocks: tuple[int, ...],
-        shortcut: Literal["strided", "pooled"],
-        in_channels: int,
-        num_classes: int,
-        T: int,
-        readout: Literal["sum", "mean"],
+        width: float,
         neuron: MakeNeuron,
         norm: MakeNorm,
         branches: bool = False,
         connect: Connect = "current",
-        head: nn.Module | None = None,
+        stem_channels: int | None = None,
+        head: MakeHead | None = None,
+        **options: Unpack[NetworkOptions],
     ) -> None:
-        super().__init__(
-            in_channels=in_channels,
-            num_classes=num_classes,
-            T=T,
-            features=channels[-1],
-            readout=readout,
-            head=head,
-        )
+        channels = tuple(scaled(c, width) for c in self.channels)
+        super().__init__(features=channels[-1], head=head, **options)
         if branches and connect != "current":
             raise UserError('branches=True is for currents that are added: connect="current"')
-        project = pooled if shortcut == "pooled" else strided
+        project = pooled if self.shortcut == "pooled" else strided
         last = branch(norm) if branches else norm
         self.connect = connect
         self.stages = len(channels)
-        for stage, (before, after) in enumerate(pairwise((stem_channels, *channels)), start=1):
+        stem = stem_channels or channels[0]
+        for stage, (before, after) in enumerate(pairwise((stem, *channels)), start=1):
             layer = nn.Sequential()
-            for index in range(blocks[stage - 1]):
+            for index in range(self.blocks[stage - 1]):
                 stride = 2 if stage > 1 and index == 0 else 1
                 source = before if index == 0 else after
                 projection = project(source, after, stride, last)
@@ -215,37 +223,20 @@ class ResNet20(_ResNet):
     """
 
     stem_layers = 3
+    shortcut = "pooled"
 
     def __init__(
         self,
         *,
-        in_channels: int = 3,
-        num_classes: int = 10,
-        T: int = 4,
         width: float = 1.0,
-        readout: Literal["sum", "mean"] = "sum",
-        branches: bool = False,
         connect: Connect = "current",
         neuron: MakeNeuron = LIF,
         norm: MakeNorm = TDBatchNorm2d,
+        **options: Unpack[ResNetOptions],
     ) -> None:
-        channels = tuple(scaled(c, width) for c in (64, 128, 256, 512))
-        super().__init__(
-            stem_channels=channels[0],
-            channels=channels,
-            blocks=(2, 2, 2, 2),
-            shortcut="pooled",
-            in_channels=in_channels,
-            num_classes=num_classes,
-            T=T,
-            readout=readout,
-            branches=branches,
-            connect=connect,
-            neuron=neuron,
-            norm=norm,
-        )
-        c = channels[0]
-        self.conv1, self.lif1 = conv3x3(in_channels, c, norm), neuron(c)
+        super().__init__(width=width, connect=connect, neuron=neuron, norm=norm, **options)
+        c = scaled(self.channels[0], width)
+        self.conv1, self.lif1 = conv3x3(self.in_channels, c, norm), neuron(c)
         self.conv2, self.lif2 = conv3x3(c, c, norm), neuron(c)
         self.conv3, self.lif3 = conv3x3(c, c, norm), neuron(c)
         self.stem_pool = OverTime(AvgPool2d(2))
@@ -266,38 +257,26 @@ class ResNet19(_ResNet):
     "pytorch" starts the weights as PyTorch does (TET), "family" as the authors do.
     """
 
+    channels = (128, 256, 512)
+    blocks = (3, 3, 2)
+
     def __init__(
         self,
         *,
-        in_channels: int = 3,
-        num_classes: int = 10,
-        T: int = 4,
         width: float = 1.0,
         stem_width: int = 128,
         hidden_fc: int | None = None,
         init: Literal["family", "pytorch"] = "family",
-        readout: Literal["sum", "mean"] = "sum",
-        branches: bool = False,
         neuron: MakeNeuron = LIF,
         norm: MakeNorm = TDBatchNorm2d,
+        **options: Unpack[ResNetOptions],
     ) -> None:
-        channels = tuple(scaled(c, width) for c in (128, 256, 512))
         stem = scaled(stem_width, width)
+        head = _two_layers(scaled(self.channels[-1], width), hidden_fc, neuron)
         super().__init__(
-            stem_channels=stem,
-            channels=channels,
-            blocks=(3, 3, 2),
-            shortcut="strided",
-            in_channels=in_channels,
-            num_classes=num_classes,
-            T=T,
-            readout=readout,
-            branches=branches,
-            neuron=neuron,
-            norm=norm,
-            head=_two_layers(channels[-1], hidden_fc, num_classes, neuron),
+            width=width, stem_channels=stem, neuron=neuron, norm=norm, head=head, **options
         )
-        self.conv1, self.lif1 = conv3x3(in_channels, stem, norm), neuron(stem)
+        self.conv1, self.lif1 = conv3x3(self.in_channels, stem, norm), neuron(stem)
         if init == "family":
             self.finish()
 
@@ -316,31 +295,14 @@ class CIFARResNet18(_ResNet):
     def __init__(
         self,
         *,
-        in_channels: int = 3,
-        num_classes: int = 10,
-        T: int = 4,
         width: float = 1.0,
-        readout: Literal["sum", "mean"] = "sum",
-        branches: bool = False,
         neuron: MakeNeuron = LIF,
         norm: MakeNorm = TDBatchNorm2d,
+        **options: Unpack[ResNetOptions],
     ) -> None:
-        channels = tuple(scaled(c, width) for c in (64, 128, 256, 512))
-        super().__init__(
-            stem_channels=channels[0],
-            channels=channels,
-            blocks=(2, 2, 2, 2),
-            shortcut="strided",
-            in_channels=in_channels,
-            num_classes=num_classes,
-            T=T,
-            readout=readout,
-            branches=branches,
-            neuron=neuron,
-            norm=norm,
-        )
-        c = channels[0]
-        self.conv1, self.lif1 = conv3x3(in_channels, c, norm), neuron(c)
+        super().__init__(width=width, neuron=neuron, norm=norm, **options)
+        c = scaled(self.channels[0], width)
+        self.conv1, self.lif1 = conv3x3(self.in_channels, c, norm), neuron(c)
         self.finish()
 
     def stem(self, x: Tensor) -> Tensor:
@@ -348,12 +310,10 @@ class CIFARResNet18(_ResNet):
         return encode(self.conv1, self.lif1, x, self.T)
 
 
-def _two_layers(
-    features: int, hidden: int | None, num_classes: int, neuron: MakeNeuron
-) -> nn.Module | None:
+def _two_layers(features: int, hidden: int | None, neuron: MakeNeuron) -> MakeHead | None:
     if hidden is None:
         return None
-    return nn.Sequential(
+    return lambda num_classes: nn.Sequential(
         OverTime(nn.Linear(features, hidden)),
         neuron(hidden),
         OverTime(nn.Linear(hidden, num_classes)),
@@ -361,42 +321,35 @@ def _two_layers(
 
 
 class ImageNetResNet(_ResNet):
-    """The ImageNet form: a 7x7 stem of stride 2, pooling 3x3 of stride 2, four stages."""
+    """The ImageNet form: a 7x7 stem of stride 2, pooling 3x3 of stride 2, four stages.
+
+    blocks: of the four stages; stem_pooling: what the pooling takes, the mean or the maximum.
+    """
+
+    stem_pooling: ClassVar[type[nn.AvgPool2d | nn.MaxPool2d]] = nn.AvgPool2d
 
     def __init__(
         self,
-        blocks: tuple[int, ...],
         *,
-        in_channels: int,
-        num_classes: int,
-        T: int,
-        width: float,
-        readout: Literal["sum", "mean"],
-        neuron: MakeNeuron,
-        norm: MakeNorm,
-        branches: bool = False,
+        num_classes: int = 1000,
+        width: float = 1.0,
         connect: Connect = "current",
-        pool: Literal["avg", "max"] = "avg",
+        neuron: MakeNeuron = LIF,
+        norm: MakeNorm = TDBatchNorm2d,
+        **options: Unpack[StemOptions],
     ) -> None:
-        channels = tuple(scaled(c, width) for c in (64, 128, 256, 512))
         super().__init__(
-            stem_channels=channels[0],
-            channels=channels,
-            blocks=blocks,
-            shortcut="strided",
-            in_channels=in_channels,
             num_classes=num_classes,
-            T=T,
-            readout=readout,
-            branches=branches,
+            width=width,
             connect=connect,
             neuron=neuron,
             norm=norm,
+            **options,
         )
-        conv = nn.Conv2d(in_channels, channels[0], 7, stride=2, padding=3, bias=False)
-        self.conv1, self.lif1 = ConvNorm(conv, norm(channels[0])), neuron(channels[0])
-        kind = nn.MaxPool2d if pool == "max" else nn.AvgPool2d
-        self.stem_pool = OverTime(kind(3, stride=2, padding=1))
+        c = scaled(self.channels[0], width)
+        conv = nn.Conv2d(self.in_channels, c, 7, stride=2, padding=3, bias=False)
+        self.conv1, self.lif1 = ConvNorm(conv, norm(c)), neuron(c)
+        self.stem_pool = OverTime(self.stem_pooling(3, stride=2, padding=1))
         self.finish()
 
     def stem(self, x: Tensor) -> Tensor:
@@ -404,57 +357,25 @@ class ImageNetResNet(_ResNet):
         return self.stem_pool(encode(self.conv1, self.lif1, x, self.T))
 
 
+class ImageNetOptions(ResNetOptions, total=False):
+    """Options of ResNet18 and ResNet34: those of `ImageNetResNet`, but for `connect`."""
+
+    width: float
+    neuron: MakeNeuron
+    norm: MakeNorm
+
+
 class ResNet18(ImageNetResNet):
     """ResNet18 for 224x224 images: 11,689,512 parameters for 1000 classes."""
 
-    def __init__(
-        self,
-        *,
-        in_channels: int = 3,
-        num_classes: int = 1000,
-        T: int = 4,
-        width: float = 1.0,
-        readout: Literal["sum", "mean"] = "sum",
-        branches: bool = False,
-        neuron: MakeNeuron = LIF,
-        norm: MakeNorm = TDBatchNorm2d,
-    ) -> None:
-        super().__init__(
-            (2, 2, 2, 2),
-            in_channels=in_channels,
-            num_classes=num_classes,
-            T=T,
-            width=width,
-            readout=readout,
-            branches=branches,
-            neuron=neuron,
-            norm=norm,
-        )
+    def __init__(self, **options: Unpack[ImageNetOptions]) -> None:
+        super().__init__(**options)
 
 
 class ResNet34(ImageNetResNet):
     """ResNet34 for 224x224 images: 21,797,672 parameters for 1000 classes."""
 
-    def __init__(
-        self,
-        *,
-        in_channels: int = 3,
-        num_classes: int = 1000,
-        T: int = 4,
-        width: float = 1.0,
-        readout: Literal["sum", "mean"] = "sum",
-        branches: bool = False,
-        neuron: MakeNeuron = LIF,
-        norm: MakeNorm = TDBatchNorm2d,
-    ) -> None:
-        super().__init__(
-            (3, 4, 6, 3),
-            in_channels=in_channels,
-            num_classes=num_classes,
-            T=T,
-            width=width,
-            readout=readout,
-            branches=branches,
-            neuron=neuron,
-            norm=norm,
-        )
+    blocks = (3, 4, 6, 3)
+
+    def __init__(self, **options: Unpack[ImageNetOptions]) -> None:
+        super().__init__(**options)

@@ -9,11 +9,12 @@ time; the linear layer reads the mean rate. 11,689,512 and 21,797,672 parameters
 """
 
 from functools import partial
-from typing import Literal
+from typing import Unpack
 
 from torch import nn
 
 from rmploss.models.layers import MakeNeuron, MakeNorm, initialize
+from rmploss.models.network import DataOptions, Readout
 from rmploss.models.resnet import BasicBlock, Connect, ImageNetResNet
 from rmploss.models.sew import Connect as Function
 from rmploss.models.sew import SEWBlock, silence
@@ -22,7 +23,21 @@ from rmploss.norm import TDBatchNorm2d
 
 NEURON = partial(IF, v_threshold=1.0, detach_reset=True, surrogate="arctan")
 NORM = partial(TDBatchNorm2d, factor="none")
-BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+
+
+class SizeOptions(DataOptions, total=False):
+    """Options of `_FangResNet` that `ImageNetResNet` takes as they are."""
+
+    T: int
+    width: float
+
+
+class FangOptions(SizeOptions, total=False):
+    """Options that all four networks share."""
+
+    readout: Readout
+    neuron: MakeNeuron
+    norm: MakeNorm
 
 
 class _FangResNet(ImageNetResNet):
@@ -31,32 +46,19 @@ class _FangResNet(ImageNetResNet):
     zero_init_residual: every block starts as the identity of its shortcut.
     """
 
+    stem_pooling = nn.MaxPool2d
+
     def __init__(
         self,
-        depth: int,
-        connect: Connect,
         *,
-        in_channels: int,
-        num_classes: int,
-        T: int,
-        width: float,
-        readout: Literal["sum", "mean"],
+        connect: Connect,
         zero_init_residual: bool,
-        neuron: MakeNeuron,
-        norm: MakeNorm,
+        readout: Readout = "mean",
+        neuron: MakeNeuron = NEURON,
+        norm: MakeNorm = NORM,
+        **options: Unpack[SizeOptions],
     ) -> None:
-        super().__init__(
-            BLOCKS[depth],
-            connect=connect,
-            pool="max",
-            in_channels=in_channels,
-            num_classes=num_classes,
-            T=T,
-            width=width,
-            readout=readout,
-            neuron=neuron,
-            norm=norm,
-        )
+        super().__init__(connect=connect, readout=readout, neuron=neuron, norm=norm, **options)
         for module in self.modules() if zero_init_residual else ():
             if isinstance(module, SEWBlock):
                 module.start_as_identity()
@@ -77,119 +79,41 @@ class _FangResNet(ImageNetResNet):
         return found
 
 
-class SEWResNet18(_FangResNet):
+class _SEWResNet(_FangResNet):
+    """Blocks that join spikes."""
+
+    def __init__(
+        self,
+        *,
+        connect: Function = "add",
+        zero_init_residual: bool = False,
+        **options: Unpack[FangOptions],
+    ) -> None:
+        super().__init__(connect=connect, zero_init_residual=zero_init_residual, **options)
+
+
+class SEWResNet18(_SEWResNet):
     """SEW ResNet18; connect: the function that joins the branches."""
 
-    def __init__(
-        self,
-        *,
-        in_channels: int = 3,
-        num_classes: int = 1000,
-        T: int = 4,
-        width: float = 1.0,
-        readout: Literal["sum", "mean"] = "mean",
-        connect: Function = "add",
-        zero_init_residual: bool = False,
-        neuron: MakeNeuron = NEURON,
-        norm: MakeNorm = NORM,
-    ) -> None:
-        super().__init__(
-            18,
-            connect,
-            in_channels=in_channels,
-            num_classes=num_classes,
-            T=T,
-            width=width,
-            readout=readout,
-            zero_init_residual=zero_init_residual,
-            neuron=neuron,
-            norm=norm,
-        )
 
-
-class SEWResNet34(_FangResNet):
+class SEWResNet34(_SEWResNet):
     """SEW ResNet34; connect: the function that joins the branches."""
 
-    def __init__(
-        self,
-        *,
-        in_channels: int = 3,
-        num_classes: int = 1000,
-        T: int = 4,
-        width: float = 1.0,
-        readout: Literal["sum", "mean"] = "mean",
-        connect: Function = "add",
-        zero_init_residual: bool = False,
-        neuron: MakeNeuron = NEURON,
-        norm: MakeNorm = NORM,
-    ) -> None:
-        super().__init__(
-            34,
-            connect,
-            in_channels=in_channels,
-            num_classes=num_classes,
-            T=T,
-            width=width,
-            readout=readout,
-            zero_init_residual=zero_init_residual,
-            neuron=neuron,
-            norm=norm,
-        )
+    blocks = (3, 4, 6, 3)
 
 
-class SpikingResNet18(_FangResNet):
+class _SpikingResNet(_FangResNet):
+    """Blocks that add currents."""
+
+    def __init__(self, *, zero_init_residual: bool = True, **options: Unpack[FangOptions]) -> None:
+        super().__init__(connect="current", zero_init_residual=zero_init_residual, **options)
+
+
+class SpikingResNet18(_SpikingResNet):
     """Spiking ResNet18; its blocks start as the identity, as in the authors' runs."""
 
-    def __init__(
-        self,
-        *,
-        in_channels: int = 3,
-        num_classes: int = 1000,
-        T: int = 4,
-        width: float = 1.0,
-        readout: Literal["sum", "mean"] = "mean",
-        zero_init_residual: bool = True,
-        neuron: MakeNeuron = NEURON,
-        norm: MakeNorm = NORM,
-    ) -> None:
-        super().__init__(
-            18,
-            "current",
-            in_channels=in_channels,
-            num_classes=num_classes,
-            T=T,
-            width=width,
-            readout=readout,
-            zero_init_residual=zero_init_residual,
-            neuron=neuron,
-            norm=norm,
-        )
 
-
-class SpikingResNet34(_FangResNet):
+class SpikingResNet34(_SpikingResNet):
     """Spiking ResNet34; its blocks start as the identity, as in the authors' runs."""
 
-    def __init__(
-        self,
-        *,
-        in_channels: int = 3,
-        num_classes: int = 1000,
-        T: int = 4,
-        width: float = 1.0,
-        readout: Literal["sum", "mean"] = "mean",
-        zero_init_residual: bool = True,
-        neuron: MakeNeuron = NEURON,
-        norm: MakeNorm = NORM,
-    ) -> None:
-        super().__init__(
-            34,
-            "current",
-            in_channels=in_channels,
-            num_classes=num_classes,
-            T=T,
-            width=width,
-            readout=readout,
-            zero_init_residual=zero_init_residual,
-            neuron=neuron,
-            norm=norm,
-        )
+    blocks = (3, 4, 6, 3)

@@ -12,7 +12,7 @@ Pooling is the sum over 2x2 times 1.1: without a norm, the mean would starve the
 The classes are ten spiking neurons, read out by the sum of their currents over time.
 """
 
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ from rmploss.models.layers import (
     halved,
     scaled,
 )
-from rmploss.models.network import SpikingNetwork
+from rmploss.models.network import DataOptions, Readout, SpikingNetwork
 from rmploss.neurons.tssl import TSSL, post_synaptic
 from rmploss.norm import NoNorm
 
@@ -84,35 +84,28 @@ class TSSLCifarNet(SpikingNetwork):
     def __init__(
         self,
         *,
-        in_channels: int = 3,
-        num_classes: int = 10,
         T: int = 5,
         width: float = 1.0,
         variant: Literal["cnn1", "cnn2"] = "cnn2",
         image_size: int = 32,
         init: Literal["kaiming", "default"] = "kaiming",
         dropout: float = 0.2,
-        readout: Literal["sum", "mean"] = "sum",
+        readout: Readout = "sum",
         neuron: MakeNeuron = TSSL,
         norm: MakeNorm = NoNorm,
+        **options: Unpack[DataOptions],
     ) -> None:
-        super().__init__(
-            in_channels=in_channels,
-            num_classes=num_classes,
-            T=T,
-            readout=readout,
-            image_size=image_size,
-        )
+        super().__init__(T=T, readout=readout, image_size=image_size, **options)
         c1, c2, c3, c4, c5 = (scaled(c, width) for c in CHANNELS[variant])
         h1, h2 = (scaled(h, width) for h in HIDDEN[variant])
-        self.conv1, self.lif1 = conv3x3(in_channels, c1, norm), neuron(c1)
+        self.conv1, self.lif1 = conv3x3(self.in_channels, c1, norm), neuron(c1)
         self.conv2, self.lif2 = conv3x3(c1, c2, norm), neuron(c2)
         self.conv3, self.lif3 = conv3x3(c2, c3, norm), neuron(c3)
         self.conv4, self.lif4 = conv3x3(c3, c4, norm), neuron(c4)
         self.conv5, self.lif5 = conv3x3(c4, c5, norm), neuron(c5)
         self.fc1, self.lif6 = _linear(c5 * halved(image_size, 2) ** 2, h1), neuron(h1)
         self.fc2, self.lif7 = _linear(h1, h2), neuron(h2)
-        self.fc3, self.lif8 = _linear(h2, num_classes), neuron(num_classes)
+        self.fc3, self.lif8 = _linear(h2, self.num_classes), neuron(self.num_classes)
         self.pool = OverTime(SumPool2d())
         self.drop = RowDropout(dropout)
         self.init = init

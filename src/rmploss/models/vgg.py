@@ -1,6 +1,6 @@
 """The spiking VGG16 of the paper's tables: 13 convolutions, five average poolings, one linear."""
 
-from typing import Literal
+from typing import Unpack
 
 from torch import Tensor, nn
 
@@ -15,7 +15,7 @@ from rmploss.models.layers import (
     encode,
     scaled,
 )
-from rmploss.models.network import PooledNetwork
+from rmploss.models.network import NetworkOptions, PooledNetwork
 from rmploss.neurons import LIF
 from rmploss.norm import TDBatchNorm2d
 
@@ -34,22 +34,13 @@ class VGG16(PooledNetwork):
     def __init__(
         self,
         *,
-        in_channels: int = 3,
-        num_classes: int = 10,
-        T: int = 4,
         width: float = 1.0,
-        readout: Literal["sum", "mean"] = "sum",
         neuron: MakeNeuron = LIF,
         norm: MakeNorm = TDBatchNorm2d,
+        **options: Unpack[NetworkOptions],
     ) -> None:
-        super().__init__(
-            in_channels=in_channels,
-            num_classes=num_classes,
-            T=T,
-            features=scaled(STAGES[-1][-1], width),
-            readout=readout,
-        )
-        source = in_channels
+        super().__init__(features=scaled(STAGES[-1][-1], width), **options)
+        source = self.in_channels
         self.layers = nn.Sequential()
         for stage, channels in enumerate(STAGES, start=1):
             for index, count in enumerate(channels, start=1):

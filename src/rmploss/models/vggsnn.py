@@ -6,7 +6,6 @@ C3 is a padded 3x3 convolution with its norm and neurons, AP2 average pooling by
 """
 
 from itertools import pairwise
-from typing import Literal
 
 from torch import Tensor, nn
 
@@ -22,7 +21,7 @@ from rmploss.models.layers import (
     halved,
     scaled,
 )
-from rmploss.models.network import SpikingNetwork
+from rmploss.models.network import Readout, SpikingNetwork
 from rmploss.neurons import LIF
 from rmploss.norm import TDBatchNorm2d
 
@@ -49,17 +48,12 @@ class VGGSNN(SpikingNetwork):
         width: float = 1.0,
         image_size: int = 48,
         strided: bool = False,
-        readout: Literal["sum", "mean"] = "mean",
+        readout: Readout = "mean",
         neuron: MakeNeuron = LIF,
         norm: MakeNorm = TDBatchNorm2d,
     ) -> None:
-        super().__init__(
-            in_channels=in_channels,
-            num_classes=num_classes,
-            T=T,
-            readout=readout,
-            image_size=image_size,
-        )
+        data = {"in_channels": in_channels, "num_classes": num_classes, "image_size": image_size}
+        super().__init__(**data, T=T, readout=readout)
         channels = tuple(scaled(c, width) for c in CHANNELS)
         side = halved(image_size, len(channels) // 2)
         self.layers = nn.Sequential()
