@@ -23,15 +23,19 @@ def test_the_guide_holds(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "tests", tmp_path / "tests", ignore=ignored)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
 
-    code, line = blocks("python")
-    (place,) = re.findall(r"^`(src/.*)`:$", GUIDE, re.MULTILINE)
-    (tmp_path / place).write_text(code, encoding="utf-8")
-    assert len(code.splitlines()) <= 50
-    table = tmp_path / "src/rmploss/objectives/__init__.py"
-    text = table.read_text(encoding="utf-8")
-    assert not (ours / "objectives" / place.split("/")[-1]).exists()
-    before = '        "none": '
-    table.write_text(text.replace(before, line + before), encoding="utf-8")
+    places = re.findall(r"^`(src/.*)`:$", GUIDE, re.MULTILINE)
+    tables = re.findall(r"^In `(src/.*)`, in the table", GUIDE, re.MULTILINE)
+    codes, lines = blocks("python")[::2], blocks("python")[1::2]
+    assert len(places) == len(tables) == len(codes) == len(lines) == 2
+    first = {"objectives": '        "none": ', "neurons": '        "lif": '}
+    for place, code, table, line in zip(places, codes, tables, lines, strict=True):
+        assert not (ROOT / place).exists()
+        assert len(code.splitlines()) <= 50
+        (tmp_path / place).write_text(code, encoding="utf-8")
+        text = (tmp_path / table).read_text(encoding="utf-8")
+        before = first[Path(table).parent.name]
+        assert text.count(before) == 1
+        (tmp_path / table).write_text(text.replace(before, line + before), encoding="utf-8")
 
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "src"), "OMP_NUM_THREADS": "1"}
     outputs = []
@@ -43,9 +47,12 @@ def test_the_guide_holds(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         outputs.append(done.stdout + done.stderr)
-    listed, trained, tested = outputs
-    assert re.search(r"^rate +A|^rate +weight", listed, re.MULTILINE)
-    assert "target: a number" in listed
-    assert "epoch 1/1" in trained
-    assert re.search(r"\d+ passed", tested)
-    assert "failed" not in tested
+    for (listed, trained, tested), entry, option in (
+        (outputs[:3], "rate", "target"),
+        (outputs[3:], "adaptive", "step"),
+    ):
+        assert re.search(rf"^{entry} +[A-Z]|^{entry} +weight", listed, re.MULTILINE)
+        assert f"{option}: a number" in listed
+        assert "epoch 1/1" in trained
+        assert re.search(r"\d+ passed", tested)
+        assert "failed" not in tested

@@ -1,9 +1,10 @@
 """Tables: lazy, with errors that name the nearest entry and all wrong options at once."""
 
+import inspect
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack, get_args, get_origin, get_type_hints
 
 import pytest
 
@@ -40,9 +41,34 @@ class Widget:
         self.limit, self.parts, self.on = limit, parts, on
 
 
+class Shared(TypedDict, total=False):
+    """Options that a gadget passes on."""
+
+    limit: int | None
+    width: float
+
+
+class Gadget(Widget):
+    """A widget of size 1 with an option more, another default, and without `parts` and `on`."""
+
+    def __init__(
+        self, *, colour: str = "red", mode: Literal["a", "b"] = "b", **options: Unpack[Shared]
+    ) -> None:
+        super().__init__(1, mode=mode, **options)
+        self.colour = colour
+
+
+class SmallGadget(Gadget):
+    """A gadget without a constructor of its own."""
+
+
 TABLE: Table[Any] = Table(
     "test widget",
     {"widget": f"{__name__}:Widget", "missing": "rmploss.no_such_module:Thing"},
+)
+GADGETS: Table[Any] = Table(
+    "test gadget",
+    {"gadget": f"{__name__}:Gadget", "small": f"{__name__}:SmallGadget"},
 )
 
 
@@ -117,6 +143,34 @@ def test_all_wrong_options_at_once() -> None:
 
 def test_options_are_the_keyword_only_parameters() -> None:
     assert list(TABLE.options("widget")) == ["width", "mode", "limit", "parts", "on"]
+
+
+@pytest.mark.parametrize("name", GADGETS)
+def test_options_that_are_passed_on_are_those_of_the_base_class(name: str) -> None:
+    assert list(GADGETS.options(name)) == ["colour", "mode", "width", "limit"]
+    assert GADGETS.options(name)["limit"] == int | None
+    complete = GADGETS.complete(name, {"width": 2})
+    assert complete == {"colour": "red", "mode": "b", "width": 2.0, "limit": None}
+    made = GADGETS.make(name, width=2, limit=3)
+    assert (made.size, made.mode, made.width, made.limit, made.parts) == (1, "b", 2, 3, ())
+    problems = GADGETS.problems(name, {"widht": 2, "parts": ("x",), "limit": "no"})
+    assert [(p.where, p.what) for p in problems] == [
+        ("test-gadget.widht", 'unknown "widht"'),
+        ("test-gadget.parts", 'unknown "parts"'),
+        ("test-gadget.limit = 'no'", "must be a whole number or none"),
+    ]
+    assert problems[0].fix == 'did you mean "width"?'
+
+
+@pytest.mark.parametrize(("kind", "name"), ENTRIES)
+def test_a_class_passes_on_what_its_base_class_takes(kind: str, name: str) -> None:
+    entry = FAMILIES[kind][name]
+    for owner in entry.__mro__ if inspect.isclass(entry) else ():
+        table: Table[Any] = Table("class", {"it": f"{owner.__module__}:{owner.__qualname__}"})
+        for hint in get_type_hints(owner.__init__).values():
+            if get_origin(hint) is Unpack:
+                (passed,) = get_args(hint)
+                assert get_type_hints(passed).items() <= table.options("it").items()
 
 
 def test_options_completed_by_their_defaults() -> None:
