@@ -36,7 +36,7 @@ def use(name: str, **options: Value) -> Use:
 
 
 RETIRED = {"neuron": ("backend",)}
-"""Options that stored recipes of version 0.1.0 may hold and that decided no result: not read."""
+"""Options that recipes of earlier runs hold and that decided no result: they are not read."""
 
 
 @dataclass(frozen=True, kw_only=True)
