@@ -1,23 +1,27 @@
 """The layers of the package: imports point downward only. And every file says what it is."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 import rmploss
+import rmploss_bench
 
 ROOT = Path(rmploss.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
+BENCH = Path(rmploss_bench.__file__).parent
+BENCH_FILES = sorted(BENCH.rglob("*.py"))
+"""The benchmarks, a distribution above all layers: it imports rmploss, never the reverse."""
 
 LAYERS = (
     ("errors", "tables", "randomness", "_disk", "store", "surrogate", "ops", "functional"),
     ("lifecycle", "stats", "norm", "norm_step", "conv", "neurons", "objectives", "data", "recipes"),
     ("models", "analysis", "selftest"),
-    ("engine", "interop"),
-    ("report", "benchmarks"),
+    ("engine",),
+    ("report",),
     ("cli", "__main__"),
 )
 LAYER = {family: level for level, families in enumerate(LAYERS) for family in families}
@@ -27,9 +31,9 @@ FACADE = ""
 """The package itself: its `__init__` offers layers 0 to 2, for the layers above."""
 
 
-def module_of(file: Path) -> str:
+def module_of(file: Path, root: Path = ROOT) -> str:
     """rmploss/models/vgg.py -> "models.vgg"; a folder's `__init__` -> the folder."""
-    parts = file.relative_to(ROOT).with_suffix("").parts
+    parts = file.relative_to(root).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
@@ -41,21 +45,23 @@ def family(module: str) -> str:
     return module.partition(".")[0]
 
 
-def imports(file: Path) -> Iterator[str]:
-    """The modules of this package that a file imports, wherever in the file."""
+def imported(file: Path) -> Iterator[str]:
+    """The names that a file imports, wherever in the file: "rmploss.ops.lif"."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: relative import"
             # `from rmploss.ops import reference` imports ops and ops.reference.
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        for name in names:
-            top, _, inner = name.partition(".")
-            if top == "rmploss":
-                yield inner if inner in MODULES else inner.rpartition(".")[0]
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imports(file: Path, package: str = "rmploss", modules: Set[str] = MODULES) -> Iterator[str]:
+    """The modules of a package that a file imports, wherever in the file."""
+    for name in imported(file):
+        top, _, inner = name.partition(".")
+        if top == package:
+            yield inner if inner in modules else inner.rpartition(".")[0]
 
 
 @pytest.mark.parametrize("file", FILES, ids=module_of)
@@ -80,6 +86,11 @@ def test_imports_point_downward(file: Path) -> None:
             assert there not in ("data", "recipes"), f"{here} imports {target}"
 
 
+@pytest.mark.parametrize("file", FILES, ids=module_of)
+def test_nothing_imports_the_benchmarks(file: Path) -> None:
+    assert [name for name in imported(file) if family(name) == rmploss_bench.__name__] == []
+
+
 def test_no_family_imports_itself_through_another() -> None:
     graph: dict[str, set[str]] = {}
     for file in FILES:
@@ -92,10 +103,12 @@ def test_no_family_imports_itself_through_another() -> None:
     assert order.index("errors") < order.index("models")
 
 
-def test_no_file_imports_itself_through_another() -> None:
+@pytest.mark.parametrize("root", [ROOT, BENCH], ids=lambda root: root.name)
+def test_no_file_imports_itself_through_another(root: Path) -> None:
+    files = {module_of(file, root): file for file in sorted(root.rglob("*.py"))}
     graph = {
-        module_of(file): {target for target in imports(file) if target != module_of(file)}
-        for file in FILES
+        module: {*imports(file, root.name, files.keys())} - {module}
+        for module, file in files.items()
     }
     assert [*TopologicalSorter(graph).static_order()]
 
@@ -105,7 +118,12 @@ def test_every_module_has_its_layer() -> None:
     assert families <= set(LAYER)
 
 
-@pytest.mark.parametrize("file", FILES, ids=module_of)
+def name_of(file: Path) -> str:
+    """rmploss_bench/peers/norse.py -> "rmploss_bench/peers/norse.py", of either package."""
+    return file.relative_to((ROOT if ROOT in file.parents else BENCH).parent).as_posix()
+
+
+@pytest.mark.parametrize("file", [*FILES, *BENCH_FILES], ids=name_of)
 def test_every_file_says_what_it_is(file: Path) -> None:
     tree = ast.parse(file.read_text(encoding="utf-8"))
     doc = ast.get_docstring(tree)
@@ -114,7 +132,7 @@ def test_every_file_says_what_it_is(file: Path) -> None:
     assert 15 < len(first) <= 100
 
 
-@pytest.mark.parametrize("file", FILES, ids=module_of)
+@pytest.mark.parametrize("file", [*FILES, *BENCH_FILES], ids=name_of)
 def test_every_public_name_is_documented(file: Path) -> None:
     tree = ast.parse(file.read_text(encoding="utf-8"))
     assert not [*undocumented(tree, "")]

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 import rmploss
+import rmploss_bench
 
 PACKAGE = Path(rmploss.__file__).parent
+BENCH = Path(rmploss_bench.__file__).parent
 DOOR = {"store.py", "_disk.py"}
 
 # Whatever they are called on; on the module `store` they are the right way.
@@ -120,6 +122,11 @@ MODULES = [path.relative_to(PACKAGE).as_posix() for path in sorted(PACKAGE.rglob
 @pytest.mark.parametrize("name", [name for name in MODULES if name not in DOOR])
 def test_nothing_else_changes_the_disk(name: str) -> None:
     assert violations((PACKAGE / name).read_text()) == []
+
+
+@pytest.mark.parametrize("file", sorted(BENCH.rglob("*.py")), ids=lambda file: file.name)
+def test_the_benchmarks_write_through_store_as_well(file: Path) -> None:
+    assert violations(file.read_text()) == []
 
 
 def test_the_door_itself_is_seen_to_write() -> None:

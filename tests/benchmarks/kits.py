@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from rmploss import LIF
-from rmploss.benchmarks.case import Case, Setting, case, setting
-from rmploss.benchmarks.peers import Kit
-from rmploss.benchmarks.peers._network import Flat
+from rmploss_bench.case import Case, Setting, case, setting
+from rmploss_bench.peers import Kit
+from rmploss_bench.peers._network import Flat
+
 from rmploss.ops import use_backend
 
 

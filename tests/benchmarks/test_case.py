@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from rmploss import membrane_stats
-from rmploss.benchmarks.case import Setting, case, data_dir, setting, threads
 from rmploss.errors import UserError
+from rmploss_bench.case import Setting, case, data_dir, setting, threads
 from tests.benchmarks.kits import tiny
 
 

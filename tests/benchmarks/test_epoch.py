@@ -2,10 +2,10 @@
 
 import pytest
 
-from rmploss.benchmarks import epoch
-from rmploss.benchmarks.epoch import epochs_per_hour
-from rmploss.benchmarks.timing import Result
 from rmploss.errors import UserError
+from rmploss_bench import epoch
+from rmploss_bench.epoch import epochs_per_hour
+from rmploss_bench.timing import Result
 from tests.benchmarks.kits import tiny_case
 
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from rmploss import ops
-from rmploss.benchmarks import gate_ops
-from rmploss.benchmarks.gate import gate
-from rmploss.benchmarks.operations import PAPER
-from rmploss.benchmarks.peers import PEERS
+from rmploss_bench import gate_ops
+from rmploss_bench.gate import gate
+from rmploss_bench.operations import PAPER
+from rmploss_bench.peers import PEERS
 from tests.benchmarks.kits import tiny_case
 
 OURS = ("rmploss+rmp", "rmploss", "rmploss-reference")

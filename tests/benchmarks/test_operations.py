@@ -1,7 +1,7 @@
 """Every operation is measured at the network's shapes, by every provider that can run."""
 
 from rmploss import ops
-from rmploss.benchmarks.operations import DENSITIES, operations
+from rmploss_bench.operations import DENSITIES, operations
 from tests.benchmarks.kits import tiny_case
 from tests.benchmarks.test_timing import silent
 

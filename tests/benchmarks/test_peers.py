@@ -5,11 +5,11 @@ import importlib.util
 import pytest
 import torch
 
-from rmploss.benchmarks.contestants import CONTESTANTS, NetRunner
-from rmploss.benchmarks.gate import gate
-from rmploss.benchmarks.peers import PEERS, MissingPeerError, PeerNetwork
-from rmploss.benchmarks.peers._network import peer_module
-from rmploss.benchmarks.plan import NETWORKS
+from rmploss_bench.contestants import CONTESTANTS, NetRunner
+from rmploss_bench.gate import gate
+from rmploss_bench.peers import PEERS, MissingPeerError, PeerNetwork
+from rmploss_bench.peers._network import peer_module
+from rmploss_bench.plan import NETWORKS
 from tests.benchmarks.kits import Plain, tiny_case
 
 
@@ -26,7 +26,7 @@ def test_a_network_built_from_parts_is_our_network(network: str) -> None:
 
 
 def test_a_missing_peer_says_what_to_install() -> None:
-    with pytest.raises(MissingPeerError, match=r"pip install 'rmploss\[peers\]'"):
+    with pytest.raises(MissingPeerError, match=r"pip install './benchmarks\[peers\]'"):
         peer_module("a_library_that_nobody_has.core")
 
 

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from rmploss import membrane_stats, models
-from rmploss.benchmarks.case import IMAGE
-from rmploss.benchmarks.plan import NETWORKS, Conv, Neurons, layers, plan
 from rmploss.errors import UserError
+from rmploss_bench.case import IMAGE
+from rmploss_bench.plan import NETWORKS, Conv, Neurons, layers, plan
 
 
 @pytest.mark.parametrize("network", NETWORKS)

@@ -5,11 +5,11 @@ import sys
 import pytest
 import torch
 
-from rmploss.benchmarks import memory, processes
-from rmploss.benchmarks.child import answer
-from rmploss.benchmarks.contestants import NetRunner
-from rmploss.benchmarks.memory import peak
 from rmploss.errors import UserError
+from rmploss_bench import memory, processes
+from rmploss_bench.child import answer
+from rmploss_bench.contestants import NetRunner
+from rmploss_bench.memory import peak
 from tests.benchmarks.kits import tiny, tiny_case
 from tests.benchmarks.test_timing import silent
 

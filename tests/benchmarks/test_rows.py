@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from rmploss.benchmarks import hardware, rows, scale, table
-from rmploss.benchmarks.rows import FIELDS, Race
-from rmploss.benchmarks.timing import Result
+from rmploss_bench import hardware, rows, scale, table
+from rmploss_bench.rows import FIELDS, Race
+from rmploss_bench.timing import Result
 from tests.benchmarks.kits import tiny
 
 STEP = "step (s)"
@@ -19,7 +19,7 @@ RACE = Race(
         Result("rmploss", STEP, (1.0, 3.0, 2.0), "green"),
         Result("dense-bound", STEP, (1.0, 1.0, 1.0), "green"),
         Result("spikingjelly", STEP, (8.0, 8.0, 9.0), "green"),
-        Result("norse", STEP, (), "not installed: pip install 'rmploss[peers]'"),
+        Result("norse", STEP, (), "not installed: pip install './benchmarks[peers]'"),
     ],
 )
 
@@ -78,7 +78,7 @@ def test_a_table_shows_figures_ratios_and_reasons() -> None:
     text = printed(table.table(RACE))
     first, last = text.splitlines()[1], text.splitlines()[4]
     assert first.split() == ["rmploss", "2", "1", "3", "0.25", "2.00", "green"]
-    assert "pip install 'rmploss[peers]'" in last
+    assert "pip install './benchmarks[peers]'" in last
     assert "- " in last
 
 

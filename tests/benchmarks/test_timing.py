@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
-from rmploss.benchmarks import timing
-from rmploss.benchmarks.contestants import CONTESTANTS, chosen, usual
-from rmploss.benchmarks.timing import Result, images_per_second, rounds, steps
 from rmploss.errors import UserError
+from rmploss_bench import timing
+from rmploss_bench.contestants import CONTESTANTS, chosen, usual
+from rmploss_bench.timing import Result, images_per_second, rounds, steps
 from tests.benchmarks.kits import tiny_case
 
 
@@ -32,7 +32,7 @@ def test_rounds_are_interleaved_after_an_untimed_one() -> None:
 def test_a_missing_peer_has_a_row_and_no_figure(
     measure: Callable[..., list[Result]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rmploss.benchmarks.peers.snntorch.peer_module", missing)
+    monkeypatch.setattr("rmploss_bench.peers.snntorch.peer_module", missing)
     results = measure(tiny_case(), ["rmploss", "dense-bound", "snntorch"], 2, silent)
     assert [result.status for result in results[:2]] == ["green", "no gate"]
     assert all(len(result.figures) == 2 and result.median > 0 for result in results[:2])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rmploss.cli import main
+from rmploss.cli import bench, main
 
 WRONG = [
     ("train", ["which recipe"]),
@@ -105,3 +105,15 @@ def test_a_fault_of_ours_keeps_its_traceback(
     err = capsys.readouterr().err
     assert "ZeroDivisionError" in err
     assert "rmploss doctor" in err
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["step", "--width", "0.25"]])
+def test_without_the_benchmarks_it_says_what_to_install(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench, "PACKAGE", "a_package_that_is_not_installed")
+    assert main(["bench", *words]) == 2
+    out, err = capsys.readouterr()
+    assert "rmploss-bench: is not installed" in err
+    assert "pip install ./benchmarks" in err
+    assert out == ""

@@ -11,6 +11,7 @@ from typing import Annotated
 import tyro
 
 from rmploss import __version__
+from rmploss.cli import bench
 from rmploss.cli.bench import Bench
 from rmploss.cli.data import Data
 from rmploss.cli.demo import Demo
@@ -51,18 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     `rmploss.errors`; 75: interrupted, resume it; 130: Ctrl-C.
     """
     _mend_streams()
-    if [*(sys.argv[1:] if arguments is None else arguments)] == ["--version"]:
+    words = [*(sys.argv[1:] if arguments is None else arguments)]
+    if words == ["--version"]:
         print(f"rmploss {__version__}")
         return 0
     try:
-        verb = tyro.cli(
-            Verb,  # pyright: ignore[reportArgumentType]
-            prog="rmploss",
-            description=ABOUT,
-            args=arguments,
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
-        code = verb.run()
+        code = bench.run(words[1:]) if words[:1] == ["bench"] else _run(words)
     except SystemExit as end:  # the help, or a word of the command line that is wrong
         code = end.code if isinstance(end.code, int) else 2
     except InterruptedRunError as stop:
@@ -90,6 +85,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code = _unwritten(error)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
+
+
+def _run(words: Sequence[str]) -> int:
+    """Run a verb of this package."""
+    verb = tyro.cli(
+        Verb,  # pyright: ignore[reportArgumentType]
+        prog="rmploss",
+        description=ABOUT,
+        args=words,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    return verb.run()
 
 
 def _unwritten(error: OSError) -> int:

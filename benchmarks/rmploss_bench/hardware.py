@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from rmploss import ops
-from rmploss.benchmarks.case import cpus
 from rmploss.engine.environment import environment
+from rmploss_bench.case import cpus
 
 NOISE = r"\((R|TM)\)|\b(AMD|Intel|NVIDIA|CPU|Processor|\d+-Core)\b|@.*"
 """What a model's name says besides the model."""

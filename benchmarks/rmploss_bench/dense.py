@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rmploss.benchmarks.case import IMAGE, Case
-from rmploss.benchmarks.contestants import Runner
-from rmploss.benchmarks.plan import Conv, Layer, layers
 from rmploss.randomness import generator
+from rmploss_bench.case import IMAGE, Case
+from rmploss_bench.contestants import Runner
+from rmploss_bench.plan import Conv, Layer, layers
 
 
 class Dense(Runner):

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rmploss.benchmarks.plan import NETWORKS, Plan, plan
 from rmploss.errors import Problem, UserError, unknown
 from rmploss.randomness import generator, seeded
+from rmploss_bench.plan import NETWORKS, Plan, plan
 
 SIZES = {"resnet20": (4, 32), "resnet19": (2, 8), "vgg16": (4, 32)}
 """T and batch of each network, where nothing else is asked for."""

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from rmploss.benchmarks import timing
-from rmploss.cli import bench, main
+from rmploss.cli import main
+from rmploss_bench import command, timing
 
 TINY = ["--width", "0.0625", "--T", "2", "--batch", "2", "--repeats", "1", "--threads", "1"]
 
@@ -79,7 +79,7 @@ def test_mistakes_are_told_before_anything_runs(
 def test_a_log_file_hears_of_it_every_half_minute(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(bench, "QUIET_S", 0)
-    with bench.progress("[1/2] ") as told:
+    monkeypatch.setattr(command, "QUIET_S", 0)
+    with command.progress("[1/2] ") as told:
         told("measuring", 3, 8)
     assert capsys.readouterr().err == "[1/2] measuring 3/8\n"

@@ -3,10 +3,10 @@
 from torch import Tensor, nn
 
 from rmploss import ops
-from rmploss.benchmarks.case import Case
-from rmploss.benchmarks.contestants import NetRunner, Runner, copied
 from rmploss.objectives import RMPLoss
 from rmploss.stats import membrane_stats
+from rmploss_bench.case import Case
+from rmploss_bench.contestants import NetRunner, Runner, copied
 
 PROGRESS = 0.5
 """n / N of Eq. 12, where lambda(n) is largest."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from rmploss.benchmarks.peers._network import Kit, peer_module
+from rmploss_bench.peers._network import Kit, peer_module
 
 
 class SpikingJelly(Kit):

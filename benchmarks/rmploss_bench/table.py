@@ -5,11 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from rmploss.benchmarks.contestants import DENSE, RIVAL
-from rmploss.benchmarks.hardware import hardware, package_version
-from rmploss.benchmarks.methods import VANILLA
-from rmploss.benchmarks.rows import Race
-from rmploss.benchmarks.timing import Result
+from rmploss_bench.contestants import DENSE, RIVAL
+from rmploss_bench.hardware import hardware, package_version
+from rmploss_bench.methods import VANILLA
+from rmploss_bench.rows import Race
+from rmploss_bench.timing import Result
 
 
 def title(race: Race) -> str:

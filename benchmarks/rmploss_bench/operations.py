@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rmploss import ops
-from rmploss.benchmarks.case import IMAGE, Case
-from rmploss.benchmarks.gate_ops import judge
-from rmploss.benchmarks.plan import Conv, Layer, Neurons, layers
-from rmploss.benchmarks.timing import Act, Progress, Result, rounds
 from rmploss.errors import UserError
 from rmploss.ops.moments import MomentSpec
 from rmploss.randomness import generator
 from rmploss.surrogate import ClippedTanh
+from rmploss_bench.case import IMAGE, Case
+from rmploss_bench.gate_ops import judge
+from rmploss_bench.plan import Conv, Layer, Neurons, layers
+from rmploss_bench.timing import Act, Progress, Result, rounds
 
 DENSITIES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.6, 0.8)
 """Shares of ones in the spikes of a convolution."""

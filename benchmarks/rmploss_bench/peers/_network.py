@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from rmploss.benchmarks.plan import Conv, Neurons, Part, Plan, Pool, Residual, State
 from rmploss.errors import UserError
+from rmploss_bench.plan import Conv, Neurons, Part, Plan, Pool, Residual, State
 
 ALPHA_V_TH = 0.5
 """The factor of tdBN (Eq. 6), which a peer has as the initial gain of its batch normalization."""
@@ -30,7 +30,7 @@ def peer_module(name: str) -> Any:
         top = name.partition(".")[0]
         if error.name and error.name.partition(".")[0] != top:
             raise MissingPeerError(f"{top} needs {error.name}: pip install {error.name}") from error
-        raise MissingPeerError("not installed: pip install 'rmploss[peers]'") from error
+        raise MissingPeerError("not installed: pip install './benchmarks[peers]'") from error
 
 
 class Kit(ABC):

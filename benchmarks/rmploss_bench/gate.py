@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 
 from rmploss import ops
-from rmploss.benchmarks.case import IMAGE, Case
-from rmploss.benchmarks.contestants import CONTESTANTS, NetRunner
-from rmploss.benchmarks.gate_ops import judged
-from rmploss.benchmarks.plan import Neurons, layers
 from rmploss.lifecycle import fold
 from rmploss.stats import membrane_stats
+from rmploss_bench.case import IMAGE, Case
+from rmploss_bench.contestants import CONTESTANTS, NetRunner
+from rmploss_bench.gate_ops import judged
+from rmploss_bench.plan import Neurons, layers
 
 IMAGES = 8
 """Images of the comparison in float64, which is slow."""

@@ -1,6 +1,7 @@
-"""One measurement in a process of its own: `python -m rmploss.benchmarks.child JSON`.
+"""One measurement in a process of its own, which is asked in JSON and answers in JSON.
 
-The last line of its output is the answer, JSON again.
+The answer is the last line of its output. The process imports from where its parent does, so that
+the package may be used in place, without being installed.
 """
 
 import json
@@ -10,13 +11,23 @@ import sys
 import time
 from typing import Any
 
-from rmploss.benchmarks.case import Setting, case, threads
 from rmploss.errors import UserError
+from rmploss_bench.case import Setting, case, threads
+
+START = "; ".join(
+    (
+        "import json, sys",
+        "sys.path[:] = json.loads(sys.argv[1])",
+        "from rmploss_bench import child",
+        "print(json.dumps(child.answer(sys.argv[2])))",
+    )
+)
+"""The program of the process; its arguments: where to import from, and the question."""
 
 
 def memory_of(made: Setting, contestant: str) -> float:
     """Bytes: see `memory.peak`."""
-    from rmploss.benchmarks.memory import ENVIRONMENT
+    from rmploss_bench.memory import ENVIRONMENT
 
     return float(_ask(made, contestant, "memory", ENVIRONMENT))
 
@@ -36,7 +47,7 @@ def _ask(made: Setting, contestant: str, task: str, environment: dict[str, str])
     question = json.dumps({"setting": made.plain(), "contestant": contestant, "task": task})
     set_threads = {"OMP_NUM_THREADS": str(made.threads), "MKL_NUM_THREADS": str(made.threads)}
     done = subprocess.run(
-        [sys.executable, "-m", "rmploss.benchmarks.child", question],
+        [sys.executable, "-c", START, json.dumps(sys.path), question],
         capture_output=True,
         text=True,
         check=False,
@@ -53,14 +64,10 @@ def answer(question: str) -> float:
     made, contestant = Setting(**asked["setting"]), asked["contestant"]
     with threads(made.threads):
         if asked["task"] == "memory":
-            from rmploss.benchmarks.memory import peak
+            from rmploss_bench.memory import peak
 
             return peak(made, contestant)
-        from rmploss.benchmarks.contestants import CONTESTANTS
+        from rmploss_bench.contestants import CONTESTANTS
 
         CONTESTANTS[contestant](case(made, calibrated=False), True).step()
         return 0.0
-
-
-if __name__ == "__main__":
-    print(json.dumps(answer(sys.argv[1])))

@@ -20,9 +20,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rmploss.benchmarks.case import Setting, case
-from rmploss.benchmarks.contestants import CONTESTANTS, NetRunner
 from rmploss.errors import UserError
+from rmploss_bench.case import Setting, case
+from rmploss_bench.contestants import CONTESTANTS, NetRunner
 
 ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 """Of the process, before it starts."""

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import torch
 
-from rmploss.benchmarks.case import Case
-from rmploss.benchmarks.contestants import CONTESTANTS, DENSE, NetRunner, Runner
-from rmploss.benchmarks.gate import Gate, gate
-from rmploss.benchmarks.peers import MissingPeerError
+from rmploss_bench.case import Case
+from rmploss_bench.contestants import CONTESTANTS, DENSE, NetRunner, Runner
+from rmploss_bench.gate import Gate, gate
+from rmploss_bench.peers import MissingPeerError
 
 Progress = Callable[[str, int, int], None]
 """Called with (what, done, total) while long work goes on."""
@@ -137,8 +137,8 @@ def _race(
 
 def firing_rate(case: Case) -> float:
     """Spikes per neuron and time step of the case's network, which event-driven code lives on."""
-    from rmploss.benchmarks.ours import plain
     from rmploss.stats import membrane_stats
+    from rmploss_bench.ours import plain
 
     runner = plain(case, True)
     assert isinstance(runner, NetRunner)

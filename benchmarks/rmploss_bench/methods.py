@@ -9,15 +9,15 @@ from collections.abc import Iterable
 
 import torch
 
-from rmploss.benchmarks.case import Case
-from rmploss.benchmarks.contestants import LR, Runner
-from rmploss.benchmarks.timing import Progress, Result, rounds
 from rmploss.engine.build import make_dataset, make_loss, make_network, make_objective
 from rmploss.engine.step import forward_backward
 from rmploss.errors import UserError, unknown
 from rmploss.lifecycle import constrain
 from rmploss.recipes import METHODS
 from rmploss.recipes.fair import fair
+from rmploss_bench.case import Case
+from rmploss_bench.contestants import LR, Runner
+from rmploss_bench.timing import Progress, Result, rounds
 
 VANILLA = "vanilla"
 """The method that ratios are told against."""

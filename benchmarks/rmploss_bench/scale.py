@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from rmploss.benchmarks.case import Setting, cpus
+from rmploss_bench.case import Setting, cpus
 
 USUAL = ("rmploss+rmp", "rmploss", "dense-bound", "spikingjelly")
 """Who is compared, where nobody else is asked for."""

@@ -9,18 +9,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from rmploss.benchmarks.case import Case
-from rmploss.benchmarks.contestants import NetRunner, Runner
-from rmploss.benchmarks.peers._network import Kit, MissingPeerError, PeerNetwork
-from rmploss.benchmarks.peers.spikingjelly import SpikingJelly
 from rmploss.tables import Table
+from rmploss_bench.case import Case
+from rmploss_bench.contestants import NetRunner, Runner
+from rmploss_bench.peers._network import Kit, MissingPeerError, PeerNetwork
+from rmploss_bench.peers.spikingjelly import SpikingJelly
 
 PEERS: Table[type[Kit]] = Table(
     "peer",
     {
-        "spikingjelly": "rmploss.benchmarks.peers.spikingjelly:SpikingJelly",
-        "snntorch": "rmploss.benchmarks.peers.snntorch:SnnTorch",
-        "norse": "rmploss.benchmarks.peers.norse:Norse",
+        "spikingjelly": "rmploss_bench.peers.spikingjelly:SpikingJelly",
+        "snntorch": "rmploss_bench.peers.snntorch:SnnTorch",
+        "norse": "rmploss_bench.peers.norse:Norse",
     },
 )
 

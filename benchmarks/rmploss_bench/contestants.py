@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rmploss.benchmarks.case import Case
 from rmploss.errors import Problem, UserError, unknown
 from rmploss.tables import Table
+from rmploss_bench.case import Case
 
 LR = 1e-4
 """So small that all repeats see the same network: an event-driven step depends on what fires."""
@@ -87,16 +87,16 @@ Make = Callable[[Case, bool], Runner]
 CONTESTANTS: Table[Make] = Table(
     "contestant",
     {
-        "rmploss+rmp": "rmploss.benchmarks.ours:with_rmp",
-        "rmploss": "rmploss.benchmarks.ours:plain",
-        "rmploss-reference": "rmploss.benchmarks.ours:reference",
-        "dense-bound": "rmploss.benchmarks.dense:bound",
-        "spikingjelly": "rmploss.benchmarks.peers:make_spikingjelly",
-        "spikingjelly-compiled": "rmploss.benchmarks.peers:make_compiled_spikingjelly",
-        "spikingjelly-memopt": "rmploss.benchmarks.peers:make_lean_spikingjelly",
-        "spikingjelly-triton": "rmploss.benchmarks.peers:make_triton_spikingjelly",
-        "snntorch": "rmploss.benchmarks.peers:make_snntorch",
-        "norse": "rmploss.benchmarks.peers:make_norse",
+        "rmploss+rmp": "rmploss_bench.ours:with_rmp",
+        "rmploss": "rmploss_bench.ours:plain",
+        "rmploss-reference": "rmploss_bench.ours:reference",
+        "dense-bound": "rmploss_bench.dense:bound",
+        "spikingjelly": "rmploss_bench.peers:make_spikingjelly",
+        "spikingjelly-compiled": "rmploss_bench.peers:make_compiled_spikingjelly",
+        "spikingjelly-memopt": "rmploss_bench.peers:make_lean_spikingjelly",
+        "spikingjelly-triton": "rmploss_bench.peers:make_triton_spikingjelly",
+        "snntorch": "rmploss_bench.peers:make_snntorch",
+        "norse": "rmploss_bench.peers:make_norse",
     },
 )
 DENSE, RIVAL = "dense-bound", "spikingjelly"

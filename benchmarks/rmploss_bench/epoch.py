@@ -13,10 +13,10 @@ from pathlib import Path
 
 import torch
 
-from rmploss.benchmarks.case import Case
-from rmploss.benchmarks.timing import Progress, Result, images_per_second, steps
 from rmploss.data import DATASETS, Key
 from rmploss.errors import Problem, UserError
+from rmploss_bench.case import Case
+from rmploss_bench.timing import Progress, Result, images_per_second, steps
 
 USUAL = (
     "rmploss+rmp",

@@ -9,7 +9,7 @@ surrogate: SuperSpike, its default.
 import torch
 from torch import Tensor, nn
 
-from rmploss.benchmarks.peers._network import Flat, Kit, peer_module
+from rmploss_bench.peers._network import Flat, Kit, peer_module
 
 RATE = 0.75
 """dt / tau, which makes the decay 1 - RATE."""

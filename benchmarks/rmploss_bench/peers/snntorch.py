@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rmploss.benchmarks.peers._network import Flat, Kit, peer_module
+from rmploss_bench.peers._network import Flat, Kit, peer_module
 
 
 class SnnTorch(Kit):

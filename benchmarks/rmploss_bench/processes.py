@@ -2,16 +2,16 @@
 
 from collections.abc import Callable
 
-from rmploss.benchmarks.case import Case, Setting
-from rmploss.benchmarks.child import first_step_of, memory_of
-from rmploss.benchmarks.timing import Progress, Result, admitted
+from rmploss_bench.case import Case, Setting
+from rmploss_bench.child import first_step_of, memory_of
+from rmploss_bench.timing import Progress, Result, admitted
 
 FIRST = ("rmploss+rmp", "rmploss", "spikingjelly", "spikingjelly-compiled")
 """Whose first step is measured, where nobody else is asked for."""
 
 
 def memory(case: Case, names: list[str], repeats: int, progress: Progress) -> list[Result]:
-    """Peak bytes of a step above the built model (see `rmploss.benchmarks.memory`)."""
+    """Peak bytes of a step above the built model (see `rmploss_bench.memory`)."""
     return _measured(case, names, repeats, progress, memory_of, "memory (bytes)")
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rmploss import store
-from rmploss.benchmarks.case import Setting
-from rmploss.benchmarks.contestants import DENSE, RIVAL
-from rmploss.benchmarks.hardware import facts, label, package_version
-from rmploss.benchmarks.timing import Result
+from rmploss_bench.case import Setting
+from rmploss_bench.contestants import DENSE, RIVAL
+from rmploss_bench.hardware import facts, label, package_version
+from rmploss_bench.timing import Result
 
 FIELDS = (
     "hardware",

@@ -1,0 +1,248 @@
+"""`rmploss bench`: seconds and memory of a training step, beside other libraries."""
+
+import json as json_module
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from tyro.conf import Positional
+
+from rmploss.cli.common import WHOLE, DataDir
+
+if TYPE_CHECKING:
+    from rmploss_bench.case import Setting
+    from rmploss_bench.rows import Race
+    from rmploss_bench.timing import Result
+
+Topic = Literal["step", "eval", "epoch", "ops", "memory", "first-step", "scale", "methods"]
+REPEATS = {
+    "step": 7,
+    "eval": 7,
+    "epoch": 5,
+    "ops": 7,
+    "memory": 1,
+    "first-step": 3,
+    "scale": 3,
+    "methods": 5,
+}
+QUIET_S = 30
+"""Seconds between two plain lines."""
+Progress = Callable[[str, int, int], None]
+
+
+def run(words: Sequence[str]) -> int:
+    """Run `rmploss bench WORDS`; returns its exit code."""
+    config = (tyro.conf.FlagCreatePairsOff,)
+    return tyro.cli(Bench, prog="rmploss bench", args=words, config=config).run()
+
+
+def usual(what: str) -> Any:
+    """The words in which a help text tells a default."""
+    return tyro.conf.arg(help_behavior_hint=f"(default: {what})")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Measure training steps, evaluation, memory or single operations, beside other libraries.
+
+    * step: seconds of a training step, ours, SpikingJelly, snnTorch, Norse and the dense bound
+    * eval: images per second without gradients
+    * epoch: epochs of CIFAR-10 per hour, from loading, step and evaluation
+    * ops: each operation by each provider, against a copy of the same bytes
+    * memory: peak bytes of a step above the built model, a process each
+    * first-step: seconds from the start of Python to the end of the first step
+    * scale: the step over T, batch, width and threads
+    * methods: a training step of every method of the fair comparison, ours alone
+
+    Other libraries come with `pip install './benchmarks[peers]'`. All compute the same network with
+    the same weights on the same images. A contestant that computes something else gets no figure,
+    and the exit code is 1.
+
+    $ rmploss bench
+    $ rmploss bench step --network vgg16 --threads 2 --out benchmarks/rows
+    $ rmploss bench memory --only rmploss+rmp spikingjelly
+    $ rmploss bench ops --width 0.25 --repeats 3
+    """
+
+    topic: Positional[Topic] = "step"
+    """What to measure."""
+    network: Literal["resnet20", "resnet19", "vgg16"] = "resnet20"
+    """Which network."""
+    T: Annotated[int | None, WHOLE, usual("4; resnet19: 2")] = None
+    """Time steps."""
+    batch: Annotated[int | None, WHOLE, usual("32; resnet19: 8")] = None
+    """Images of a batch."""
+    width: float = 1.0
+    """Factor on all channels."""
+    threads: Annotated[int | None, WHOLE, usual("all CPUs, else $OMP_NUM_THREADS")] = None
+    """Threads of torch."""
+    repeats: Annotated[
+        int | None, WHOLE, usual("7; epoch, methods 5; first-step, scale 3; memory 1")
+    ] = None
+    """Rounds; the figure is their median."""
+    only: tuple[str, ...] = ()
+    """Contestants (or methods) to measure, instead of all."""
+    device: Annotated[str, tyro.conf.arg(metavar="cpu|cuda|cuda:N")] = "cpu"
+    """Where to compute."""
+    data_dir: DataDir = None
+    """Where CIFAR-10 is; without it the images are seeded noise."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
+    """Write DIR/TOPIC-NETWORK-HARDWARE.csv as well."""
+    json: bool = False
+    """One JSON object per row on standard output, for programs."""
+
+    def run(self) -> int:
+        """Measure and print; 1 if a gate is red."""
+        from rmploss import store
+        from rmploss_bench import rows
+
+        if self.out is not None:
+            store.make_folder(self.out)  # refused now rather than after the measurement
+        bases = [*self._settings()]
+        names, repeats = self._names(), self._repeats()
+        command = "rmploss " + shlex.join(_words(self))
+        races: list[Race] = []
+        for index, made in enumerate(bases, start=1):
+            counted = f"[{index}/{len(bases)}] " if len(bases) > 1 else ""
+            with progress(counted) as told:
+                races.append(self._race(made, names, repeats, told))
+        if not self.json:
+            _print(self.topic, races)
+        else:
+            for row in rows.rows(races, command):
+                print(json_module.dumps(row))
+        if self.out is not None:
+            path = rows.write(self.out, self.topic, races, command)
+            print(f"written: {path}", file=sys.stderr)
+        return int(any(result.red for race in races for result in race.results))
+
+    def _settings(self) -> "Iterator[Setting]":
+        import torch
+
+        from rmploss_bench import case, scale
+
+        base = case.setting(
+            self.network,
+            T=self.T,
+            batch=self.batch,
+            width=self.width,
+            threads=torch.get_num_threads() if self.threads is None else self.threads,
+            device=self.device,
+            # The first step reads no file, so that disks are not compared.
+            data_dir="" if self.topic == "first-step" else case.data_dir(self.data_dir),
+        )
+        yield from scale.settings(base) if self.topic == "scale" else (base,)
+
+    def _names(self) -> list[str]:
+        from rmploss_bench import contestants, epoch, methods, processes, scale
+
+        if self.topic == "methods":
+            return methods.chosen(self.only)
+        everyone = contestants.usual(self.device, train=self.topic != "eval")
+        few = {"first-step": processes.FIRST, "scale": scale.USUAL, "epoch": epoch.USUAL}
+        return contestants.chosen(self.only, few.get(self.topic, everyone))
+
+    def _repeats(self) -> int:
+        from rmploss.errors import Problem, UserError
+
+        if self.repeats is not None and self.repeats < 1:
+            where = f"--repeats {self.repeats}"
+            raise UserError("cannot benchmark", [Problem(where, "must be at least 1")])
+        return self.repeats or REPEATS[self.topic]
+
+    def _race(self, made: "Setting", names: list[str], repeats: int, told: Progress) -> "Race":
+        from rmploss_bench import case, epoch, methods, operations, processes, rows, timing
+
+        measure = {
+            "step": timing.steps,
+            "scale": timing.steps,
+            "eval": timing.images_per_second,
+            "epoch": epoch.epochs_per_hour,
+            "ops": operations.operations,
+            "memory": processes.memory,
+            "first-step": processes.first_step,
+            "methods": methods.methods,
+        }[self.topic]
+        with case.threads(made.threads):
+            real = case.case(made)
+            images = f"{real.source}, firing rate {timing.firing_rate(real):.3f}"
+            return rows.Race(made, images, measure(real, names, repeats, told))
+
+
+def _words(asked: Bench) -> list[str]:
+    """The command line that asks for the same, without what is at its default."""
+    words = ["bench", asked.topic, "--network", asked.network]
+    for flag in ("T", "batch", "width", "threads", "repeats", "device"):
+        if (value := getattr(asked, flag)) != getattr(Bench, flag):
+            words += [f"--{flag}", str(value)]
+    return [*words, *(["--only", *asked.only] if asked.only else [])]
+
+
+def _print(topic: Topic, races: "Sequence[Race]") -> None:
+    from rich.console import Console
+
+    from rmploss_bench import table
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=160)
+    console.print(table.title(races[0]), markup=False, soft_wrap=True)
+    if topic not in ("ops", "scale"):
+        console.print(table.table(races[0]))
+        return
+    lines: dict[str, list[Result]] = {}
+    for race in races:
+        for result in race.results:
+            head = table.size(race) if topic == "scale" else result.what.removesuffix(" (s)")
+            lines.setdefault(head, []).append(result)
+    console.print(table.grid(lines))
+    for reason in table.reasons(result for race in races for result in race.results):
+        console.print(reason, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def progress(counted: str) -> Iterator[Progress]:
+    """A bar with the remaining time on a terminal, a line every half minute elsewhere."""
+    if not sys.stderr.isatty():
+        yield _seldom(counted)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichBar
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with RichBar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task, phase = bar.add_task(counted), ""
+
+        def told(what: str, done: int, total: int) -> None:
+            nonlocal phase
+            if what.split()[0] != phase:  # another phase, another pace: the estimate starts anew
+                phase = what.split()[0]
+                bar.reset(task)
+            bar.update(task, description=counted + what, completed=done, total=total)
+
+        yield told
+
+
+def _seldom(counted: str) -> Progress:
+    spoke = time.monotonic()
+
+    def told(what: str, done: int, total: int) -> None:
+        nonlocal spoke
+        if time.monotonic() - spoke >= QUIET_S:
+            spoke = time.monotonic()
+            print(f"{counted}{what} {done}/{total}", file=sys.stderr, flush=True)
+
+    return told
