@@ -4,7 +4,7 @@ import json as json_module
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +15,10 @@ from tyro.conf import Positional
 
 from rmploss.cli.common import WHOLE, DataDir
 
-if TYPE_CHECKING:
-    from rmploss_bench.case import Setting
+if TYPE_CHECKING:  # these import torch, which `--help` shall not wait for
+    from rmploss_bench.conditions import Conditions
     from rmploss_bench.rows import Race
-    from rmploss_bench.timing import Result
+    from rmploss_bench.timing import Result, Ticker
 
 Topic = Literal["step", "eval", "epoch", "ops", "memory", "first-step", "scale", "methods"]
 REPEATS = {
@@ -31,19 +31,23 @@ REPEATS = {
     "scale": 3,
     "methods": 5,
 }
+"""Topic -> default number of rounds."""
 QUIET_S = 30
-"""Seconds between two plain lines."""
-Progress = Callable[[str, int, int], None]
+"""Seconds between two lines of progress where standard error is no terminal."""
 
 
 def run(words: Sequence[str]) -> int:
-    """Run `rmploss bench WORDS`; returns its exit code."""
+    """Run `rmploss bench WORDS`.
+
+    words: the command line behind `bench`.
+    Returns the exit code; raises `UserError` for what cannot be measured.
+    """
     config = (tyro.conf.FlagCreatePairsOff,)
     return tyro.cli(Bench, prog="rmploss bench", args=words, config=config).run()
 
 
 def usual(what: str) -> Any:
-    """The words in which a help text tells a default."""
+    """An option of tyro that shows `what` as the default in the help text."""
     return tyro.conf.arg(help_behavior_hint=f"(default: {what})")
 
 
@@ -51,14 +55,14 @@ def usual(what: str) -> Any:
 class Bench:
     """Measure training steps, evaluation, memory or single operations, beside other libraries.
 
-    * step: seconds of a training step, ours, SpikingJelly, snnTorch, Norse and the dense bound
+    * step: seconds of a training step of rmploss, SpikingJelly, snnTorch, Norse, the dense bound
     * eval: images per second without gradients
     * epoch: epochs of CIFAR-10 per hour, from loading, step and evaluation
-    * ops: each operation by each provider, against a copy of the same bytes
-    * memory: peak bytes of a step above the built model, a process each
+    * ops: each operation of rmploss with each backend, beside a copy of the same bytes
+    * memory: peak bytes of a step above the built model, in a process per contestant
     * first-step: seconds from the start of Python to the end of the first step
     * scale: the step over T, batch, width and threads
-    * methods: a training step of every method of the fair comparison, ours alone
+    * methods: a training step of every method of the fair comparison, in rmploss
 
     Other libraries come with `pip install './benchmarks[peers]'`. All compute the same network with
     the same weights on the same images. A contestant that computes something else gets no figure,
@@ -73,7 +77,7 @@ class Bench:
     topic: Positional[Topic] = "step"
     """What to measure."""
     network: Literal["resnet20", "resnet19", "vgg16"] = "resnet20"
-    """Which network."""
+    """The network."""
     T: Annotated[int | None, WHOLE, usual("4; resnet19: 2")] = None
     """Time steps."""
     batch: Annotated[int | None, WHOLE, usual("32; resnet19: 8")] = None
@@ -91,7 +95,7 @@ class Bench:
     device: Annotated[str, tyro.conf.arg(metavar="cpu|cuda|cuda:N")] = "cpu"
     """Where to compute."""
     data_dir: DataDir = None
-    """Where CIFAR-10 is; without it the images are seeded noise."""
+    """The folder of CIFAR-10; without it the images are seeded noise."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     """Write DIR/TOPIC-NETWORK-HARDWARE.csv as well."""
     json: bool = False
@@ -103,15 +107,15 @@ class Bench:
         from rmploss_bench import rows
 
         if self.out is not None:
-            store.make_folder(self.out)  # refused now rather than after the measurement
-        bases = [*self._settings()]
+            store.make_folder(self.out)  # an error comes now, not after the measurement
+        every = [*self._conditions()]
         names, repeats = self._names(), self._repeats()
         command = "rmploss " + shlex.join(_words(self))
         races: list[Race] = []
-        for index, made in enumerate(bases, start=1):
-            counted = f"[{index}/{len(bases)}] " if len(bases) > 1 else ""
-            with progress(counted) as told:
-                races.append(self._race(made, names, repeats, told))
+        for index, conditions in enumerate(every, start=1):
+            counted = f"[{index}/{len(every)}] " if len(every) > 1 else ""
+            with ticker(counted) as tick:
+                races.append(self._race(conditions, names, repeats, tick))
         if not self.json:
             _print(self.topic, races)
         else:
@@ -122,22 +126,23 @@ class Bench:
             print(f"written: {path}", file=sys.stderr)
         return int(any(result.red for race in races for result in race.results))
 
-    def _settings(self) -> "Iterator[Setting]":
+    def _conditions(self) -> "Iterator[Conditions]":
         import torch
 
-        from rmploss_bench import case, scale
+        from rmploss_bench import scale
+        from rmploss_bench.conditions import data_dir, make_conditions
 
-        base = case.setting(
+        base = make_conditions(
             self.network,
             T=self.T,
             batch=self.batch,
             width=self.width,
             threads=torch.get_num_threads() if self.threads is None else self.threads,
             device=self.device,
-            # The first step reads no file, so that disks are not compared.
-            data_dir="" if self.topic == "first-step" else case.data_dir(self.data_dir),
+            # The first step reads no images: their time would be the disk's.
+            data_dir="" if self.topic == "first-step" else data_dir(self.data_dir),
         )
-        yield from scale.settings(base) if self.topic == "scale" else (base,)
+        yield from scale.variations(base) if self.topic == "scale" else (base,)
 
     def _names(self) -> list[str]:
         from rmploss_bench import contestants, epoch, methods, processes, scale
@@ -156,8 +161,12 @@ class Bench:
             raise UserError("cannot benchmark", [Problem(where, "must be at least 1")])
         return self.repeats or REPEATS[self.topic]
 
-    def _race(self, made: "Setting", names: list[str], repeats: int, told: Progress) -> "Race":
-        from rmploss_bench import case, epoch, methods, operations, processes, rows, timing
+    def _race(
+        self, conditions: "Conditions", names: list[str], repeats: int, tick: "Ticker"
+    ) -> "Race":
+        from rmploss_bench import epoch, methods, operations, processes, rows, timing
+        from rmploss_bench.conditions import threads
+        from rmploss_bench.workload import make_workload
 
         measure = {
             "step": timing.steps,
@@ -169,14 +178,14 @@ class Bench:
             "first-step": processes.first_step,
             "methods": methods.methods,
         }[self.topic]
-        with case.threads(made.threads):
-            real = case.case(made)
-            images = f"{real.source}, firing rate {timing.firing_rate(real):.3f}"
-            return rows.Race(made, images, measure(real, names, repeats, told))
+        with threads(conditions.threads):
+            workload = make_workload(conditions)
+            images = f"{workload.source}, firing rate {timing.firing_rate(workload):.3f}"
+            return rows.Race(conditions, images, measure(workload, names, repeats, tick))
 
 
 def _words(asked: Bench) -> list[str]:
-    """The command line that asks for the same, without what is at its default."""
+    """The command line that measures the same, without the flags that have their default."""
     words = ["bench", asked.topic, "--network", asked.network]
     for flag in ("T", "batch", "width", "threads", "repeats", "device"):
         if (value := getattr(asked, flag)) != getattr(Bench, flag):
@@ -207,14 +216,22 @@ def _print(topic: Topic, races: "Sequence[Race]") -> None:
 
 
 @contextmanager
-def progress(counted: str) -> Iterator[Progress]:
-    """A bar with the remaining time on a terminal, a line every half minute elsewhere."""
+def ticker(counted: str) -> "Iterator[Ticker]":
+    """Show progress on standard error: a bar on a terminal, else a line every `QUIET_S` seconds.
+
+    counted: stands before every line, such as "[2/9] ".
+    """
     if not sys.stderr.isatty():
-        yield _seldom(counted)
+        yield _line_ticker(counted)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as RichBar
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("{task.description}"),
@@ -223,26 +240,26 @@ def progress(counted: str) -> Iterator[Progress]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with RichBar(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task, phase = bar.add_task(counted), ""
 
-        def told(what: str, done: int, total: int) -> None:
+        def tick(what: str, done: int, total: int) -> None:
             nonlocal phase
-            if what.split()[0] != phase:  # another phase, another pace: the estimate starts anew
+            if what.split()[0] != phase:  # the new phase has its own pace: estimate its time anew
                 phase = what.split()[0]
                 bar.reset(task)
             bar.update(task, description=counted + what, completed=done, total=total)
 
-        yield told
+        yield tick
 
 
-def _seldom(counted: str) -> Progress:
-    spoke = time.monotonic()
+def _line_ticker(counted: str) -> "Ticker":
+    last = time.monotonic()
 
-    def told(what: str, done: int, total: int) -> None:
-        nonlocal spoke
-        if time.monotonic() - spoke >= QUIET_S:
-            spoke = time.monotonic()
+    def tick(what: str, done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= QUIET_S:
+            last = time.monotonic()
             print(f"{counted}{what} {done}/{total}", file=sys.stderr, flush=True)
 
-    return told
+    return tick

@@ -1,4 +1,4 @@
-"""Who takes part: ours in three forms, every peer, and the dense bound; one line each."""
+"""The contestants: rmploss in three forms, every peer, and the dense bound; one line each."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from rmploss.errors import Problem, UserError, unknown
 from rmploss.tables import Table
-from rmploss_bench.case import Case
+from rmploss_bench.workload import Workload
 
 LR = 1e-4
-"""So small that all repeats see the same network: an event-driven step depends on what fires."""
+"""Learning rate, so small that all repeats have the same network and the same number of spikes."""
 
 
 class Runner(ABC):
-    """A contestant with a network of its own, ready to run."""
+    """A contestant that is ready to run, with a network of its own."""
 
     @abstractmethod
     def step(self) -> None:
@@ -32,30 +32,32 @@ class Runner(ABC):
 class NetRunner(Runner):
     """A network under cross-entropy and SGD with momentum.
 
-    net: `[B, 3, 32, 32]` to logits `[B, K]`; reset: called before every forward, for peers whose
-    neurons remember; around: a block around forward and backward.
+    workload: gives images and labels.
+    net: maps `[B, 3, 32, 32]` to logits `[B, K]`.
+    reset: called before every forward, for peers whose neurons keep their membranes.
+    around: makes the context in which forward and backward run.
     """
 
     def __init__(
         self,
-        case: Case,
+        workload: Workload,
         net: nn.Module,
         *,
         reset: Callable[[], None] = lambda: None,
         around: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
-        self.case = case
+        self.workload = workload
         self.net = net
         self.reset = reset
         self.around = around
         self.optimizer = torch.optim.SGD(net.parameters(), lr=LR, momentum=0.9, weight_decay=LR)
 
     def loss(self) -> Tensor:
-        """The loss of the case's batch, a scalar with its graph."""
-        return F.cross_entropy(self.net(self.case.images), self.case.labels)
+        """The loss of the workload's batch: a scalar with its graph."""
+        return F.cross_entropy(self.net(self.workload.images), self.workload.labels)
 
     def forget(self) -> None:
-        """Let the gradients of the last step go."""
+        """Free the gradients of the last step."""
         self.optimizer.zero_grad(set_to_none=True)
 
     def step(self) -> None:
@@ -71,26 +73,26 @@ class NetRunner(Runner):
         self.logits()
 
     def logits(self) -> Tensor:
-        """Logits `[B, K]` of the case's batch, without gradients."""
+        """Logits `[B, K]` of the workload's batch, without gradients."""
         self.reset()
         with torch.no_grad(), self.around():
-            return self.net(self.case.images)
+            return self.net(self.workload.images)
 
 
-def copied(case: Case) -> nn.Module:
-    """A copy of our network that may be changed."""
-    return copy.deepcopy(case.net)
+def copied(workload: Workload) -> nn.Module:
+    """A copy of our network that a contestant may change."""
+    return copy.deepcopy(workload.net)
 
 
-Make = Callable[[Case, bool], Runner]
-"""Makes a contestant for a case; the second argument: for training (else for evaluation)."""
+Make = Callable[[Workload, bool], Runner]
+"""Makes a contestant for a workload; the second argument is True for training, else False."""
 CONTESTANTS: Table[Make] = Table(
     "contestant",
     {
-        "rmploss+rmp": "rmploss_bench.ours:with_rmp",
-        "rmploss": "rmploss_bench.ours:plain",
-        "rmploss-reference": "rmploss_bench.ours:reference",
-        "dense-bound": "rmploss_bench.dense:bound",
+        "rmploss+rmp": "rmploss_bench.ours:make_rmploss_with_rmp",
+        "rmploss": "rmploss_bench.ours:make_rmploss",
+        "rmploss-reference": "rmploss_bench.ours:make_reference",
+        "dense-bound": "rmploss_bench.dense:make_dense_bound",
         "spikingjelly": "rmploss_bench.peers:make_spikingjelly",
         "spikingjelly-compiled": "rmploss_bench.peers:make_compiled_spikingjelly",
         "spikingjelly-memopt": "rmploss_bench.peers:make_lean_spikingjelly",
@@ -100,20 +102,29 @@ CONTESTANTS: Table[Make] = Table(
     },
 )
 DENSE, RIVAL = "dense-bound", "spikingjelly"
-"""The two that ratios are told against."""
+"""The contestants that the two ratios of a row divide by."""
 TRAINING_ONLY = ("rmploss+rmp", "spikingjelly-memopt")
-"""Who is somebody else in evaluation: there is no loss, and nothing is kept for backward."""
+"""Left out of evaluation, which has no loss and no backward: there they equal other contestants."""
 GPU_ONLY = ("spikingjelly-triton",)
 
 
 def usual(device: str, *, train: bool = True) -> tuple[str, ...]:
-    """All contestants that mean something there."""
+    """The contestants that differ from each other on a device, in training or in evaluation.
+
+    device: "cpu", "cuda" or "cuda:N".
+    train: True for training, False for evaluation.
+    """
     left_out = (*(() if device.startswith("cuda") else GPU_ONLY), *(() if train else TRAINING_ONLY))
     return tuple(name for name in CONTESTANTS if name not in left_out)
 
 
 def chosen(names: Iterable[str], otherwise: Iterable[str] = CONTESTANTS) -> list[str]:
-    """The contestants asked for, in the order of the table; the other ones if none is."""
+    """The contestants that were asked for, in the order of `CONTESTANTS`.
+
+    names: the contestants asked for.
+    otherwise: taken if `names` is empty.
+    Raises `UserError` for an unknown name.
+    """
     asked = list(names) or list(otherwise)
     wrong: list[Problem] = [
         unknown("--only", name, CONTESTANTS) for name in asked if name not in CONTESTANTS

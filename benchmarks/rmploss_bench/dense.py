@@ -1,9 +1,9 @@
 """The dense bound: the network's convolutions alone, dense and channels_last, with random maps.
 
-What is left of a training step when neurons, norms, losses and optimizer cost nothing. The first
-convolution sees the B images once (a static image is the same at every time step) and has no input
-gradient; all others see T*B maps. It is a bound for whoever computes convolutions densely: an
-event-driven one may go below it.
+This is the time of a training step in which neurons, norms, losses and optimizer cost nothing. The
+first convolution gets the B images once (a static image is the same at every time step) and has no
+input gradient; every other one gets T*B maps. No step that computes its convolutions densely can be
+faster; one with event-driven convolutions can.
 """
 
 import torch
@@ -11,42 +11,44 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rmploss.randomness import generator
-from rmploss_bench.case import IMAGE, Case
+from rmploss_bench.blueprint import Conv, Layer, layers
 from rmploss_bench.contestants import Runner
-from rmploss_bench.plan import Conv, Layer, layers
+from rmploss_bench.workload import IMAGE, Workload
 
 
 class Dense(Runner):
-    """Every convolution on an input of its own, forward and backward."""
+    """Every convolution of the network on a random input of its own."""
 
-    def __init__(self, case: Case) -> None:
-        shapes = layers(case.parts, case.state, IMAGE)
+    def __init__(self, workload: Workload) -> None:
+        shapes = layers(workload.blueprint, workload.state, IMAGE)
         found = [layer for layer in shapes if isinstance(layer.part, Conv)]
-        self.parts = [_Convolution(case, layer, index == 0) for index, layer in enumerate(found)]
+        self.parts = [
+            _Convolution(workload, layer, index == 0) for index, layer in enumerate(found)
+        ]
 
     def step(self) -> None:
-        """Forward and backward of all."""
+        """Forward and backward of every convolution."""
         for part in self.parts:
             part.forward().backward(part.gradient)
             part.forget()
 
     def infer(self) -> None:
-        """Forward of all."""
+        """Forward of every convolution, without gradients."""
         with torch.no_grad():
             for part in self.parts:
                 part.forward()
 
 
 class _Convolution:
-    def __init__(self, case: Case, layer: Layer, first: bool) -> None:
-        made = case.setting
+    def __init__(self, workload: Workload, layer: Layer, first: bool) -> None:
+        conditions = workload.conditions
         assert isinstance(layer.part, Conv)
-        maps = made.batch if first else made.batch * made.T
-        random = generator(made.seed, "dense bound", layer.part.name)
-        weight = case.state[f"{layer.part.name}.conv.weight"].detach()
+        maps = conditions.batch if first else conditions.batch * conditions.T
+        random = generator(conditions.seed, "dense bound", layer.part.name)
+        weight = workload.state[f"{layer.part.name}.conv.weight"].detach()
 
         def drawn(*shape: int) -> Tensor:
-            values = torch.randn(shape, generator=random).to(made.device)
+            values = torch.randn(shape, generator=random).to(conditions.device)
             return values.contiguous(memory_format=torch.channels_last)
 
         self.stride, self.padding = layer.part.stride, weight.shape[-1] // 2
@@ -62,6 +64,6 @@ class _Convolution:
         self.x.grad = self.weight.grad = None
 
 
-def bound(case: Case, train: bool) -> Runner:
-    """The dense bound of a case, the same object for training and evaluation."""
-    return Dense(case)
+def make_dense_bound(workload: Workload, train: bool) -> Runner:
+    """The dense bound of a workload; `train` makes no difference."""
+    return Dense(workload)

@@ -1,10 +1,10 @@
-"""Epochs per hour: an epoch of CIFAR-10 put together from its measured parts.
+"""Epochs per hour: the time of an epoch of CIFAR-10, computed from its measured parts.
 
     seconds = 50,000 / B (load + step) + 10,000 / rate
 
-load: reading, augmenting (crop and flip) and stacking one batch of B images, in this process; step
-and rate: of a training step and of evaluation, as the topics of that name measure them, behind the
-same gate. Nothing of it overlaps, as in a run without loader processes.
+load is the time to read, augment (crop and flip) and stack one batch of B images in this process.
+step (seconds) and rate (images per second) are those of the topics `step` and `eval`, behind the
+same gate. The parts do not overlap, as in a run without loader processes.
 """
 
 import statistics
@@ -15,8 +15,8 @@ import torch
 
 from rmploss.data import DATASETS, Key
 from rmploss.errors import Problem, UserError
-from rmploss_bench.case import Case
-from rmploss_bench.timing import Progress, Result, images_per_second, steps
+from rmploss_bench.timing import Result, Ticker, images_per_second, steps
+from rmploss_bench.workload import Workload
 
 USUAL = (
     "rmploss+rmp",
@@ -26,22 +26,31 @@ USUAL = (
     "snntorch",
     "norse",
 )
-"""Who is measured, where nobody else is asked for."""
+"""The contestants, where `--only` names none."""
 TRAIN, TEST = 50_000, 10_000
-"""The images of CIFAR-10."""
+"""Number of training and of test images of CIFAR-10."""
 LOADS = 5
-"""Batches that are loaded to know how long one takes."""
+"""Number of batches that are loaded; the median counts."""
 
 
-def epochs_per_hour(case: Case, names: list[str], repeats: int, progress: Progress) -> list[Result]:
-    """3600 over the seconds of an epoch, from the rounds of both topics in their order."""
-    load = seconds_per_load(case)
-    trained = steps(case, names, repeats, progress)
-    tested = images_per_second(case, names, repeats, progress)
+def epochs_per_hour(
+    workload: Workload, names: list[str], repeats: int, tick: Ticker
+) -> list[Result]:
+    """Epochs per hour of each contestant: one figure per pair of rounds of `step` and `eval`.
+
+    workload: network and batch.
+    names: contestants.
+    repeats: rounds of each topic.
+    tick: called with the progress of the work.
+    Raises `UserError` if CIFAR-10 is not there.
+    """
+    load = seconds_per_load(workload)
+    trained = steps(workload, names, repeats, tick)
+    tested = images_per_second(workload, names, repeats, tick)
     found = []
     for step, rate in zip(trained, tested, strict=True):
         figures = tuple(
-            3600 / (TRAIN / case.setting.batch * (load + s) + TEST / images)
+            3600 / (TRAIN / workload.conditions.batch * (load + s) + TEST / images)
             for s, images in zip(step.figures, rate.figures, strict=False)
         )
         status = step.status if step.status != "green" else rate.status
@@ -49,17 +58,20 @@ def epochs_per_hour(case: Case, names: list[str], repeats: int, progress: Progre
     return found
 
 
-def seconds_per_load(case: Case) -> float:
-    """Of one training batch, the median of a few; raises `UserError` without the data set."""
-    made = case.setting
-    if not made.data_dir:
+def seconds_per_load(workload: Workload) -> float:
+    """Seconds to load one training batch: the median of `LOADS`.
+
+    Raises `UserError` if CIFAR-10 is not there.
+    """
+    conditions = workload.conditions
+    if not conditions.data_dir:
         problem = Problem("CIFAR-10", "is not here", "rmploss data fetch cifar10")
         raise UserError("an epoch needs its images", [problem])
     data = DATASETS.make("cifar10", augment="standard")
-    train = data.open(Path(made.data_dir), seed=0, T=made.T).train
+    train = data.open(Path(conditions.data_dir), seed=0, T=conditions.T).train
     found = []
-    for first in range(0, LOADS * made.batch, made.batch):
+    for first in range(0, LOADS * conditions.batch, conditions.batch):
         began = time.perf_counter()
-        torch.stack([train[Key(0, index)][0] for index in range(first, first + made.batch)])
+        torch.stack([train[Key(0, index)][0] for index in range(first, first + conditions.batch)])
         found.append(time.perf_counter() - began)
     return statistics.median(found)

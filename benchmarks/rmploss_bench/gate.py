@@ -1,15 +1,17 @@
-"""The gate: no figure of a contestant that computes something else.
+"""The gate: a contestant that does not compute the reference's network gets no figure.
 
 Spikes make a network chaotic: a membrane that rounds to the other side of the threshold changes
-everything after it, and two correct float32 networks may end with unlike logits. So the gate is
+every later spike, and two correct float32 networks may end with different logits. So the gate makes
+three comparisons:
 
-    in float64          where no membrane comes that near: the contestant's logits are those of our
-                        reference; for our own also loss and all gradients
-    operation by        ours, in float32: every operation that the network calls, on the input that
-    operation           it gets there, against the reference and against float64 (`gate_ops`)
-    layer by layer      ours, in float32: the firing rate of every layer is that of the reference
+    float64             rounding is so small that no membrane changes sides: the logits of every
+                        contestant equal those of our reference; for the contestants of rmploss,
+                        the loss and all gradients do too
+    each operation      rmploss in float32: every operation that the network calls is compared on
+                        its actual input with the reference in float32 and float64 (`gate_ops`)
+    each layer          rmploss in float32: every layer's firing rate is close to the reference's
 
-The first takes `IMAGES` images of the batch; the others all of it.
+The float64 comparison takes `IMAGES` images of the batch, the others take the whole batch.
 """
 
 import copy
@@ -24,54 +26,60 @@ from torch import Tensor
 from rmploss import ops
 from rmploss.lifecycle import fold
 from rmploss.stats import membrane_stats
-from rmploss_bench.case import IMAGE, Case
+from rmploss_bench.blueprint import Neurons, layers
 from rmploss_bench.contestants import CONTESTANTS, NetRunner
 from rmploss_bench.gate_ops import judged
-from rmploss_bench.plan import Neurons, layers
+from rmploss_bench.workload import IMAGE, Workload
 
 IMAGES = 8
-"""Images of the comparison in float64, which is slow."""
+"""Number of images of the comparison in float64, which is slow."""
 RATE = 1e-2
-"""By how much a layer's firing rate may differ, on top of chance."""
+"""Allowed difference of a layer's firing rate, on top of chance; dimensionless."""
 
 Gate = Callable[[str], str]
-"""Contestant name -> "" if its gate is green, else why it is red."""
+"""Maps a contestant's name to "" if its gate is green, else to the reason why it is red."""
 
 
-def gate(case: Case, *, train: bool) -> Gate:
-    """The gate of a case, for training or for evaluation."""
-    exact = in_float64(case)
+def gate(workload: Workload, *, train: bool) -> Gate:
+    """The gate of a workload.
+
+    workload: network and batch that all contestants get.
+    train: True for the gate of training, False for that of evaluation.
+    """
+    exact = in_float64(workload)
     wanted = _outcome(exact, "rmploss-reference", train)
     with_rmp = _outcome(exact, "rmploss+rmp", train, "reference") if train else wanted
 
     def judge(name: str) -> str:
         if name == "dense-bound":
-            return ""  # it computes no network: there is nothing to agree with
+            return ""  # it computes no network that could be compared
         ours = name.startswith("rmploss")
-        reds = _differences(_outcome(exact, name, train), with_rmp if "+" in name else wanted, case)
+        reds = _differences(
+            _outcome(exact, name, train), with_rmp if "+" in name else wanted, workload
+        )
         if ours and name != "rmploss-reference":
-            reds += _single_precision(case, train, moments="+" in name)
+            reds += _single_precision(workload, train, moments="+" in name)
         return "; ".join(reds)
 
     return judge
 
 
-def in_float64(case: Case) -> Case:
-    """The case in double precision, with the first images of its batch."""
-    net = copy.deepcopy(case.net).double()
-    images, labels = case.images[:IMAGES].double(), case.labels[:IMAGES]
-    made = case.setting.but(batch=len(labels))
-    return replace(case, setting=made, net=net, images=images, labels=labels)
+def in_float64(workload: Workload) -> Workload:
+    """The workload in float64, with the first `IMAGES` images of its batch."""
+    net = copy.deepcopy(workload.net).double()
+    images, labels = workload.images[:IMAGES].double(), workload.labels[:IMAGES]
+    conditions = workload.conditions.but(batch=len(labels))
+    return replace(workload, conditions=conditions, net=net, images=images, labels=labels)
 
 
 Outcome = tuple[Tensor, Tensor | None, Tensor | None]
-"""Logits, and for our own contestants in training loss and gradients as one vector."""
+"""Logits; then, for rmploss in training, the loss and all gradients as one vector, else None."""
 
 
-def _outcome(case: Case, name: str, train: bool, provider: str = "") -> Outcome:
-    runner = CONTESTANTS[name](case, train)
+def _outcome(workload: Workload, name: str, train: bool, backend: str = "") -> Outcome:
+    runner = CONTESTANTS[name](workload, train)
     assert isinstance(runner, NetRunner)
-    with ops.use_backend(provider) if provider else torch.enable_grad():
+    with ops.use_backend(backend) if backend else torch.enable_grad():
         logits = runner.logits()
         if not (train and name.startswith("rmploss")):
             return logits, None, None
@@ -82,8 +90,8 @@ def _outcome(case: Case, name: str, train: bool, provider: str = "") -> Outcome:
     return logits, loss.detach(), torch.cat([part.flatten() for part in parts])
 
 
-def _differences(got: Outcome, wanted: Outcome, case: Case) -> list[str]:
-    bound = _rounding(case)
+def _differences(got: Outcome, wanted: Outcome, workload: Workload) -> list[str]:
+    bound = _rounding(workload)
     reds = []
     names = ("logits", "loss", "gradients")
     for name, a, b in zip(names, got, wanted, strict=True):
@@ -95,44 +103,45 @@ def _differences(got: Outcome, wanted: Outcome, case: Case) -> list[str]:
     return reds
 
 
-def _rounding(case: Case) -> float:
-    """What roundings may add up to, relative: eps times the longest sum times the depth.
+def _rounding(workload: Workload) -> float:
+    """Bound of the relative rounding error in float64: eps x longest sum x depth, dimensionless.
 
-    The longest sum is the one of a norm's statistics, T*B*H*W of the first layer.
+    The longest sum is that of a norm's statistics in the first layer: T*B*H*W terms.
     """
-    made = case.setting
-    shapes = layers(case.parts, case.state, IMAGE)
+    conditions = workload.conditions
+    shapes = layers(workload.blueprint, workload.state, IMAGE)
     depth = sum(isinstance(layer.part, Neurons) for layer in shapes)
-    longest = made.T * min(made.batch, IMAGES) * IMAGE[1] * IMAGE[2]
+    longest = conditions.T * min(conditions.batch, IMAGES) * IMAGE[1] * IMAGE[2]
     return torch.finfo(torch.float64).eps * longest * depth
 
 
-def _single_precision(case: Case, train: bool, *, moments: bool) -> list[str]:
-    """What is wrong with our float32 operations, and with the rates that they come to."""
+def _single_precision(workload: Workload, train: bool, *, moments: bool) -> list[str]:
+    """The errors of our float32 operations and of the firing rates, in words."""
     reds: list[str] = []
     with judged(reds, train=train) as calls, membrane_stats() if moments else nullcontext():
-        _forward(case, train)
+        _forward(workload, train)
     if not calls():
         reds.append("the network called no operation that could be judged")
-    return [*dict.fromkeys(reds), *_rates(case, train)]
+    return [*dict.fromkeys(reds), *_rates(workload, train)]
 
 
-def _forward(case: Case, train: bool) -> None:
-    net = copy.deepcopy(case.net)
+def _forward(workload: Workload, train: bool) -> None:
+    net = copy.deepcopy(workload.net)
     net = net.train() if train else fold(net)
     with torch.set_grad_enabled(train):
-        net(case.images)
+        net(workload.images)
 
 
-def _rates(case: Case, train: bool) -> list[str]:
+def _rates(workload: Workload, train: bool) -> list[str]:
     with membrane_stats() as fast:
-        _forward(case, train)
+        _forward(workload, train)
     with ops.use_backend("reference"), membrane_stats() as plain:
-        _forward(case, train)
+        _forward(workload, train)
     reds = []
     for a, b in zip(fast.detach(), plain.detach(), strict=True):
         rate, difference = float(b.firing_rate), abs(float(a.firing_rate) - float(b.firing_rate))
-        # Chance: two samples of as many independent neurons, four standard deviations apart.
+        # Chance: four standard deviations of the difference between two samples of this many
+        # independent neurons.
         chance = 4 * math.sqrt(2 * max(rate * (1 - rate), 0.0) / b.elements)
         if not difference <= RATE + chance:
             reds.append(f"the firing rate of {b.name} differs by {difference:.3f}")

@@ -1,11 +1,11 @@
-"""Every operation a network calls, judged where it is called: fast against plain and float64.
+"""Compare every operation that a network calls, on its actual input, with the reference.
 
-    error of the fast one  <=  factor x error of plain float32  +  rounding of a sum of that length
+    error of the fast result  <=  factor x error of the reference in float32  +  rounding of the sum
 
-with a factor of 2, for convolutions `WINOGRAD`; both against the reference in float64, as the
-largest error of any element, forward and backward. Spikes are discrete: as few may differ as lie
-within rounding of the threshold. A neuron with such a spike gets no gradient in the comparison, so
-that it cannot blur the others.
+Both errors are measured against the reference in float64: the largest error of any element, forward
+and backward. The factor is 2, for convolutions `WINOGRAD`. Spikes are 0 or 1, so their number of
+differences is bounded instead, by the spikes that rounding may put on the other side of the
+threshold. A neuron with such a spike is left out of the gradients, whose sums it would change.
 """
 
 import math
@@ -22,24 +22,28 @@ from rmploss import ops
 from rmploss.randomness import generator
 
 OPERATIONS = ("lif", "norm_lif", "spike_conv2d")
-"""Those that are judged, as far as they exist."""
+"""The operations of `rmploss.ops` that are compared."""
 WINOGRAD = 16
-"""A direct convolution's error may grow by this much: F(4x4, 3x3) has some ten times its error.
+"""Allowed error of a convolution, as a multiple of the direct convolution's; dimensionless.
 
-The input gradient of a 3x3 convolution may be computed that way. Lavin and Gray (CVPR 2016) give
-the price of the transforms; 10 to 16 times were measured here, 40 eps of the largest element.
+The input gradient of a 3x3 convolution may be computed by Winograd's F(4x4, 3x3), whose transforms
+cost precision (Lavin and Gray, CVPR 2016). 10 to 16 times the direct error was measured here, 40
+eps of the largest element.
 """
 FEW = 8
-"""Spikes that may differ at random, whatever the size."""
+"""Number of spikes that may always differ, whatever the size of the tensor."""
 EPS = torch.finfo(torch.float32).eps
 Operation = Callable[..., Any]
 
 
 @contextmanager
 def judged(reds: list[str], *, train: bool) -> Iterator[Callable[[], int]]:
-    """Judge every call of an operation inside the block; yields the number of calls so far.
+    """Compare every call of an operation inside the block; yields a counter of these calls.
 
-    reds: gets what is wrong. The calls return what the reference returns. train: backward as well.
+    reds: this list receives the errors, in words.
+    train: compare the gradients as well.
+
+    Every call returns the result of the reference.
     """
     found = {name: getattr(ops, name) for name in OPERATIONS if hasattr(ops, name)}
     judge = _Judge(reds, train)
@@ -59,7 +63,7 @@ class _Judge:
         self.inside = False
 
     def __call__(self, name: str, operation: Operation, *args: Any, **options: Any) -> Any:
-        if not self.inside:  # an operation may be made of others
+        if not self.inside:  # an operation may call others
             self.inside = True
             try:
                 self.calls += 1
@@ -71,7 +75,7 @@ class _Judge:
 
 @dataclass(frozen=True)
 class Run:
-    """One call: its floating outputs, and the gradients of its floating inputs where asked for."""
+    """One call: its floating-point inputs, leaves of the graph, and its floating-point outputs."""
 
     inputs: list[Tensor]
     outputs: list[Tensor]
@@ -86,7 +90,15 @@ def judge(
     train: bool,
     fast_by: str = "auto",
 ) -> list[str]:
-    """What is wrong with one call by the provider `fast_by`, in words; empty if nothing is."""
+    """The errors of one call of an operation, in words; empty if there are none.
+
+    name: of the operation, one of `OPERATIONS`.
+    operation: the function.
+    args: its positional arguments.
+    options: its keyword arguments.
+    train: compare the gradients as well.
+    fast_by: the backend that is compared with the reference.
+    """
     with torch.set_grad_enabled(train):
         fast = _run(operation, args, options, fast_by, torch.float32)
         plain = _run(operation, args, options, "reference", torch.float32)
@@ -126,7 +138,7 @@ def _run(
 
 
 def _flipped(fast: Run, plain: Run, exact: Run) -> Tensor:
-    """The neurons `[B, C, ...]` of which any run fired otherwise at any time."""
+    """Mask `[B, C, ...]`: neurons of which a spike differs between float32 and float64."""
     reference = exact.outputs[0]
     differs = (fast.outputs[0] != reference) | (plain.outputs[0] != reference)
     return differs.any(0)
@@ -139,7 +151,7 @@ def _spikes(fast: Run, plain: Run, exact: Run) -> list[str]:
 
 
 def _gradients(run: Run, flipped: Tensor | None) -> list[Tensor]:
-    """The gradients of the inputs for seeded gradients of the differentiable outputs."""
+    """The gradients of the inputs, for seeded random gradients of the differentiable outputs."""
     able = [output for output in run.outputs if output.requires_grad]
     given = []
     for index, output in enumerate(able):
@@ -160,7 +172,7 @@ def _without(x: Tensor, flipped: Tensor | None) -> Tensor:
 
 
 class _Measure:
-    """Compares three tensors by the largest error of an element."""
+    """Compare a fast and a plain result with the exact one by the largest error of an element."""
 
     def __init__(self, exact: Run, flipped: Tensor | None, factor: int) -> None:
         self.factor = factor
@@ -168,7 +180,7 @@ class _Measure:
         channels = x.shape[1] if x.ndim == 4 else x.shape[2]  # 4: maps of a convolution
         self.flipped = flipped
         self.length = max(x.numel() // channels, *(t[0].numel() for t in exact.inputs))
-        # What neurons that fired otherwise may add to a sum over all: few, and each is bounded.
+        # Bound of what the flipped neurons add to a sum over all neurons: each adds at most peak^2.
         peak = 1 + float(x.detach().abs().max())
         steps = exact.outputs[0].shape[0]
         self.stray = 0.0 if flipped is None else float(flipped.sum()) * steps * peak**2

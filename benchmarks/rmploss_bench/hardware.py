@@ -1,4 +1,4 @@
-"""What a figure was measured on, for the rows of a CSV and the name of its file."""
+"""The hardware and the versions of a measurement, for the rows of a CSV and its file name."""
 
 import os
 import platform
@@ -10,14 +10,14 @@ import torch
 
 from rmploss import ops
 from rmploss.engine.environment import environment
-from rmploss_bench.case import cpus
+from rmploss_bench.conditions import cpus
 
 NOISE = r"\((R|TM)\)|\b(AMD|Intel|NVIDIA|CPU|Processor|\d+-Core)\b|@.*"
-"""What a model's name says besides the model."""
+"""The parts of a processor's name that do not tell models apart."""
 
 
 def processor() -> str:
-    """The model of the CPU."""
+    """The name of the CPU, as the system gives it."""
     info = Path("/proc/cpuinfo")
     text = info.read_text() if info.is_file() else ""
     found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
@@ -25,14 +25,14 @@ def processor() -> str:
 
 
 def hardware(device: str) -> str:
-    """The device in words: "2x AMD EPYC" or "NVIDIA H100"."""
+    """The device in words, for a row: "2x AMD EPYC" or "NVIDIA H100"."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     return f"{cpus()}x {processor()}"
 
 
 def label(device: str) -> str:
-    """The device in a file name: "2xEPYC"."""
+    """The device in a file name: "2xEPYC" or "H100"."""
     model = hardware(device) if device.startswith("cuda") else processor()
     words = re.sub(NOISE, " ", model).split()
     name = re.sub(r"[^A-Za-z0-9.-]+", "-", "-".join(words)) or "unknown"
@@ -40,7 +40,7 @@ def label(device: str) -> str:
 
 
 def facts(device: str) -> dict[str, str]:
-    """Hardware and versions, the columns that every row shares."""
+    """The columns that are the same in every row of a run: hardware and versions."""
     found = environment()
     source = f"{found['rmploss']} {found['commit']}" if found["commit"] else str(found["rmploss"])
     return {
@@ -53,7 +53,7 @@ def facts(device: str) -> dict[str, str]:
 
 
 def package_version(contestant: str) -> str:
-    """The version of a peer's package; "" for contestants that are none."""
+    """The version of the package that a contestant belongs to; "" if it belongs to none."""
     try:
         return version(re.split(r"[-+]", contestant)[0])
     except PackageNotFoundError:

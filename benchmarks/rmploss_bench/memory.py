@@ -1,14 +1,14 @@
 """Peak memory of a training step above the built model, each contestant in a process of its own.
 
-The process makes one step of a tiny network, which loads code; builds the model and notes what is
-held; makes a step, lets its gradients go, and makes a second one. The figure is the peak of that
-second step, less what was held by the built model and less what the optimizer keeps (momentum). So
-it counts activations, gradients, temporaries, and whatever an allocator keeps for later.
+The process runs one step of a tiny network, which loads the code; builds the model and reads the
+memory in use; runs a step, frees its gradients, and runs a second step. The figure is the peak of
+the second step, minus the memory in use before the first and minus the optimizer's momentum. So it
+counts activations, gradients, temporaries, and the blocks that an allocator keeps for reuse.
 
-On the CPU the peak is the kernel's: VmHWM of /proc/self/status, reset by writing 5 into
-/proc/self/clear_refs (Linux only); what is held is VmRSS. glibc gives freed blocks of 64 KiB or
-more back at once (MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_, for all contestants alike), so
-that what was freed is not counted. On CUDA it is `torch.cuda.max_memory_allocated`.
+On the CPU the peak is Linux's VmHWM of /proc/self/status, reset by writing 5 to
+/proc/self/clear_refs, and the memory in use is VmRSS. For every contestant glibc returns freed
+blocks of 64 KiB or more at once (MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_), so that freed
+memory is not counted. On CUDA the peak is `torch.cuda.max_memory_allocated`.
 """
 
 import gc
@@ -21,25 +21,29 @@ import torch
 from torch import Tensor
 
 from rmploss.errors import UserError
-from rmploss_bench.case import Setting, case
+from rmploss_bench.conditions import Conditions
 from rmploss_bench.contestants import CONTESTANTS, NetRunner
+from rmploss_bench.workload import make_workload
 
 ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-"""Of the process, before it starts."""
+"""Environment variables that the process must be started with."""
 
 
-def peak(made: Setting, contestant: str) -> int:
-    """Bytes; to be called once, in a fresh process with `ENVIRONMENT`."""
-    _runner(made.but(batch=1, width=1 / 16, data_dir=""), contestant).step()
-    runner = _runner(made, contestant)
+def peak(conditions: Conditions, contestant: str) -> int:
+    """Peak memory of a training step in bytes; call it once, in a new process with `ENVIRONMENT`.
+
+    Raises `UserError` for a contestant that is no network, and on a CPU outside of Linux.
+    """
+    _runner(conditions.but(batch=1, width=1 / 16, data_dir=""), contestant).step()
+    runner = _runner(conditions, contestant)
     gc.collect()
-    held = _held(made.device)
+    held = _held(conditions.device)
     runner.step()
-    return peak_of_step(runner, made.device) - held - _kept(runner.optimizer)
+    return peak_of_step(runner, conditions.device) - held - _kept(runner.optimizer)
 
 
 def peak_of_step(runner: NetRunner, device: str) -> int:
-    """The largest number of bytes that the process (on CUDA: its tensors) held during a step."""
+    """The most bytes in use during a step: by the process, on CUDA by its tensors."""
     runner.forget()
     gc.collect()
     if device.startswith("cuda"):
@@ -47,14 +51,14 @@ def peak_of_step(runner: NetRunner, device: str) -> int:
         runner.step()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device)
-    # A shell writes it: in rmploss only `store` opens files for writing, and this is none of its.
+    # A shell writes it: only `rmploss.store` opens files for writing, and this is no file of a run.
     subprocess.run(["sh", "-c", 'echo 5 > "/proc/$PPID/clear_refs"'], check=True)
     runner.step()
     return status("VmHWM")
 
 
-def _runner(made: Setting, contestant: str) -> NetRunner:
-    runner = CONTESTANTS[contestant](case(made, calibrated=False), True)
+def _runner(conditions: Conditions, contestant: str) -> NetRunner:
+    runner = CONTESTANTS[contestant](make_workload(conditions, calibrated=False), True)
     if not isinstance(runner, NetRunner):
         raise UserError(f"{contestant} has no memory to measure")
     return runner

@@ -1,8 +1,8 @@
-"""What training by each method costs: a step of its fair recipe, beside the vanilla network's.
+"""The cost of training with each method: a step of its fair recipe, beside the vanilla network's.
 
-The recipes of the fair comparison (recipes/fair.py) differ in the method alone, so the ratios are
-what a method costs in training: its neurons, its loss, its second branch. Each is held to its own
-equations by its tests; there is no common result that a gate could ask for.
+The recipes of the fair comparison (`rmploss.recipes.fair`) differ in the method alone, so a ratio
+is the cost of the method: of its neurons, its loss, its second branch. There is no gate here:
+methods compute different results, and the tests of rmploss hold each to its own equations.
 """
 
 from collections.abc import Iterable
@@ -15,26 +15,25 @@ from rmploss.errors import UserError, unknown
 from rmploss.lifecycle import constrain
 from rmploss.recipes import METHODS
 from rmploss.recipes.fair import fair
-from rmploss_bench.case import Case
 from rmploss_bench.contestants import LR, Runner
-from rmploss_bench.timing import Progress, Result, rounds
+from rmploss_bench.ours import PROGRESS
+from rmploss_bench.timing import Result, Ticker, rounds
+from rmploss_bench.workload import Workload
 
 VANILLA = "vanilla"
-"""The method that ratios are told against."""
-PROGRESS = 0.5
-"""n / N, where lambda(n) of Eq. 12 is largest."""
+"""The method that the ratios divide by."""
 
 
 class MethodRunner(Runner):
-    """The network of a method's fair recipe, of the size of the case, on its batch."""
+    """The network of a method's fair recipe, with the workload's width, T and batch."""
 
-    def __init__(self, case: Case, name: str) -> None:
+    def __init__(self, workload: Workload, name: str) -> None:
         recipe = fair(METHODS[name])
-        network = recipe.network.but(width=case.setting.width)
-        recipe = recipe.but(network=network, T=case.setting.T)
-        self.net = make_network(recipe, make_dataset(recipe)).to(case.images.device)
+        network = recipe.network.but(width=workload.conditions.width)
+        recipe = recipe.but(network=network, T=workload.conditions.T)
+        self.net = make_network(recipe, make_dataset(recipe)).to(workload.images.device)
         self.loss, self.objective = make_loss(recipe), make_objective(recipe)
-        self.images, self.labels = case.images, case.labels
+        self.images, self.labels = workload.images, workload.labels
         self.optimizer = torch.optim.SGD(self.net.parameters(), lr=LR, momentum=0.9)
 
     def step(self) -> None:
@@ -58,7 +57,11 @@ class MethodRunner(Runner):
 
 
 def chosen(names: Iterable[str]) -> list[str]:
-    """The methods asked for, in the order of their table; all that can be compared if none is."""
+    """The methods that were asked for, in the order of `METHODS`.
+
+    names: the methods asked for; if empty, all that have a fair recipe.
+    Raises `UserError` for an unknown name.
+    """
     able = [m.name for m in METHODS.values() if m.parts or m.name == VANILLA]
     asked = list(names) or able
     wrong = [unknown("--only", name, able) for name in asked if name not in able]
@@ -67,13 +70,19 @@ def chosen(names: Iterable[str]) -> list[str]:
     return [name for name in able if name in asked]
 
 
-def methods(case: Case, names: list[str], repeats: int, progress: Progress) -> list[Result]:
-    """Seconds of a training step of each method."""
-    runners = {name: MethodRunner(case, name) for name in names}
+def methods(workload: Workload, names: list[str], repeats: int, tick: Ticker) -> list[Result]:
+    """Seconds of a training step of each method.
+
+    workload: size and batch.
+    names: methods.
+    repeats: rounds.
+    tick: called with the progress of the work.
+    """
+    runners = {name: MethodRunner(workload, name) for name in names}
     seconds = rounds(
         {name: runner.step for name, runner in runners.items()},
         repeats,
-        progress,
-        case.setting.device,
+        tick,
+        workload.conditions.device,
     )
     return [Result(name, "step (s)", seconds[name], "no gate") for name in names]

@@ -1,8 +1,9 @@
-"""The operations alone, forward + backward, at the shapes that the network's layers have.
+"""Single operations, forward + backward, at the shapes that the network's layers have.
 
-Each provider against a plain copy of the bytes that the operation has to read and write: what an
-operation bound by memory cannot beat. The convolution of spikes is told against a dense `F.conv2d`
-too, over spike densities. Nothing is measured that `gate_ops.judge` finds wrong.
+Every backend is compared with a copy of the bytes that the operation has to read and write, which
+no operation bound by memory can beat. The convolution of spikes is measured at several spike
+densities and compared with a dense `F.conv2d`, too. A backend gets no figure for an operation in
+which `gate_ops.judge` finds an error.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,13 +18,13 @@ from rmploss.errors import UserError
 from rmploss.ops.moments import MomentSpec
 from rmploss.randomness import generator
 from rmploss.surrogate import ClippedTanh
-from rmploss_bench.case import IMAGE, Case
+from rmploss_bench.blueprint import Conv, Layer, Neurons, layers
 from rmploss_bench.gate_ops import judge
-from rmploss_bench.plan import Conv, Layer, Neurons, layers
-from rmploss_bench.timing import Act, Progress, Result, rounds
+from rmploss_bench.timing import Act, Result, Ticker, rounds
+from rmploss_bench.workload import IMAGE, Workload
 
 DENSITIES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.6, 0.8)
-"""Shares of ones in the spikes of a convolution."""
+"""Spike densities (share of ones) at which convolutions are measured; dimensionless."""
 PAPER: dict[str, Any] = {
     "decay": 0.25,
     "v_threshold": 0.5,
@@ -33,32 +34,40 @@ PAPER: dict[str, Any] = {
     "moments": MomentSpec(),
 }
 PASSES = {"lif": 5, "norm_lif": 9, "spike_conv2d": 2}
-"""Tensors of the input's size that forward + backward read or write at least; a copy moves two.
+"""The least number of tensors of the input's size that forward + backward read or write.
 
-lif: x, spikes; x, g, g_x. norm_lif: y (statistics), y, spikes; y, g, g_x; g_x, y, g_y: the gradient
-of tdBN needs sums over all of g_x before any of g_y is known.
+A copy moves two. lif: x, spikes; x, g, g_x. norm_lif: y (statistics), y, spikes; y, g, g_x; g_x, y,
+g_y: the gradient of tdBN needs sums over all of g_x before it can compute any of g_y.
 """
 TENSORS = 4
-"""Of the input's size, that forward + backward have: input, output and their gradients."""
+"""The tensors of the input's size in forward + backward: input, output and their gradients."""
 Call = tuple[str, Callable[..., Any], tuple[Tensor, ...], dict[str, Any]]
-"""Name, operation, tensors, options."""
+"""One call of an operation: its name, the function, its tensors, its options."""
 
 
-def operations(case: Case, names: list[str], repeats: int, progress: Progress) -> list[Result]:
-    """Seconds of every operation by every provider; `names` is not used: these are all ours."""
+def operations(workload: Workload, names: list[str], repeats: int, tick: Ticker) -> list[Result]:
+    """Seconds of every operation with every backend of rmploss.
+
+    workload: network and batch that give the shapes.
+    names: not used; no other library has these operations.
+    repeats: rounds.
+    tick: called with the progress of the work.
+    """
     found: list[Result] = []
-    todo = [*_todo(case)]
+    todo = [*_todo(workload)]
     for index, (what, call) in enumerate(todo):
         name, _, tensors, _ = call
-        acts, status = _providers(call)
+        acts, status = _backends(call)
         acts["copy"] = _copy(tensors[0], PASSES[name] / 2)
         if name == "spike_conv2d":
             acts["dense-conv2d"] = _dense(call)
 
-        def told(step: str, done: int, total: int, what: str = what, index: int = index) -> None:
-            progress(f"{what}: {step}", index * total + done, len(todo) * total)
+        def tick_here(
+            step: str, done: int, total: int, what: str = what, index: int = index
+        ) -> None:
+            tick(f"{what}: {step}", index * total + done, len(todo) * total)
 
-        seconds = rounds(acts, repeats, told, case.setting.device)
+        seconds = rounds(acts, repeats, tick_here, workload.conditions.device)
         every = dict.fromkeys([*status, *acts])
         found += [
             Result(name, f"{what} (s)", seconds.get(name, ()), status.get(name, "green"))
@@ -67,68 +76,70 @@ def operations(case: Case, names: list[str], repeats: int, progress: Progress) -
     return found
 
 
-def _todo(case: Case) -> Iterator[tuple[str, Call]]:
-    """Every distinct shape once: neurons, neurons behind a norm, convolutions by density."""
-    shapes = [*layers(case.parts, case.state, IMAGE)]
+def _todo(workload: Workload) -> Iterator[tuple[str, Call]]:
+    """A call for every distinct shape: neurons, neurons behind a norm, convolutions by density."""
+    shapes = [*layers(workload.blueprint, workload.state, IMAGE)]
     neurons = dict.fromkeys(layer.target for layer in shapes if isinstance(layer.part, Neurons))
-    made = case.setting
+    conditions = workload.conditions
     for shape in neurons:
-        x = _drawn(case, made.T, made.batch, *shape)
+        x = _drawn(workload, conditions.T, conditions.batch, *shape)
         yield f"lif {list(x.shape)}", ("lif", ops.lif, (x,), PAPER)
     for shape in neurons:
-        y = _drawn(case, made.T, made.batch, *shape)
+        y = _drawn(workload, conditions.T, conditions.batch, *shape)
         weight, bias = (torch.full((shape[0],), value).to(y) for value in (0.5, 0.0))
         options = {**PAPER, "eps": 1e-5}
         yield (
             f"norm_lif {list(y.shape)}",
             ("norm_lif", ops.norm_lif, (y, weight, bias), options),
         )
-    yield from _convolutions(case, shapes)
+    yield from _convolutions(workload, shapes)
 
 
-def _convolutions(case: Case, shapes: list[Layer]) -> Iterator[tuple[str, Call]]:
-    made, seen = case.setting, set()
-    for layer in shapes[1:]:  # the first sees the image, not spikes
+def _convolutions(workload: Workload, shapes: list[Layer]) -> Iterator[tuple[str, Call]]:
+    conditions, seen = workload.conditions, set()
+    for layer in shapes[1:]:  # the input of the first is the image, not spikes
         if not isinstance(layer.part, Conv):
             continue
-        weight = case.state[f"{layer.part.name}.conv.weight"].detach()
+        weight = workload.state[f"{layer.part.name}.conv.weight"].detach()
         key = (layer.source, layer.target, weight.shape)
         if key in seen:
             continue
         seen.add(key)
         for density in DENSITIES:
             values = torch.rand(
-                made.T * made.batch, *layer.source, generator=generator(made.seed, "spikes")
+                conditions.T * conditions.batch,
+                *layer.source,
+                generator=generator(conditions.seed, "spikes"),
             )
-            spikes = (values < density).float().to(made.device)
+            spikes = (values < density).float().to(conditions.device)
             spikes = spikes.contiguous(memory_format=torch.channels_last)
             options = {"stride": layer.part.stride, "padding": weight.shape[-1] // 2}
             what = f"spike_conv2d {list(spikes.shape)} to {layer.target[0]} at {density:.0%}"
             yield what, ("spike_conv2d", ops.spike_conv2d, (spikes, weight), options)
 
 
-def _drawn(case: Case, T: int, B: int, *shape: int) -> Tensor:
-    """A current `[T, B, C, H, W]`, channels last in memory as a convolution leaves it."""
-    random = generator(case.setting.seed, "current", *shape)
-    values = torch.randn(T * B, *shape, generator=random).mul_(0.5).to(case.setting.device)
+def _drawn(workload: Workload, T: int, B: int, *shape: int) -> Tensor:
+    """A random current `[T, B, C, H, W]`, channels last in memory as a convolution returns it."""
+    random = generator(workload.conditions.seed, "current", *shape)
+    values = torch.randn(T * B, *shape, generator=random).mul_(0.5).to(workload.conditions.device)
     return values.contiguous(memory_format=torch.channels_last).unflatten(0, (T, B))
 
 
-def _providers(call: Call) -> tuple[dict[str, Act], dict[str, str]]:
-    """Forward + backward by every provider that has the operation, and what the gate says."""
+def _backends(call: Call) -> tuple[dict[str, Act], dict[str, str]]:
+    """Forward + backward with every backend that passes the gate; the status of every backend."""
     name, operation, tensors, options = call
     acts: dict[str, Act] = {}
     status: dict[str, str] = {}
-    for provider in ops.BACKENDS[1:]:  # the first is "auto"
+    for backend in ops.BACKENDS[1:]:  # the first is "auto"
         try:
-            ops.explain(provider, tensors[0].device)
+            ops.explain(backend, tensors[0].device)
         except UserError as absent:
-            status[provider] = str(absent)
+            status[backend] = str(absent)
             continue
-        reds = judge(name, operation, tensors, {**options}, train=True, fast_by=provider)
-        status[provider] = f"gate red: {'; '.join(reds)}" if reds else "green"
+        reds = judge(name, operation, tensors, {**options}, train=True, fast_by=backend)
+        status[backend] = f"gate red: {'; '.join(reds)}" if reds else "green"
         if not reds:
-            acts[provider] = _both_ways(operation, tensors, {**options, "backend": provider})
+            acts[backend] = _both_ways(operation, tensors, {**options, "backend": backend})
     return acts, status
 
 
@@ -150,7 +161,10 @@ def _both_ways(
 
 
 def _copy(x: Tensor, times: float) -> Act:
-    """Copies from tensor to tensor around `TENSORS` of them: as cold as the operation's own."""
+    """Copy x `times` times, around a ring of `TENSORS` tensors.
+
+    The ring is as large as the tensors of the operation, so that the caches are as cold.
+    """
     ring = [x.clone() for _ in range(TENSORS)]
     part = round(times % 1 * len(x))  # of T
 

@@ -1,35 +1,39 @@
-"""Our own contestants: the network with RMP-Loss, without it, and by the reference alone."""
+"""Contestants of rmploss: with RMP-Loss, without it, and with the reference operations alone."""
 
 from torch import Tensor, nn
 
 from rmploss import ops
+from rmploss.lifecycle import fold
 from rmploss.objectives import RMPLoss
 from rmploss.stats import membrane_stats
-from rmploss_bench.case import Case
 from rmploss_bench.contestants import NetRunner, Runner, copied
+from rmploss_bench.workload import Workload
 
 PROGRESS = 0.5
-"""n / N of Eq. 12, where lambda(n) is largest."""
+"""n / N of Eq. 12, where lambda(n) is largest; dimensionless."""
 
 
-def with_rmp(case: Case, train: bool) -> Runner:
-    """Ours with RMP-Loss, as the paper trains; evaluation has no loss, so it is `plain` there."""
-    return _WithRMP(case, copied(case).train()) if train else plain(case, train)
+def make_rmploss_with_rmp(workload: Workload, train: bool) -> Runner:
+    """Training with RMP-Loss, as the paper trains; in evaluation the same as `make_rmploss`."""
+    if not train:
+        return make_rmploss(workload, train)
+    return _WithRMP(workload, copied(workload).train())
 
 
-def plain(case: Case, train: bool) -> Runner:
-    """Ours without RMP-Loss; for evaluation with the norms folded into the convolutions."""
-    return NetRunner(case, _mode(copied(case), train))
+def make_rmploss(workload: Workload, train: bool) -> Runner:
+    """Training without RMP-Loss; in evaluation the norms are folded into the convolutions."""
+    return NetRunner(workload, _mode(copied(workload), train))
 
 
-def reference(case: Case, train: bool) -> Runner:
-    """Ours, every operation by the provider that reads like the paper."""
-    return NetRunner(case, _mode(copied(case), train), around=lambda: ops.use_backend("reference"))
+def make_reference(workload: Workload, train: bool) -> Runner:
+    """Like `make_rmploss`, with every operation computed by the reference (`ops/reference.py`)."""
+    net = _mode(copied(workload), train)
+    return NetRunner(workload, net, around=lambda: ops.use_backend("reference"))
 
 
 class _WithRMP(NetRunner):
-    def __init__(self, case: Case, net: nn.Module) -> None:
-        super().__init__(case, net)
+    def __init__(self, workload: Workload, net: nn.Module) -> None:
+        super().__init__(workload, net)
         self.rmp = RMPLoss()
 
     def loss(self) -> Tensor:
@@ -40,6 +44,4 @@ class _WithRMP(NetRunner):
 
 
 def _mode(net: nn.Module, train: bool) -> nn.Module:
-    from rmploss.lifecycle import fold
-
     return net.train() if train else fold(net)

@@ -1,4 +1,4 @@
-"""Results as rows: ratios, and the CSV that `benchmarks/` keeps, with the hardware in its name."""
+"""Results as rows of a CSV file, which is named after topic, network and hardware."""
 
 import csv
 import io
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rmploss import store
-from rmploss_bench.case import Setting
+from rmploss_bench.conditions import Conditions
 from rmploss_bench.contestants import DENSE, RIVAL
 from rmploss_bench.hardware import facts, label, package_version
 from rmploss_bench.timing import Result
@@ -40,16 +40,21 @@ FIELDS = (
 
 @dataclass(frozen=True)
 class Race:
-    """All results of one setting; images: where its batch came from, and how much it makes fire."""
+    """The results of all contestants under the same conditions.
 
-    setting: Setting
+    conditions: network, size, device, ...
+    images: the source of the batch and the firing rate of the network on it, in words.
+    results: one per contestant.
+    """
+
+    conditions: Conditions
     images: str
     results: Sequence[Result]
 
     def ratio(self, result: Result, to: str) -> float | None:
-        """A figure over that of the contestant `to`; None where either is missing.
+        """The figure of `result` divided by that of contestant `to`; None if either is missing.
 
-        Seconds and bytes: below 1 is better. Images per second: above 1 is better.
+        Dimensionless. Below 1 is better for seconds and bytes, above 1 for images per second.
         """
         for other in self.results:
             if (other.contestant, other.what) == (to, result.what):
@@ -59,19 +64,19 @@ class Race:
 
 
 def rows(races: Sequence[Race], command: str) -> list[dict[str, str]]:
-    """The rows of a CSV; a contestant without a figure has one too, with the reason as its gate."""
+    """The rows of a CSV file; of a contestant without a figure, `gate` holds the reason."""
     return [_row(race, result, command) for race in races for result in race.results]
 
 
 def _row(race: Race, result: Result, command: str) -> dict[str, str]:
-    made, figures = race.setting, result.figures
+    conditions, figures = race.conditions, result.figures
     return {
-        **facts(made.device),
-        "threads": str(made.threads),
-        "network": made.network,
-        "T": str(made.T),
-        "batch": str(made.batch),
-        "width": f"{made.width:g}",
+        **facts(conditions.device),
+        "threads": str(conditions.threads),
+        "network": conditions.network,
+        "T": str(conditions.T),
+        "batch": str(conditions.batch),
+        "width": f"{conditions.width:g}",
         "images": race.images,
         "contestant": result.contestant,
         "version": package_version(result.contestant),
@@ -92,16 +97,20 @@ def _ratio(value: float | None) -> str:
 
 
 def write(folder: Path, topic: str, races: Sequence[Race], command: str) -> Path:
-    """Write `folder/TOPIC-NETWORK-HARDWARE.csv`, which it replaces; returns its path.
+    """Write `folder/TOPIC-NETWORK-HARDWARE.csv` and return its path; an older file is replaced.
 
-    Raises `StoreError` if the disk refuses.
+    folder: is made if it does not exist.
+    topic: of `rmploss bench`.
+    races: what to write; all of one network and device.
+    command: the command line that measured it.
+    Raises `StoreError` if the file cannot be written.
     """
-    made = races[0].setting
+    conditions = races[0].conditions
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
     out.writerow(FIELDS)
     out.writerows([row[field] for field in FIELDS] for row in rows(races, command))
     store.make_folder(folder)
-    path = folder / f"{topic}-{made.network}-{label(made.device)}.csv"
+    path = folder / f"{topic}-{conditions.network}-{label(conditions.device)}.csv"
     store.write_text(path, text.getvalue())
     return path

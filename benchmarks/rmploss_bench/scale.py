@@ -1,16 +1,17 @@
-"""How a training step scales: with time steps, batch, width and threads, one at a time."""
+"""Conditions for scaling: time steps, batch, width and threads are varied one at a time."""
 
 from collections.abc import Iterator
 
-from rmploss_bench.case import Setting, cpus
+from rmploss_bench.conditions import Conditions, cpus
 
 USUAL = ("rmploss+rmp", "rmploss", "dense-bound", "spikingjelly")
-"""Who is compared, where nobody else is asked for."""
+"""The contestants, where `--only` names none."""
 STEPS = (1, 2, 4, 6)
+"""Numbers of time steps T."""
 
 
-def settings(base: Setting) -> Iterator[Setting]:
-    """The base and its neighbors, each once."""
+def variations(base: Conditions) -> Iterator[Conditions]:
+    """The base conditions, and those that differ from them in one field, each once."""
     every = [base.but(T=T) for T in STEPS]
     every += [base.but(batch=batch) for batch in (base.batch // 4, base.batch // 2) if batch]
     every += [base, base.but(batch=2 * base.batch)]
@@ -20,5 +21,5 @@ def settings(base: Setting) -> Iterator[Setting]:
 
 
 def _powers(limit: int) -> list[int]:
-    """1, 2, 4, ... and the limit itself."""
+    """The powers of two up to the limit, and the limit itself."""
     return sorted({*(1 << i for i in range(limit.bit_length()) if 1 << i <= limit), limit})

@@ -1,4 +1,4 @@
-"""Results as tables for a terminal: a row per contestant, or a grid with a column for each."""
+"""Results as text for a terminal: a table with a row, or a grid with a column per contestant."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -13,47 +13,50 @@ from rmploss_bench.timing import Result
 
 
 def title(race: Race) -> str:
-    """What was measured, on what."""
-    made = race.setting
-    return f"{made.network}  {size(race)}, {hardware(made.device)}, {race.images}"
+    """The heading of a table: network, size, hardware and images."""
+    conditions = race.conditions
+    return f"{conditions.network}  {size(race)}, {hardware(conditions.device)}, {race.images}"
 
 
 def size(race: Race) -> str:
-    """T, batch, width and threads."""
-    made = race.setting
-    several = "s" * (made.threads > 1)
-    head = f"T={made.T} batch={made.batch} width={made.width:g}"
-    return f"{head} {made.threads} thread{several}"
+    """T, batch, width and threads in words."""
+    conditions = race.conditions
+    several = "s" * (conditions.threads > 1)
+    head = f"T={conditions.T} batch={conditions.batch} width={conditions.width:g}"
+    return f"{head} {conditions.threads} thread{several}"
 
 
 def table(race: Race) -> Table:
-    """A row per contestant of one measurement; who has no figure says why."""
-    made = Table(box=None, pad_edge=False, header_style="bold")
-    made.add_column("")
+    """A row per contestant; in place of a missing figure stands the reason."""
+    filled = Table(box=None, pad_edge=False, header_style="bold")
+    filled.add_column("")
     unit = next((result.what for result in race.results), "")
     for head in (unit, "min", "max", *(head for _, head in _against(race))):
-        made.add_column(head, justify="right")
-    made.add_column("gate", overflow="fold")
+        filled.add_column(head, justify="right")
+    filled.add_column("gate", overflow="fold")
     for result in race.results:
-        made.add_row(_name(result), *_cells(race, result), escape(result.status))
-    return made
+        filled.add_row(_name(result), *_cells(race, result), escape(result.status))
+    return filled
 
 
 def grid(lines: Mapping[str, Sequence[Result]]) -> Table:
-    """A line per measurement, a column per contestant, medians in milliseconds."""
+    """A line per measurement, a column per contestant; medians in milliseconds.
+
+    lines: what was measured -> the results of its contestants.
+    """
     names = dict.fromkeys(result.contestant for line in lines.values() for result in line)
-    made = Table(box=None, pad_edge=False, header_style="bold")
-    made.add_column("milliseconds")
+    filled = Table(box=None, pad_edge=False, header_style="bold")
+    filled.add_column("milliseconds")
     for name in names:
-        made.add_column(name, justify="right")
+        filled.add_column(name, justify="right")
     for head, line in lines.items():
         shown = {result.contestant: result for result in line}
-        made.add_row(escape(head), *(_milliseconds(shown.get(name)) for name in names))
-    return made
+        filled.add_row(escape(head), *(_milliseconds(shown.get(name)) for name in names))
+    return filled
 
 
 def reasons(results: Iterable[Result]) -> list[str]:
-    """Why there is no figure, of those that have none, each once."""
+    """The reasons of the results that have no figure, each once."""
     return [
         *dict.fromkeys(
             f"{result.contestant}: {result.status}" for result in results if not result.figures
@@ -91,7 +94,11 @@ def _cells(race: Race, result: Result) -> Sequence[str]:
 
 
 def figure(value: float, what: str) -> str:
-    """A figure in the digits that a reader needs, with the unit where the head has none."""
+    """A figure with as many digits as a reader needs; bytes are shown in MiB.
+
+    value: in the unit that `what` names.
+    what: what was measured, such as "step (s)".
+    """
     if "bytes" in what:
         return f"{value / 2**20:,.1f} MiB"
     return f"{value:,.1f}" if "images" in what else f"{value:.4g}"

@@ -1,9 +1,9 @@
-"""Contestants in turn, round after round, in one process, every round in another order.
+"""Time contestants in interleaved rounds in one process, every round in another order.
 
-Whatever slows the machine for a while then slows all of them. A turn is two calls, of which the
-second counts: in training a step follows a step of the same network, and not another library's,
-whose leftovers fill the caches. The figure is the median of the rounds, with the smallest and the
-largest beside it.
+Interleaved, all contestants suffer alike when the machine is slow for a while. In each round a
+contestant is called twice and the second call is timed: in training a step follows a step of the
+same network, not one of another library, which leaves its own data in the caches. The figure is the
+median of the rounds; the smallest and the largest value are kept beside it.
 """
 
 import random
@@ -14,22 +14,25 @@ from dataclasses import dataclass
 
 import torch
 
-from rmploss_bench.case import Case
 from rmploss_bench.contestants import CONTESTANTS, DENSE, NetRunner, Runner
 from rmploss_bench.gate import Gate, gate
 from rmploss_bench.peers import MissingPeerError
+from rmploss_bench.workload import Workload
 
-Progress = Callable[[str, int, int], None]
-"""Called with (what, done, total) while long work goes on."""
+Ticker = Callable[[str, int, int], None]
+"""Receives (what, done, total) during long work: what is being done, and how much of it is done."""
 Act = Callable[[], object]
+"""The work that is timed."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one contestant came to.
+    """The result of one contestant.
 
-    figures: one value per round, empty if there is none to show, and then `status` says why;
-    status: "green", "no gate", or "gate red: ...", or how to install what is missing.
+    contestant: its name.
+    what: what was measured, with the unit in brackets: "step (s)".
+    figures: one value per round; empty if the contestant gets no figure.
+    status: "green", "no gate", "gate red: ..." or what to install; says why `figures` is empty.
     """
 
     contestant: str
@@ -39,39 +42,44 @@ class Result:
 
     @property
     def median(self) -> float:
-        """The figure."""
+        """The figure that is shown: the median of the rounds."""
         return statistics.median(self.figures)
 
     @property
     def red(self) -> bool:
-        """Whether the gate was red."""
+        """True if the gate was red."""
         return self.status.startswith("gate red")
 
 
 def rounds(
-    acts: Mapping[str, Act], repeats: int, progress: Progress, device: str = "cpu"
+    acts: Mapping[str, Act], repeats: int, tick: Ticker, device: str = "cpu"
 ) -> dict[str, tuple[float, ...]]:
-    """Seconds of each act, `repeats` times in turn, after one untimed round.
+    """Seconds of each act, one value per round.
 
-    The untimed round pays for what happens once: compilation, allocation, choice of kernels; the
-    untimed call before every timed one, for caches that a neighbour filled. The order of every
-    round is drawn anew, from the same seed in every run.
+    acts: name -> the work to time.
+    repeats: number of timed rounds.
+    tick: called with the progress of the work.
+    device: waited for before and after every timed call.
+
+    An untimed round first pays for what happens once: compilation, allocation, choice of kernels.
+    An untimed call before every timed one refills the caches. The order within each round is
+    random, with the same seed in every run.
     """
     found: dict[str, list[float]] = {name: [] for name in acts}
     total = (repeats + 1) * len(acts)
     order = random.Random(0)
-    for turn in range(repeats + 1):
+    for number in range(repeats + 1):
         for index, name in enumerate(order.sample(list(acts), len(acts))):
             acts[name]()
             seconds = timed(acts[name], device)
-            if turn:
+            if number:
                 found[name].append(seconds)
-            progress("measuring" if turn else "warming up", turn * len(acts) + index + 1, total)
+            tick("measuring" if number else "warming up", number * len(acts) + index + 1, total)
     return {name: tuple(values) for name, values in found.items()}
 
 
 def timed(act: Act, device: str) -> float:
-    """Seconds of one call, the device's work included."""
+    """Seconds of one call, including the work that it leaves to the device."""
     _wait(device)
     began = time.perf_counter()
     act()
@@ -85,22 +93,28 @@ def _wait(device: str) -> None:
 
 
 def admitted(
-    case: Case, names: list[str], *, train: bool, progress: Progress
+    workload: Workload, names: list[str], *, train: bool, tick: Ticker
 ) -> tuple[dict[str, Runner], dict[str, str]]:
-    """The contestants whose gate is green, ready to run, and the status of every one."""
+    """The contestants that may be measured, ready to run, and the status of every contestant.
+
+    workload: network and batch.
+    names: contestants.
+    train: True for training, False for evaluation.
+    tick: called with the progress of the work.
+    """
     judge: Gate | None = None
     runners: dict[str, Runner] = {}
     status: dict[str, str] = {}
     for index, name in enumerate(names):
-        progress(f"gate of {name}", index, len(names))
+        tick(f"gate of {name}", index, len(names))
         try:
-            runner = CONTESTANTS[name](case, train)
-            judge = judge or gate(case, train=train)
+            runner = CONTESTANTS[name](workload, train)
+            judge = judge or gate(workload, train=train)
             why = judge(name)
         except MissingPeerError as missing:
             status[name] = str(missing)
             continue
-        # The dense bound computes no network: there is nothing to agree with.
+        # The dense bound computes no network that the gate could compare.
         green = "no gate" if name == DENSE else "green"
         status[name] = f"gate red: {why}" if why else green
         if not why:
@@ -108,39 +122,42 @@ def admitted(
     return runners, status
 
 
-def steps(case: Case, names: list[str], repeats: int, progress: Progress) -> list[Result]:
-    """Seconds of a training step."""
-    return _race(case, names, repeats, progress, train=True)
+def steps(workload: Workload, names: list[str], repeats: int, tick: Ticker) -> list[Result]:
+    """Seconds of a training step; arguments as in `admitted` and `rounds`."""
+    return _race(workload, names, repeats, tick, train=True)
 
 
 def images_per_second(
-    case: Case, names: list[str], repeats: int, progress: Progress
+    workload: Workload, names: list[str], repeats: int, tick: Ticker
 ) -> list[Result]:
-    """Images per second in evaluation, norms folded where the contestant can."""
-    return _race(case, names, repeats, progress, train=False)
+    """Images per second in evaluation; rmploss folds its norms into the convolutions."""
+    return _race(workload, names, repeats, tick, train=False)
 
 
 def _race(
-    case: Case, names: list[str], repeats: int, progress: Progress, *, train: bool
+    workload: Workload, names: list[str], repeats: int, tick: Ticker, *, train: bool
 ) -> list[Result]:
-    runners, status = admitted(case, names, train=train, progress=progress)
+    runners, status = admitted(workload, names, train=train, tick=tick)
     acts: dict[str, Act] = {
         name: runner.step if train else runner.infer for name, runner in runners.items()
     }
-    seconds = rounds(acts, repeats, progress, case.setting.device)
+    seconds = rounds(acts, repeats, tick, workload.conditions.device)
     if not train:
-        batch = case.setting.batch
+        batch = workload.conditions.batch
         seconds = {name: tuple(batch / s for s in times) for name, times in seconds.items()}
     what = "step (s)" if train else "eval (images/s)"
     return [Result(name, what, seconds.get(name, ()), status[name]) for name in names]
 
 
-def firing_rate(case: Case) -> float:
-    """Spikes per neuron and time step of the case's network, which event-driven code lives on."""
-    from rmploss.stats import membrane_stats
-    from rmploss_bench.ours import plain
+def firing_rate(workload: Workload) -> float:
+    """Spikes per neuron and time step of the workload's network; dimensionless.
 
-    runner = plain(case, True)
+    The time of event-driven convolutions depends on it.
+    """
+    from rmploss.stats import membrane_stats
+    from rmploss_bench.ours import make_rmploss
+
+    runner = make_rmploss(workload, True)
     assert isinstance(runner, NetRunner)
     with membrane_stats() as stats:
         runner.logits()

@@ -6,20 +6,22 @@ import torch
 from torch import Tensor, nn
 
 from rmploss import LIF
-from rmploss_bench.case import Case, Setting, case, setting
+from rmploss_bench.conditions import Conditions, make_conditions
 from rmploss_bench.peers import Kit
 from rmploss_bench.peers._network import Flat
+from rmploss_bench.workload import Workload, make_workload
 
 from rmploss.ops import use_backend
 
 
-def tiny(network: str = "resnet20", **fields: object) -> Setting:
-    """A setting that takes milliseconds."""
-    return setting(network, **{"T": 2, "batch": 2, "width": 0.0625, **fields})  # pyright: ignore[reportArgumentType]
+def tiny(network: str = "resnet20", **fields: object) -> Conditions:
+    """Conditions under which a step takes milliseconds."""
+    return make_conditions(network, **{"T": 2, "batch": 2, "width": 0.0625, **fields})  # pyright: ignore[reportArgumentType]
 
 
-def tiny_case(network: str = "resnet20") -> Case:
-    return case(tiny(network))
+def tiny_workload(network: str = "resnet20") -> Workload:
+    """The workload of `tiny`."""
+    return make_workload(tiny(network))
 
 
 class Reference(LIF):

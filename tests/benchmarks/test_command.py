@@ -1,10 +1,13 @@
 """`rmploss bench`: what it prints, what it keeps, and its exit code."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import rmploss_bench
 from rmploss.cli import main
 from rmploss_bench import command, timing
 
@@ -47,7 +50,7 @@ def test_rows_for_programs_and_for_the_folder(
     assert len(path.read_text().splitlines()) == 3
 
 
-def test_a_red_gate_is_told_and_counts(
+def test_a_red_gate_is_shown_and_sets_the_exit_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(timing, "gate", lambda case, train: lambda name: "spikes differ")
@@ -56,7 +59,7 @@ def test_a_red_gate_is_told_and_counts(
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--only", "spikingjely"], 'did you mean "spikingjelly"'),
         (["methods", "--only", "tdnb"], 'did you mean "tdbn"'),
@@ -69,17 +72,34 @@ def test_a_red_gate_is_told_and_counts(
         (["--data-dir", "/nowhere"], "CIFAR-10 is not complete"),
     ],
 )
-def test_mistakes_are_told_before_anything_runs(
-    words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+def test_a_mistake_is_reported_before_anything_runs(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["bench", *words]) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_a_log_file_hears_of_it_every_half_minute(
+def test_without_a_terminal_progress_is_a_line_now_and_then(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command, "QUIET_S", 0)
-    with command.progress("[1/2] ") as told:
-        told("measuring", 3, 8)
+    with command.ticker("[1/2] ") as tick:
+        tick("measuring", 3, 8)
     assert capsys.readouterr().err == "[1/2] measuring 3/8\n"
+
+
+def test_the_help_does_not_wait_for_torch() -> None:
+    program = (
+        f"import sys; sys.path[:] = {sys.path}; from rmploss.cli import main;"
+        " code = main(['bench', '--help']); sys.exit(code or 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert done.returncode == 0
+
+
+def test_it_runs_as_a_module_from_its_folder() -> None:
+    folder = Path(rmploss_bench.__file__).parents[1]
+    words = [sys.executable, "-m", "rmploss_bench", "step", "--T", "0"]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "T = 0: must be positive" in done.stderr

@@ -12,7 +12,7 @@ from rmploss_bench import gate_ops
 from rmploss_bench.gate import gate
 from rmploss_bench.operations import PAPER
 from rmploss_bench.peers import PEERS
-from tests.benchmarks.kits import tiny_case
+from tests.benchmarks.kits import tiny_workload
 
 OURS = ("rmploss+rmp", "rmploss", "rmploss-reference")
 
@@ -20,7 +20,7 @@ OURS = ("rmploss+rmp", "rmploss", "rmploss-reference")
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("network", ["resnet20", "resnet19", "vgg16"])
 def test_our_own_are_green(network: str, train: bool) -> None:
-    judge = gate(tiny_case(network), train=train)
+    judge = gate(tiny_workload(network), train=train)
     assert [judge(name) for name in OURS] == ["", "", ""]
 
 
@@ -29,7 +29,7 @@ def test_a_peer_that_computes_something_else_is_red(
     kit: str, red: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(PEERS._places, "norse", f"tests.benchmarks.kits:{kit}")
-    why = gate(tiny_case(), train=True)("norse")
+    why = gate(tiny_workload(), train=True)("norse")
     assert (red in why) if red else why == ""
     assert bool(why) == bool(red)
 
@@ -79,27 +79,27 @@ class _Bent(torch.autograd.Function):
 
 
 def no_change(outputs: list[Tensor]) -> None:
-    """Right."""
+    """Change nothing."""
 
 
 def more_spikes(outputs: list[Tensor]) -> None:
-    """20 spikes turned."""
+    """Flip 20 spikes."""
     outputs[0] = outputs[0] + 0
     outputs[0].detach().view(-1)[:20].sub_(1).abs_()
 
 
 def other_moments(outputs: list[Tensor]) -> None:
-    """Sums off by a thousandth."""
+    """Scale the moments by 1.001."""
     outputs[1] = outputs[1] * 1.001
 
 
 def other_gradient(outputs: list[Tensor]) -> None:
-    """Right spikes, wrong gradient."""
+    """Keep the spikes, scale their gradient."""
     outputs[0] = _Bent.apply(outputs[0])  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reason"),
     [
         (no_change, None),
         (more_spikes, "spikes differ"),
@@ -107,12 +107,12 @@ def other_gradient(outputs: list[Tensor]) -> None:
         (other_gradient, "gradient of input 0"),
     ],
 )
-def test_each_way_to_be_wrong_is_seen(
-    change: Callable[[list[Tensor]], None], told: str | None
+def test_every_kind_of_error_is_found(
+    change: Callable[[list[Tensor]], None], reason: str | None
 ) -> None:
     x = torch.randn(4, 2, 8, 4, 4)
     reds = gate_ops.judge("lif", disturbed(change), (x,), PAPER, train=True)
-    if told is None:
+    if reason is None:
         assert reds == []
     else:
-        assert any(told in red for red in reds), reds
+        assert any(reason in red for red in reds), reds

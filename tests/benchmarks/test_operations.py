@@ -1,13 +1,13 @@
-"""Every operation is measured at the network's shapes, by every provider that can run."""
+"""Every operation is measured at the network's shapes, with every backend that can run."""
 
 from rmploss import ops
 from rmploss_bench.operations import DENSITIES, operations
-from tests.benchmarks.kits import tiny_case
+from tests.benchmarks.kits import tiny_workload
 from tests.benchmarks.test_timing import silent
 
 
-def test_every_shape_once_and_every_provider() -> None:
-    results = operations(tiny_case(), [], 1, silent)
+def test_every_shape_once_with_every_backend() -> None:
+    results = operations(tiny_workload(), [], 1, silent)
     lif = [result for result in results if result.what == "lif [2, 2, 4, 32, 32] (s)"]
     assert {result.contestant for result in lif} == {*ops.BACKENDS[1:], "copy"}
     assert all(result.status == "green" for result in lif if result.figures)

@@ -1,23 +1,23 @@
-"""A peer's network is ours in another library's words; a peer that is not here is told."""
+"""A peer's network computes what ours does; a missing peer is named with what to install."""
 
 import importlib.util
 
 import pytest
 import torch
 
+from rmploss_bench.blueprint import NETWORKS
 from rmploss_bench.contestants import CONTESTANTS, NetRunner
 from rmploss_bench.gate import gate
 from rmploss_bench.peers import PEERS, MissingPeerError, PeerNetwork
 from rmploss_bench.peers._network import peer_module
-from rmploss_bench.plan import NETWORKS
-from tests.benchmarks.kits import Plain, tiny_case
+from tests.benchmarks.kits import Plain, tiny_workload
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_network_built_from_parts_is_our_network(network: str) -> None:
-    case = tiny_case(network)
-    built = PeerNetwork(Plain(), case.parts, case.state, case.setting.T).double()
-    ours, images = case.net.double().train(), case.images.double()
+    workload = tiny_workload(network)
+    built = PeerNetwork(Plain(), workload.blueprint, workload.state, workload.conditions.T).double()
+    ours, images = workload.net.double().train(), workload.images.double()
     assert set(built.spiking) == {
         name for name, module in ours.named_modules() if hasattr(module, "layer_name")
     }
@@ -36,8 +36,8 @@ def test_an_installed_peer_computes_what_we_do(peer: str, train: bool) -> None:
     if importlib.util.find_spec(PEERS._places[peer].rpartition(".")[2].partition(":")[0]) is None:
         pytest.skip(f"{peer} is not installed")
     for network in NETWORKS:
-        case = tiny_case(network)
-        assert gate(case, train=train)(peer) == ""
-        runner = CONTESTANTS[peer](case, train)
+        workload = tiny_workload(network)
+        assert gate(workload, train=train)(peer) == ""
+        runner = CONTESTANTS[peer](workload, train)
         assert isinstance(runner, NetRunner)
         runner.step() if train else runner.infer()

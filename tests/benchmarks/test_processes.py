@@ -10,7 +10,7 @@ from rmploss_bench import memory, processes
 from rmploss_bench.child import answer
 from rmploss_bench.contestants import NetRunner
 from rmploss_bench.memory import peak
-from tests.benchmarks.kits import tiny, tiny_case
+from tests.benchmarks.kits import tiny, tiny_workload
 from tests.benchmarks.test_timing import silent
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -18,7 +18,7 @@ MIB = 2**20
 
 
 class _Eats(NetRunner):
-    """A step that holds 64 MiB and lets them go."""
+    """A step that allocates 64 MiB and frees them."""
 
     def __init__(self) -> None:
         pass
@@ -40,8 +40,8 @@ def test_the_peak_of_a_step_is_seen() -> None:
 
 @LINUX
 def test_memory_is_measured_by_a_fresh_process() -> None:
-    case = tiny_case()
-    (result,) = processes.memory(case, ["rmploss", "dense-bound"], 1, silent)
+    workload = tiny_workload()
+    (result,) = processes.memory(workload, ["rmploss", "dense-bound"], 1, silent)
     assert result.contestant == "rmploss"
     assert result.figures[0] > 0
 
@@ -52,13 +52,13 @@ def test_the_bound_has_no_memory() -> None:
 
 
 def test_the_first_step_is_timed_from_the_start_of_the_process() -> None:
-    (result,) = processes.first_step(tiny_case(), ["rmploss"], 1, silent)
+    (result,) = processes.first_step(tiny_workload(), ["rmploss"], 1, silent)
     assert result.figures[0] > 0.5  # importing torch alone takes longer
 
 
-def test_a_process_that_fails_is_told() -> None:
+def test_the_error_of_a_process_is_passed_on() -> None:
     with pytest.raises(UserError, match="the process that measured nobody failed"):
         processes.memory_of(tiny(), "nobody")
     with pytest.raises(UserError, match="unknown contestant"):
-        answer('{"setting": {"network": "resnet20", "T": 1, "batch": 1, "width": 0.0625},'
+        answer('{"conditions": {"network": "resnet20", "T": 1, "batch": 1, "width": 0.0625},'
                ' "contestant": "nobody", "task": "memory"}')  # fmt: skip

@@ -96,7 +96,8 @@ def test_digits_of_figures() -> None:
 
 def test_scale_varies_one_thing_at_a_time() -> None:
     base = tiny(T=4, batch=8)
-    for made in scale.settings(base):
-        plain, usual = made.plain(), base.plain()
-        assert sum(plain[name] != usual[name] for name in plain) <= 1
-    assert len({*scale.settings(base)}) == len([*scale.settings(base)])
+    variations = [*scale.variations(base)]
+    for varied in variations:
+        fields, usual = varied.as_dict(), base.as_dict()
+        assert sum(fields[name] != usual[name] for name in fields) <= 1
+    assert len({*variations}) == len(variations)

@@ -1,4 +1,4 @@
-"""Contestants run in turn; who is missing or wrong has no figure and says why."""
+"""Rounds are interleaved; a contestant that is missing or wrong has a reason and no figure."""
 
 from collections.abc import Callable
 
@@ -8,24 +8,24 @@ from rmploss.errors import UserError
 from rmploss_bench import timing
 from rmploss_bench.contestants import CONTESTANTS, chosen, usual
 from rmploss_bench.timing import Result, images_per_second, rounds, steps
-from tests.benchmarks.kits import tiny_case
+from tests.benchmarks.kits import tiny_workload
 
 
 def silent(what: str, done: int, total: int) -> None:
-    """Nobody listens."""
+    """A ticker that shows nothing."""
 
 
 def test_rounds_are_interleaved_after_an_untimed_one() -> None:
     order: list[str] = []
-    told: list[tuple[int, int]] = []
+    ticks: list[tuple[int, int]] = []
     acts = {name: lambda name=name: order.append(name) for name in "abc"}
-    seconds = rounds(acts, 9, lambda what, done, total: told.append((done, total)))
+    seconds = rounds(acts, 9, lambda what, done, total: ticks.append((done, total)))
     turns = ["".join(order[i : i + 6]) for i in range(0, 60, 6)]
     assert all(sorted(turn[::2]) == ["a", "b", "c"] for turn in turns)
     assert all(turn[::2] == turn[1::2] for turn in turns)  # a warm call before a timed one
-    assert len(set(turns)) > 3  # nobody always follows the same neighbour
+    assert len(set(turns)) > 3  # no act always follows the same other act
     assert {name: len(times) for name, times in seconds.items()} == {"a": 9, "b": 9, "c": 9}
-    assert told == [(done, 30) for done in range(1, 31)]
+    assert ticks == [(done, 30) for done in range(1, 31)]
 
 
 @pytest.mark.parametrize("measure", [steps, images_per_second])
@@ -33,7 +33,7 @@ def test_a_missing_peer_has_a_row_and_no_figure(
     measure: Callable[..., list[Result]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rmploss_bench.peers.snntorch.peer_module", missing)
-    results = measure(tiny_case(), ["rmploss", "dense-bound", "snntorch"], 2, silent)
+    results = measure(tiny_workload(), ["rmploss", "dense-bound", "snntorch"], 2, silent)
     assert [result.status for result in results[:2]] == ["green", "no gate"]
     assert all(len(result.figures) == 2 and result.median > 0 for result in results[:2])
     assert (results[2].figures, results[2].status) == ((), "not installed: pip install x")
@@ -45,12 +45,12 @@ def missing(name: str) -> None:
 
 
 def test_a_red_gate_leaves_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "gate", lambda case, train: lambda name: "spikes differ")
-    (result,) = steps(tiny_case(), ["rmploss"], 1, silent)
+    monkeypatch.setattr(timing, "gate", lambda workload, train: lambda name: "spikes differ")
+    (result,) = steps(tiny_workload(), ["rmploss"], 1, silent)
     assert (result.figures, result.status, result.red) == ((), "gate red: spikes differ", True)
 
 
-def test_who_is_somebody_else_in_evaluation_has_no_figure_there() -> None:
+def test_contestants_of_training_only_are_left_out_of_evaluation() -> None:
     assert {*usual("cpu")} - {*usual("cpu", train=False)} == {"rmploss+rmp", "spikingjelly-memopt"}
     assert {*usual("cuda")} - {*usual("cpu")} == {"spikingjelly-triton"}
 
@@ -63,7 +63,7 @@ def test_contestants_come_in_the_order_of_the_table() -> None:
 
 
 def test_repeats_see_the_same_network() -> None:
-    case = tiny_case()
-    before = timing.firing_rate(case)
-    steps(case, ["rmploss"], 1, silent)
-    assert timing.firing_rate(case) == before
+    workload = tiny_workload()
+    before = timing.firing_rate(workload)
+    steps(workload, ["rmploss"], 1, silent)
+    assert timing.firing_rate(workload) == before

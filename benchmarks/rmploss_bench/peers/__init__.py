@@ -1,7 +1,7 @@
-"""Other libraries, each with the same network built in its own idiom; one file and one line each.
+"""Peers: other libraries, each building the same network in its own idiom; a file and a line each.
 
-A peer is imported when its contestant is made; one that is not installed raises `MissingPeerError`,
-which the table of results shows in its row.
+A peer is imported when its contestant is made. If it is not installed, `MissingPeerError` says what
+to install, and the table of results shows that text in the peer's row.
 """
 
 from typing import Any
@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from rmploss.tables import Table
-from rmploss_bench.case import Case
 from rmploss_bench.contestants import NetRunner, Runner
 from rmploss_bench.peers._network import Kit, MissingPeerError, PeerNetwork
 from rmploss_bench.peers.spikingjelly import SpikingJelly
+from rmploss_bench.workload import Workload
 
 PEERS: Table[type[Kit]] = Table(
     "peer",
@@ -27,67 +27,71 @@ PEERS: Table[type[Kit]] = Table(
 __all__ = ["PEERS", "Kit", "MissingPeerError", "PeerNetwork", "peer_network"]
 
 
-def peer_network(name: str, case: Case) -> tuple[Kit, PeerNetwork]:
-    """A peer's kit and the case's network built with it; raises `MissingPeerError`."""
+def peer_network(name: str, workload: Workload) -> tuple[Kit, PeerNetwork]:
+    """A peer's kit and the workload's network built with it.
+
+    Raises `MissingPeerError` if the peer is not installed.
+    """
     kit: Kit = PEERS[name]()
-    net = PeerNetwork(kit, case.parts, case.state, case.setting.T)
-    net = net.to(case.images.device, case.images.dtype)
+    net = PeerNetwork(kit, workload.blueprint, workload.state, workload.conditions.T)
+    net = net.to(workload.images.device, workload.images.dtype)
     return kit, net.to(memory_format=kit.memory_format)
 
 
-def make_spikingjelly(case: Case, train: bool) -> Runner:
-    """SpikingJelly, multi-step, torch backend."""
-    return _runner("spikingjelly", case, train)
+def make_spikingjelly(workload: Workload, train: bool) -> Runner:
+    """SpikingJelly in multi-step mode with its torch backend."""
+    return _runner("spikingjelly", workload, train)
 
 
-def make_compiled_spikingjelly(case: Case, train: bool) -> Runner:
-    """The same network under `torch.compile`."""
-    return _runner("spikingjelly", case, train, compiled=True)
+def make_compiled_spikingjelly(workload: Workload, train: bool) -> Runner:
+    """The network of `make_spikingjelly` under `torch.compile`."""
+    return _runner("spikingjelly", workload, train, compiled=True)
 
 
-def make_lean_spikingjelly(case: Case, train: bool) -> Runner:
-    """SpikingJelly at its memory level 1: every layer checkpointed, kept spikes as bits.
+def make_lean_spikingjelly(workload: Workload, train: bool) -> Runner:
+    """SpikingJelly with its memory optimization.
 
-    On a GPU level 4, which also splits layers and steps by measured peaks; it needs CUDA.
+    Level 1 on a CPU: every layer is checkpointed, spikes are kept as bits. Level 4 on a GPU, which
+    needs CUDA: it also splits layers and time steps by their measured peaks.
     """
-    kit, net = _spikingjelly(case, train)
+    kit, net = _spikingjelly(workload, train)
 
     def forward(_: nn.Module) -> None:
         kit.reset(net)
-        net(case.images)
+        net(workload.images)
 
-    kit.save_memory(net, forward, level=4 if case.images.is_cuda else 1)
-    return NetRunner(case, net, reset=lambda: kit.reset(net))
+    kit.save_memory(net, forward, level=4 if workload.images.is_cuda else 1)
+    return NetRunner(workload, net, reset=lambda: kit.reset(net))
 
 
-def make_triton_spikingjelly(case: Case, train: bool) -> Runner:
-    """SpikingJelly with its Triton kernels, on a GPU."""
-    if not case.images.is_cuda:
+def make_triton_spikingjelly(workload: Workload, train: bool) -> Runner:
+    """SpikingJelly with its Triton kernels; raises `MissingPeerError` without a GPU."""
+    if not workload.images.is_cuda:
         raise MissingPeerError("needs a GPU: --device cuda")
-    kit, net = _spikingjelly(case, train)
+    kit, net = _spikingjelly(workload, train)
     kit.functional.set_backend(net, "triton")
-    return NetRunner(case, net, reset=lambda: kit.reset(net))
+    return NetRunner(workload, net, reset=lambda: kit.reset(net))
 
 
-def _spikingjelly(case: Case, train: bool) -> tuple[SpikingJelly, PeerNetwork]:
-    kit, net = peer_network("spikingjelly", case)
+def _spikingjelly(workload: Workload, train: bool) -> tuple[SpikingJelly, PeerNetwork]:
+    kit, net = peer_network("spikingjelly", workload)
     assert isinstance(kit, SpikingJelly)
     return kit, net.train(train)
 
 
-def make_snntorch(case: Case, train: bool) -> Runner:
-    """snnTorch."""
-    return _runner("snntorch", case, train)
+def make_snntorch(workload: Workload, train: bool) -> Runner:
+    """snnTorch, with a loop over time for each layer of neurons."""
+    return _runner("snntorch", workload, train)
 
 
-def make_norse(case: Case, train: bool) -> Runner:
-    """Norse."""
-    return _runner("norse", case, train)
+def make_norse(workload: Workload, train: bool) -> Runner:
+    """Norse, with a lifted cell for each layer of neurons."""
+    return _runner("norse", workload, train)
 
 
-def _runner(name: str, case: Case, train: bool, *, compiled: bool = False) -> Runner:
-    kit, net = peer_network(name, case)
+def _runner(name: str, workload: Workload, train: bool, *, compiled: bool = False) -> Runner:
+    kit, net = peer_network(name, workload)
     net.train(train)
     run: Any = torch.compile(net) if compiled else net
     assert isinstance(run, nn.Module)
-    return NetRunner(case, run, reset=lambda: kit.reset(net))
+    return NetRunner(workload, run, reset=lambda: kit.reset(net))

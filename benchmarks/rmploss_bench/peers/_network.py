@@ -1,4 +1,4 @@
-"""The frame of a peer's network: the parts of a plan, made by the peer's kit, with our weights."""
+"""A peer's network: the parts of a blueprint, built with the peer's kit, with our weights."""
 
 import importlib
 import warnings
@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from rmploss.errors import UserError
-from rmploss_bench.plan import Conv, Neurons, Part, Plan, Pool, Residual, State
+from rmploss_bench.blueprint import Blueprint, Conv, Neurons, Part, Pool, Residual, State
 
 ALPHA_V_TH = 0.5
-"""The factor of tdBN (Eq. 6), which a peer has as the initial gain of its batch normalization."""
+"""The factor of tdBN (Eq. 6), dimensionless: a peer's batch normalization has it in its gain."""
 
 
 class MissingPeerError(UserError):
@@ -21,10 +21,13 @@ class MissingPeerError(UserError):
 
 
 def peer_module(name: str) -> Any:
-    """A module of a peer, imported by name so that nobody needs it; raises `MissingPeerError`."""
+    """Import a module of a peer by name, since peers are optional.
+
+    Raises `MissingPeerError` if the peer, or a package that it needs, is not installed.
+    """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what a peer says of its own imports
+            warnings.simplefilter("ignore")  # a peer's warnings about its own imports
             return importlib.import_module(name)
     except ModuleNotFoundError as error:
         top = name.partition(".")[0]
@@ -36,8 +39,9 @@ def peer_module(name: str) -> Any:
 class Kit(ABC):
     """How one library builds the parts of a network over sequences `[T, B, C, H, W]`.
 
-    memory_format: of the convolutions: the one that the library's training step was faster with on
-    a CPU (ResNet20 and VGG16 of half width; 0 to 17 %).
+    package: the name of the library's package.
+    memory_format: of the convolutions. The faster one for the library's training step on a CPU was
+        chosen (ResNet20 and VGG16 of half width; by 0 to 17 %).
     """
 
     package: ClassVar[str]
@@ -45,27 +49,32 @@ class Kit(ABC):
 
     @abstractmethod
     def over_time(self, *layers: nn.Module) -> nn.Module:
-        """Layers without memory on `[T, B, ...]`, statistics joint over T and B."""
+        """Stateless layers applied to `[T, B, ...]`; statistics are taken over T and B together."""
 
     @abstractmethod
     def neurons(self) -> nn.Module:
-        """A layer of the paper's LIF neurons: current `[T, B, ...]` to spikes."""
+        """A layer of the paper's LIF neurons: current `[T, B, ...]` to spikes `[T, B, ...]`."""
 
-    def reset(self, net: nn.Module) -> None:  # noqa: B027  most have nothing to forget
-        """Forget the membranes of the last batch."""
+    def reset(self, net: nn.Module) -> None:  # noqa: B027  most peers keep no membranes
+        """Set all membranes back to rest."""
 
 
 class PeerNetwork(nn.Module):
-    """Images `[B, 3, H, W]`, shown for T steps, to logits `[B, K]` (sum over time, Eq. 4).
+    """Images `[B, 3, H, W]`, repeated for T steps, to logits `[B, K]` (sum over time, Eq. 4).
 
-    spiking: the layers of neurons by the names that they have in our network.
+    kit: builds the layers.
+    blueprint: the parts of the network.
+    state: the weights of our network.
+    T: number of time steps.
+
+    The attribute `spiking` holds the layers of neurons by their names in our network.
     """
 
-    def __init__(self, kit: Kit, plan: Plan, state: State, T: int) -> None:
+    def __init__(self, kit: Kit, blueprint: Blueprint, state: State, T: int) -> None:
         super().__init__()
         self.T = T
         self.spiking: dict[str, nn.Module] = {}
-        self.body = nn.Sequential(*self._made(kit, plan, state))
+        self.body = nn.Sequential(*self._layers(kit, blueprint, state))
         classes, features = state["head.layer.weight"].shape
         self.pool = kit.over_time(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         linear = nn.Linear(features, classes)
@@ -77,14 +86,14 @@ class PeerNetwork(nn.Module):
         sequence = x.unsqueeze(0).repeat(self.T, 1, 1, 1, 1)
         return self.head(self.pool(self.body(sequence))).sum(0)
 
-    def _made(self, kit: Kit, plan: Plan, state: State) -> Iterator[nn.Module]:
-        for part in plan:
+    def _layers(self, kit: Kit, blueprint: Blueprint, state: State) -> Iterator[nn.Module]:
+        for part in blueprint:
             yield self._part(kit, part, state)
 
     def _part(self, kit: Kit, part: Part, state: State) -> nn.Module:
         if isinstance(part, Neurons):
-            self.spiking[part.name] = made = kit.neurons()
-            return made
+            self.spiking[part.name] = neurons = kit.neurons()
+            return neurons
         if isinstance(part, Conv):
             return kit.over_time(*_conv_norm(part, state))
         if isinstance(part, Pool):
@@ -92,13 +101,13 @@ class PeerNetwork(nn.Module):
             return kit.over_time(pool)
         assert isinstance(part, Residual)
         paths = [
-            nn.Sequential(*self._made(kit, path, state)) for path in (part.body, part.shortcut)
+            nn.Sequential(*self._layers(kit, path, state)) for path in (part.body, part.shortcut)
         ]
         return Sum(*paths)
 
 
 class Sum(nn.Module):
-    """The sum of a path and its shortcut."""
+    """The sum of a residual block's two paths."""
 
     def __init__(self, body: nn.Module, shortcut: nn.Module) -> None:
         super().__init__()
@@ -123,7 +132,7 @@ def _conv_norm(part: Conv, state: State) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
 
 
 def _take(layer: nn.Module, state: State, name: str) -> None:
-    """Give a layer our weights of that name."""
+    """Load our weights of that name into a layer."""
     own = {key: state[f"{name}.{key}"] for key in layer.state_dict() if f"{name}.{key}" in state}
     layer.load_state_dict(own, strict=False)
     lost = {key for key, _ in layer.named_parameters()} - set(own)
@@ -132,7 +141,7 @@ def _take(layer: nn.Module, state: State, name: str) -> None:
 
 
 class Flat(nn.Sequential):
-    """Layers on `[T, B, ...]` as one batch of T*B: what a user of plain PyTorch writes."""
+    """Apply layers to `[T, B, ...]` as one batch of T*B, as a user of plain PyTorch would."""
 
     def forward(self, input: Tensor) -> Tensor:
         """The layers' output `[T, B, ...]`."""

@@ -26,11 +26,11 @@ class Norse(Kit):
         self.parameters = peer_module("norse.torch.functional.lif_box").LIFBoxParameters
 
     def over_time(self, *layers: nn.Module) -> nn.Module:
-        """The layers on T*B maps."""
+        """The layers applied to T*B maps."""
         return Flat(*layers)
 
     def neurons(self) -> nn.Module:
-        """`LIFBoxCell` over all time steps, membrane dropped at the end."""
+        """`LIFBoxCell` over all time steps; the last membrane is dropped."""
 
         def exact(value: float) -> Tensor:
             return torch.as_tensor(value, dtype=torch.float64)  # 0-dim: does not widen the maps
@@ -44,5 +44,5 @@ class Norse(Kit):
 
 class _Spikes(nn.Module):
     def forward(self, both: tuple[Tensor, object]) -> Tensor:
-        """The spikes, without the state."""
+        """The spikes of a pair (spikes, state)."""
         return both[0]

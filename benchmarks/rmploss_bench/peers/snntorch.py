@@ -1,4 +1,4 @@
-"""snnTorch 1: `Leaky`, stepped by the user's own loop over time.
+"""snnTorch 1: `Leaky`, with a loop over time written by its user.
 
 beta is the decay. Its reset is always detached from the gradient and it fires at u > V_th, not at
 equality; surrogate: fast_sigmoid, its tutorials' choice.
@@ -22,7 +22,7 @@ class SnnTorch(Kit):
         self.surrogate = peer_module("snntorch.surrogate")
 
     def over_time(self, *layers: nn.Module) -> nn.Module:
-        """The layers on T*B maps."""
+        """The layers applied to T*B maps."""
         return Flat(*layers)
 
     def neurons(self) -> nn.Module:
@@ -45,4 +45,6 @@ class _Loop(nn.Module):
         for current in x:
             spike, membrane = self.cell(current, membrane)
             spikes.append(spike)
-        return torch.stack(spikes).to(x.dtype)  # it makes float32 spikes of float64 currents
+        return torch.stack(spikes).to(
+            x.dtype
+        )  # `Leaky` returns float32 spikes for float64 currents

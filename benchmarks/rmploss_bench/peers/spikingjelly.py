@@ -1,9 +1,9 @@
 """SpikingJelly 2: multi-step nodes and containers, torch backend.
 
 Its LIF has a time constant, decay = 1 - 1/tau: tau = 4/3 with decay_input=False is the paper's 0.25
-(Eq. 1). Surrogate: Sigmoid(alpha=4), its default and one of those it has in fused form; the paper's
-own is not among them. The reset carries gradient, as in the paper. Membranes of the last batch are
-forgotten by `functional.reset_net`.
+(Eq. 1). Surrogate: Sigmoid(alpha=4), its default and one of those for which it has a fused kernel;
+it has none for the paper's. The reset carries gradient, as in the paper. `functional.reset_net`
+sets the membranes back to rest between batches.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class SpikingJelly(Kit):
         self.surrogate = peer_module(f"{base}.surrogate")
 
     def over_time(self, *layers: nn.Module) -> nn.Module:
-        """The layers on T*B maps."""
+        """The layers applied to T*B maps."""
         return self.layer.SeqToANNContainer(*layers)
 
     def neurons(self) -> nn.Module:
@@ -43,11 +43,16 @@ class SpikingJelly(Kit):
         )
 
     def save_memory(self, net: nn.Module, forward: Callable[[nn.Module], None], level: int) -> None:
-        """Its memory optimization, in place, of all layers."""
+        """Apply SpikingJelly's memory optimization to all layers of `net`, in place.
+
+        net: the network.
+        forward: runs one forward of a network, by which the layers are measured.
+        level: 1 to 4; the higher, the less memory.
+        """
         memopt = peer_module("spikingjelly.activation_based.memopt")
         targets = (self.layer.SeqToANNContainer, self.neuron.LIFNode)
         memopt.optimize_memory(net, targets, forward, level=level)
 
     def reset(self, net: nn.Module) -> None:
-        """Bring all membranes back to rest."""
+        """Set all membranes back to rest."""
         self.functional.reset_net(net)

@@ -1,7 +1,7 @@
-"""A network as plain data: convolutions, neurons, poolings and shortcuts, by parameter name.
+"""The blueprint of a network: its convolutions, neurons, poolings and shortcuts as plain data.
 
-The benchmark builds the same network once per peer. A plan names the parts in the order in which
-they run; weights come from the `state_dict` of our own network, which the names point into.
+Every peer builds the same network from it. A blueprint lists the parts in the order in which they
+run. Their names are those of our own network, whose `state_dict` holds the weights.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Conv:
-    """A convolution and its norm: `NAME.conv.weight`, `NAME.norm.weight`, ... of the state."""
+    """A convolution and its norm; the state holds `NAME.conv.weight`, `NAME.norm.weight`, ..."""
 
     name: str
     stride: int = 1
@@ -34,7 +34,7 @@ class Neurons:
 
 @dataclass(frozen=True)
 class Pool:
-    """Average pooling, stride as large as the kernel; a border that is cut counts what it holds."""
+    """Average pooling with stride = kernel; a window cut by the border averages what is inside."""
 
     kernel: int
 
@@ -48,23 +48,26 @@ class Residual:
 
 
 Part = Conv | Neurons | Pool | Residual
-Plan = tuple[Part, ...]
+Blueprint = tuple[Part, ...]
 BLOCKS = {"resnet20": (2, 2, 2, 2), "resnet19": (3, 3, 2)}
 VGG = (2, 2, 3, 3, 3)
 NETWORKS = (*BLOCKS, "vgg16")
-"""The networks that have a plan."""
+"""The networks that have a blueprint."""
 
 
-def plan(network: str) -> Plan:
-    """The parts of a network between its image and its last pooling, in order."""
+def blueprint_of(network: str) -> Blueprint:
+    """The parts of a network between its image and its last pooling, in order.
+
+    Raises `UserError` for a network that is not in `NETWORKS`.
+    """
     if network in BLOCKS:
         return (*_stem(network), *_stages(network))
     if network == "vgg16":
         return tuple(_vgg())
-    raise UserError("no plan to benchmark", [unknown("network", network, NETWORKS)])
+    raise UserError("no blueprint to benchmark", [unknown("network", network, NETWORKS)])
 
 
-def _stem(network: str) -> Plan:
+def _stem(network: str) -> Blueprint:
     count = 3 if network == "resnet20" else 1
     layers = [(Conv(f"conv{i}"), Neurons(f"lif{i}")) for i in range(1, count + 1)]
     pool = (Pool(2),) if network == "resnet20" else ()
@@ -84,7 +87,7 @@ def _stages(network: str) -> Iterator[Part]:
             yield Neurons(f"{name}.lif2")
 
 
-def _shortcut(network: str, name: str, stride: int) -> Plan:
+def _shortcut(network: str, name: str, stride: int) -> Blueprint:
     if stride == 1:
         return ()
     if network == "resnet20":
@@ -102,15 +105,20 @@ def _vgg() -> Iterator[Part]:
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution or a layer of neurons with the shape of its input and of its output."""
+    """A convolution or a layer of neurons; its input has shape `source`, its output `target`."""
 
     part: Conv | Neurons
     source: Shape
     target: Shape
 
 
-def layers(parts: Plan, state: State, source: Shape) -> Iterator[Layer]:
-    """Every convolution and every layer of neurons of a plan, in order, with their shapes."""
+def layers(parts: Blueprint, state: State, source: Shape) -> Iterator[Layer]:
+    """Every convolution and every layer of neurons of a blueprint, in order, with their shapes.
+
+    parts: the blueprint.
+    state: the weights, which give the numbers of channels and the kernel sizes.
+    source: `(C, H, W)` of the image.
+    """
     shape = source
     for part in parts:
         if isinstance(part, Residual):

@@ -1,4 +1,4 @@
-"""A plan names every convolution and every layer of neurons of its network, with their shapes."""
+"""A blueprint names every convolution and layer of neurons of its network, with their shapes."""
 
 import pytest
 import torch
@@ -6,14 +6,14 @@ from torch import Tensor, nn
 
 from rmploss import membrane_stats, models
 from rmploss.errors import UserError
-from rmploss_bench.case import IMAGE
-from rmploss_bench.plan import NETWORKS, Conv, Neurons, layers, plan
+from rmploss_bench.blueprint import NETWORKS, Conv, Neurons, blueprint_of, layers
+from rmploss_bench.workload import IMAGE
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_the_parts_are_those_of_the_network(network: str) -> None:
     net = models.create(network, T=1, width=0.0625)
-    found = [*layers(plan(network), net.state_dict(), IMAGE)]
+    found = [*layers(blueprint_of(network), net.state_dict(), IMAGE)]
     convolutions = {layer.part.name for layer in found if isinstance(layer.part, Conv)}
     named = net.named_modules()
     assert convolutions == {
@@ -32,7 +32,7 @@ def test_the_shapes_are_those_the_convolutions_see(network: str) -> None:
     net = models.create(network, T=1, width=0.0625)
     expected = {
         layer.part.name: layer.source
-        for layer in layers(plan(network), net.state_dict(), IMAGE)
+        for layer in layers(blueprint_of(network), net.state_dict(), IMAGE)
         if isinstance(layer.part, Conv)
     }
     seen: dict[str, tuple[int, ...]] = {}
@@ -48,6 +48,6 @@ def test_the_shapes_are_those_the_convolutions_see(network: str) -> None:
     assert {name: expected[name] for name in seen} == seen
 
 
-def test_a_network_without_a_plan_is_told() -> None:
+def test_a_network_without_a_blueprint_is_refused() -> None:
     with pytest.raises(UserError, match=r'unknown "resnet21".*did you mean "resnet2'):
-        plan("resnet21")
+        blueprint_of("resnet21")

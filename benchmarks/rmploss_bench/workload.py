@@ -1,0 +1,97 @@
+"""What every contestant computes: our network with its weights, and one batch of images."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from rmploss.randomness import generator, seeded
+from rmploss_bench.blueprint import Blueprint, blueprint_of
+from rmploss_bench.conditions import Conditions
+
+IMAGE = (3, 32, 32)
+"""Channels, height and width of an image."""
+CLASSES = 10
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A network and a batch under given conditions.
+
+    conditions: what the rest was made from.
+    net: our network in training mode. It is never trained itself: every contestant takes a copy.
+    images: `[B, 3, 32, 32]` float32, dimensionless.
+    labels: `[B]`, class numbers.
+    source: where the images come from, in words.
+    """
+
+    conditions: Conditions
+    net: nn.Module
+    images: Tensor
+    labels: Tensor
+    source: str
+
+    @property
+    def blueprint(self) -> Blueprint:
+        """The network as plain data."""
+        return blueprint_of(self.conditions.network)
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """The weights that every contestant starts with, by name."""
+        return self.net.state_dict()
+
+
+def make_workload(conditions: Conditions, *, calibrated: bool = True) -> Workload:
+    """The workload of the conditions; the same in every process, since all randomness is seeded.
+
+    conditions: network, size, device, data and seed.
+    calibrated: set the running statistics of the norms, which only evaluation uses, from the batch.
+    """
+    from rmploss import models
+
+    with seeded(conditions.seed, "bench weights"):
+        options = {"num_classes": CLASSES, "T": conditions.T, "width": conditions.width}
+        net = models.create(conditions.network, **options)
+    images, labels, source = _batch(conditions)
+    device = torch.device(conditions.device)
+    workload = Workload(conditions, net.to(device), images.to(device), labels.to(device), source)
+    if calibrated:
+        _calibrate(workload)
+    return workload
+
+
+def _batch(conditions: Conditions) -> tuple[Tensor, Tensor, str]:
+    """The first test images of CIFAR-10 if they are here, else seeded noise of their statistics."""
+    from rmploss.data import DATASETS, Key
+
+    if conditions.data_dir:
+        data = DATASETS.make("cifar10")
+        test = data.open(Path(conditions.data_dir), seed=0, T=conditions.T).test
+        if conditions.batch <= len(test):
+            pairs = [test[Key(0, index)] for index in range(conditions.batch)]
+            images = torch.stack([image for image, _ in pairs])
+            return images, torch.tensor([label for _, label in pairs]), "CIFAR-10 test images"
+    random = generator(conditions.seed, "bench images")
+    images = torch.randn(conditions.batch, *IMAGE, generator=random)
+    labels = torch.randint(CLASSES, (conditions.batch,), generator=random)
+    return images, labels, "seeded noise"
+
+
+def _calibrate(workload: Workload) -> None:
+    """Set the running statistics to those of the batch, so that evaluation fires as training does.
+
+    They start at mean 0 and variance 1. With these a network that was never trained fires never or
+    always, and the time of an event-driven convolution would mean nothing.
+    """
+    from rmploss.norm import TDBatchNorm2d
+
+    norms = [module for module in workload.net.modules() if isinstance(module, TDBatchNorm2d)]
+    before = [norm.momentum for norm in norms]
+    with torch.no_grad():
+        for norm in norms:
+            norm.momentum = 1.0
+        workload.net.train()(workload.images)
+        for norm, momentum in zip(norms, before, strict=True):
+            norm.momentum = momentum
