@@ -115,7 +115,7 @@ def fair_results() -> str:
 def _costs() -> dict[str, str]:
     """A training step of every method, over that of the vanilla network."""
     found: dict[str, float] = {}
-    for path in sorted((ROOT / "benchmarks").glob("methods-resnet20-*.csv")):
+    for path in sorted((ROOT / "benchmarks" / "rows").glob("methods-resnet20-*.csv")):
         found = {name: float(row["median"]) for name, row in _figures(path).items()}
     return {name: f"{seconds / found['vanilla']:.2f}" for name, seconds in found.items()}
 
@@ -138,7 +138,7 @@ def speed() -> str:
         found = {
             topic: _figures(path)
             for topic, *_ in MEASURED
-            for path in (ROOT / "benchmarks").glob(f"{topic}-{network}-*.csv")
+            for path in (ROOT / "benchmarks" / "rows").glob(f"{topic}-{network}-*.csv")
         }
         first = next(iter(found["step"].values()))
         setting = "{network}, T = {T}, batch {batch}, {threads} threads".format(**first)
