@@ -1,4 +1,4 @@
-"""LIAF-Net (Wu et al., TNNLS 2021): cells that integrate like neurons and give real numbers on."""
+"""LIAF-Net (Wu et al., TNNLS 2021): cells that integrate like neurons and output real numbers."""
 
 from rmploss.recipes.method import Method
 from rmploss.recipes.recipe import Recipe, Use, use
@@ -36,7 +36,7 @@ METHOD = Method(
     paper="Wu et al., LIAF-Net: Leaky Integrate and Analog Fire Network for Lightweight and "
     "Efficient Spatiotemporal Information Processing, TNNLS 2021",
     code="github.com/lyh983012/SNN-genunit (by a co-author, rewritten after the paper)",
-    idea="Integrate, leak and reset as a neuron, and give an activation of the membrane on.",
+    idea="Integrate, leak and reset as a neuron; output an activation of the membrane, not spikes.",
     equations="u = decay u (1 - o) + x;  o = 1[u >= V_th], detached;  y = f(u)",
     doubts=(
         "The paper could not be read: the network, its 42x42 input and the training are those of "

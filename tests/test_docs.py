@@ -1,0 +1,59 @@
+"""The documents are true: generated parts are fresh, and every link and path leads to a file."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for pattern in ("*.md", "docs/*.md", "results/*.md", "benchmarks/*.md", "native/*.md")
+    for path in ROOT.glob(pattern)
+)
+DIARIES = ("CHANGELOG.md", "docs/log.md", "docs/decisions.md")
+"""They name the files of their day; their links are checked, quoted paths are not."""
+
+
+def test_the_generated_parts_are_those_of_the_code() -> None:
+    words = [sys.executable, str(ROOT / "tools" / "docs.py"), "--check"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_documents_are_found() -> None:
+    assert {"README.md", "docs/map.md", "results/README.md"} <= {*DOCUMENTS}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_link_leads_to_a_file_and_a_heading(document: str) -> None:
+    here = ROOT / document
+    text = here.read_text(encoding="utf-8")
+    missing = []
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", text):
+        path, _, anchor = target.partition("#")
+        there = (here.parent / path) if path else here
+        if not there.exists() or (anchor and anchor not in anchors(there)):
+            missing.append(target)
+    assert missing == []
+
+
+@pytest.mark.parametrize("document", [name for name in DOCUMENTS if name not in DIARIES])
+def test_every_quoted_path_exists(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    quoted = re.findall(r"`((?:tests|tools|docs|src|native|results|\.ci)/[^`\s]*)`", text)
+    missing = [path for path in quoted if not (ROOT / path).exists()]
+    missing = [path for path in missing if path not in MADE_BY_THE_READER]
+    assert missing == []
+
+
+MADE_BY_THE_READER = {"src/rmploss/objectives/rate.py"}
+"""The file that docs/add-a-method.md asks for."""
+
+
+def anchors(document: Path) -> set[str]:
+    """The anchors of a Markdown file: headings in lower case, without punctuation, hyphenated."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -1,0 +1,215 @@
+"""The tables of the documents: from the recipes, and from the rows in `results/`, `benchmarks/`."""
+
+import csv
+import statistics
+from collections import defaultdict
+from pathlib import Path
+
+from source_map import ROOT
+
+from rmploss.recipes import METHODS, READINGS, ROWS, SUFFIX
+from rmploss.recipes.fair import PREFIX, WITH_RMP
+
+FAIR_FIELDS = (
+    ("last_accuracy", 1),
+    ("quantization_error", 3),
+    ("firing_rate", 3),
+    ("microjoules", 1),
+)
+"""The columns of the fair table, and with how many digits."""
+MEASURED = (("step", 1.0, "s"), ("memory", 2.0**20, "MiB"), ("eval", 1.0, "images/s"))
+"""Topics of `rmploss bench`, and their units."""
+HEADLINE = (
+    ("step", "training step", 1.0, "s", "rmploss+rmp"),
+    ("memory", "peak memory of a step", 2.0**20, "MiB", "rmploss+rmp"),
+    ("eval", "evaluation", 1.0, "images/s", "rmploss"),
+    ("epoch", "training, loading and evaluation", 1.0, "epochs/hour", "rmploss+rmp"),
+)
+"""The rows of the headline: topic, words, scale, unit, our contestant."""
+
+
+def headline() -> str:
+    """What was measured beside SpikingJelly: a row for each topic, with its command."""
+    lines = [
+        "| | rmploss | SpikingJelly | ratio | to it compiled | command |",
+        "|---|---:|---:|---:|---:|---|",
+    ]
+    for topic, what, scale, unit, who in HEADLINE:
+        found = _figures(_only(f"{topic}-resnet20-*.csv"))
+        ours, peer = (float(found[name]["median"]) for name in (who, "spikingjelly"))
+        compiled = float(found["spikingjelly-compiled"]["median"])
+        cells = [
+            what,
+            f"**{ours / scale:.3g} {unit}**",
+            f"{peer / scale:.3g}",
+            f"**{ours / peer:.3g}**",
+            f"{ours / compiled:.2f}",
+            f"`{found[who]['command']}`",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def table1() -> str:
+    """Table 1 of the paper beside the full-size rows in `results/`."""
+    lines = [
+        "| `rmploss train ...` | T | paper: accuracy (%) | quantization error | here |",
+        "|---|---:|---:|---:|---|",
+    ]
+    rows = [row for path in sorted((ROOT / "results").glob("*.csv")) for row in _rows(path)]
+    for published in (row for row in ROWS if row.table == 1):
+        key = (published.recipe, str(published.T))
+        ours = [float(row["last_accuracy"]) for row in rows if (row["recipe"], row["T"]) == key]
+        here = _mean_std(ours, 2) if ours else "not run"
+        error = "" if published.error is None else f"{published.error:.3f}"
+        cells = [f"`{published.recipe}`", str(published.T), published.words, error, here]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def readings() -> str:
+    """What the paper leaves open."""
+    lines = ["| field | paper (default) | `--mode code` | why |", "|---|---|---|---|"]
+    lines += [f"| `{r.field}` | {r.paper} | {r.code} | {r.reason} |" for r in READINGS]
+    return "\n".join(lines)
+
+
+def methods() -> str:
+    """The systems of the paper's tables: name, paper, idea, and whether RMP-Loss can be added."""
+    lines = ["| name | method | idea | RMP-Loss added |", "|---|---|---|---|"]
+    for method in METHODS.values():
+        added = method.alone or f"`fair-{method.name}{WITH_RMP}`"
+        lines.append(f"| `{method.name}` | {method.title} | {method.idea} | {added} |")
+    return "\n".join(lines)
+
+
+def cards() -> str:
+    """Every method's equations, sources, open points and recipes."""
+    return "\n\n".join(_card(name) for name in METHODS)
+
+
+def _card(name: str) -> str:
+    method = METHODS[name]
+    source = f"{method.paper}. Code: {method.code}." if method.code else f"{method.paper}."
+    equations = "\n".join(f"    {line}" for line in method.equations.splitlines())
+    parts = [f"### {method.title}", source, f"In inference: {method.inference}.", equations]
+    if method.doubts:
+        parts.append("\n".join(f"* {doubt}" for doubt in method.doubts))
+    if method.recipes:
+        parts.append("Recipes: " + ", ".join(f"`{recipe.name}`" for recipe in method.recipes) + ".")
+    return "\n\n".join(parts)
+
+
+def pocket_results() -> str:
+    """The pocket runs: mean and standard deviation over seeds."""
+    groups: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
+    for path in sorted((ROOT / "results").glob("pocket-*.csv")):
+        for row in _rows(path):
+            groups[row["recipe"], row["k"]].append(row)
+    lines = [
+        "| recipe | k | seeds | accuracy, last epoch (%) | quantization error | firing rate |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    fields = (("last_accuracy", 2), ("quantization_error", 4), ("firing_rate", 4))
+    for (recipe, k), rows in groups.items():
+        cells = [_mean_std([float(row[field]) for row in rows], digits) for field, digits in fields]
+        lines.append(f"| `{recipe}` | {k} | {len(rows)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def fair_results() -> str:
+    """The fair comparison: every method alone, and what RMP-Loss changes when it is added."""
+    by_name: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for path in sorted((ROOT / "results").glob("fair-*.csv")):
+        for row in _rows(path):
+            by_name[row["recipe"].removeprefix(PREFIX).removesuffix(SUFFIX)].append(row)
+
+    def mean(name: str, field: str) -> float:
+        return statistics.mean(float(row[field]) for row in by_name[name])
+
+    costs = _costs()
+    alone = sorted(
+        (name for name in by_name if not name.endswith(WITH_RMP)),
+        key=lambda name: -mean(name, "last_accuracy"),
+    )
+    lines = [
+        "| method | accuracy (%) | q | rate | energy (uJ) | step | + RMP-Loss: accuracy | q |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name in alone:
+        cells = [METHODS[name].title]
+        for field, digits in FAIR_FIELDS:
+            values = [float(row[field]) for row in by_name[name] if row[field]]
+            cells.append(_mean_std(values, digits) if values else "")
+        cells.append(costs.get(name, ""))
+        both = "rmp" if name == "vanilla" else name + WITH_RMP
+        for field, digits in FAIR_FIELDS[:2]:
+            change = _change(by_name[name], by_name[both], field) if both in by_name else None
+            cells.append("" if change is None else f"{change:+.{digits}f}")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _change(without: list[dict[str, str]], with_rmp: list[dict[str, str]], field: str) -> float:
+    """The mean difference over the seeds that both have."""
+    first, second = (
+        {row["seed"]: float(row[field]) for row in rows} for rows in (without, with_rmp)
+    )
+    return statistics.mean(second[seed] - first[seed] for seed in second.keys() & first)
+
+
+def _costs() -> dict[str, str]:
+    """A training step of every method, over that of the vanilla network."""
+    figures = _figures(_only("methods-resnet20-*.csv"))
+    found = {name: float(row["median"]) for name, row in figures.items()}
+    return {name: f"{seconds / found['vanilla']:.2f}" for name, seconds in found.items()}
+
+
+def speed() -> str:
+    """A table per network: every contestant, what was measured, and the ratio to SpikingJelly's."""
+    tables = []
+    for network in ("resnet20", "resnet19", "vgg16"):
+        found = {
+            topic: _figures(path)
+            for topic, *_ in MEASURED
+            for path in (ROOT / "benchmarks").rglob(f"{topic}-{network}-*.csv")
+        }
+        first = next(iter(found["step"].values()))
+        setting = "{network}, T = {T}, batch {batch}, {threads} threads".format(**first)
+        units = [(topic, scale, unit) for topic, scale, unit in MEASURED if topic in found]
+        heads = [setting, *(f"{topic} ({unit})" for topic, _, unit in units)]
+        heads[0] = heads[0].replace("resnet", "ResNet").replace("vgg", "VGG")
+        lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * len(units)]
+        for name, row in found["step"].items():
+            cells = [_cell(found[topic].get(name), scale) for topic, scale, _ in units]
+            who = f"{name} {row['version']}".replace(" 0.1.0", "").strip()
+            lines.append(f"| {who} | " + " | ".join(cells) + " |")
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables)
+
+
+def _cell(row: dict[str, str] | None, scale: float) -> str:
+    if row is None or not row["median"]:
+        return "" if row is None else row["gate"]
+    ratio = f" ({float(row['ratio_to_spikingjelly']):.2f})" if row["ratio_to_spikingjelly"] else ""
+    return f"{float(row['median']) / scale:.3g}{ratio}"
+
+
+def _only(pattern: str) -> Path:
+    """The one file of measurements of this name, wherever in `benchmarks/`."""
+    (path,) = (ROOT / "benchmarks").rglob(pattern)
+    return path
+
+
+def _figures(path: Path) -> dict[str, dict[str, str]]:
+    return {row["contestant"]: row for row in _rows(path)}
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8") as lines:
+        return [*csv.DictReader(lines)]
+
+
+def _mean_std(values: list[float], digits: int) -> str:
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
