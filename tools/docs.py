@@ -27,6 +27,7 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/readings.md": {"readings": tables.readings},
     "docs/methods.md": {"methods": tables.methods, "cards": tables.cards},
     "docs/speed.md": {"speed": tables.speed},
+    "docs/decisions.md": {"index": source_map.decisions},
     "results/README.md": {"fair": tables.fair_results},
 }
 """Every generated part: document, name, what makes it."""
