@@ -31,7 +31,7 @@ HEADLINE = (
 def headline() -> str:
     """What was measured beside SpikingJelly: a row for each topic, with its command."""
     lines = [
-        "| | rmploss | SpikingJelly | ratio | to it compiled | command |",
+        "| | rmploss | SpikingJelly | ratio | ratio, if compiled | command |",
         "|---|---:|---:|---:|---:|---|",
     ]
     for topic, what, scale, unit, who in HEADLINE:
