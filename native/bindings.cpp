@@ -1,5 +1,5 @@
 // The Python module rmploss.ops._native: the kernels of the widest instruction set that this machine runs.
-// Arrays arrive as addresses; src/rmploss/ops/cpu.py is the only caller and answers for shapes, types and lifetimes.
+// Arrays arrive as addresses; src/rmploss/ops (native.py, lif/native.py, spike_conv2d/native.py) is the only caller and answers for shapes, types and lifetimes.
 // Every kernel runs without the interpreter's lock.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
@@ -15,6 +15,7 @@
 
 namespace nb = nanobind;
 using namespace rmploss;
+using namespace nb::literals;
 
 namespace {
 
@@ -92,62 +93,82 @@ nb::dict resets() {
   return found;
 }
 
-// The neurons that forward and backward share, in the order of `cpu._arguments`.
-template <class S> Neurons<S> neurons(const nb::tuple& given) {
-  int next = 0;
-  const auto place = [&] { return nb::cast<address>(given[next++]); };
-  const auto whole = [&] { return nb::cast<int64_t>(given[next++]); };
-  const auto number = [&] { return nb::cast<double>(given[next++]); };
-  const auto flag = [&] { return nb::cast<bool>(given[next++]); };
+// Records that Python fills in by name: numbers, and the addresses of arrays (0: none). Each list makes the struct and what Python
+// sees of it; the Python side compares its own names with these when it is imported (src/rmploss/ops/native.py).
+#define RMPLOSS_LAYER(field)                                                                                          \
+  field(bool, is_double) field(int64_t, steps) field(int64_t, rows) field(int64_t, channels) field(bool, is_static)   \
+  field(address, y) field(address, statistics) field(double, eps) field(address, gain) field(address, bias)           \
+  field(address, residual) field(address, residual_bits) field(address, start) field(address, decay)                  \
+  field(address, threshold) field(double, reset_to) field(int, reset) field(bool, detach_reset) field(int, surrogate) \
+  field(double, slope) field(double, damping) field(bool, moments) field(bool, of_input) field(bool, detach_target)   \
+  field(double, p) field(int, threads)
+#define RMPLOSS_FORWARD(field) \
+  field(address, spikes) field(address, bits) field(address, count) field(address, moments) field(address, last)
+#define RMPLOSS_BACKWARD(field)                                                                           \
+  field(address, g_spikes) field(address, g_moments) field(address, g_last) field(address, g_current)     \
+  field(address, g_start) field(address, sums) field(bool, constants)
+#define RMPLOSS_CONVOLUTION(field)                                                                                   \
+  field(int64_t, images) field(int64_t, height) field(int64_t, width) field(int64_t, channels)                       \
+  field(int64_t, out_height) field(int64_t, out_width) field(int64_t, out_channels) field(int64_t, kernel_height)    \
+  field(int64_t, kernel_width) field(int64_t, stride) field(int64_t, padding) field(int, threads)
+
+#define RMPLOSS_MEMBER(type, name) type name{};
+#define RMPLOSS_EXPOSE(type, name) .def_rw(#name, &Record::name)
+struct LayerRecord { RMPLOSS_LAYER(RMPLOSS_MEMBER) };
+struct ForwardRecord { RMPLOSS_FORWARD(RMPLOSS_MEMBER) };
+struct BackwardRecord { RMPLOSS_BACKWARD(RMPLOSS_MEMBER) };
+struct ConvolutionRecord { RMPLOSS_CONVOLUTION(RMPLOSS_MEMBER) };
+
+template <class S> Neurons<S> neurons(const LayerRecord& r) {
   Neurons<S> a{};
-  a.steps = whole();
-  a.rows = whole();
-  a.channels = whole();
-  a.is_static = flag();
-  a.y = at<S>(place());
-  a.statistics = at<double>(place());
-  a.eps = number();
-  a.gain = at<S>(place());
-  a.bias = at<S>(place());
-  a.residual = at<S>(place());
-  a.residual_bits = at<uint64_t>(place());
-  a.start = at<S>(place());
-  a.decay = at<S>(place());
-  a.threshold = at<S>(place());
-  a.reset_to = S(number());
-  a.reset = int(whole());
-  a.detach_reset = flag();
-  a.surrogate = int(whole());
-  a.slope = S(number());
-  a.damping = S(number());
-  a.moments = flag();
-  a.of_input = flag();
-  a.detach_target = flag();
-  a.p = S(number());
-  a.threads = int(whole());
+  a.steps = r.steps;
+  a.rows = r.rows;
+  a.channels = r.channels;
+  a.is_static = r.is_static;
+  a.y = at<S>(r.y);
+  a.statistics = at<double>(r.statistics);
+  a.eps = r.eps;
+  a.gain = at<S>(r.gain);
+  a.bias = at<S>(r.bias);
+  a.residual = at<S>(r.residual);
+  a.residual_bits = at<uint64_t>(r.residual_bits);
+  a.start = at<S>(r.start);
+  a.decay = at<S>(r.decay);
+  a.threshold = at<S>(r.threshold);
+  a.reset_to = S(r.reset_to);
+  a.reset = r.reset;
+  a.detach_reset = r.detach_reset;
+  a.surrogate = r.surrogate;
+  a.slope = S(r.slope);
+  a.damping = S(r.damping);
+  a.moments = r.moments;
+  a.of_input = r.of_input;
+  a.detach_target = r.detach_target;
+  a.p = S(r.p);
+  a.threads = r.threads;
   return a;
 }
 
-void lif_forward(bool is_double, const nb::tuple& given, address spikes, address sums, address last) {
+void lif_forward(const LayerRecord& layer, const ForwardRecord& out) {
   auto run = [&]<class S>(S, auto kernel) {
-    const Neurons<S> a = neurons<S>(given);
-    const Forward<S> f{at<S>(spikes), at<S>(sums), at<S>(last)};
+    const Neurons<S> a = neurons<S>(layer);
+    const Forward<S> f{at<S>(out.spikes), at<uint64_t>(out.bits), at<int64_t>(out.count), at<S>(out.moments),
+                       at<S>(out.last)};
     nb::gil_scoped_release unlocked;
     kernel(a, f);
   };
-  is_double ? run(double(), kernels->lif_forward_d) : run(float(), kernels->lif_forward_f);
+  layer.is_double ? run(double(), kernels->lif_forward_d) : run(float(), kernels->lif_forward_f);
 }
 
-void lif_backward(bool is_double, const nb::tuple& given, address g_spikes, address g_moments, address g_last,
-                  address g_current, address g_start, address sums, bool constants) {
+void lif_backward(const LayerRecord& layer, const BackwardRecord& g) {
   auto run = [&]<class S>(S, auto kernel) {
-    const Neurons<S> a = neurons<S>(given);
-    const Backward<S> b{at<S>(g_spikes), at<S>(g_moments), at<S>(g_last), at<S>(g_current),
-                        at<S>(g_start), at<S>(sums), constants};
+    const Neurons<S> a = neurons<S>(layer);
+    const Backward<S> b{at<S>(g.g_spikes), at<S>(g.g_moments), at<S>(g.g_last), at<S>(g.g_current),
+                        at<S>(g.g_start), at<S>(g.sums), g.constants};
     nb::gil_scoped_release unlocked;
     kernel(a, b);
   };
-  is_double ? run(double(), kernels->lif_backward_d) : run(float(), kernels->lif_backward_f);
+  layer.is_double ? run(double(), kernels->lif_backward_d) : run(float(), kernels->lif_backward_f);
 }
 
 void statistics(bool is_double, address y, int64_t rows, int64_t channels, address out, int threads) {
@@ -176,27 +197,26 @@ void unpack(address bits, int64_t rows, int64_t channels, address x, int threads
   kernels->unpack(at<uint64_t>(bits), rows, channels, at<float>(x), threads);
 }
 
-Convolution convolution(const nb::tuple& shape, int threads) {
-  int64_t n[11];
-  for (int i = 0; i < 11; i++) n[i] = nb::cast<int64_t>(shape[i]);
-  return Convolution{n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], n[9], n[10], threads};
+Convolution convolution(const ConvolutionRecord& r) {
+  return Convolution{r.images, r.height, r.width, r.channels, r.out_height, r.out_width, r.out_channels,
+                     r.kernel_height, r.kernel_width, r.stride, r.padding, r.threads};
 }
 
-void event_forward(const nb::tuple& shape, int threads, address bits, address weight, address bias, address y) {
-  const Convolution c = convolution(shape, threads);
+void event_forward(const ConvolutionRecord& shape, address bits, address weight, address bias, address y) {
+  const Convolution c = convolution(shape);
   nb::gil_scoped_release unlocked;
   kernels->event_forward(c, at<uint64_t>(bits), at<float>(weight), at<float>(bias), at<float>(y));
 }
 
-void event_weight_gradient(const nb::tuple& shape, int threads, address bits, address g_y, address g_weight) {
-  const Convolution c = convolution(shape, threads);
+void event_weight_gradient(const ConvolutionRecord& shape, address bits, address g_y, address g_weight) {
+  const Convolution c = convolution(shape);
   nb::gil_scoped_release unlocked;
   kernels->event_weight_gradient(c, at<uint64_t>(bits), at<float>(g_y), at<float>(g_weight));
 }
 
-void winograd(const nb::tuple& shape, int threads, address x, address weight, address bias, bool transposed, int tile,
+void winograd(const ConvolutionRecord& shape, address x, address weight, address bias, bool transposed, int tile,
               address y) {
-  const Convolution c = convolution(shape, threads);
+  const Convolution c = convolution(shape);
   nb::gil_scoped_release unlocked;
   kernels->winograd(c, at<float>(x), at<float>(weight), at<float>(bias), transposed, tile, at<float>(y));
 }
@@ -218,14 +238,13 @@ nb::object empty(const std::vector<size_t>& shape, const std::vector<int64_t>& s
 }  // namespace
 
 NB_MODULE(_native, m) {
-  m.doc() = "The native kernels of the `cpu` provider; called by rmploss.ops.cpu only.";
+  m.doc() = "The native kernels of the `cpu` provider; called by rmploss.ops only.";
   m.def("surrogates", &surrogates, "The number of every surrogate, by the name of its class.");
-  m.def("resets", &resets, "The number of every reset, by its name in rule.py.");
+  m.def("resets", &resets, "The number of every reset, by its name in ops/lif/inputs.py.");
   m.def("instruction_sets", &names, "Those that this machine runs, the widest first.");
   m.def("instruction_set", [] { return kernels->name; }, "The one in use.");
   m.def("choose", &choose, "Use another one: for tests.");
   m.def("empty", &empty, "A dense tensor of a shape and strides, without values, over memory that is kept.");
-  m.attr("INTERFACE") = 3;  // counted up with every change of an argument, here and in ops/cpu.py
   m.attr("SMALL") = kSmall;
   m.def("poison", &poison, "Fill memory with NaN when it is taken: for tests.");
   m.def("release_kept", &release_kept, "Hand kept memory back to the system; how many bytes.");
@@ -233,13 +252,30 @@ NB_MODULE(_native, m) {
     const Memory now = memory();
     return nb::make_tuple(now.in_use, now.kept, now.peak);
   }, "Bytes in use, kept, and the most ever in use.");
-  m.def("lif_forward", &lif_forward);
-  m.def("lif_backward", &lif_backward);
-  m.def("statistics", &statistics);
-  m.def("norm_gradient", &norm_gradient);
-  m.def("pack", &pack);
-  m.def("unpack", &unpack);
-  m.def("event_forward", &event_forward);
-  m.def("event_weight_gradient", &event_weight_gradient);
-  m.def("winograd", &winograd);
+  {
+    typedef LayerRecord Record;
+    nb::class_<Record>(m, "Layer").def(nb::init<>()) RMPLOSS_LAYER(RMPLOSS_EXPOSE);
+  }
+  {
+    typedef ForwardRecord Record;
+    nb::class_<Record>(m, "Forward").def(nb::init<>()) RMPLOSS_FORWARD(RMPLOSS_EXPOSE);
+  }
+  {
+    typedef BackwardRecord Record;
+    nb::class_<Record>(m, "Backward").def(nb::init<>()) RMPLOSS_BACKWARD(RMPLOSS_EXPOSE);
+  }
+  {
+    typedef ConvolutionRecord Record;
+    nb::class_<Record>(m, "Convolution").def(nb::init<>()) RMPLOSS_CONVOLUTION(RMPLOSS_EXPOSE);
+  }
+  m.def("lif_forward", &lif_forward, "layer"_a, "out"_a);
+  m.def("lif_backward", &lif_backward, "layer"_a, "gradients"_a);
+  m.def("statistics", &statistics, "is_double"_a, "y"_a, "rows"_a, "channels"_a, "out"_a, "threads"_a);
+  m.def("norm_gradient", &norm_gradient, "is_double"_a, "statistics"_a, "weight"_a, "sums"_a, "eps"_a, "g_x"_a, "y"_a,
+        "rows"_a, "channels"_a, "g_y"_a, "threads"_a);
+  m.def("pack", &pack, "x"_a, "rows"_a, "channels"_a, "bits"_a, "threads"_a);
+  m.def("unpack", &unpack, "bits"_a, "rows"_a, "channels"_a, "x"_a, "threads"_a);
+  m.def("event_forward", &event_forward, "shape"_a, "bits"_a, "weight"_a, "bias"_a, "y"_a);
+  m.def("event_weight_gradient", &event_weight_gradient, "shape"_a, "bits"_a, "g_y"_a, "g_weight"_a);
+  m.def("winograd", &winograd, "shape"_a, "x"_a, "weight"_a, "bias"_a, "transposed"_a, "tile"_a, "y"_a);
 }

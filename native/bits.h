@@ -22,6 +22,38 @@ inline uint64_t nonzero(vfloat v, Mask<float>& bad) {
 #endif
 }
 
+// The lanes that are not 0, from the lowest bit on; a lane is 0 or 1.
+template <class S> RMPLOSS_INLINE uint64_t bits_of(Vec<S> o) {
+  const Mask<S> on = o != Vec<S>{};
+#if defined(__AVX512F__)
+  if constexpr (sizeof(S) == 4) return _mm512_movepi32_mask((__m512i)on);
+  else return _mm512_movepi64_mask((__m512i)on);
+#elif defined(__AVX2__)
+  if constexpr (sizeof(S) == 4) return uint32_t(_mm256_movemask_ps((__m256)on));
+  else return uint32_t(_mm256_movemask_pd((__m256d)on));
+#else
+  uint64_t bits = 0;
+  for (int i = 0; i < kLanes<S>; i++) bits |= uint64_t(on[i] & 1) << i;
+  return bits;
+#endif
+}
+
+// 0 or 1 in every lane, from the lowest bits.
+RMPLOSS_INLINE vfloat spread(uint64_t bits, vfloat) {
+#if defined(__AVX512F__)
+  return (vfloat)_mm512_maskz_mov_ps(__mmask16(bits), _mm512_set1_ps(1.0f));
+#else
+  vfloat v;
+  for (int i = 0; i < kWidth; i++) v[i] = float(bits >> i & 1);
+  return v;
+#endif
+}
+RMPLOSS_INLINE Vec<double> spread(uint64_t bits, Vec<double>) {
+  Vec<double> v;
+  for (int i = 0; i < kLanes<double>; i++) v[i] = double(bits >> i & 1);
+  return v;
+}
+
 // Transposes 64 words of 64 bits: bit j of word i becomes bit i of word j. Block swaps of 32, 16, .., 1.
 inline void transpose64(uint64_t* a) {
   uint64_t mask = 0x00000000ffffffffull;

@@ -268,10 +268,7 @@ void unpack(const uint64_t* bits, int64_t rows, int64_t channels, float* x, int 
   for (index_t row = 0; row < rows; row++)
     for (index_t c = 0; c < channels; c += kWidth) {
       const int n = int(smaller(kWidth, channels - c));
-      const uint64_t word = bits[row * words + c / 64] >> (c % 64);
-      vfloat v;
-      for (int i = 0; i < kWidth; i++) v[i] = float(word >> i & 1);
-      store(x + row * channels + c, v, n);
+      store(x + row * channels + c, spread(bits[row * words + c / 64] >> (c % 64), vfloat{}), n);
     }
 }
 

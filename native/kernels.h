@@ -36,9 +36,11 @@ template <class S> struct Neurons {
 };
 
 template <class S> struct Forward {
-  S* spikes;    // [steps, rows, C]
-  S* moments;   // [4, C] or null
-  S* last;      // [rows, C] or null
+  S* spikes;       // [steps, rows, C] or null: only the bits are wanted
+  uint64_t* bits;  // the same spikes, [steps rows, words], or null
+  int64_t* count;  // how many spikes there are; with the bits
+  S* moments;      // [4, C] or null
+  S* last;         // [rows, C] or null
 };
 
 template <class S> struct Backward {

@@ -1,9 +1,10 @@
 // LIF neurons over time, forward and backward, with the norm in front of them and the membrane moments in the same pass
-// (Eqs. 1-3, 6-10; the recursion of backward is derived in src/rmploss/ops/README.md).
+// (Eqs. 1-3, 6-10; the recursion of backward is derived in src/rmploss/ops/lif/README.md).
 //
 // Compiled without contraction of a * b + c: backward recomputes the membrane from the input current, by the same inline
 // functions and so with the same bits, and nothing of the membrane is stored in between.
 #pragma once
+#include "bits.h"
 #include "kernels.h"
 #include "memory.h"
 #include "simd.h"
@@ -88,22 +89,6 @@ template <class S> struct Moments {
   Vec<S> sum[4] = {};
 };
 
-// 0 or 1 in every lane, from the lowest bits.
-inline vfloat spread(uint64_t bits, vfloat) {
-#if defined(__AVX512F__)
-  return (vfloat)_mm512_maskz_mov_ps(__mmask16(bits), _mm512_set1_ps(1.0f));
-#else
-  vfloat v;
-  for (int i = 0; i < kWidth; i++) v[i] = float(bits >> i & 1);
-  return v;
-#endif
-}
-inline Vec<double> spread(uint64_t bits, Vec<double>) {
-  Vec<double> v;
-  for (int i = 0; i < kLanes<double>; i++) v[i] = double(bits >> i & 1);
-  return v;
-}
-
 // x(t) of one register.
 template <class S>
 RMPLOSS_INLINE Vec<S> current(const Neurons<S>& a, const Channels<S>& k, index_t t, index_t row, index_t c, int n) {
@@ -153,6 +138,29 @@ template <class S> RMPLOSS_INLINE Vec<S> distance_slope(Vec<S> d, S p) {
   return d == zero ? zero : p * power<S>(absolute<S>(d), p - 1) * sign;
 }
 
+// The spikes of one register to memory: as numbers, as bits, or both. The registers of a row come in the order of their channels,
+// so the first of a word sets it and the others add to it.
+template <class S>
+RMPLOSS_INLINE void store_spikes(const Neurons<S>& a, const Forward<S>& f, Vec<S> o, index_t t, index_t row, index_t c, int n) {
+  const index_t place = t * a.rows + row;
+  if (f.spikes) store(f.spikes + place * a.channels + c, o, n);
+  if (!f.bits) return;
+  uint64_t& word = f.bits[place * words_of(a.channels) + c / 64];
+  uint64_t found = bits_of<S>(o);
+  if (n < kLanes<S>) found &= (uint64_t(1) << n) - 1;  // lanes beyond the last channel have a potential, too
+  if (c % 64 == 0) word = found;
+  else word |= found << (c % 64);
+}
+
+// How many spikes the words of a row hold.
+template <class S> inline int64_t spikes_of_row(const Neurons<S>& a, const Forward<S>& f, index_t row) {
+  const index_t words = words_of(a.channels);
+  int64_t count = 0;
+  for (index_t t = 0; t < a.steps; t++)
+    for (index_t w = 0; w < words; w++) count += __builtin_popcountll(f.bits[(t * a.rows + row) * words + w]);
+  return count;
+}
+
 // Some registers of channels from c on, of one row; all of n lanes.
 template <class S, int count>
 RMPLOSS_INLINE void forward_registers(const Neurons<S>& a, const Forward<S>& f, const Channels<S>* k, index_t row, index_t c,
@@ -166,7 +174,7 @@ RMPLOSS_INLINE void forward_registers(const Neurons<S>& a, const Forward<S>& f, 
       const index_t here = c + i * kLanes<S>;
       const Vec<S> x = current(a, k[i], t, row, here, n);
       const Vec<S> pre = charge<S>(k[i], u[i], x), o = fire<S>(k[i], pre);
-      store(f.spikes + (t * a.rows + row) * a.channels + here, o, n);
+      store_spikes(a, f, o, t, row, here, n);
       if (a.moments) {
         const Vec<S> potential = a.of_input ? x : pre;
         const Vec<S> target = a.of_input ? fire<S>(k[i], x) : o;
@@ -239,14 +247,21 @@ RMPLOSS_INLINE void forward_place(const Neurons<S>& a, const Forward<S>& f, inde
 
 // Rows first, channels inside: every array is read and written in the order of its memory.
 template <bool usual, class S> void forward_with(const Neurons<S>& all, const Forward<S>& given) {
+  int64_t total = 0;
   in_pieces<S>(all, given.moments, [&](index_t block, index_t end, S* scratch, index_t padded) {
     const Neurons<S> a = known<usual>(all);
     const Forward<S> f = given;
-    for (index_t row = block; row < end; row++)
+    int64_t spikes = 0;
+    for (index_t row = block; row < end; row++) {
       along_channels<S, kTogether>(a.channels, [&]<int count>(index_t c, int n, Count<count>) RMPLOSS_INLINE_LAMBDA {
         forward_place<S, count>(a, f, row, c, n, scratch, padded);
       });
+      if (f.bits) spikes += spikes_of_row(a, f, row);
+    }
+#pragma omp atomic
+    total += spikes;
   });
+  if (given.bits) *given.count = total;
 }
 
 template <class S> void lif_forward(const Neurons<S>& given, const Forward<S>& f) {

@@ -11,6 +11,16 @@ ROOT = Path(__file__).parent.parent
 GUIDE = (ROOT / "docs" / "add-a-method.md").read_text(encoding="utf-8")
 
 
+RUN = """
+import runpy, sys
+# An editable installation finds the package of this checkout before that of PYTHONPATH.
+sys.meta_path[:] = [f for f in sys.meta_path if "ScikitBuild" not in type(f).__name__]
+sys.argv = sys.argv[1:]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+"""As `python -m TOOL ARGUMENTS`, in the copy."""
+
+
 def blocks(language: str) -> list[str]:
     """The code blocks of a language, in order."""
     return re.findall(rf"```{language}\n(.*?)```", GUIDE, re.DOTALL)
@@ -41,7 +51,7 @@ def test_the_guide_holds(tmp_path: Path) -> None:
     outputs = []
     for command in "".join(blocks("sh")).splitlines():
         tool, *rest = command.split()
-        words = [sys.executable, "-m", tool, *rest]
+        words = [sys.executable, "-c", RUN, tool, *rest]
         done = subprocess.run(
             words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
         )

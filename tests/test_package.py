@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import rmploss
-from rmploss.ops import cpu
+from rmploss.ops import native
 
 ROOT = Path(__file__).parent.parent
 
@@ -35,8 +35,8 @@ def test_every_file_of_a_package_is_tracked(folder: str) -> None:
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler: no native kernels")
 def test_the_native_kernels_are_built_where_a_compiler_is() -> None:
-    assert cpu.MISSING is None
-    assert cpu.instruction_sets()
+    assert native.MISSING is None
+    assert native.instruction_sets()
 
 
 def test_every_file_of_the_package_is_installed() -> None:

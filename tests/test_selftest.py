@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from rmploss import ops, selftest
-from rmploss.ops import cpu, reference
+from rmploss.ops import native
+from rmploss.ops.lif import reference
+from rmploss.ops.spike_conv2d import reference as convolution
 
 
 def test_it_passes() -> None:
@@ -23,13 +25,13 @@ def test_it_notices_a_wrong_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     assert deviation > bound
 
 
-@pytest.mark.skipif(cpu.MISSING is not None, reason=str(cpu.MISSING))
+@pytest.mark.skipif(native.MISSING is not None, reason=str(native.MISSING))
 def test_the_backends_agree_and_a_wrong_one_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     device = torch.device("cpu")
     checks = selftest.agreement(device)
     assert [check.what for check in checks] == ["neurons", "convolution"]
     assert all(0 < check.deviation <= check.bound for check in checks)
-    neurons, convolve = reference.norm_lif, reference.spike_conv2d
+    neurons, convolve = reference.norm_lif, convolution.spike_conv2d
 
     def decayed(*arguments: Any, **options: Any) -> Any:
         return neurons(*arguments, **{**options, "decay": 0.25 + 1e-9})
@@ -38,7 +40,7 @@ def test_the_backends_agree_and_a_wrong_one_is_found(monkeypatch: pytest.MonkeyP
         return convolve(*arguments, **options) * 1.02
 
     monkeypatch.setattr(reference, "norm_lif", decayed)
-    monkeypatch.setattr(reference, "spike_conv2d", shifted)
+    monkeypatch.setattr(convolution, "spike_conv2d", shifted)
     assert not any(check.ok for check in selftest.agreement(device))
 
 

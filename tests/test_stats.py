@@ -15,7 +15,7 @@ from rmploss import IF, LIF, MembraneStats, MomentSpec, RMPLoss, functional, mem
 from rmploss.models import SpikingNetwork, create
 from rmploss.models.layers import conv3x3
 from rmploss.norm import TDBatchNorm2d
-from rmploss.ops.moments import ERROR, MEMBRANE, SPIKES, SQUARE
+from rmploss.ops.lif.moments import ERROR, MEMBRANE, SPIKES, SQUARE
 from rmploss.stats import name_layers, open_stats
 from tests import lif_oracle as oracle
 from tests.given import normal

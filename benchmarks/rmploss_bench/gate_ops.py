@@ -21,8 +21,8 @@ from torch import Tensor
 from rmploss import ops
 from rmploss.randomness import generator
 
-OPERATIONS = ("lif", "norm_lif", "spike_conv2d")
-"""The operations of `rmploss.ops` that are compared."""
+OPERATIONS = ("lif_layer", "spike_conv2d")
+"""The operations of `rmploss.ops` that networks call."""
 WINOGRAD = 16
 """Allowed error of a convolution, as a multiple of the direct convolution's; dimensionless.
 
@@ -92,13 +92,14 @@ def judge(
 ) -> list[str]:
     """The errors of one call of an operation, in words; empty if there are none.
 
-    name: of the operation, one of `OPERATIONS`.
+    name: of the operation.
     operation: the function.
     args: its positional arguments.
     options: its keyword arguments.
     train: compare the gradients as well.
     fast_by: the backend that is compared with the reference.
     """
+    args, options = _as_tensors(args, options)
     with torch.set_grad_enabled(train):
         fast = _run(operation, args, options, fast_by, torch.float32)
         plain = _run(operation, args, options, "reference", torch.float32)
@@ -118,6 +119,18 @@ def judge(
     return [f"{name} on {shape}: {red}" for red in reds]
 
 
+def _as_tensors(
+    args: tuple[Any, ...], options: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The same call with tensors in place of `Spikes`; kernels find that they are 0 and 1."""
+    first = args[0]
+    if isinstance(first, ops.Spikes):  # of a convolution, which takes maps
+        args = (first.dense.flatten(0, 1), *args[1:])
+    options = {name: ops.dense_of(value) for name, value in options.items()}
+    changes = {name: name == "look" for name in ("look", "as_spikes") if name in options}
+    return args, {**options, **changes}
+
+
 def _run(
     operation: Operation, args: tuple[Any, ...], options: dict[str, Any], how: str, to: torch.dtype
 ) -> Run:
@@ -131,8 +144,11 @@ def _run(
             inputs.append(leaf.requires_grad_(torch.is_grad_enabled()))
         return leaf
 
-    named = {key: own(value) for key, value in options.items()}
-    done = operation(*map(own, args), **{**named, "backend": how})
+    given = [*map(own, args)]  # first of all x, of whose shape the bounds are made
+    named = {key: own(value) for key, value in options.items() if key != "neuron"}
+    if "neuron" in options:
+        named["neuron"] = {key: own(value) for key, value in options["neuron"].items()}
+    done = operation(*given, **{**named, "backend": how})
     every = done if isinstance(done, tuple) else (done,)
     return Run(inputs, [x for x in every if isinstance(x, Tensor) and x.is_floating_point()])
 

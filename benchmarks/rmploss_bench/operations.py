@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rmploss import ops
 from rmploss.errors import UserError
-from rmploss.ops.moments import MomentSpec
+from rmploss.ops.lif.moments import MomentSpec
 from rmploss.randomness import generator
 from rmploss.surrogate import ClippedTanh
 from rmploss_bench.blueprint import Conv, Layer, Neurons, layers

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rmploss.neurons import IF, LIF, Accumulator
     from rmploss.norm import TDBatchNorm2d
     from rmploss.objectives import RMPLoss
-    from rmploss.ops.moments import MomentSpec
+    from rmploss.ops.lif.moments import MomentSpec
     from rmploss.stats import MembraneStats, checkpoint, membrane_stats
     from rmploss.surrogate import Surrogate
 
@@ -42,7 +42,7 @@ _PLACES = {
     "LIF": "rmploss.neurons",
     "Accumulator": "rmploss.neurons",
     "MembraneStats": "rmploss.stats",
-    "MomentSpec": "rmploss.ops.moments",
+    "MomentSpec": "rmploss.ops.lif.moments",
     "RMPLoss": "rmploss.objectives",
     "SpikeConv2d": "rmploss.conv",
     "Surrogate": "rmploss.surrogate",

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from rmploss import ops
 from rmploss.errors import Problem, UserError
-from rmploss.ops import reference
-from rmploss.ops.moments import MomentSpec
+from rmploss.ops.lif import reference, tdbn
+from rmploss.ops.lif.moments import MomentSpec
 from rmploss.surrogate import Surrogate, as_surrogate
 
 
@@ -86,13 +86,18 @@ def membrane(
     v_reset: float | None = 0.0,
     reset_by: float | None = None,
 ) -> Tensor:
-    """u_pre of every time step `[T, B, C, ...]`, without gradient: to look at, not to train."""
+    """u_pre of every time step `[T, B, C, ...]`, without gradient: to look at, not to train.
+
+    x: input current `[T, B, C, ...]`.
+    decay, v_threshold: a number, or one per channel `[C]`.
+    """
     if not isinstance(decay, Tensor) and not isinstance(v_threshold, Tensor):
         check(decay=decay, v_threshold=v_threshold, v_reset=v_reset, reset_by=reset_by)
     surrogate = as_surrogate("clipped_tanh")
     potentials = []
     with torch.no_grad():
         x = ops.at_least_single(x)
+        decay, v_threshold = (tdbn.per_channel(value, x) for value in (decay, v_threshold))
         u = torch.full_like(x[0], v_reset or 0.0)
         for x_t in x.unbind(0):
             _, u_pre, u = reference.lif_step(

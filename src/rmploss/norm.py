@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from rmploss.conv import SpikeConv2d
 from rmploss.errors import Problem, UserError
 from rmploss.ops import at_least_single
-from rmploss.ops import norm as equations
 from rmploss.ops.collectives import ranks
+from rmploss.ops.lif import tdbn as equations
 from rmploss.stats import recomputing
 from rmploss.tables import Table
 
@@ -180,8 +180,6 @@ def fold(conv: nn.Conv2d, norm: TDBatchNorm2d) -> nn.Conv2d:
             device=conv.weight.device,
             dtype=conv.weight.dtype,
         )
-        if isinstance(conv, SpikeConv2d) and isinstance(folded, SpikeConv2d):
-            folded.know_as(conv)
         folded.weight.copy_(conv.weight * gain.view(-1, 1, 1, 1))
         assert folded.bias is not None
         folded.bias.copy_(bias * gain + shift)

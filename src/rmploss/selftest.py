@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from rmploss import ops
-from rmploss.ops.moments import ERROR, MomentSpec
-from rmploss.ops.reference import lif
+from rmploss.ops.lif.moments import ERROR, MomentSpec
+from rmploss.ops.lif.reference import lif
 from rmploss.randomness import generator
 from rmploss.surrogate import ClippedTanh, Sigmoid
 

@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint as torch_checkpoint
 from rmploss.errors import UserError
 from rmploss.ops import asked, use_backend
 from rmploss.ops.collectives import all_reduce_sum, ranks
-from rmploss.ops.moments import ERROR, MEMBRANE, SPIKES, SQUARE, MomentSpec
+from rmploss.ops.lif.moments import ERROR, MEMBRANE, SPIKES, SQUARE, MomentSpec
 
 
 class Recorded(Protocol):

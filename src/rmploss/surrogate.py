@@ -44,6 +44,8 @@ class Surrogate(ABC):
 class _Fire(torch.autograd.Function):
     """The step function with a surrogate derivative."""
 
+    generate_vmap_rule = True  # forward and backward are plain operations
+
     @staticmethod
     def forward(v: Tensor, surrogate: Surrogate) -> Tensor:
         return (v >= 0).to(v.dtype)

@@ -6,12 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from rmploss import LIF
+from rmploss.ops import use_backend
 from rmploss_bench.conditions import Conditions, make_conditions
 from rmploss_bench.peers import Kit
 from rmploss_bench.peers._network import Flat
 from rmploss_bench.workload import Workload, make_workload
-
-from rmploss.ops import use_backend
 
 
 def tiny(network: str = "resnet20", **fields: object) -> Conditions:

@@ -11,7 +11,7 @@ import torch
 
 from rmploss import ops, recipes
 from rmploss.cli import main
-from rmploss.ops import cpu
+from rmploss.ops import native
 from tests.engine.runs import TINY
 
 VERBS = ("demo", "list", "train", "eval", "table", "report", "bench", "data", "doctor")
@@ -148,7 +148,7 @@ def test_doctor_and_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     out = capsys.readouterr().out
     assert "self-test       ok" in out
     assert ops.pick("auto", torch.device("cpu")) in out
-    assert cpu.instruction_set() in out
+    assert native.instruction_set() in out
     assert main(["data", "--data-dir", str(tmp_path)]) == 0
     assert "rmploss data fetch cifar10" in capsys.readouterr().out
 

@@ -29,7 +29,7 @@ from rmploss.engine.train import resume
 from rmploss.errors import InterruptedRunError, NonFiniteError, UserError
 from rmploss.neurons.dsr import DSRIF
 from rmploss.neurons.evolving import EvolvingLIF
-from rmploss.ops import reference
+from rmploss.ops.lif import reference
 from rmploss.recipes import Recipe, use
 from tests.engine.runs import TINY, digest_of
 
@@ -184,8 +184,8 @@ def test_in_half_precision_the_membranes_stay_in_float32(
         membranes.update((x.dtype, u.dtype))
         return step(x, u, **options)
 
-    def convolve(module: SpikeConv2d, x: Tensor) -> Tensor:
-        y = convolution(module, x)
+    def convolve(module: SpikeConv2d, x: Tensor, **options: Any) -> Tensor:
+        y = convolution(module, x, **options)
         if module.training and torch.is_grad_enabled():  # not the rehearsal before the run
             currents.add(y.dtype)
         return y

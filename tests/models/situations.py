@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from rmploss import ops
 from rmploss.models import SpikingNetwork, create
 from rmploss.neurons.plif import PLIF
+from rmploss.ops import native
 from tests.given import normal
 
 ROUNDING = 2**10 * 2**-23
@@ -32,7 +33,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 }
 """Identity, pooled and strided shortcuts, sums of spikes, average and max pooling, dropout."""
 NATIVE = pytest.param(
-    "cpu", marks=pytest.mark.skipif(ops.cpu.MISSING is not None, reason=str(ops.cpu.MISSING))
+    "cpu", marks=pytest.mark.skipif(native.MISSING is not None, reason=str(native.MISSING))
 )
 
 

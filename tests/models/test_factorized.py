@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from rmploss import UserError
-from rmploss.conv import SpikeConv2d
 from rmploss.models.factorized import FactorizedConv2d
 from tests.given import normal
 
@@ -19,12 +18,6 @@ def test_it_is_the_convolution_it_replaces(stride: int) -> None:
     y = FactorizedConv2d(conv)(x)
     assert y.std() > 0
     torch.testing.assert_close(y, conv(x), rtol=1e-12, atol=1e-12)
-
-
-def test_what_was_promised_stays_promised() -> None:
-    conv = FactorizedConv2d(SpikeConv2d(4, 6, 3, binary=True))
-    assert conv.binary is conv.plain().binary is True
-    assert FactorizedConv2d(nn.Conv2d(4, 6, 3)).binary is None
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from rmploss.models.resnet import BasicBlock, pooled, strided
 from rmploss.models.sew import CONNECT, Connect, SEWBlock
 from rmploss.models.sew_resnet import NEURON, NORM
 from rmploss.neurons.real import RealSpike
-from rmploss.ops.moments import MEMBRANE, SPIKES
+from rmploss.ops.lif.moments import MEMBRANE, SPIKES
 from tests.given import normal
 
 COUNTS = {18: 11_689_512, 34: 21_797_672}

@@ -7,7 +7,7 @@ from torch import Tensor
 from rmploss import TDBatchNorm2d, UserError, membrane_stats
 from rmploss.lifecycle import constrain
 from rmploss.neurons.diet import Diet
-from rmploss.ops.moments import MEMBRANE, SPIKES
+from rmploss.ops.lif.moments import MEMBRANE, SPIKES
 from tests.given import normal
 
 BACKENDS = ["auto", "reference"]

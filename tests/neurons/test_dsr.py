@@ -12,7 +12,7 @@ from rmploss import UserError, membrane_stats
 from rmploss.lifecycle import constrain
 from rmploss.neurons import NEURONS, Accumulator
 from rmploss.neurons.dsr import DSRIF, DSRLIF, WeightedMean
-from rmploss.ops.moments import MomentSpec
+from rmploss.ops.lif.moments import MomentSpec
 from tests.given import normal
 
 Array = NDArray[np.float64]

@@ -12,7 +12,7 @@ from torch import Tensor
 from rmploss import UserError, membrane_stats
 from rmploss.neurons import NEURONS
 from rmploss.neurons.liaf import LIAF
-from rmploss.ops.moments import SPIKES, MomentSpec
+from rmploss.ops.lif.moments import SPIKES, MomentSpec
 from tests.given import normal
 
 Array = NDArray[np.float64]

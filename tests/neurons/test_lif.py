@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rmploss import IF, LIF, RMPLoss, UserError, functional, membrane_stats
 from rmploss.neurons import NEURONS, SpikingLayer
-from rmploss.ops.moments import MEMBRANE, SPIKES, SQUARE, MomentSpec
+from rmploss.ops.lif.moments import MEMBRANE, SPIKES, SQUARE, MomentSpec
 from rmploss.surrogate import Triangle
 from tests import lif_oracle as oracle
 from tests.given import normal

@@ -13,7 +13,7 @@ from torch import Tensor
 from rmploss import TDBatchNorm2d, UserError, membrane_stats, ops
 from rmploss.models.layers import conv3x3
 from rmploss.neurons.plif import PLIF
-from rmploss.ops.moments import ERROR, MEMBRANE, SPIKES, SQUARE
+from rmploss.ops.lif.moments import ERROR, MEMBRANE, SPIKES, SQUARE
 from tests.given import normal
 
 SHAPE = T, B, C, H, W = (5, 2, 3, 4, 2)
@@ -190,10 +190,10 @@ def test_its_moments_are_those_of_the_literal_membrane(backend: str) -> None:
 
 def test_norm_and_neurons_are_one_operation(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    fused = ops.norm_lif
-    monkeypatch.setattr(ops, "norm_lif", lambda *a, **k: calls.append(1) or fused(*a, **k))
+    fused = ops.lif_layer
+    monkeypatch.setattr(ops, "lif_layer", lambda *a, **k: calls.append(k["eps"]) or fused(*a, **k))
     conv3x3(2, 24, TDBatchNorm2d).fire(normal(3, 2, 2, 5, 5).float(), PLIF(24))
-    assert calls == [1]
+    assert calls == [1e-5]
 
 
 def test_a_trajectory() -> None:

@@ -5,7 +5,7 @@ import torch
 from rmploss import membrane_stats
 from rmploss.neurons import SpikingLayer
 from rmploss.neurons.relu import ReLU
-from rmploss.ops.moments import ERROR, MEMBRANE, SPIKES, SQUARE
+from rmploss.ops.lif.moments import ERROR, MEMBRANE, SPIKES, SQUARE
 from tests.given import normal
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from rmploss import RMPLoss, UserError, checkpoint, membrane_stats
 from rmploss.neurons import tssl
 from rmploss.neurons.tssl import TSSL, Constants, effect, next_spikes, post_synaptic, simulate
-from rmploss.ops.moments import ERROR, MEMBRANE, SPIKES, SQUARE, MomentSpec
+from rmploss.ops.lif.moments import ERROR, MEMBRANE, SPIKES, SQUARE, MomentSpec
 from tests.given import normal
 
 Array = NDArray[np.float64]

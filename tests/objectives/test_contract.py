@@ -8,8 +8,8 @@ from rmploss import membrane_stats, stats
 from rmploss.models import create
 from rmploss.objectives import OBJECTIVES, Objective
 from rmploss.objectives.several import SeveralRegularizers
-from rmploss.ops import moments as rows
-from rmploss.ops.moments import MomentSpec
+from rmploss.ops.lif import moments as rows
+from rmploss.ops.lif.moments import MomentSpec
 from rmploss.stats import MembraneStats
 from tests.given import Layer, normal
 

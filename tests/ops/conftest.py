@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rmploss.ops import cpu
+from rmploss.ops import native
 
 
 def poison(x: Tensor) -> Tensor:
@@ -31,20 +31,20 @@ def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ]
     for owner, name in owners:
         monkeypatch.setattr(owner, name, _poisoned(getattr(owner, name)))
-    if not cpu.MISSING:
-        cpu.poison(True)
+    if not native.MISSING:
+        native.poison(True)
     yield
-    if not cpu.MISSING:
-        cpu.poison(False)
+    if not native.MISSING:
+        native.poison(False)
 
 
-@pytest.fixture(params=cpu.instruction_sets() or ["missing"])
+@pytest.fixture(params=native.instruction_sets() or ["missing"])
 def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
     """Each instruction set that this machine runs."""
-    before = cpu.instruction_set()
-    cpu.use_instruction_set(request.param)
+    before = native.instruction_set()
+    native.use_instruction_set(request.param)
     yield request.param
-    cpu.use_instruction_set(before)
+    native.use_instruction_set(before)
 
 
 def _poisoned(allocate: Any) -> Any:

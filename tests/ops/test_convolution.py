@@ -12,11 +12,13 @@ from torch import Tensor
 from rmploss import ops
 from rmploss.conv import SpikeConv2d
 from rmploss.errors import UserError
-from rmploss.ops import cpu
-from rmploss.ops.kernels import KERNELS
+from rmploss.ops import backends, native
+from rmploss.ops.spike_conv2d import native as kernels
+from rmploss.ops.spike_conv2d import op
+from rmploss.ops.spikes.native import pack_rows
 from tests.given import normal
 
-pytestmark = pytest.mark.skipif(cpu.MISSING is not None, reason=str(cpu.MISSING))
+pytestmark = pytest.mark.skipif(native.MISSING is not None, reason=str(native.MISSING))
 EPS = torch.finfo(torch.float32).eps
 
 SHAPES = {
@@ -63,7 +65,7 @@ CHOICES = {
 def choice(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every kernel on every shape."""
     for name, value in request.param.items():
-        monkeypatch.setattr(cpu, name, value)
+        monkeypatch.setattr(kernels, name, value)
 
 
 @pytest.mark.usefixtures("choice")
@@ -120,21 +122,19 @@ def test_forward_errs_about_as_little_as_torch(instruction_set: str, kind: str, 
     assert ours.abs().max() <= 4 * torchs.abs().max()
 
 
-class Gpu:
-    """Kernels that may not look at values."""
-
-    def pack(self, x: Tensor, binary: bool = False) -> tuple[Tensor, Tensor]:
+def test_a_gpu_packs_for_gradients_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wait(*_: object) -> tuple[Tensor, Tensor]:
         raise AssertionError("a GPU has to wait")
 
-
-def test_a_gpu_packs_for_gradients_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ops, "explain", lambda *_: ("gpu", "a test"))
-    monkeypatch.setitem(KERNELS, "gpu", Gpu())
+    monkeypatch.setattr(backends, "choose", lambda *_: "triton")
+    monkeypatch.setattr(op, "pack", wait)
     x, w = torch.ones(1, 8, 4, 4), torch.ones(8, 8, 3, 3)
     with torch.no_grad():
         assert torch.equal(ops.spike_conv2d(x, w), F.conv2d(x, w))
+    w.requires_grad_()
+    assert torch.equal(ops.spike_conv2d(x, w, look=False), F.conv2d(x, w))
     with pytest.raises(AssertionError, match="wait"):
-        ops.spike_conv2d(x, w.requires_grad_())
+        ops.spike_conv2d(x, w)
 
 
 TRANSFORMS = {
@@ -189,11 +189,11 @@ def test_a_spike_that_is_not_one_is_not_taken_for_one() -> None:
     x = (normal(2, 64, 4, 4) > 1).float()
     w = normal(32, 64, 3, 3).float()
     rows = x.movedim(1, -1).reshape(-1, 64)
-    assert cpu.NativeKernels().pack(rows)[1] == int(x.sum())
+    assert pack_rows(rows)[1] == int(x.sum())
     for value in (0.5, -1.0, 2.0, 1 + EPS, float("nan")):
         odd = x.clone()
         odd[1, 63, 3, 3] = value
-        assert cpu.NativeKernels().pack(odd.movedim(1, -1).reshape(-1, 64))[1] == -1
+        assert pack_rows(odd.movedim(1, -1).reshape(-1, 64))[1] == -1
         y = ops.spike_conv2d(odd, w, padding=1, backend="cpu")
         torch.testing.assert_close(
             y, F.conv2d(odd, w, padding=1), rtol=1e-4, atol=1e-4, equal_nan=True

@@ -25,14 +25,16 @@ from rmploss import ops
 from rmploss.conv import SpikeConv2d
 from rmploss.errors import UserError
 from rmploss.functional import membrane
-from rmploss.ops import cpu, layer
-from rmploss.ops.moments import MomentSpec
-from rmploss.ops.rule import rule_of
+from rmploss.ops import native
+from rmploss.ops.lif import native as kernels
+from rmploss.ops.lif.inputs import NeuronNumbers
+from rmploss.ops.lif.moments import MomentSpec
+from rmploss.ops.spikes import op as spikes_op
 from rmploss.surrogate import SURROGATES, Sigmoid, Triangle
 from tests.given import normal
 
 pytestmark = pytest.mark.skipif(
-    cpu.MISSING is not None and shutil.which("c++") is None, reason=str(cpu.MISSING)
+    native.MISSING is not None and shutil.which("c++") is None, reason=str(native.MISSING)
 )
 
 SPECS = {
@@ -229,7 +231,7 @@ def assert_equal_but_for_ties(run: Any, inputs: list[Tensor]) -> None:
 def test_the_statistics_have_no_cancellation(instruction_set: str) -> None:
     y = (normal(4, 8, 3, 16, 16) + torch.tensor([0.0, 1e3, -1e4]).view(3, 1, 1)).float()
     rows = y.movedim(2, -1).reshape(4, -1, 3).contiguous()
-    mean, var, count = cpu.NativeKernels().statistics(rows)
+    mean, var, count = kernels.statistics(rows)
     assert count.unique().tolist() == [rows.numel() / 3]
     exact = rows.double().view(-1, 3)
     torch.testing.assert_close(mean, exact.mean(0), rtol=1e-7, atol=1e-7)
@@ -332,7 +334,7 @@ def _busy_threads() -> dict[str, int]:
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux tells of threads")
 def test_threads_are_used() -> None:
-    kernels, y = cpu.NativeKernels(), torch.zeros(1, 2**16, 64)
+    y = torch.zeros(1, 2**16, 64)
     before, used, busy = torch.get_num_threads(), {}, []
     try:
         for threads in (1, 2):
@@ -372,43 +374,41 @@ def test_threads_do_not_change_a_bit(instruction_set: str) -> None:
 
 def operations() -> dict[str, tuple[Any, ...]]:
     """Arguments of every fused operation."""
-    rule = rule_of(neuron())
-    assert not isinstance(rule, str)
+    numbers = NeuronNumbers.of(neuron())
+    assert not isinstance(numbers, str)
+    rule = [float(number) for number in numbers]
     y, one = normal(3, 2, 5, 2, 2).float(), torch.ones(5)
     r, u = (normal(*y.shape, name="r") > 0).float(), normal(2, 5, 2, 2, name="u").float()
     x, w = (normal(2, 9, 4, 4) > 0.5).float(), normal(8, 9, 3, 3).float()
     need = [t.clone().requires_grad_() for t in (y, one, one, r, u, one / 4, one / 2)]
     half = [need[0].detach().bfloat16().requires_grad_(), *need[1:]]
+    words, _ = spikes_op.pack("cpu", r)
+    x_words, x_count = spikes_op.pack("cpu", x.unsqueeze(0))
+    x = x.requires_grad_()
+    nothing = (need[0], None, None, None, None, None, *need[5:])
+
+    def layer(y: Any, *others: Any, eps: float | None = None, **changes: bool) -> Any:
+        dense, bits = changes.get("dense", True), changes.get("bits", False)
+        return ("cpu", y, *others, 3, eps, False, rule, dense, bits, True)
+
+    plain = (*need[:4], None, *need[4:])
+    last = w.detach().to(memory_format=torch.channels_last).requires_grad_()
     return {
-        "lif": ("cpu", *need, 3, None, False, rule.numbers),
-        "lif, nothing but x": (
-            "cpu",
-            need[0],
-            None,
-            None,
-            None,
-            None,
-            *need[5:],
-            3,
-            None,
-            False,
-            rule.numbers,
-        ),
-        "lif, norm": ("cpu", *need, 3, 1e-5, False, rule.numbers),
-        "lif, half precision": ("cpu", *half, 3, 1e-5, False, rule.numbers),
-        "lif, a shortcut promised": ("cpu", *need, 3, None, False, rule.numbers, True),
-        "pack, promised": ("cpu", r, True),
-        "spike_conv2d": ("cpu", x.requires_grad_(), w.requires_grad_(), None, 1, 1),
-        "spike_conv2d, promised": ("cpu", x, w, None, 1, 1, True),
+        "lif": layer(*plain),
+        "lif, nothing but x": layer(*nothing),
+        "lif, norm": layer(*plain, eps=1e-5),
+        "lif, half precision": layer(half[0], *plain[1:], eps=1e-5),
+        "lif, spikes as numbers and bits": layer(*plain, bits=True),
+        "lif, a shortcut of bits": layer(*need[:4], words, *need[4:], bits=True),
+        "pack": ("cpu", r),
+        "unpack": ("cpu", words, 5, torch.float32),
+        "spike_conv2d": ("cpu", x, None, None, w.requires_grad_(), None, 1, 1, True, True),
+        "spike_conv2d, not looked at": ("cpu", x, None, None, w, None, 1, 1, True, False),
+        "spike_conv2d, of bits": ("cpu", x, x_words, x_count, w, None, 1, 1, True, False),
         "spike_conv2d, channels last": (
-            "cpu",
-            x,
-            w.detach().to(memory_format=torch.channels_last).requires_grad_(),
-            None,
-            1,
-            1,
+            "cpu", x, None, None, last, None, 1, 1, True, True,
         ),
-    }
+    }  # fmt: skip
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # opcheck's own
@@ -490,7 +490,7 @@ def test_one_openmp_runtime_serves_torch_and_the_kernels() -> None:
 def test_a_norm_that_does_not_fit_is_refused() -> None:
     y, options = torch.zeros(2, 3, 64, 4, 4), neuron()
     for weight, bias in ((torch.ones(32), torch.ones(64)), (torch.ones(64), torch.ones(32))):
-        with pytest.raises(UserError, match=r"\[32\], not \[64\]"):
+        with pytest.raises(UserError, match=r"\[32\].*needs \[64\]"):
             ops.norm_lif(y, weight, bias, eps=1e-5, **options)
     strided = torch.ones(128)[::2]
     assert ops.norm_lif(y + normal(*y.shape), strided, strided, eps=1e-5, **options)[0].any()
@@ -539,7 +539,7 @@ def test_devices_and_constants_that_do_not_fit_are_refused() -> None:
     with pytest.raises(UserError, match="residual is on meta"):
         ops.lif(x, residual=x.to("meta"), **neuron())
     for backend in ("cpu", "reference"):
-        with pytest.raises(UserError, match=r"gain has shape \[3\], not \[5\]"):
+        with pytest.raises(UserError, match=r"gain has shape \[3\].*needs \[5\]"):
             ops.lif(x, gain=torch.ones(3), backend=backend, **neuron())
     with pytest.raises(UserError, match="repeats"):
         ops.lif(x[:1], repeats=2.5, **neuron())  # pyright: ignore[reportArgumentType]
@@ -554,5 +554,5 @@ def test_nothing_is_counted_while_a_graph_is_captured(monkeypatch: pytest.Monkey
         return {t.dtype for t in nodes[0].saved_tensors if t is not None}
 
     assert torch.int64 in kept()
-    monkeypatch.setattr(layer, "is_capturing", lambda x: True)
+    monkeypatch.setattr(spikes_op, "is_capturing", lambda x: True)
     assert torch.int64 not in kept()

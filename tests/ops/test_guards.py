@@ -9,13 +9,14 @@ from torch import Tensor
 
 from rmploss import ops
 from rmploss.errors import UserError
-from rmploss.ops import cpu, layer
-from rmploss.ops.moments import MomentSpec
-from rmploss.ops.rule import rule_of
+from rmploss.ops import native
+from rmploss.ops.lif import op
+from rmploss.ops.lif.inputs import NeuronNumbers
+from rmploss.ops.lif.moments import MomentSpec
 from rmploss.surrogate import SURROGATES
 from tests.given import normal
 
-pytestmark = pytest.mark.skipif(cpu.MISSING is not None, reason=str(cpu.MISSING))
+pytestmark = pytest.mark.skipif(native.MISSING is not None, reason=str(native.MISSING))
 REFUSED = (RuntimeError, ValueError, IndexError, UserError)
 T, B, C = 3, 2, 70
 
@@ -23,18 +24,20 @@ NEURON: dict[str, Any] = {
     "decay": 0.25, "v_threshold": 0.5, "v_reset": 0.0, "detach_reset": False,
     "surrogate": SURROGATES.make("clipped_tanh"), "moments": MomentSpec(),
 }  # fmt: skip
-RULE = rule_of(NEURON)  # pyright: ignore[reportArgumentType]
-assert not isinstance(RULE, str)
+NUMBERS = NeuronNumbers.of(NEURON)  # pyright: ignore[reportArgumentType]
+assert not isinstance(NUMBERS, str)
 LAYER: dict[str, Any] = {
-    "provider": "cpu", "x": torch.ones(T, B, C, 2, 2), "gain": torch.ones(C),
-    "bias": torch.ones(C), "residual": torch.ones(T, B, C, 2, 2), "u": torch.ones(B, C, 2, 2),
-    "decay": torch.ones(C), "threshold": torch.ones(C),
+    "backend": "cpu", "y": torch.ones(T, B, C, 2, 2), "gain": torch.ones(C),
+    "bias": torch.ones(C), "residual": torch.ones(T, B, C, 2, 2), "residual_bits": None,
+    "u": torch.ones(B, C, 2, 2), "decay": torch.ones(C), "threshold": torch.ones(C),
+    "steps": T, "eps": 1e-5, "sync": False, "neuron": [float(n) for n in NUMBERS],
+    "dense": True, "bits": True, "look": True,
 }  # fmt: skip
-NUMBERS = {"steps": T, "eps": 1e-5, "sync": False, "rule": RULE.numbers}
 GRADIENTS = {
     "statistics": torch.ones(3, C, dtype=torch.float64), "g_spikes": torch.ones(T, B, C, 2, 2),
     "g_moments": torch.ones(4, C), "g_last": torch.ones(B, C, 2, 2), "constants": True,
 }  # fmt: skip
+BITS = torch.zeros(T * B * 4, 2, dtype=torch.int64)
 
 
 def strided(x: Tensor) -> Tensor:
@@ -60,8 +63,8 @@ WRONG: dict[str, Callable[[Tensor], Tensor]] = {
 @pytest.mark.parametrize("wrong", WRONG)
 @pytest.mark.parametrize("name", ["gain", "bias", "residual", "u", "decay", "threshold"])
 def test_arguments_of_a_layer(name: str, wrong: str) -> None:
-    given = {**LAYER, name: WRONG[wrong](LAYER[name]), **NUMBERS}
-    made_fit = {"residual": ("strided", "of another type"), "u": ("strided",)}
+    given = {**LAYER, name: WRONG[wrong](LAYER[name])}
+    made_fit = {"residual": ("strided",), "u": ("strided",)}
     if wrong in made_fit.get(name, ()):
         torch.ops.rmploss.lif(**given)
         return
@@ -74,15 +77,15 @@ def test_arguments_of_a_layer(name: str, wrong: str) -> None:
 
 @pytest.mark.parametrize("name", ["gain", "bias", "residual", "u", "decay", "threshold"])
 def test_another_device(name: str) -> None:
-    given = {**LAYER, name: LAYER[name].to("meta"), **NUMBERS}
-    with pytest.raises(UserError, match="on meta, y on cpu"):
-        layer.forward(**given)
+    given = {**LAYER, name: LAYER[name].to("meta")}
+    with pytest.raises(UserError, match="is on meta, the input current on cpu"):
+        op.forward(*given.values())
 
 
 @pytest.mark.parametrize("wrong", WRONG)
 @pytest.mark.parametrize("name", ["statistics", "g_spikes", "g_moments", "g_last"])
 def test_arguments_of_its_backward(name: str, wrong: str) -> None:
-    good = {**LAYER, **NUMBERS, **GRADIENTS}
+    good = {**LAYER, **GRADIENTS}
     torch.ops.rmploss.lif_backward(**good)
     given = {**good, name: WRONG[wrong](good[name])}
     if name.startswith("g_") and (
@@ -95,16 +98,18 @@ def test_arguments_of_its_backward(name: str, wrong: str) -> None:
 
 
 def test_bits_of_a_layer() -> None:
-    good = {**LAYER, **NUMBERS, **GRADIENTS}
-    bits = torch.zeros(T * B * 4, 2, dtype=torch.int64)
-    torch.ops.rmploss.lif_backward(**{**good, "residual": bits})
+    good = {**LAYER, **GRADIENTS}
+    bits = BITS
+    torch.ops.rmploss.lif_backward(**{**good, "residual_bits": bits})
     for wrong in (bits[1:], bits[:, :1], strided(bits), bits.int()):
         with pytest.raises(REFUSED):
-            torch.ops.rmploss.lif_backward(**{**good, "residual": wrong})
+            torch.ops.rmploss.lif_backward(**{**good, "residual_bits": wrong})
+        with pytest.raises(REFUSED):
+            torch.ops.rmploss.lif(**{**LAYER, "residual_bits": wrong})
 
 
 def test_one_step_that_stands_for_many_has_no_shortcut() -> None:
-    given = {**LAYER, **NUMBERS, "x": LAYER["x"][:1]}
+    given = {**LAYER, "y": LAYER["y"][:1]}
     with pytest.raises(UserError, match="changes over time"):
         torch.ops.rmploss.lif(**given)
 
@@ -129,12 +134,12 @@ def test_a_convolution_that_does_not_fit_is_refused(case: dict[str, Any], backen
     with pytest.raises((RuntimeError, UserError)):
         ops.spike_conv2d(x, w, b, padding=padding, backend=backend)
     with pytest.raises((RuntimeError, UserError)):
-        torch.ops.rmploss.spike_conv2d("cpu", x, w, b, 1, padding)
+        torch.ops.rmploss.spike_conv2d("cpu", x, None, None, w, b, 1, padding, True, True)
 
 
 MAPS = {
-    "provider": "cpu", "g_y": torch.ones(1, 64, 8, 8), "x": None,
-    "bits": torch.zeros(64, 2, dtype=torch.int64), "spikes": torch.tensor(0),
+    "backend": "cpu", "g_y": torch.ones(1, 64, 8, 8), "x": None,
+    "bits": torch.zeros(64, 2, dtype=torch.int64), "spike_count": torch.tensor(0),
     "weight": torch.ones(64, 70, 3, 3), "size": [1, 70, 8, 8], "stride": 1, "padding": 1,
     "needs": [True, True],
 }  # fmt: skip
@@ -146,7 +151,7 @@ WRONG_MAPS = {
     "narrow bits": {"bits": torch.zeros(64, 1, dtype=torch.int64)},
     "strided bits": {"bits": strided(torch.zeros(64, 2, dtype=torch.int64))},
     "bits of another type": {"bits": torch.zeros(64, 2, dtype=torch.int32)},
-    "two numbers of bits": {"spikes": torch.zeros(2, dtype=torch.int64)},
+    "two numbers of bits": {"spike_count": torch.zeros(2, dtype=torch.int64)},
     "another weight": {"weight": torch.ones(64, 71, 3, 3)},
     "a double weight": {"weight": torch.ones(64, 70, 3, 3, dtype=torch.float64)},
     "nothing": {"bits": None},

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from rmploss import ops
 from rmploss.models import create
-from rmploss.ops import cpu
-from rmploss.ops.moments import MomentSpec
+from rmploss.ops import native
+from rmploss.ops.lif.moments import MomentSpec
 from rmploss.surrogate import SURROGATES
 from tests.given import normal
 
-pytestmark = pytest.mark.skipif(cpu.MISSING is not None, reason=str(cpu.MISSING))
+pytestmark = pytest.mark.skipif(native.MISSING is not None, reason=str(native.MISSING))
 
 NEURON: dict[str, Any] = {
     "decay": 0.25, "v_threshold": 0.5, "v_reset": 0.0, "detach_reset": False,

@@ -8,76 +8,77 @@ import sys
 import pytest
 import torch
 
-from rmploss.ops import cpu
+from rmploss.ops import native
+from rmploss.ops.spikes.native import unpack_rows
 
-pytestmark = pytest.mark.skipif(cpu.MISSING is not None, reason=str(cpu.MISSING))
+pytestmark = pytest.mark.skipif(native.MISSING is not None, reason=str(native.MISSING))
 GRAIN = 2**16
 """Sizes are rounded up to whole ones (native/memory.cpp)."""
 
 
 def test_memory_is_kept_and_given_back() -> None:
-    kernels = cpu.NativeKernels()
     bits = torch.zeros(64 * 1024, 1, dtype=torch.int64)
     gc.collect()
-    before, _, _ = cpu.memory()
-    x = kernels.unpack(bits, 64)
-    assert cpu.memory()[0] - before >= x.numel() * 4
+    before, _, _ = native.memory()
+    x = unpack_rows(bits, 64, torch.float32)
+    assert native.memory()[0] - before >= x.numel() * 4
     address = x.data_ptr()
     view = x[5:]
     del x
-    assert cpu.memory()[0] > before  # the view still needs it
+    assert native.memory()[0] > before  # the view still needs it
     del view
-    assert cpu.memory()[0] == before
-    again = kernels.unpack(bits, 64)
+    assert native.memory()[0] == before
+    again = unpack_rows(bits, 64, torch.float32)
     assert again.data_ptr() == address  # the same memory, no page fault
     del again
-    assert cpu.release_memory() > 0
-    assert cpu.memory()[1] == 0
+    assert native.release_memory() > 0
+    assert native.memory()[1] == 0
 
 
 def block(size: int) -> torch.Tensor:
     """A tensor over a block of about that many bytes."""
-    return cpu.empty_like(torch.zeros(1), size // 4)
+    return native.empty(torch.zeros(1), size // 4)
 
 
 def test_what_is_kept_does_not_add_to_the_peak() -> None:
     gc.collect()
-    cpu.release_memory()
+    native.release_memory()
     chance, held = random.Random(1), []
     for _ in range(400):
         if held and chance.random() < 0.5:
             held.pop(chance.randrange(len(held)))
         else:
             held.append(block(int(2 ** chance.uniform(18.1, 22))))
-        in_use, kept, peak = cpu.memory()
+        in_use, kept, peak = native.memory()
         assert in_use >= sum(x.numel() * 4 for x in held)
         assert in_use + kept <= peak
     held.clear()
-    cpu.release_memory()
+    native.release_memory()
 
 
 def test_a_request_gets_no_much_larger_block() -> None:
     gc.collect()
-    cpu.release_memory()
+    native.release_memory()
     large = [block(2**24), block(2**23)]
     del large
     for size in (2**20, 2**22, 2**23 - 2**20, 2**24 - 2**21):
-        before = cpu.memory()[0]
+        before = native.memory()[0]
         x = block(size)
-        assert size <= cpu.memory()[0] - before <= (size + GRAIN) * 17 / 16
+        assert size <= native.memory()[0] - before <= (size + GRAIN) * 17 / 16
         del x
-    cpu.release_memory()
+    native.release_memory()
 
 
 FORKS = """
 import os, signal, threading
 import torch
-from rmploss.ops import cpu
-kernels, y, stop = cpu.NativeKernels(), torch.zeros(1, 1, 1), False
+from rmploss.ops import native
+from rmploss.ops.lif.native import statistics
+y, stop = torch.zeros(1, 1, 1), False
 
 def work():  # scratch memory is taken and given without the interpreter's lock
     while not stop:
-        kernels.statistics(y)
+        statistics(y)
 
 threads = [threading.Thread(target=work) for _ in range(3)]
 [thread.start() for thread in threads]
@@ -85,7 +86,7 @@ for _ in range(200):
     child = os.fork()
     if not child:
         signal.alarm(20)  # kills a child that waits for a lock for ever
-        cpu.empty_like(y, 10**6)
+        native.empty(y, 10**6)
         os._exit(0)
     if os.waitpid(child, 0)[1]:
         stop = True
@@ -104,4 +105,4 @@ def test_a_fork_while_others_take_and_give() -> None:
 
 def test_out_of_memory_is_an_error_and_not_the_end() -> None:
     with pytest.raises(MemoryError):
-        cpu.empty_like(torch.zeros(1), 2**50)
+        native.empty(torch.zeros(1), 2**50)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rmploss.errors import UserError
-from rmploss.ops.moments import (
+from rmploss.ops.lif.moments import (
     ERROR,
     MEMBRANE,
     SPIKES,

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from rmploss import ops
-from rmploss.ops import cpu, triton
-from rmploss.ops.moments import MomentSpec
+from rmploss.ops import native, triton
+from rmploss.ops.lif.moments import MomentSpec
 from rmploss.surrogate import SURROGATES
 from tests.given import normal
 
 CPU = torch.device("cpu")
-BACKENDS = {"cpu": cpu.MISSING, "triton": triton.missing(CPU)}
+BACKENDS = {"cpu": native.MISSING, "triton": triton.missing(CPU)}
 """Backend -> why it cannot be tested here; Triton can in the interpreter (test_triton.py)."""
 RESETS: dict[str, dict[str, Any]] = {
     "hard": {"v_reset": 0.0},

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from rmploss import ops
 from rmploss.errors import UserError
-from rmploss.ops import cpu
-from rmploss.ops.moments import MomentSpec
+from rmploss.ops import native
+from rmploss.ops.lif.moments import MomentSpec
 from rmploss.surrogate import SURROGATES
 from tests import lif_oracle as oracle
 from tests.given import normal
@@ -54,8 +54,8 @@ def test_decay_and_threshold_per_channel() -> None:
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
 @pytest.mark.parametrize("name", ["decay", "v_threshold"])
 def test_one_constant_is_learnt_as_both_are(name: str, backend: str) -> None:
-    if backend == "cpu" and cpu.MISSING:
-        pytest.skip(cpu.MISSING)
+    if backend == "cpu" and native.MISSING:
+        pytest.skip(native.MISSING)
     x = normal(*SHAPE, mean=0.3).requires_grad_()
     constants = {n: torch.tensor(v, dtype=torch.float64) for n, v in
                  (("decay", 0.3), ("v_threshold", 0.5))}  # fmt: skip
@@ -162,7 +162,7 @@ def test_a_backend_that_cannot_run_is_refused() -> None:
     with pytest.raises(UserError, match='unknown "refrence"') as caught:
         lif(x, backend="refrence")
     assert caught.value.problems[0].fix == 'did you mean "reference"?'
-    assert ops.pick("auto", x.device) in ops.PROVIDERS
+    assert ops.pick("auto", x.device) in ops.BACKENDS
     assert ops.pick("reference", x.device) == "reference"
 
 

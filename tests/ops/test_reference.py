@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rmploss import ops
-from rmploss.ops.moments import MomentSpec
+from rmploss.ops.lif.moments import MomentSpec
 from rmploss.surrogate import SURROGATES, Surrogate
 from tests import lif_oracle as oracle
 from tests.given import normal

@@ -20,10 +20,14 @@ from torch import Tensor
 
 from rmploss import ops
 from rmploss.errors import UserError
-from rmploss.ops import providers, triton
-from rmploss.ops.kernels import KERNELS, Spatial
-from rmploss.ops.moments import MomentSpec
-from rmploss.ops.rule import KINDS
+from rmploss.ops import native, triton
+from rmploss.ops.lif import triton as kernels
+from rmploss.ops.lif.inputs import KINDS, LIFRows, NeuronNumbers
+from rmploss.ops.lif.moments import MomentSpec
+from rmploss.ops.spike_conv2d import triton as convolution
+from rmploss.ops.spike_conv2d.inputs import Spatial
+from rmploss.ops.spikes import triton as spikes_triton
+from rmploss.ops.spikes.triton import pack_rows, unpack_rows
 from rmploss.surrogate import SURROGATES
 from tests import interpreter
 from tests.given import normal
@@ -166,8 +170,9 @@ def each(*names: str, **values: Any) -> Any:
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many programs, several tiles for each, idle lanes in both directions."""
-    for name, value in {"TILE": 16, "CHANNELS": 4, "PROGRAMS": 6, "BITS_ROWS": 4}.items():
+    for name, value in {"TILE": 16, "CHANNELS": 4, "PROGRAMS": 6}.items():
         monkeypatch.setattr(triton, name, value)
+    monkeypatch.setattr(spikes_triton, "ROWS", 4)
 
 
 @pytest.fixture(autouse=True)
@@ -175,6 +180,9 @@ def full_precision() -> Any:
     """Convolutions of a GPU in float32, not in TF32."""
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         yield
+
+
+NUMBERS = NeuronNumbers(0.0, 3.0, 1.0, 2.0, 0, False, 0, True, False, True)
 
 
 class Cases:
@@ -323,7 +331,7 @@ class Cases:
         y += torch.tensor([0, 1, -30, 1e3, 1e4, -1e5]).to(dtype)
         y[:, :, 5] = -1e5  # a constant channel
         exact = y.double().flatten(0, 1)
-        mean, var, count = KERNELS["triton"].statistics(y.to(self.device)).cpu()
+        mean, var, count = kernels.statistics(y.to(self.device)).cpu()
         assert count.unique().tolist() == [7 * 23]
         eps = torch.finfo(dtype).eps
         # Whatever the mean, errors are those of the spread: values that lie close together have
@@ -345,8 +353,9 @@ class Cases:
         s_1, s_2 = g_x.sum((0, 1)), (g_x * z).sum((0, 1))
         expected = weight / (var + eps).sqrt() * (g_x - s_1 / n - z * s_2 / n)
         out = g_x.clone() if in_place else torch.empty_like(g_x)
-        given = (torch.stack([mean, var, n]), weight, torch.stack([s_1, s_2]))
-        KERNELS["triton"].norm_gradient(out if in_place else g_x, y, *given, eps, out)
+        rows = rows_of(y, statistics=torch.stack([mean, var, n]), gain=weight, eps=eps)
+        sums = torch.stack([s_1, s_2])
+        kernels.norm_gradient(rows, out if in_place else g_x, sums, out)
         # Some ten float64 operations, of values up to those of the largest term.
         size = (weight.abs() / (var + eps).sqrt()) * (
             g_x.abs() + s_1.abs() / n + (z * s_2).abs() / n
@@ -356,25 +365,24 @@ class Cases:
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
     @pytest.mark.parametrize("channels", [1, 5, 64, 65, 130])
     def test_bits(self, channels: int, dtype: torch.dtype) -> None:
-        kernels = KERNELS["triton"]
         x = (normal(19, channels) > 0.5).to(self.device, dtype)
         x[3, -1] = -0.0
         x[4] = 1
-        bits, count = kernels.pack(x)
+        bits, count = pack_rows(x)
         assert count == int(x.sum(dtype=torch.float64))
         assert bits.shape == (19, (channels + 63) // 64)
         for row, c in itertools.product(range(19), (0, channels // 2, channels - 1)):
             assert int(bits[row, c // 64]) >> (c % 64) & 1 == int(x[row, c])
-        assert torch.equal(kernels.unpack(bits, channels), x.float())
+        assert torch.equal(unpack_rows(bits, channels, torch.float32), x.float())
         for wrong in (0.5, 2.0, -1.0, float("nan"), float("inf")):
             changed = x.clone()
             changed[17, -1] = wrong
-            assert kernels.pack(changed)[1] == -1
+            assert pack_rows(changed)[1] == -1
 
     def test_almost_a_spike_is_none(self) -> None:
         x = torch.ones(2, 3, dtype=torch.float64, device=self.device)
         x[1, 1] += 1e-12
-        assert KERNELS["triton"].pack(x)[1] == -1
+        assert pack_rows(x)[1] == -1
 
     @each(
         spikes=(True, False), stride=(1, 2), layout=(torch.contiguous_format, torch.channels_last)
@@ -403,15 +411,14 @@ class Cases:
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
     def test_convolution_in_half_precision_from_bits(self, dtype: torch.dtype) -> None:
-        kernels = KERNELS["triton"]
         x = (normal(2, 5, 4, 3) > 0.5).to(self.device, dtype)
         weight = normal(7, 5, 3, 3, name="weight").to(self.device, dtype)
         shape = Spatial.of(x.shape, weight, 1, 1)
-        bits, count = kernels.pack(x.movedim(1, -1).reshape(-1, 5))
-        y = kernels.convolve(shape, x, bits, count, weight, None)
+        bits, count = pack_rows(x.movedim(1, -1).reshape(-1, 5))
+        y = convolution.convolve(shape, x, bits, count, weight, None, dtype)
         assert torch.equal(y, torch.conv2d(x, weight, padding=1))
-        by_bits = kernels.convolve_backward(shape, y, None, bits, count, weight, (True, True))
-        by_x = kernels.convolve_backward(shape, y, x, bits, count, weight, (True, True))
+        by_bits = convolution.convolve_backward(shape, y, None, bits, count, weight, (True, True))
+        by_x = convolution.convolve_backward(shape, y, x, bits, count, weight, (True, True))
         for found, expected in zip(by_bits, by_x, strict=True):
             assert found is not None
             assert expected is not None
@@ -425,10 +432,20 @@ class Cases:
         constant = torch.full((5,), 0.5, device=self.device)
         rule = [0.0, 3.0, 1.0, 2.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0]
         constants = (constant, constant, 4, None, False)
-        arguments = ("triton", y, constant, None, None, None, *constants, rule)
+        given = ("triton", y, constant, None, None, None, None, *constants, rule)
+        arguments = (*given, True, True, True)
         # Not its fourth part: ahead-of-time autograd warns of PyTorch's own reading of .grad.
         parts = ("test_schema", "test_autograd_registration", "test_faketensor")
         torch.library.opcheck(torch.ops.rmploss.lif.default, arguments, test_utils=parts)
+
+
+def rows_of(y: Tensor, **changes: Any) -> LIFRows:
+    """The rows `[T, R, C]` y with nothing else."""
+    constant = y.new_full((y.shape[2],), 0.5)
+    rows = LIFRows(
+        y, None, 0.0, None, None, None, None, None, constant, constant, y.shape[0], NUMBERS
+    )
+    return rows._replace(**changes)
 
 
 @needs_triton
@@ -486,7 +503,7 @@ def test_why_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(UserError, match="its kernels run on GPUs, not on cpu"):
         ops.pick("triton", cpu)
-    with pytest.raises(UserError, match=r"its kernels know no torch\.float8"):
+    with pytest.raises(UserError, match=r"its kernels take no torch\.float8"):
         ops.pick("triton", gpu, torch.float8_e5m2)
     assert ops.pick("triton", gpu) == ops.pick("auto", gpu) == "triton"
     monkeypatch.setenv("TRITON_INTERPRET", "1")
@@ -502,7 +519,7 @@ def test_why_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_auto_never_interprets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    monkeypatch.setattr(providers.cpu, "MISSING", "not built")
+    monkeypatch.setattr(native, "MISSING", "not built")
     assert ops.explain("auto", torch.device("cpu")) == ("reference", "cpu: not built")
 
 
@@ -543,6 +560,11 @@ class TestCompiled:
         assert "EXIT" in compile_for_hopper(of, name, dtype)["sass"]
 
 
+FOLDERS = {
+    "neurons": "rmploss.ops.lif.triton_kernels.neurons",
+    "norm": "rmploss.ops.lif.triton_kernels.norm",
+    "bits": "rmploss.ops.spikes.triton_kernels",
+}
 TYPES = {
     "*i64": ("residual", "bits", "found"),
     "*fp64": ("statistics", "sums", "partial", "out"),
@@ -559,7 +581,7 @@ def compile_for_hopper(of: str, name: str, dtype: str, **changes: Any) -> Any:
 
     if "nvidia" not in backends:
         pytest.skip("this Triton has no compiler for NVIDIA GPUs")
-    kernel = getattr(import_module(f"rmploss.ops.triton_kernels.{of}"), name)
+    kernel = getattr(import_module(f"{FOLDERS[of]}"), name)
     constants = {
         "STATIC": False, "BITS": True, "RESET": 0, "DETACH_RESET": False, "RESET_TO": 0.0,
         "SLOPE": 1.0, "SCALE": 1.0, "DAMPING": 1.0, "MOMENTS": True, "EPS": 1e-5,

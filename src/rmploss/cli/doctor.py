@@ -10,12 +10,14 @@ from rmploss.cli.common import DataDir
 
 def _native() -> str:
     """The state of the native kernels in a line."""
-    from rmploss.ops import cpu
+    from rmploss.ops import native
 
-    if cpu.MISSING:
-        return cpu.MISSING
-    others = ", ".join(name for name in cpu.instruction_sets() if name != cpu.instruction_set())
-    return f"{cpu.instruction_set()} in use" + (
+    if native.MISSING:
+        return native.MISSING
+    others = ", ".join(
+        name for name in native.instruction_sets() if name != native.instruction_set()
+    )
+    return f"{native.instruction_set()} in use" + (
         f" (this machine also runs {others})" * bool(others)
     )
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from rmploss.engine.distributed import World
 from rmploss.models import SpikingNetwork
 from rmploss.ops import at_least_single
-from rmploss.ops.moments import ERROR, SPIKES, MomentSpec
+from rmploss.ops.lif.moments import ERROR, SPIKES, MomentSpec
 from rmploss.stats import membrane_stats
 
 

@@ -10,11 +10,13 @@ from typing import Unpack
 from torch import Tensor, nn
 
 from rmploss.models.dropout import Dropout
+from rmploss.models.flow import through
 from rmploss.models.layers import (
     AvgPool2d,
     MakeNeuron,
     MakeNorm,
     OverTime,
+    Shortcut,
     conv3x3,
     encode,
     halved,
@@ -67,7 +69,7 @@ class CIFARNet(VotingNetwork):
         self.fc3, self.lif8 = OverTime(nn.Linear(h2, votes)), neuron(votes)
 
         def inhibit(channels: int, size: int) -> nn.Module:
-            return NeuNorm(channels, size, constraint=constraint) if neunorm else nn.Identity()
+            return NeuNorm(channels, size, constraint=constraint) if neunorm else Shortcut()
 
         self.neunorm1, self.neunorm2 = inhibit(c1, image_size), inhibit(c2, image_size)
         self.neunorm3 = inhibit(c3, half)
@@ -83,11 +85,15 @@ class CIFARNet(VotingNetwork):
     def voters(self, x: Tensor) -> Tensor:
         """The spikes of the last linear layer."""
         drop = self.dropout
-        x = self.neunorm1(encode(self.conv1, self.lif1, x, self.T))
-        x = self.neunorm2(self.conv2.fire(drop(x), self.lif2))
-        x = self.neunorm3(self.conv3.fire(drop(self.halve(x)), self.lif3))
-        x = self.neunorm4(self.conv4.fire(drop(self.halve(x)), self.lif4))
-        x = self.neunorm5(self.conv5.fire(drop(x), self.lif5)).flatten(2)
+        x = through(self.neunorm1, encode(self.conv1, self.lif1, x, self.T))
+        x = through(self.neunorm2, self.conv2.fire(through(drop, x), self.lif2))
+        x = through(
+            self.neunorm3, self.conv3.fire(through(drop, through(self.halve, x)), self.lif3)
+        )
+        x = through(
+            self.neunorm4, self.conv4.fire(through(drop, through(self.halve, x)), self.lif4)
+        )
+        x = through(self.neunorm5, self.conv5.fire(through(drop, x), self.lif5)).flatten(2)
         x = self.lif6(self.fc1(drop(x)))
         x = self.lif7(self.fc2(drop(x)))
         return self.lif8(self.fc3(x))

@@ -1,9 +1,10 @@
 """A small spiking network for small inputs: digits, N-MNIST, demonstrations and tests."""
 
-from typing import Unpack
+from typing import Any, Unpack
 
 from torch import Tensor
 
+from rmploss.models.flow import through
 from rmploss.models.layers import AvgPool2d, MakeNeuron, MakeNorm, OverTime, conv3x3, encode, scaled
 from rmploss.models.network import NetworkOptions, PooledNetwork
 from rmploss.neurons import LIF
@@ -31,16 +32,12 @@ class ConvNet(PooledNetwork):
         self.halve = OverTime(AvgPool2d(2))
         self.finish()
 
-    def spikes(self, x: Tensor) -> Tensor:
+    def spikes(self, x: Tensor) -> Any:
         """The spikes of the third layer."""
-        x = self.halve(encode(self.conv1, self.lif1, x, self.T))
-        x = self.halve(self.conv2.fire(x, self.lif2))
+        x = through(self.halve, encode(self.conv1, self.lif1, x, self.T))
+        x = through(self.halve, self.conv2.fire(x, self.lif2))
         return self.conv3.fire(x, self.lif3)
 
     def readers(self) -> dict[str, tuple[str, ...]]:
         """The next convolution, the linear layer at the end."""
         return {"lif1": ("conv2",), "lif2": ("conv3",), "lif3": ("head",)}
-
-    def direct_readers(self) -> dict[str, tuple[str, ...]]:
-        """Two convolutions get means."""
-        return {"": ("conv1",), "halve": ("conv2", "conv3")}

@@ -12,19 +12,18 @@ from typing import Unpack
 from torch import Tensor, nn
 
 from rmploss.models.dropout import Dropout
+from rmploss.models.flow import PassesSpikes, through
 from rmploss.models.layers import (
     AvgPool2d,
-    ConvNorm,
     MakeNeuron,
     MakeNorm,
     OverTime,
     Shortcut,
-    consecutive,
     conv1x1,
     conv3x3,
     encode,
     halved,
-    is_binary,
+    in_sequence,
     placed,
     scaled,
 )
@@ -32,6 +31,7 @@ from rmploss.models.network import DataOptions, Readout, SpikingNetwork
 from rmploss.models.vgg import STAGES
 from rmploss.neurons.diet import Diet
 from rmploss.norm import NoNorm
+from rmploss.ops import Spikes
 
 
 class _DietNetwork(SpikingNetwork):
@@ -91,22 +91,15 @@ class DietVGG16(_DietNetwork):
 
     def outputs(self, x: Tensor) -> Tensor:
         """The last linear layer at every step."""
-        layers = iter(self.layers.children())
-        first = next(layers)
-        assert isinstance(first, ConvNorm)
-        x = encode(first, next(layers), x, self.T)
-        for layer in layers:
-            x = layer.fire(x, next(layers)) if isinstance(layer, ConvNorm) else layer(x)
+        x = in_sequence(self.layers, x, self.T)
         x = self.dropout1(self.lif1(self.fc1(x.flatten(2))))
         return self.head(self.dropout2(self.lif2(self.fc2(x))))
 
-    def direct_readers(self) -> dict[str, tuple[str, ...]]:
-        """The next convolution, where neither a pooling nor a dropout stands before it."""
-        return consecutive(self.layers, "layers")
 
-
-class DietBlock(nn.Module):
+class DietBlock(PassesSpikes):
     """conv-neurons-dropout-conv, plus the shortcut, then neurons; `[T, B, C, H, W]`."""
+
+    reads_bits = True
 
     def __init__(
         self,
@@ -129,12 +122,10 @@ class DietBlock(nn.Module):
         same = stride == 1 and in_channels == channels
         self.shortcut = Shortcut() if same else conv1x1(in_channels, channels, norm, stride=stride)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward_spikes(self, x: Tensor | Spikes) -> Tensor | Spikes:
         """Spikes of the block."""
-        inner = self.dropout(self.conv1.fire(x, self.lif1))
-        binary = is_binary(self.shortcut)
-        residual = self.shortcut(x)
-        return self.conv2.fire(inner, self.lif2, residual=residual, binary_residual=binary)
+        inner = through(self.dropout, self.conv1.fire(x, self.lif1))
+        return self.conv2.fire(inner, self.lif2, residual=through(self.shortcut, x))
 
 
 class DietResNet20(_DietNetwork):
@@ -178,15 +169,7 @@ class DietResNet20(_DietNetwork):
 
     def outputs(self, x: Tensor) -> Tensor:
         """The linear layer at every step, on the flattened spikes."""
-        x = self.dropout1(encode(self.conv1, self.lif1, x, self.T))
-        x = self.dropout2(self.conv2.fire(x, self.lif2))
-        x = self.stem_pool(self.conv3.fire(x, self.lif3))
-        return self.head(self.layers(x).flatten(2))
-
-    def direct_readers(self) -> dict[str, tuple[str, ...]]:
-        """The first convolution and the shortcut of the next block; dropout stands elsewhere."""
-        found = {
-            f"layers.{i}.lif2": (f"layers.{i + 1}.conv1", f"layers.{i + 1}.shortcut")
-            for i in range(len(self.layers) - 1)
-        }
-        return {**found, "": ("conv1",), "stem_pool": ("layers.0.conv1", "layers.0.shortcut")}
+        x = through(self.dropout1, encode(self.conv1, self.lif1, x, self.T))
+        x = through(self.dropout2, self.conv2.fire(x, self.lif2))
+        x = through(self.stem_pool, self.conv3.fire(x, self.lif3))
+        return self.head(through(self.layers, x).flatten(2))

@@ -7,13 +7,15 @@ derives that generator anew for each step of training, so a resumed run draws th
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rmploss.errors import Problem, UserError
+from rmploss.models.flow import PassesSpikes
+from rmploss.ops import Spikes, dense_of
 
 
-class Dropout(nn.Module):
-    """Inverted dropout of `[T, B, ...]` in training; in evaluation it gives x on.
+class Dropout(PassesSpikes):
+    """Inverted dropout of `[T, B, ...]` in training; in evaluation it returns x.
 
     p: the share that is dropped, in [0, 1). one_mask: all steps of a forward share a mask. One
     module may stand in several places: each call draws masks of its own.
@@ -27,10 +29,11 @@ class Dropout(nn.Module):
         self.p = p
         self.one_mask = one_mask
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward_spikes(self, x: Tensor | Spikes) -> Tensor | Spikes:
         """x `[T, B, ...]` with a share p of it set to 0, and the rest divided by 1 - p."""
         if not self.training or self.p == 0:
             return x
+        x = dense_of(x)
         steps = 1 if self.one_mask else x.shape[0]
         seed = int(torch.randint(2**62, ()))
         generator = torch.Generator(x.device).manual_seed(seed)

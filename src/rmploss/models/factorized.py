@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rmploss import ops
-from rmploss.conv import ReadsSpikes, SpikeConv2d
+from rmploss.conv import SpikeConv2d
 from rmploss.errors import Problem, UserError
 
 
@@ -39,7 +39,7 @@ def positions(weight: Tensor) -> Tensor:
     return weight.flatten(2).permute(2, 0, 1)
 
 
-class FactorizedConv2d(nn.Module, ReadsSpikes):
+class FactorizedConv2d(nn.Module):
     """A convolution `[N, C, H, W]` with the kernel U diag(sigma) V.
 
     conv: the ordinary convolution in whose place it is put; factors: None for factors of its own,
@@ -55,8 +55,6 @@ class FactorizedConv2d(nn.Module, ReadsSpikes):
         self.bias = conv.bias
         (height, width), (stride, _) = conv.kernel_size, conv.stride
         self.kernel_size, self.stride, self.padding = (height, width), stride, conv.padding
-        if isinstance(conv, ReadsSpikes):
-            self.know_as(conv)
 
     @property
     def factors(self) -> Factors:
@@ -70,10 +68,10 @@ class FactorizedConv2d(nn.Module, ReadsSpikes):
         """The kernel `[C', C, k, k]`, differentiable."""
         return self.factors.kernel(self.sigma, self.kernel_size)
 
-    def forward(self, input: Tensor) -> Tensor:
-        """The convolution `[N, C', H', W']`."""
-        options: Any = {"padding": int(self.padding[0]), "binary": self.known}
-        return ops.spike_conv2d(input, self.weight, self.bias, stride=self.stride, **options)
+    def forward(self, input: Tensor | ops.Spikes, look: bool = True) -> Tensor:
+        """The convolution `[N, C', H', W']`; input, look: as in `SpikeConv2d`."""
+        options: Any = {"stride": self.stride, "padding": int(self.padding[0]), "look": look}
+        return ops.spike_conv2d(input, self.weight, self.bias, **options)
 
     def plain(self) -> SpikeConv2d:
         """The ordinary convolution with this kernel, exactly."""
@@ -83,7 +81,6 @@ class FactorizedConv2d(nn.Module, ReadsSpikes):
             padding=int(self.padding[0]), bias=self.bias is not None,
             device=weight.device, dtype=weight.dtype,
         )  # fmt: skip
-        conv.know_as(self)
         with torch.no_grad():
             conv.weight.copy_(weight)
             if self.bias is not None and conv.bias is not None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from rmploss.conv import SpikeConv2d
 from rmploss.errors import UserError
 from rmploss.models.factorized import FactorizedConv2d
+from rmploss.models.flow import PassesSpikes, through
 from rmploss.models.layers import (
     ConvNorm,
     MakeNeuron,
@@ -32,6 +33,7 @@ from rmploss.models.resnet import CIFARResNet18, ResNet20
 from rmploss.neurons import LIF, Accumulator
 from rmploss.norm import TDBatchNorm2d
 from rmploss.objectives.joint import Branch, Branches
+from rmploss.ops import Spikes, dense_of
 
 BACKBONES: dict[str, type[CIFARResNet18 | ResNet20]] = {
     "resnet18": CIFARResNet18,
@@ -41,7 +43,7 @@ SHRINK = (8, 4, 2)
 """Kernel and stride of the second convolution of the three auxiliary heads."""
 
 
-class AuxiliaryHead(nn.Module):
+class AuxiliaryHead(PassesSpikes):
     """Three convolutions, pooling, a linear layer: `[T, B, C, H, W]` to outputs and features."""
 
     def __init__(
@@ -62,10 +64,10 @@ class AuxiliaryHead(nn.Module):
         self.pool = OverTime(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))
         self.head = OverTime(nn.Linear(outer, num_classes))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward_spikes(self, x: Tensor | Spikes) -> Any:
         """Outputs `[T, B, K]` and features `[T, B, C']`."""
         x = self.conv2.fire(self.conv1.fire(x, self.lif1), self.lif2)
-        features = self.pool(self.conv3.fire(x, self.lif3))
+        features = dense_of(through(self.pool, self.conv3.fire(x, self.lif3)))
         return self.head(features), features
 
 
@@ -142,24 +144,14 @@ class JointNetwork(SpikingNetwork):
         found: list[tuple[Tensor, Tensor]] = []
         x = body.stem(x)
         for index, layer in enumerate(body.layers()):
-            x = layer(x)
+            x = through(layer, x)
             if index < len(heads):
-                found.append(heads[index](x))
-        features = body.pool(x)
+                found.append(through(heads[index], x))
+        features = dense_of(through(body.pool, x))
         found.append((body.head(features), features))
         read = self.over_time
         logits, features = zip(*((read(o), read(f)) for o, f in found), strict=True)
         return Branch(tuple(logits), tuple(features))
-
-    def direct_readers(self) -> dict[str, tuple[str, ...]]:
-        """The auxiliary heads of the SNN; the two networks speak for themselves."""
-        found: dict[str, tuple[str, ...]] = {}
-        for index, stage in enumerate(self.snn.layers()[: len(SHRINK)]):
-            head = f"snn_heads.{index}"
-            *_, (last, _) = stage.named_children()
-            found[f"snn.layer{index + 1}.{last}.lif2"] = (f"{head}.conv1",)
-            found[f"{head}.lif1"], found[f"{head}.lif2"] = (f"{head}.conv2",), (f"{head}.conv3",)
-        return found
 
     def fold(self) -> None:
         """Leave the SNN alone, with ordinary kernels U diag(sigma) V (exact)."""

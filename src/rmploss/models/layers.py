@@ -6,12 +6,13 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from rmploss.conv import ReadsSpikes, SpikeConv2d
+from rmploss.conv import SpikeConv2d
 from rmploss.errors import Problem, UserError
-from rmploss.models.dropout import Dropout
+from rmploss.models.factorized import FactorizedConv2d
+from rmploss.models.flow import PassesSpikes, calls, through
 from rmploss.neurons import LIF
 from rmploss.norm import NoNorm, TDBatchNorm2d, fold
-from rmploss.ops.pooling import avg_pool2d
+from rmploss.ops import Spikes, avg_pool2d, dense_of
 
 MakeNeuron = Callable[[int], nn.Module]
 """Makes the neurons of that many channels."""
@@ -25,20 +26,30 @@ def placed(neuron: nn.Module, place: Literal["inner", "sum"]) -> nn.Module:
     return neuron
 
 
-class OverTime(nn.Module):
+class OverTime(PassesSpikes):
     """A layer without memory applied to every time step: `[T, B, ...]` as one batch of T*B."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         self.layer = layer
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The layer's output `[T, B, ...]`."""
-        return self.layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+    def forward_spikes(self, x: Tensor | Spikes) -> Tensor | Spikes:
+        """The layer's output `[T, B, ...]`; the maximum of spikes is a spike."""
+        if isinstance(x, Spikes) and calls(self.layer, SpikeConv2d):
+            return self.layer.forward(x)
+        steps, dense = x.shape[:2], x.read() if isinstance(x, Spikes) else x
+        y = self.layer(dense.flatten(0, 1)).unflatten(0, steps)
+        if isinstance(x, Spikes) and calls(self.layer, nn.MaxPool2d):
+            return x.maximum(y)
+        return y
 
 
-class Shortcut(nn.Identity, ReadsSpikes):
+class Shortcut(PassesSpikes, nn.Identity):  # pyright: ignore[reportIncompatibleMethodOverride]
     """The shortcut of a block as it is."""
+
+    def forward_spikes(self, x: Tensor | Spikes) -> Tensor | Spikes:
+        """x."""
+        return x
 
 
 class AvgPool2d(nn.AvgPool2d):
@@ -55,39 +66,48 @@ class AvgPool2d(nn.AvgPool2d):
         return avg_pool2d(input, k)
 
 
-class ConvNorm(nn.Module):
+class ConvNorm(PassesSpikes):
     """Convolution and norm, `[T, B, C, H, W]` to `[T, B, C', H', W']`; foldable for inference."""
+
+    reads_bits = True
 
     def __init__(self, conv: nn.Conv2d, norm: nn.Module) -> None:
         super().__init__()
         self.conv = conv
         self.norm: nn.Module | None = None if isinstance(norm, NoNorm) else norm
 
-    def forward(self, x: Tensor, repeats: int = 1) -> Tensor:
+    def forward_spikes(self, x: Tensor | Spikes, repeats: int = 1) -> Tensor:
         """The input current of the next neurons; repeats: x stands for that many equal steps."""
-        y = self._convolve(x)
+        y = self.convolve(x)
         return y if self.norm is None else self.norm(y, repeats)
+
+    def convolve(self, x: Tensor | Spikes) -> Tensor:
+        """The convolution of x, before the norm. A tensor is not looked at for being spikes."""
+        conv = self.conv
+        if not calls(conv, SpikeConv2d) and not calls(conv, FactorizedConv2d):
+            return conv(dense_of(x).flatten(0, 1)).unflatten(0, x.shape[:2])
+        if isinstance(x, Spikes):
+            return conv.forward(x)  # pyright: ignore[reportArgumentType]
+        return conv.forward(x.flatten(0, 1), look=False).unflatten(0, x.shape[:2])  # pyright: ignore[reportCallIssue]
 
     def fire(
         self,
-        x: Tensor,
+        x: Tensor | Spikes,
         neuron: nn.Module,
         *,
-        residual: Tensor | None = None,
-        binary_residual: bool | None = None,
+        residual: Tensor | Spikes | None = None,
         repeats: int = 1,
-    ) -> Tensor:
+    ) -> Any:
         """The spikes of `neuron` on norm(conv(x)) + residual, `[T, B, C', H', W']`.
 
-        repeats: x `[1, B, C, H, W]` stands for that many equal steps; convolution and norm run
-        once, and the result, running statistics included, is that of running them as often.
-        binary_residual: whether the residual is all 0 and 1, if that is known.
+        x: `[T, B, C, H, W]`; or `[1, B, C, H, W]` that stands for `repeats` equal steps:
+            convolution and norm run once, and the result, running statistics included, is that of
+            running them as often.
         """
-        shortcut: Any = {"residual": residual, "binary_residual": binary_residual}
-        return fire(self._convolve(x), self.norm, neuron, **shortcut, repeats=repeats)
-
-    def _convolve(self, x: Tensor) -> Tensor:
-        return self.conv(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        if not calls(self, PassesSpikes):
+            current = self(dense_of(x), repeats=repeats)
+            return fire(current, None, neuron, residual=residual, repeats=repeats)
+        return fire(self.convolve(x), self.norm, neuron, residual=residual, repeats=repeats)
 
     def fold(self) -> None:
         """Make the norm part of the convolution, for evaluation (exact)."""
@@ -101,40 +121,26 @@ def fire(
     norm: nn.Module | None,
     neuron: nn.Module,
     *,
-    residual: Tensor | None = None,
-    binary_residual: bool | None = None,
+    residual: Tensor | Spikes | None = None,
     repeats: int = 1,
-) -> Tensor:
+) -> Any:
     """The spikes `[T, B, C, H, W]` of `neuron` on norm(y) + residual, in one operation if it can.
 
-    repeats: y `[1, B, C, H, W]` stands for that many equal steps; binary_residual: whether the
-    residual is all 0 and 1, if that is known.
+    They are `Spikes` where the neuron is binary and its backend has bits, else a tensor.
+
+    y: `[T, B, C, H, W]`, or `[1, B, C, H, W]` that stands for `repeats` equal steps.
     """
-    options = {"residual": residual, "binary_residual": binary_residual, "repeats": repeats}
-    plain = _is_plain(neuron, LIF)
-    if plain and (norm is None or _is_plain(norm, TDBatchNorm2d)):
-        return neuron(y, norm=norm, **options)
+    shortcut: Any = {"residual": residual, "repeats": repeats}
+    direct = calls(neuron, LIF)
+    if direct and (norm is None or calls(norm, TDBatchNorm2d)):
+        return neuron.forward(y, norm=norm, **shortcut, as_spikes=True)
     current = y if norm is None else norm(y, repeats)
-    if plain:
-        return neuron(current, **options)
+    if direct:
+        return neuron.forward(current, **shortcut, as_spikes=True)
     if repeats > 1:
         current = current.expand(repeats, *current.shape[1:])
-    return neuron(current if residual is None else current + residual)
-
-
-def is_binary(shortcut: nn.Module) -> bool | None:
-    """Whether what a shortcut adds is all 0 and 1: not behind a projection; None: nobody knows."""
-    if isinstance(shortcut, Shortcut):
-        return shortcut.known
-    last = shortcut[-1] if isinstance(shortcut, nn.Sequential) else shortcut
-    return False if isinstance(last, ConvNorm) else None
-
-
-def _is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether a module is what its class says: nobody changed its forward or listens to it."""
-    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
-    changed = type(module).forward is not kind.forward or "forward" in module.__dict__
-    return not changed and not any(hooks) and not module._backward_pre_hooks
+    spikes = neuron(current if residual is None else current + dense_of(residual))
+    return Spikes.found_in(spikes) if getattr(neuron, "is_binary", False) else spikes
 
 
 def conv3x3(
@@ -151,7 +157,7 @@ def conv1x1(in_channels: int, channels: int, norm: MakeNorm, *, stride: int = 1)
     return ConvNorm(conv, norm(channels))
 
 
-def encode(stem: ConvNorm, neuron: nn.Module, x: Tensor, T: int) -> Tensor:
+def encode(stem: ConvNorm, neuron: nn.Module, x: Tensor, T: int) -> Any:
     """The spikes `[T, B, C, H, W]` of the first neurons.
 
     x: a static image `[B, C, H, W]`, shown for T steps, or a sequence `[T', B, C, H, W]`. A static
@@ -176,21 +182,21 @@ def initialize(net: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def consecutive(layers: nn.Sequential, name: str) -> dict[str, tuple[str, ...]]:
-    """Each convolution of a sequence under what stands right before it, for `direct_readers`.
+def in_sequence(layers: nn.Sequential, x: Tensor, T: int) -> Any:
+    """The output of convolutions, each followed by its neurons, and of what stands between them.
 
-    name: of the sequence, which gets the input of the network. The maximum of spikes is a spike: a
-    max pooling counts for nothing, and so does a dropout that drops nothing.
+    x: as in `encode`, which the first convolution and its neurons do.
     """
-    found: dict[str, tuple[str, ...]] = {}
-    before = ""
-    for child, module in layers.named_children():
-        if isinstance(module, ConvNorm):
-            found[before] = (f"{name}.{child}",)
-        is_maximum = type(module) is OverTime and type(module.layer) is nn.MaxPool2d
-        if not is_maximum and not (type(module) is Dropout and module.p == 0):
-            before = f"{name}.{child}"
-    return found
+    rest = iter(layers.children())
+    first = next(rest)
+    assert isinstance(first, ConvNorm)
+    spikes = encode(first, next(rest), x, T)
+    for layer in rest:
+        if isinstance(layer, ConvNorm):
+            spikes = layer.fire(spikes, next(rest))
+        else:
+            spikes = through(layer, spikes)
+    return spikes
 
 
 def halved(size: int, times: int) -> int:

@@ -7,21 +7,33 @@ last odd row, FC a linear layer without norm; cells behind each AP2 and FC. 42x4
 2x2, and the network has 919,018 parameters.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from rmploss.errors import Problem, UserError
-from rmploss.models.layers import AvgPool2d, MakeNeuron, MakeNorm, OverTime, conv3x3, scaled
+from rmploss.models.flow import PassesSpikes, through
+from rmploss.models.layers import (
+    AvgPool2d,
+    MakeNeuron,
+    MakeNorm,
+    OverTime,
+    conv3x3,
+    fire,
+    scaled,
+)
 from rmploss.models.network import Readout, SpikingNetwork
 from rmploss.neurons import LIF
 from rmploss.norm import TDBatchNorm2d
+from rmploss.ops import Spikes, dense_of
 
 CHANNELS, HIDDEN = (32, 64, 128, 256), 512
 BIAS = 0.5
 """Where all biases start: at the threshold of the published cells."""
 
 
-class PooledBlock(nn.Module):
+class PooledBlock(PassesSpikes):
     """Convolution and norm, average pooling by two, neurons; `[T, B, C, H, W]`."""
 
     def __init__(
@@ -32,12 +44,12 @@ class PooledBlock(nn.Module):
         self.halve = OverTime(AvgPool2d(2))
         self.lif1 = neuron(channels)
 
-    def forward(self, x: Tensor, repeats: int = 1) -> Tensor:
-        """What the neurons give on; repeats: x stands for that many equal steps."""
-        current = self.halve(self.conv1(x, repeats))
+    def forward_spikes(self, x: Tensor | Spikes, repeats: int = 1) -> Any:
+        """The output of the neurons; repeats: x stands for that many equal steps."""
+        current = dense_of(through(self.halve, through(self.conv1, x, repeats=repeats)))
         if repeats > 1:
             current = current.expand(repeats, *current.shape[1:])
-        return self.lif1(current)
+        return fire(current, None, self.lif1)
 
 
 class LIAFNet(SpikingNetwork):
@@ -80,13 +92,9 @@ class LIAFNet(SpikingNetwork):
         static = x.ndim == 4
         x, repeats = (x.unsqueeze(0), self.T) if static else (x, 1)
         for index in range(1, len(CHANNELS) + 1):
-            x, repeats = self.get_submodule(f"block{index}")(x, repeats), 1
+            x = through(self.get_submodule(f"block{index}"), x, repeats=repeats)
+            repeats = 1
         return self.lif2(self.fc2(self.lif1(self.fc1(x.flatten(2)))))
-
-    def direct_readers(self) -> dict[str, tuple[str, ...]]:
-        """The convolution of the next block: within a block, the pooling comes before the cells."""
-        found = {f"block{i}.lif1": (f"block{i + 1}.conv1",) for i in range(1, len(CHANNELS))}
-        return {**found, "": ("block1.conv1",)}
 
     def finish(self) -> None:
         """Weights from N(0, 2 / inputs), biases 1/2."""

@@ -2,15 +2,16 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar, Literal, Self, TypedDict, Unpack
+from typing import Any, ClassVar, Literal, TypedDict, Unpack
 
 from torch import Tensor, nn
 
 from rmploss.errors import UserError
 from rmploss.models.amplitudes import fold_amplitudes
+from rmploss.models.flow import through
 from rmploss.models.layers import OverTime, initialize
-from rmploss.models.promises import forget, promise, says_who_reads
 from rmploss.neurons import Accumulator
+from rmploss.ops import dense_of
 
 Readout = Literal["sum", "mean"]
 """How outputs are read out over time: see `Accumulator`."""
@@ -93,42 +94,15 @@ class SpikingNetwork(nn.Module, ABC):
         return outputs if over_time else self.readout(outputs)
 
     def readers(self) -> dict[str, tuple[str, ...]]:
-        """Neurons and the modules that read their spikes, by name; left out: not to be said."""
-        return {}
+        """The names of neurons, and of the modules into whose kernels the height of spikes folds.
 
-    def direct_readers(self) -> dict[str, tuple[str, ...]]:
-        """Modules and the convolutions and shortcuts that get what they give, as it is, by name.
-
-        No average pooling, dropout or sum stands between the two; "" is the network, which gives
-        its input. Readers of binary neurons are promised spikes (promises.py): a class that changes
-        what flows says so here. Left out: not to be said.
+        The heights of neurons that are left out stay.
         """
         return {}
-
-    def train(self, mode: bool = True) -> Self:
-        """Training or evaluation mode; and promise spikes, by the layers that there are now."""
-        forget(self)
-        super().train(mode)  # networks inside of this one promise by themselves
-        self._promise()
-        return self
 
     def fold(self) -> None:
         """Put the heights of the spikes into the kernels that read them (exact)."""
         fold_amplitudes(self, self.readers())
-        self._promise()
-
-    def _promise(self) -> None:
-        if not says_who_reads(self):
-            return
-        try:
-            readers = self.direct_readers()
-        except (
-            AttributeError,
-            TypeError,
-            ValueError,
-        ):  # its parts were exchanged for parts of another kind
-            return
-        promise(self, readers)
 
     def finish(self) -> None:
         """Initialize the weights; called at the end of a constructor."""
@@ -147,9 +121,9 @@ class PooledNetwork(SpikingNetwork):
         self.head = linear(self.num_classes)
 
     @abstractmethod
-    def spikes(self, x: Tensor) -> Tensor:
-        """The spikes `[T, B, C, H, W]` of the last spiking layer."""
+    def spikes(self, x: Tensor) -> Any:
+        """The spikes `[T, B, C, H, W]` of the last spiking layer: `Spikes`, or a tensor."""
 
     def outputs(self, x: Tensor) -> Tensor:
         """The linear layer on the pooled spikes."""
-        return self.head(self.pool(self.spikes(x)))
+        return self.head(dense_of(through(self.pool, self.spikes(x))))

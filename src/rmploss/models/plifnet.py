@@ -13,14 +13,12 @@ from torch import Tensor, nn
 
 from rmploss.models.dropout import Dropout
 from rmploss.models.layers import (
-    ConvNorm,
     MakeNeuron,
     MakeNorm,
     OverTime,
-    consecutive,
     conv3x3,
-    encode,
     halved,
+    in_sequence,
     scaled,
 )
 from rmploss.models.network import Readout
@@ -83,17 +81,8 @@ class _PLIFNet(VotingNetwork):
 
     def hidden(self, x: Tensor) -> Tensor:
         """The spikes `[T, B, 2048]` of the first linear layer."""
-        layers = iter(self.layers.children())
-        first = next(layers)
-        assert isinstance(first, ConvNorm)
-        x = encode(first, next(layers), x, self.T)
-        for layer in layers:
-            x = layer.fire(x, next(layers)) if isinstance(layer, ConvNorm) else layer(x)
+        x = in_sequence(self.layers, x, self.T)
         return self.lif1(self.fc1(self.dropout(x.flatten(2))))
-
-    def direct_readers(self) -> dict[str, tuple[str, ...]]:
-        """The next convolution, also behind a max pooling."""
-        return consecutive(self.layers, "layers")
 
 
 class PLIFNet(_PLIFNet):

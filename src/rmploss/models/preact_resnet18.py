@@ -15,11 +15,13 @@ from torch import Tensor, nn
 
 from rmploss.conv import SpikeConv2d
 from rmploss.errors import Problem, UserError
+from rmploss.models.flow import PassesSpikes, through
 from rmploss.models.layers import (
     ConvNorm,
     MakeNeuron,
     MakeNorm,
     OverTime,
+    Shortcut,
     conv3x3,
     fire,
     placed,
@@ -28,9 +30,10 @@ from rmploss.models.layers import (
 from rmploss.models.network import DataOptions, Readout, SpikingNetwork
 from rmploss.neurons import LIF
 from rmploss.norm import TDBatchNorm2d
+from rmploss.ops import Spikes, dense_of
 
 
-class PreActBlock(nn.Module):
+class PreActBlock(PassesSpikes):
     """Norm and neurons, two 3x3 convolutions with biases, a shortcut around these.
 
     Currents `[T, B, C, H, W]` in and out.
@@ -44,14 +47,15 @@ class PreActBlock(nn.Module):
         self.conv1 = conv3x3(in_channels, channels, norm, stride=stride, bias=True)
         self.lif2 = placed(neuron(channels), "inner")
         self.conv2 = OverTime(SpikeConv2d(channels, channels, 3, padding=1))
-        self.shortcut: nn.Module = nn.Identity()
+        self.shortcut: nn.Module = Shortcut()
         if stride != 1 or in_channels != channels:
             self.shortcut = OverTime(SpikeConv2d(in_channels, channels, 1, stride=stride))
 
-    def forward(self, x: Tensor, repeats: int = 1) -> Tensor:
+    def forward_spikes(self, x: Tensor | Spikes, repeats: int = 1) -> Tensor:
         """The sum of both branches; repeats: x stands for that many equal steps."""
-        x = fire(x, self.norm1, self.lif1, repeats=repeats)
-        return self.conv2(self.conv1.fire(x, self.lif2)) + self.shortcut(x)
+        spikes = fire(dense_of(x), self.norm1, self.lif1, repeats=repeats)
+        inner = self.conv1.fire(spikes, self.lif2)
+        return through(self.conv2, inner) + dense_of(through(self.shortcut, spikes))
 
 
 class PreActResNet18(SpikingNetwork):
@@ -102,8 +106,8 @@ class PreActResNet18(SpikingNetwork):
         x = self.conv1(x)
         for stage in range(1, 5):
             for block in self.get_submodule(f"layer{stage}").children():
-                x, repeats = block(x, repeats), 1
-        x = self.lif2(self.pool(fire(x, self.norm1, self.lif1)))
+                x, repeats = block(x, repeats=repeats), 1
+        x = self.lif2(dense_of(through(self.pool, fire(x, self.norm1, self.lif1))))
         return self.head.fire(x, self.lif3).flatten(2)
 
     def readers(self) -> dict[str, tuple[str, ...]]:
@@ -117,10 +121,6 @@ class PreActResNet18(SpikingNetwork):
                 found[f"{name}.lif1"] = (f"{name}.conv1", f"{name}.shortcut")
                 found[f"{name}.lif2"] = (f"{name}.conv2",)
         return found
-
-    def direct_readers(self) -> dict[str, tuple[str, ...]]:
-        """The same: all poolings are followed by neurons."""
-        return {**self.readers(), "": ("conv1",)}
 
     def finish(self) -> None:
         """Weights of convolutions from N(0, 2 / (k k C_out)); all else as PyTorch starts it."""

@@ -11,11 +11,12 @@ stem convolutions, 64 to 512 channels), not the 0.27 M network of He et al.
 import math
 from abc import abstractmethod
 from itertools import pairwise
-from typing import ClassVar, Literal, Unpack
+from typing import Any, ClassVar, Literal, Unpack
 
 from torch import Tensor, nn
 
 from rmploss.errors import UserError
+from rmploss.models.flow import PassesSpikes, through
 from rmploss.models.layers import (
     AvgPool2d,
     ConvNorm,
@@ -26,7 +27,6 @@ from rmploss.models.layers import (
     conv1x1,
     conv3x3,
     encode,
-    is_binary,
     placed,
     scaled,
 )
@@ -34,13 +34,16 @@ from rmploss.models.network import MakeHead, NetworkOptions, PooledNetwork, Time
 from rmploss.models.sew import SEWBlock
 from rmploss.neurons import LIF
 from rmploss.norm import TDBatchNorm2d
+from rmploss.ops import Spikes
 
 Connect = Literal["current", "add", "and", "iand"]
 """How the branches of a block meet: as currents in front of its neurons, or as spikes (sew.py)."""
 
 
-class BasicBlock(nn.Module):
+class BasicBlock(PassesSpikes):
     """Two 3x3 convolutions around a shortcut; spikes in, spikes out, `[T, B, C, H, W]`."""
+
+    reads_bits = True
 
     def __init__(
         self,
@@ -60,12 +63,10 @@ class BasicBlock(nn.Module):
         self.shortcut = shortcut or Shortcut()
         self.lif2 = placed(neuron(channels), "sum")
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward_spikes(self, x: Tensor | Spikes) -> Tensor | Spikes:
         """Spikes of the block."""
         inner = self.conv1.fire(x, self.lif1)
-        binary = is_binary(self.shortcut)
-        residual = self.shortcut(x)
-        return self.conv2.fire(inner, self.lif2, residual=residual, binary_residual=binary)
+        return self.conv2.fire(inner, self.lif2, residual=through(self.shortcut, x))
 
 
 def strided(in_channels: int, channels: int, stride: int, norm: MakeNorm) -> nn.Module | None:
@@ -160,18 +161,18 @@ class _ResNet(PooledNetwork):
             self.add_module(f"layer{stage}", layer)
 
     @abstractmethod
-    def stem(self, x: Tensor) -> Tensor:
+    def stem(self, x: Tensor) -> Any:
         """What the first block reads, `[T, B, C, H, W]`."""
 
     def layers(self) -> list[nn.Module]:
         """The stages in order, whatever stands in their place."""
         return [self.get_submodule(f"layer{stage}") for stage in range(1, self.stages + 1)]
 
-    def spikes(self, x: Tensor) -> Tensor:
+    def spikes(self, x: Tensor) -> Any:
         """The spikes of the last block."""
         x = self.stem(x)
         for layer in self.layers():
-            x = layer(x)
+            x = through(layer, x)
         return x
 
     def readers(self) -> dict[str, tuple[str, ...]]:
@@ -195,23 +196,6 @@ class _ResNet(PooledNetwork):
         if isinstance(self.head, nn.Sequential):
             return {**found, last: ("head.0",), "head.1": ("head.2",)}
         return {**found, last: ("head",)}
-
-    def direct_readers(self) -> dict[str, tuple[str, ...]]:
-        """As `readers`, but for what is pooled, and for what a `SEWBlock` gives on."""
-        found, source = {**self.readers(), "": ("conv1",)}, f"lif{self.stem_layers}"
-        pool = getattr(self, "stem_pool", None)
-        if pool is not None:
-            found.pop(source, None)
-        is_maximum = type(pool) is OverTime and type(pool.layer) is nn.MaxPool2d
-        if pool is not None and not is_maximum:  # a maximum of spikes is one
-            source = "stem_pool"
-        for stage, layer in enumerate(self.layers(), start=1):
-            for child, block in layer.named_children():
-                name = f"layer{stage}.{child}"
-                found[source] = (f"{name}.conv1", f"{name}.shortcut")
-                found[f"{name}.shortcut.0"] = (f"{name}.shortcut.1",)
-                source = f"{name}.lif2" if type(block) is BasicBlock else name
-        return found
 
 
 class ResNet20(_ResNet):
@@ -242,11 +226,11 @@ class ResNet20(_ResNet):
         self.stem_pool = OverTime(AvgPool2d(2))
         self.finish()
 
-    def stem(self, x: Tensor) -> Tensor:
+    def stem(self, x: Tensor) -> Any:
         """The pooled spikes of the third neurons."""
         x = encode(self.conv1, self.lif1, x, self.T)
         x = self.conv3.fire(self.conv2.fire(x, self.lif2), self.lif3)
-        return self.stem_pool(x)
+        return through(self.stem_pool, x)
 
 
 class ResNet19(_ResNet):
@@ -280,7 +264,7 @@ class ResNet19(_ResNet):
         if init == "family":
             self.finish()
 
-    def stem(self, x: Tensor) -> Tensor:
+    def stem(self, x: Tensor) -> Any:
         """The spikes of the first neurons."""
         return encode(self.conv1, self.lif1, x, self.T)
 
@@ -305,7 +289,7 @@ class CIFARResNet18(_ResNet):
         self.conv1, self.lif1 = conv3x3(self.in_channels, c, norm), neuron(c)
         self.finish()
 
-    def stem(self, x: Tensor) -> Tensor:
+    def stem(self, x: Tensor) -> Any:
         """The spikes of the first neurons."""
         return encode(self.conv1, self.lif1, x, self.T)
 
@@ -352,9 +336,9 @@ class ImageNetResNet(_ResNet):
         self.stem_pool = OverTime(self.stem_pooling(3, stride=2, padding=1))
         self.finish()
 
-    def stem(self, x: Tensor) -> Tensor:
+    def stem(self, x: Tensor) -> Any:
         """The pooled spikes of the first neurons."""
-        return self.stem_pool(encode(self.conv1, self.lif1, x, self.T))
+        return through(self.stem_pool, encode(self.conv1, self.lif1, x, self.T))
 
 
 class ImageNetOptions(ResNetOptions, total=False):

@@ -12,8 +12,10 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from rmploss.models.flow import PassesSpikes, through
 from rmploss.models.layers import ConvNorm, MakeNeuron, MakeNorm, conv3x3, placed
 from rmploss.norm import TDBatchNorm2d
+from rmploss.ops import Spikes, dense_of
 
 Connect = Literal["add", "and", "iand"]
 CONNECT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -24,12 +26,14 @@ CONNECT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 """g(a, b) of the branch's spikes a and the shortcut's b, one shape."""
 
 
-class SEWBlock(nn.Module):
+class SEWBlock(PassesSpikes):
     """Two 3x3 convolutions with their neurons beside a shortcut, `[T, B, C, H, W]` to y.
 
     shortcut: a projection (a `ConvNorm`, or pooling and one in sequence), which gets neurons of
     its own, `lif3`; None for the identity.
     """
+
+    reads_bits = True
 
     def __init__(
         self,
@@ -51,10 +55,10 @@ class SEWBlock(nn.Module):
         self.shortcut: ConvNorm | nn.Sequential | None = shortcut
         self.lif3 = None if shortcut is None else neuron(channels)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward_spikes(self, x: Tensor | Spikes) -> Tensor:
         """g of the two branches."""
         a = self.conv2.fire(self.conv1.fire(x, self.lif1), self.lif2)
-        return CONNECT[self.connect](a, self._shortcut(x))
+        return CONNECT[self.connect](dense_of(a), dense_of(self._shortcut(x)))
 
     def start_as_identity(self) -> None:
         """Make the block pass its shortcut on: branches that are 0, or for AND always fire.
@@ -63,14 +67,14 @@ class SEWBlock(nn.Module):
         """
         silence(self.conv2, offset=1.0 if self.connect == "and" else 0.0)
 
-    def _shortcut(self, x: Tensor) -> Tensor:
+    def _shortcut(self, x: Tensor | Spikes) -> Tensor | Spikes:
         if self.shortcut is None or self.lif3 is None:
             return x
         if isinstance(self.shortcut, ConvNorm):
             return self.shortcut.fire(x, self.lif3)
         pool, project = self.shortcut.children()
         assert isinstance(project, ConvNorm)
-        return project.fire(pool(x), self.lif3)
+        return project.fire(through(pool, x), self.lif3)
 
 
 def silence(stage: ConvNorm, offset: float = 0.0) -> None:

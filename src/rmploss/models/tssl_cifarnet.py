@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from rmploss.models.dropout import Dropout
+from rmploss.models.flow import through
 from rmploss.models.layers import (
     AvgPool2d,
     MakeNeuron,
@@ -31,6 +32,7 @@ from rmploss.models.layers import (
 from rmploss.models.network import DataOptions, Readout, SpikingNetwork
 from rmploss.neurons.tssl import TSSL, post_synaptic
 from rmploss.norm import NoNorm
+from rmploss.ops import Spikes, dense_of
 
 CHANNELS = {"cnn1": (96, 256, 384, 384, 256), "cnn2": (128, 256, 512, 1024, 512)}
 HIDDEN = {"cnn1": (1024, 1024), "cnn2": (1024, 512)}
@@ -49,12 +51,13 @@ class RowDropout(Dropout):
     def __init__(self, p: float) -> None:
         super().__init__(p, one_mask=True)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward_spikes(self, x: Tensor | Spikes) -> Tensor | Spikes:
         """x `[T, B, C, H, W]`, where the W values of a row share their fate, or `[T, B, C]`."""
         if x.ndim == 3 or not self.training:
-            return super().forward(x)
-        rows = super().forward(x.new_ones(1, *x.shape[1:-1]))
-        return x * rows.unsqueeze(-1)
+            return super().forward_spikes(x)
+        x = dense_of(x)
+        rows = super().forward_spikes(x.new_ones(1, *x.shape[1:-1]))
+        return x * dense_of(rows).unsqueeze(-1)
 
 
 class SumPool2d(AvgPool2d):
@@ -132,10 +135,11 @@ class TSSLCifarNet(SpikingNetwork):
 
     def outputs(self, x: Tensor) -> Tensor:
         """The post-synaptic currents of the output neurons."""
-        a = self.conv2.fire(self.drop(self._first(x)), self.lif2)
-        a = self.conv3.fire(self.drop(self.pool(a)), self.lif3)
-        a = self.drop(self.conv4.fire(self.drop(self.pool(a)), self.lif4))
-        a = self.drop(self.conv5.fire(a, self.lif5))
+        a = self.conv2.fire(through(self.drop, self._first(x)), self.lif2)
+        a = through(self.drop, through(self.pool, a))
+        a = through(self.pool, self.conv3.fire(a, self.lif3))
+        a = through(self.drop, self.conv4.fire(through(self.drop, a), self.lif4))
+        a = through(self.drop, self.conv5.fire(a, self.lif5))
         a = self.drop(self.lif6(self.fc1(a.flatten(2))))
         a = self.drop(self.lif7(self.fc2(a)))
         return self.lif8(self.fc3(a))

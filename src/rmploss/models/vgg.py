@@ -1,18 +1,16 @@
 """The spiking VGG16 of the paper's tables: 13 convolutions, five average poolings, one linear."""
 
-from typing import Unpack
+from typing import Any, Unpack
 
 from torch import Tensor, nn
 
 from rmploss.models.layers import (
     AvgPool2d,
-    ConvNorm,
     MakeNeuron,
     MakeNorm,
     OverTime,
-    consecutive,
     conv3x3,
-    encode,
+    in_sequence,
     scaled,
 )
 from rmploss.models.network import NetworkOptions, PooledNetwork
@@ -53,15 +51,9 @@ class VGG16(PooledNetwork):
             self.layers.add_module(f"pool{stage}", OverTime(AvgPool2d(2)))
         self.finish()
 
-    def spikes(self, x: Tensor) -> Tensor:
+    def spikes(self, x: Tensor) -> Any:
         """The pooled spikes of the last stage."""
-        layers = iter(self.layers.children())
-        first = next(layers)
-        assert isinstance(first, ConvNorm)
-        x = encode(first, next(layers), x, self.T)
-        for layer in layers:
-            x = layer.fire(x, next(layers)) if isinstance(layer, ConvNorm) else layer(x)
-        return x
+        return in_sequence(self.layers, x, self.T)
 
     def readers(self) -> dict[str, tuple[str, ...]]:
         """The next convolution, the linear layer at the end."""
@@ -69,7 +61,3 @@ class VGG16(PooledNetwork):
         neurons = [name for name in names if name.startswith("layers.lif")]
         convs = [name for name in names if name.startswith("layers.conv")]
         return {n: (reader,) for n, reader in zip(neurons, [*convs[1:], "head"], strict=True)}
-
-    def direct_readers(self) -> dict[str, tuple[str, ...]]:
-        """The next convolution, but behind a pooling."""
-        return consecutive(self.layers, "layers")

@@ -11,14 +11,12 @@ from torch import Tensor, nn
 
 from rmploss.models.layers import (
     AvgPool2d,
-    ConvNorm,
     MakeNeuron,
     MakeNorm,
     OverTime,
-    consecutive,
     conv3x3,
-    encode,
     halved,
+    in_sequence,
     scaled,
 )
 from rmploss.models.network import Readout, SpikingNetwork
@@ -70,14 +68,5 @@ class VGGSNN(SpikingNetwork):
 
     def outputs(self, x: Tensor) -> Tensor:
         """The linear layer on all positions of the last map."""
-        layers = iter(self.layers.children())
-        first = next(layers)
-        assert isinstance(first, ConvNorm)
-        x = encode(first, next(layers), x, self.T)
-        for layer in layers:
-            x = layer.fire(x, next(layers)) if isinstance(layer, ConvNorm) else layer(x)
+        x = in_sequence(self.layers, x, self.T)
         return self.head(x.flatten(2))
-
-    def direct_readers(self) -> dict[str, tuple[str, ...]]:
-        """The next convolution, but behind an average pooling."""
-        return consecutive(self.layers, "layers")

@@ -31,8 +31,8 @@ from rmploss import functional, ops
 from rmploss.errors import Problem, UserError
 from rmploss.neurons.accumulator import Accumulator
 from rmploss.neurons.layer import SpikingLayer, check_axes
-from rmploss.ops.moments import MomentSpec
-from rmploss.ops.rule import NeuronOptions
+from rmploss.ops import NeuronOptions
+from rmploss.ops.lif.moments import MomentSpec
 from rmploss.stats import open_stats
 from rmploss.surrogate import as_surrogate
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from rmploss.errors import Problem, UserError
 from rmploss.ops import at_least_single, check_current
-from rmploss.ops.moments import MomentSpec, membrane_moments
+from rmploss.ops.lif.moments import MomentSpec, membrane_moments
 from rmploss.stats import open_stats
 
 
@@ -16,16 +16,6 @@ class HasHeight(Protocol):
 
     def release(self) -> Tensor | None:
         """The heights `[C]` or `[1]`, taken away; None if they were before."""
-        ...
-
-
-@runtime_checkable
-class EmitsSpikes(Protocol):
-    """A layer that knows whether all it gives on is 0 and 1; any other is taken to give more."""
-
-    @property
-    def is_binary(self) -> bool:
-        """Whether it is, for every input: convolutions are then promised spikes."""
         ...
 
 

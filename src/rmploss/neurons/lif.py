@@ -1,16 +1,15 @@
 """Leaky integrate-and-fire neurons (Eqs. 1-3) and their leak-free form, as modules."""
 
-from collections.abc import Callable
 from typing import Any, ClassVar, TypedDict, Unpack
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from rmploss import functional, ops
 from rmploss.errors import Problem, UserError
 from rmploss.neurons.layer import SpikingLayer, check_axes
 from rmploss.norm import TDBatchNorm2d
-from rmploss.ops.moments import MomentSpec
-from rmploss.ops.rule import NeuronOptions
+from rmploss.ops import NeuronOptions, Spikes
+from rmploss.ops.lif.moments import MomentSpec
 from rmploss.stats import open_stats, recomputing
 from rmploss.surrogate import Surrogate, as_surrogate
 
@@ -98,47 +97,58 @@ class LIF(SpikingLayer):
         x: Tensor,
         *,
         norm: TDBatchNorm2d | None = None,
-        residual: Tensor | None = None,
-        binary_residual: bool | None = None,
+        residual: Tensor | Spikes | None = None,
         repeats: int = 1,
-    ) -> Tensor:
+        as_spikes: bool = False,
+    ) -> Any:
         """Spikes `[T, B, C, ...]`, of the type of x, for the input current norm(x) + residual.
 
-        norm, the shortcut and the neurons run as one operation. x: `[T, B, C, ...]`, or
-        `[1, B, C, ...]` that stands for `repeats` equal steps; residual: `[T, B, C, ...]`;
-        binary_residual: a promise that it is all 0 and 1 (`ops.lif`).
+        norm, the shortcut and the neurons run as one operation.
+
+        x: `[T, B, C, ...]`, or `[1, B, C, ...]` that stands for `repeats` equal steps.
+        residual: `[T, B, C, ...]`.
+        as_spikes: return `Spikes` instead of a tensor, for convolutions and shortcuts that read
+            their bits; where the neurons are not binary or the backend has no bits, a tensor. A
+            residual that is a tensor is then not looked at for being all 0 and 1.
         """
         check_axes(x, self.channels)
-        functional.check_recomputing(self.carry_state and recomputing())
+        if self.carry_state:
+            functional.check_recomputing(recomputing())
         stats = open_stats()
-        u = self.u if self.carry_state else None
-        options = self._options(stats.spec if stats is not None else None)
         scale = self.input_gain()
         if scale is not None and residual is not None:
-            residual, binary_residual = residual * scale, False
-        shape = {"residual": residual, "repeats": repeats}
-        shape["binary_residual"] = binary_residual
+            residual = residual * scale
+        gain, bias, eps, sync = scale, None, None, False
         if norm is not None:
             _check_norm(norm)
             norm.check(x)
-        if norm is None:
-            gain = None if scale is None else scale.expand(x.shape[2])
-            spikes, moments, u = ops.lif(x, u, gain=gain, **shape, **options)
-        elif not norm.training:
-            gain, bias = _scaled(scale, *norm.affine())
-            spikes, moments, u = ops.lif(x, u, gain=gain, bias=bias, **shape, **options)
-        else:
-            gain, bias = _scaled(scale, norm.gain, norm.bias)
-            spikes, moments, u, mean, var = ops.norm_lif(
-                x, gain, bias, u, eps=norm.eps, sync=norm.sync, **shape, **options
-            )
+            gain, bias = (norm.gain, norm.bias) if norm.training else norm.affine()
+            if norm.training:
+                eps, sync = norm.eps, norm.sync
+            if scale is not None:
+                gain, bias = scale * gain, scale * bias
+        elif gain is not None:
+            gain = gain.expand(x.shape[2])
+        spikes, moments, u, mean, var = ops.lif_layer(
+            x,
+            self.u if self.carry_state else None,
+            neuron=self._options(None if stats is None else stats.spec),
+            gain=gain,
+            bias=bias,
+            residual=residual,
+            repeats=repeats,
+            eps=eps,
+            sync=sync,
+            as_spikes=as_spikes and self.is_binary,
+            look=not as_spikes,
+        )
+        if norm is not None and eps is not None:
             norm.track(mean, var, x.numel() // x.shape[2] * repeats)
         if stats is not None and moments is not None:
-            count = spikes.numel() // spikes.shape[2]
-            stats.record(self, moments, count)
+            stats.record(self, moments, x.numel() // (x.shape[0] * x.shape[2]) * spikes.shape[0])
         if self.carry_state:
             self.u = u.detach()
-        return self.emit(spikes)
+        return spikes if isinstance(spikes, Spikes) else self.emit(spikes)
 
     def input_gain(self) -> Tensor | None:
         """A scalar that the input current is multiplied by; None: by nothing."""
@@ -150,17 +160,11 @@ class LIF(SpikingLayer):
 
     @property
     def is_binary(self) -> bool:
-        """Whether all that leaves the layer is 0 and 1; a class with an end of its own may say it.
+        """True if every output is exactly 0 or 1 (a NaN membrane does not fire).
 
-        So it is for any input: a potential that is no number does not fire.
+        A class with its own `emit` overrides it together with that.
         """
-        return self._ends_in(LIF.emit)
-
-    def _ends_in(self, emit: Callable[..., Tensor]) -> bool:
-        """Whether the layer runs as LIF does and gives on what `emit` makes of the spikes."""
-        kind = type(self)
-        called = kind.__call__ is nn.Module.__call__
-        return called and kind.forward is LIF.forward and kind.emit is emit
+        return type(self).emit is LIF.emit and "emit" not in self.__dict__
 
     def emit(self, spikes: Tensor) -> Tensor:
         """What leaves the layer for its spikes `[T, B, C, ...]`: the spikes."""
@@ -206,10 +210,6 @@ class LIF(SpikingLayer):
             + (f"reset_by={self.reset_by}, " if self.reset_by is not None else "")
             + f"detach_reset={self.detach_reset}, surrogate={self.surrogate}"
         )
-
-
-def _scaled(scale: Tensor | None, *values: Tensor) -> tuple[Tensor, ...]:
-    return values if scale is None else tuple(scale * value for value in values)
 
 
 class IF(LIF):

@@ -38,7 +38,7 @@ from torch.autograd.function import once_differentiable
 
 from rmploss.errors import Problem, UserError
 from rmploss.neurons.layer import SpikingLayer
-from rmploss.ops.moments import MomentSpec, membrane_moments
+from rmploss.ops.lif.moments import MomentSpec, membrane_moments
 
 TAU_S = {"A": 2.0, "B": 3.0}
 """The synaptic time constant of each generation."""

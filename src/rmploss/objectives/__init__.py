@@ -12,7 +12,7 @@ from torch import Tensor
 from rmploss.objectives.losses import LOSSES, Loss
 from rmploss.objectives.rmp import RMPLoss
 from rmploss.objectives.schedules import SCHEDULES, Schedule
-from rmploss.ops.moments import MomentSpec
+from rmploss.ops.lif.moments import MomentSpec
 from rmploss.stats import MembraneStats
 from rmploss.tables import Table
 

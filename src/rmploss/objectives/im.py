@@ -20,7 +20,7 @@ from torch import Tensor
 
 from rmploss.errors import Problem, UserError
 from rmploss.objectives.regularizer import Regularizer
-from rmploss.ops.moments import MEMBRANE, SPIKES, MomentSpec
+from rmploss.ops.lif.moments import MEMBRANE, SPIKES, MomentSpec
 from rmploss.stats import LayerMoments
 
 RELEASED = 0.005

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rmploss.errors import Problem
 from rmploss.objectives.regularizer import Regularizer
-from rmploss.ops.moments import MomentSpec
+from rmploss.ops.lif.moments import MomentSpec
 from rmploss.stats import LayerMoments
 
 SMALLEST = 1e-12

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rmploss.errors import Problem, UserError
 from rmploss.objectives.schedules import SCHEDULES, evaluate
-from rmploss.ops.moments import MomentSpec
+from rmploss.ops.lif.moments import MomentSpec
 from rmploss.stats import LayerMoments, MembraneStats
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rmploss.errors import Problem
 from rmploss.objectives.regularizer import Regularizer
-from rmploss.ops.moments import ERROR, MomentSpec
+from rmploss.ops.lif.moments import ERROR, MomentSpec
 from rmploss.stats import LayerMoments
 
 

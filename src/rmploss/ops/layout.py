@@ -1,15 +1,11 @@
 """Between sequences `[T, B, C, ...]`, or maps, and what kernels read: rows, channels last."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 
-def rows(x: Any, dtype: torch.dtype) -> Any:
-    """Rows `[T, R, C]` of a sequence `[T, B, C, ...]`: no copy of channels-last memory."""
-    if x is None:
-        return None
+def rows(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Rows `[T, R, C]`, R = B H W, of a sequence: no copy of channels-last memory of that type."""
     return x.to(dtype).movedim(2, -1).contiguous().view(x.shape[0], -1, x.shape[2])
 
 
@@ -18,37 +14,47 @@ def map_rows(x: Tensor) -> Tensor:
     return x.movedim(1, -1).reshape(-1, x.shape[1])
 
 
-def state_rows(u: Tensor | None) -> Tensor | None:
+def state_rows(u: Tensor) -> Tensor:
     """Rows `[R, C]` of a membrane `[B, C, ...]`."""
-    return None if u is None else u.movedim(1, -1).contiguous().view(-1, u.shape[1])
-
-
-def dense(g: Tensor | None) -> Tensor | None:
-    """A gradient as autograd may not hand it over: it may be expanded or strided."""
-    return None if g is None else g.contiguous()
+    return u.movedim(1, -1).contiguous().view(-1, u.shape[1])
 
 
 def sequence(rows: Tensor, x: Tensor) -> Tensor:
-    """A sequence `[T, B, C, ...]` like x of rows `[T, R, C]`."""
+    """A sequence `[T, B, C, ...]` with the shape of x behind T, of rows `[T, R, C]`."""
     return rows.view(rows.shape[0], x.shape[1], *x.shape[3:], x.shape[2]).movedim(-1, 2)
 
 
 def state(rows: Tensor, x: Tensor) -> Tensor:
-    """A membrane `[B, C, ...]` like x of rows `[R, C]`."""
+    """A membrane `[B, C, ...]`, one step of x, of rows `[R, C]`."""
     return rows.view(x.shape[1], *x.shape[3:], x.shape[2]).movedim(-1, 1)
 
 
 def whole(view: Tensor) -> Tensor:
-    """A tensor over the memory of a view, but no view: callers may change it in place."""
+    """A tensor over the memory of a view that is no view: callers may change it in place."""
     return view.new_empty(0).set_(view)  # pyright: ignore[reportArgumentType]
 
 
 def empty(x: Tensor, steps: int, dtype: torch.dtype | None = None) -> Tensor:
-    """A sequence like x in the memory that kernels write: channels last."""
+    """An empty sequence like x in the memory that kernels write: channels last."""
     rows = x.new_empty(steps, x.shape[1], *x.shape[3:], x.shape[2], dtype=dtype or x.dtype)
     return rows.movedim(-1, 2)
 
 
-def empty_state(x: Tensor, decay: Tensor) -> Tensor:
-    """A membrane of x in the memory that kernels write."""
-    return decay.new_empty(x.shape[1], *x.shape[3:], x.shape[2]).movedim(-1, 1)
+def empty_state(x: Tensor, like: Tensor) -> Tensor:
+    """An empty membrane of x in the memory that kernels write, of the type of `like`."""
+    return like.new_empty(x.shape[1], *x.shape[3:], x.shape[2]).movedim(-1, 1)
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """The type in which values of a type are computed: float32 at least."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def words(channels: int) -> int:
+    """Words of 64 bits in a row of spikes."""
+    return (channels + 63) // 64
+
+
+def at_least_single(x: Tensor) -> Tensor:
+    """Half precision as float32; float32 and float64 as they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rmploss.ops import cpu
-from rmploss.ops.tracing import is_transformed
+from rmploss.ops import native
+from rmploss.ops.tracing import needs_plain_operations
 
 
 def avg_pool2d(x: Tensor, size: int) -> Tensor:
     """The means `[N, C, H / size, W / size]` over squares of x `[N, C, H, W]`; H, W divisible."""
-    if is_transformed():
+    if needs_plain_operations():
         return F.avg_pool2d(x, size)
     return _AvgPool2d.apply(x, size)
 
@@ -37,5 +37,5 @@ class _AvgPool2d(torch.autograd.Function):
         k, g = ctx.size, grad_outputs[0].movedim(1, -1)
         N, h, w, C = g.shape
         share = (g / k**2).view(N, h, 1, w, 1, C)
-        g_x = cpu.empty_like(g, N, h, k, w, k, C).copy_(share.expand(N, h, k, w, k, C))
+        g_x = native.empty(g, N, h, k, w, k, C).copy_(share.expand(N, h, k, w, k, C))
         return g_x.view(N, h * k, w * k, C).movedim(-1, 1), None

@@ -6,7 +6,7 @@
 import triton
 import triton.language as tl
 
-from rmploss.ops.triton_kernels.equations import per_channel
+from rmploss.ops.lif.triton_kernels.equations import per_channel
 
 
 @triton.jit(do_not_specialize=["tiles"])

@@ -7,12 +7,11 @@ provider is tested against. README.md beside it derives the recursion that backw
 from typing import Unpack
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from rmploss.ops import norm
-from rmploss.ops.moments import membrane_moments
-from rmploss.ops.rule import NeuronOptions
+from rmploss.ops.lif import tdbn
+from rmploss.ops.lif.inputs import NeuronOptions
+from rmploss.ops.lif.moments import membrane_moments
 from rmploss.surrogate import Surrogate
 
 
@@ -61,9 +60,9 @@ def lif(
     `MomentSpec`) and the membrane after the last step.
     """
     moments, surrogate = neuron.get("moments"), neuron["surrogate"]
-    decay = norm.per_channel(neuron["decay"], x)
-    threshold = norm.per_channel(neuron["v_threshold"], x)
-    x = norm.normalize(x, None, gain, bias)
+    decay = tdbn.per_channel(neuron["decay"], x)
+    threshold = tdbn.per_channel(neuron["v_threshold"], x)
+    x = tdbn.normalize(x, None, gain, bias)
     if repeats > 1:
         x = x.expand(repeats, *x.shape[1:])
     if residual is not None:
@@ -108,14 +107,7 @@ def norm_lif(
     y: `[T, B, C, ...]`; weight, bias: `[C]`, the weight with the factor alpha V_th. Returns what
     `lif` returns, and the mean and the biased variance of y per channel, `[C]`, without gradient.
     """
-    mean, var = norm.statistics(y, sync)
-    x = norm.normalize(y, mean, norm.gain(weight, var, eps), bias)
+    mean, var = tdbn.statistics(y, sync)
+    x = tdbn.normalize(y, mean, tdbn.gain(weight, var, eps), bias)
     spikes, moments, last = lif(x, u, residual=residual, repeats=repeats, **neuron)
     return spikes, moments, last, mean.detach(), var.detach()
-
-
-def spike_conv2d(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: int = 1, padding: int = 0
-) -> Tensor:
-    """The convolution of spikes (or anything else) x `[N, C, H, W]`; weight `[C', C, K, K]`."""
-    return F.conv2d(x, weight, bias, stride, padding)

@@ -6,7 +6,7 @@
 import triton
 import triton.language as tl
 
-from rmploss.ops.triton_kernels.equations import (
+from rmploss.ops.lif.triton_kernels.equations import (
     HARD,
     SOFT,
     after_reset,
@@ -80,17 +80,24 @@ def _step(
 
 @triton.jit
 def _forward_step(
-    y, residual, spikes, t, row, c, at, inside, rows, plane, channels,
+    y, residual, spikes, bits, t, row, c, at, inside, rows, plane, channels,
     mean, gain, bias, decay, threshold, u, s_1, s_2, s_3, s_4,
     STATIC: tl.constexpr, BITS: tl.constexpr, RESET: tl.constexpr, RESET_TO: tl.constexpr,
     MOMENTS: tl.constexpr, OF_INPUT: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
-    """One time step of a tile: the spikes to memory, u and the moments so far returned."""
+    """One time step of a tile: writes the spikes, returns u and the moments so far."""
     x, pre, o, u = _step(
         y, residual, t, row, c, at, inside, rows, plane, channels,
         mean, gain, bias, decay, threshold, u, STATIC, BITS, RESET, RESET_TO,
     )  # fmt: skip
     tl.store(spikes + t * plane + at, o, mask=inside)
+    if bits is not None:
+        # A tile is at most as wide as a word, and starts where one does. Each lane has a bit of its
+        # own: their sum is their union. Lanes beyond the last channel have a potential, too.
+        lane = (c % 64).to(tl.int64)[None, :]
+        word = tl.sum(tl.where(inside, o, 0.0).to(tl.int64) << lane, axis=1)[:, None]
+        at_word = (t * rows + row) * ((channels + 63) // 64) + tl.program_id(1)
+        tl.store(bits + at_word, word, mask=row < rows)
     if MOMENTS:
         # Rows beyond the last have a current too: (0 - mean) gain + bias.
         potential = tl.where(inside, x if OF_INPUT else pre, 0.0)
@@ -115,7 +122,7 @@ def _store_sums(partial, s_1, s_2, s_3, s_4, c, channels):
 
 @triton.jit(do_not_specialize=["steps", "tiles"])
 def lif_forward(
-    y, statistics, gain, bias, residual, start, decay, threshold, spikes, last, partial,
+    y, statistics, gain, bias, residual, start, decay, threshold, spikes, bits, last, partial,
     steps, rows, channels, tiles,
     STEPS: tl.constexpr, STATIC: tl.constexpr, BITS: tl.constexpr,
     RESET: tl.constexpr, RESET_TO: tl.constexpr, EPS: tl.constexpr,
@@ -143,14 +150,14 @@ def lif_forward(
         if STEPS > 0:
             for t in tl.static_range(STEPS):
                 u, s_1, s_2, s_3, s_4 = _forward_step(
-                    y, residual, spikes, t, row, c, at, inside, rows_64, plane, channels,
+                    y, residual, spikes, bits, t, row, c, at, inside, rows_64, plane, channels,
                     k_mean, k_gain, k_bias, k_decay, k_threshold, u, s_1, s_2, s_3, s_4,
                     STATIC, BITS, RESET, RESET_TO, MOMENTS, OF_INPUT, P,
                 )  # fmt: skip
         else:
             for t in range(steps):
                 u, s_1, s_2, s_3, s_4 = _forward_step(
-                    y, residual, spikes, t, row, c, at, inside, rows_64, plane, channels,
+                    y, residual, spikes, bits, t, row, c, at, inside, rows_64, plane, channels,
                     k_mean, k_gain, k_bias, k_decay, k_threshold, u, s_1, s_2, s_3, s_4,
                     STATIC, BITS, RESET, RESET_TO, MOMENTS, OF_INPUT, P,
                 )  # fmt: skip

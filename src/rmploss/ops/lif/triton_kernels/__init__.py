@@ -1,4 +1,4 @@
-"""The GPU kernels behind triton.py. Importing any of these files imports Triton.
+"""The GPU kernels of the LIF operation. Importing any of these files imports Triton.
 
 A program owns a tile [BLOCK_R, BLOCK_C] of rows x channels; channels are the fast axis, so that
 loads are coalesced, and it walks `tiles` tiles one below the other, adding up its sums over rows in

@@ -7,13 +7,13 @@ import triton
 import triton.language as tl
 
 from rmploss import surrogate
-from rmploss.ops import rule
+from rmploss.ops.lif import inputs
 
-CLIPPED_TANH = tl.constexpr(rule.KINDS[surrogate.ClippedTanh])
-RECTANGLE = tl.constexpr(rule.KINDS[surrogate.Rectangle])
-TRIANGLE = tl.constexpr(rule.KINDS[surrogate.Triangle])
-SIGMOID = tl.constexpr(rule.KINDS[surrogate.Sigmoid])
-HARD, SOFT = tl.constexpr(rule.HARD), tl.constexpr(rule.SOFT)
+CLIPPED_TANH = tl.constexpr(inputs.KINDS[surrogate.ClippedTanh])
+RECTANGLE = tl.constexpr(inputs.KINDS[surrogate.Rectangle])
+TRIANGLE = tl.constexpr(inputs.KINDS[surrogate.Triangle])
+SIGMOID = tl.constexpr(inputs.KINDS[surrogate.Sigmoid])
+HARD, SOFT = tl.constexpr(inputs.HARD), tl.constexpr(inputs.SOFT)
 
 
 @triton.jit

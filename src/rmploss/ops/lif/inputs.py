@@ -1,0 +1,397 @@
+"""The inputs of the LIF operation: the options of a neuron, and everything that one call reads.
+
+`LIFInputs` holds the tensors in the caller's shapes, and is checked once, before an address of it
+reaches a kernel. `LIFRows` is the same as channels-last rows, which kernels read. The fields name
+everything once: the schema of the registered operation is made from them.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, NotRequired, TypedDict
+
+import torch
+from torch import Tensor
+
+from rmploss.errors import UserError
+from rmploss.ops import layout, native
+from rmploss.ops.layout import wide
+from rmploss.ops.lif.moments import MomentSpec
+from rmploss.ops.spikes.value import Spikes
+from rmploss.surrogate import ArcTan, ClippedTanh, Rectangle, Sigmoid, Surrogate, Triangle
+
+
+class NeuronOptions(TypedDict):
+    """The keyword arguments that every operation with neurons shares (Eqs. 1-3).
+
+    decay, v_threshold: a number, or one per channel `[C]`, learnable or not.
+    v_reset: the potential after a spike; None for the soft reset, which subtracts reset_by.
+    reset_by: None for the threshold.
+    detach_reset: True keeps the gradient out of the reset.
+    surrogate: the derivative of a spike by the membrane.
+    moments: which membrane moments to take; None for none.
+    """
+
+    decay: float | Tensor
+    v_threshold: float | Tensor
+    v_reset: float | None
+    reset_by: NotRequired[float | None]
+    detach_reset: bool
+    surrogate: Surrogate
+    moments: NotRequired[MomentSpec | None]
+
+
+PARAMETERS: dict[type[Surrogate], str] = {
+    ClippedTanh: "slope",
+    Rectangle: "width",
+    Triangle: "width",
+    Sigmoid: "alpha",
+    ArcTan: "alpha",
+}
+"""A surrogate that kernels know -> the field that holds its one parameter."""
+KINDS: dict[type[Surrogate], int] = {kind: number for number, kind in enumerate(PARAMETERS)}
+"""Surrogate -> its number. Triton's kernels take it from here, the native ones by its name."""
+assert tuple(kind.__name__ for kind in KINDS) == native.SURROGATES
+HARD, SOFT, SOFT_BY_NUMBER = range(len(native.RESETS))
+"""The resets: to v_reset; by the threshold; by reset_by."""
+
+
+class NeuronNumbers(NamedTuple):
+    """A neuron and its moments as plain numbers: what a kernel must know of them.
+
+    reset_to: the potential after a hard reset, or what a soft one subtracts (`SOFT_BY_NUMBER`).
+    slope: the parameter of the surrogate.
+    damping: the factor on the height of a triangle.
+    p: the exponent of Eq. 9.
+    reset: HARD, SOFT or SOFT_BY_NUMBER.
+    detach_reset: as in `NeuronOptions`.
+    surrogate: its number in `KINDS`.
+    moments: whether to take them.
+    of_input, detach_target: as `potential` and `detach_target` of the `MomentSpec`.
+    """
+
+    reset_to: float
+    slope: float
+    damping: float
+    p: float
+    reset: int
+    detach_reset: bool
+    surrogate: int
+    moments: bool
+    of_input: bool
+    detach_target: bool
+
+    @staticmethod
+    def of(neuron: NeuronOptions) -> "NeuronNumbers | str":
+        """The numbers of a neuron, or the reason why no kernel knows it."""
+        surrogate = neuron["surrogate"]
+        kind = KINDS.get(type(surrogate))
+        if kind is None:
+            return f"the surrogate {type(surrogate).__name__} has no fused form"
+        spec = neuron.get("moments")
+        moments = spec or DEFAULT_MOMENTS
+        reset, reset_to = HARD, neuron["v_reset"]
+        if reset_to is None:
+            reset_to = neuron.get("reset_by")
+            reset = SOFT if reset_to is None else SOFT_BY_NUMBER
+        return NeuronNumbers(
+            reset_to=reset_to or 0.0,
+            slope=getattr(surrogate, PARAMETERS[type(surrogate)]),
+            damping=surrogate.damping if isinstance(surrogate, Triangle) else 1.0,
+            p=moments.p,
+            reset=reset,
+            detach_reset=neuron["detach_reset"],
+            surrogate=kind,
+            moments=spec is not None,
+            of_input=moments.potential == "input",
+            detach_target=moments.detach_target,
+        )
+
+    @staticmethod
+    def read(numbers: Sequence[float]) -> "NeuronNumbers":
+        """The record that the numbers of a schema were made from."""
+        if isinstance(numbers, NeuronNumbers):
+            return numbers
+        *real, reset, detach, kind, moments, of_input, target = numbers
+        flags = bool(moments), bool(of_input), bool(target)
+        return NeuronNumbers(*real, int(reset), bool(detach), int(kind), *flags)  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+DEFAULT_MOMENTS = MomentSpec()
+
+
+class LIFInputs(NamedTuple):
+    """All that one call of the operation reads; x(t) = (y(t) - mean) gain + bias + residual(t).
+
+    backend: the one that runs.
+    y: `[T, B, C, ...]`, or `[1, B, C, ...]` that stands for `steps` equal steps.
+    gain, bias: `[C]`, or None for 1 and 0.
+    residual: `[T, B, C, ...]` or None; only its gradient counts where there are `residual_bits`.
+    residual_bits: the residual as bits, `[T R, words]`.
+    u: the membrane before the first step `[B, C, ...]`; None for rest.
+    decay, threshold: `[C]`.
+    steps: T.
+    eps: with it tdBN comes first (Eqs. 6-7): mean and variance of y, and gain / sqrt(var + eps).
+        None: the mean is 0.
+    sync: take mean and variance over all ranks of a process group.
+    neuron: the neuron as numbers.
+    dense: write the spikes as numbers, in the type of y. False: see `LIFOutputs`.
+    bits: write the spikes as bits.
+    look: whether backward may look at a residual to see if it is all 0 and 1, and keep its bits.
+
+    y and residual may be of half precision; all else has the type that is computed in, float32 or
+    float64.
+    """
+
+    backend: str
+    y: Tensor
+    gain: Tensor | None
+    bias: Tensor | None
+    residual: Tensor | None
+    residual_bits: Tensor | None
+    u: Tensor | None
+    decay: Tensor
+    threshold: Tensor
+    steps: int
+    eps: float | None
+    sync: bool
+    neuron: Sequence[float]
+    dense: bool
+    bits: bool
+    look: bool
+
+    @staticmethod
+    def of(
+        backend: str,
+        numbers: NeuronNumbers,
+        neuron: NeuronOptions,
+        y: Tensor,
+        *,
+        u: Tensor | None,
+        gain: Tensor | None,
+        bias: Tensor | None,
+        residual: Tensor | Spikes | None,
+        repeats: int,
+        eps: float | None,
+        sync: bool,
+        dense: bool,
+        bits: bool,
+        look: bool,
+    ) -> "LIFInputs":
+        """The inputs of a call, of their final types; `check` looks at them.
+
+        repeats: y `[1, B, C, ...]` stands for that many equal steps.
+        """
+        dtype, steps, found = wide(y.dtype), y.shape[0] * repeats, None
+        if isinstance(residual, Spikes):
+            residual, found = residual.as_bits()
+        if residual is not None:
+            if repeats > 1:  # a shortcut changes over time
+                y = y.expand(steps, *y.shape[1:])
+            if found is None and residual.dtype != y.dtype:
+                residual = residual.to(dtype)
+        return LIFInputs(
+            backend,
+            y,
+            gain if gain is None else gain.to(dtype).contiguous(),
+            bias if bias is None else bias.to(dtype).contiguous(),
+            residual,
+            found,
+            u if u is None else u.to(dtype),
+            _constant(neuron["decay"], y, dtype),
+            _constant(neuron["v_threshold"], y, dtype),
+            steps,
+            eps,
+            sync,
+            numbers,
+            dense,
+            bits,
+            look,
+        )
+
+    def check(self) -> None:
+        """Raise `UserError` for the first tensor that does not fit y: kernels check no bounds."""
+        y, dtype = self.y, self.decay.dtype
+        check_shapes(
+            y,
+            self.steps,
+            decay=self.decay,
+            threshold=self.threshold,
+            gain=self.gain,
+            bias=self.bias,
+            u=self.u,
+            residual=None if self.residual_bits is not None else self.residual,
+            residual_bits=self.residual_bits,
+        )
+        types = {
+            "y": (y, (dtype, torch.float16, torch.bfloat16)),
+            "threshold": (self.threshold, (dtype,)),
+            "gain": (self.gain, (dtype,)),
+            "bias": (self.bias, (dtype,)),
+            "u": (self.u, (dtype,)),
+            "residual_bits": (self.residual_bits, (torch.int64,)),
+        }
+        if self.residual_bits is None:
+            types["residual"] = self.residual, (y.dtype, dtype)
+        for name, (x, allowed) in types.items():
+            if x is not None and x.dtype not in allowed:
+                raise UserError(f"{name} is {x.dtype}, to be computed in {dtype}")
+        if self.eps is not None and (self.gain is None or self.bias is None):
+            raise UserError("eps needs a gain and a bias")
+
+    @property
+    def schema(self) -> tuple[Any, ...]:
+        """The fields as a registered operation takes them."""
+        return self._replace(neuron=[float(number) for number in self.neuron])
+
+
+SCHEMA = ", ".join(
+    {
+        str: "str", Tensor: "Tensor", Tensor | None: "Tensor?", int: "SymInt", bool: "bool",
+        float | None: "float?", Sequence[float]: "float[]",
+    }[hint] + f" {name}"
+    for name, hint in LIFInputs.__annotations__.items()
+)  # fmt: skip
+"""The arguments of the registered operation: the fields of `LIFInputs` in their order."""
+
+
+class LIFOutputs(NamedTuple):
+    """What the operation returns.
+
+    spikes: `[T, B, C, ...]` in the type of y. Without `dense` a tensor of that shape over a single
+        NaN (stride 0): it has the spikes' place in the graph, and their numbers are in the bits.
+    moments: `[4, C]`, or empty.
+    u: the membrane after the last step, `[B, C, ...]`.
+    statistics: of y, mean, biased variance and number of values, float64 `[3, C]`; or empty.
+    bits: of the spikes, `[T R, words]`, or empty.
+    spike_count: how many spikes there are, `[]`; on a GPU, where no kernel reads it, unspecified.
+    """
+
+    spikes: Tensor
+    moments: Tensor
+    u: Tensor
+    statistics: Tensor
+    bits: Tensor
+    spike_count: Tensor
+
+
+class LIFRows(NamedTuple):
+    """`LIFInputs` as kernels read them: channels-last rows, R = B H W.
+
+    y: `[T, R, C]`, or `[1, R, C]` for `steps` equal steps.
+    statistics: of y, float64 `[3, C]`: with them the mean is theirs, and the gain is multiplied by
+        1 / sqrt(var + eps), in float64 and rounded once (Eq. 6). None: the mean is 0.
+    residual: `[T, R, C]` or None; residual_bits: `[T R, words]` or None.
+    start: the membrane before the first step `[R, C]`, None for rest.
+    gain, bias, decay, threshold, steps, eps: as in `LIFInputs`.
+    """
+
+    y: Tensor
+    statistics: Tensor | None
+    eps: float
+    gain: Tensor | None
+    bias: Tensor | None
+    residual: Tensor | None
+    residual_bits: Tensor | None
+    start: Tensor | None
+    decay: Tensor
+    threshold: Tensor
+    steps: int
+    neuron: NeuronNumbers
+
+    @staticmethod
+    def of(inputs: LIFInputs, reads_half: bool) -> "LIFRows":
+        """The rows of the inputs, without statistics. reads_half: y may stay of half precision."""
+        y, residual, dtype = inputs.y, inputs.residual, inputs.decay.dtype
+        if inputs.residual_bits is not None or residual is None:
+            residual = None
+        else:
+            residual = layout.rows(residual, residual.dtype if reads_half else dtype)
+        return LIFRows(
+            layout.rows(y, y.dtype if reads_half else dtype),
+            None,
+            0.0,
+            inputs.gain,
+            inputs.bias,
+            residual,
+            inputs.residual_bits,
+            None if inputs.u is None else layout.state_rows(inputs.u),
+            inputs.decay,
+            inputs.threshold,
+            inputs.steps,
+            NeuronNumbers.read(inputs.neuron),
+        )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """T, R, C."""
+        return self.steps, self.y.shape[1], self.y.shape[2]
+
+    @property
+    def is_static(self) -> bool:
+        """True if one step of y stands for all."""
+        return self.y.shape[0] < self.steps
+
+
+def check_current(x: Tensor) -> None:
+    """Raise `UserError` for an input current that is no real number."""
+    if not x.is_floating_point():
+        raise UserError(f"x is {x.dtype}; a neuron needs a floating-point input current")
+
+
+def check_sequence(x: Tensor, repeats: int = 1) -> None:
+    """Raise `UserError` for an input current that is no sequence `[T, B, C, ...]` of real numbers.
+
+    repeats: x `[1, B, C, ...]` stands for that many equal steps.
+    """
+    check_current(x)
+    if x.ndim < 3 or not x.numel():
+        raise UserError(
+            f"x has shape {list(x.shape)}; a neuron needs [T, B, C, ...], time first, none 0"
+        )
+    if not isinstance(repeats, int) or repeats < 1 or (repeats > 1 and x.shape[0] != 1):
+        raise UserError(f"repeats = {repeats} needs one time step, x has shape {list(x.shape)}")
+
+
+def check_shapes(
+    y: Tensor,
+    steps: int,
+    *,
+    u: Tensor | None = None,
+    residual: Tensor | None = None,
+    residual_bits: Tensor | None = None,
+    **channels: Tensor | None,
+) -> None:
+    """Raise `UserError` for tensors whose shape or device does not fit y `[T or 1, B, C, ...]`.
+
+    channels: tensors `[C]` by name; the others as in `LIFInputs`.
+    """
+    T, C, step = y.shape[0], y.shape[2], tuple(y.shape[1:])
+    if T not in (1, steps):
+        raise UserError(f"y has {T} steps, not 1 or {steps}")
+    if steps > T and (residual is not None or residual_bits is not None):
+        raise UserError("a residual changes over time: one step of y cannot stand for all")
+    given: dict[str, tuple[Tensor | None, tuple[int, ...]]] = {
+        "carried membrane": (u, step),
+        "residual": (residual, (steps, *step)),
+        "residual's bits": (residual_bits, (steps * y[0].numel() // C, -(-C // 64))),
+    }
+    for name, value in channels.items():
+        given[name] = value, (C,)
+    for name, (x, shape) in given.items():
+        if x is None:
+            continue
+        if x.device != y.device:
+            raise UserError(f"the {name} is on {x.device}, the input current on {y.device}")
+        if x.shape != shape:
+            advice = ": call reset_state() before a batch of another shape"
+            raise UserError(
+                f"the {name} has shape {list(x.shape)}, the input current {list(y.shape)} needs "
+                f"{list(shape)}" + (advice if name == "carried membrane" else "")
+            )
+
+
+def _constant(value: float | Tensor, y: Tensor, dtype: torch.dtype) -> Tensor:
+    """A constant as one number per channel `[C]`."""
+    C = y.shape[2]
+    if isinstance(value, Tensor):
+        return value.to(dtype).expand(C).contiguous()
+    return torch.full((C,), value, dtype=dtype, device=y.device)

@@ -1,0 +1,161 @@
+"""The LIF operation by GPU kernels (triton_kernels/), compiled by Triton when they first run."""
+
+import math
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rmploss.ops import triton as launch
+from rmploss.ops.lif.inputs import KINDS, LIFRows
+from rmploss.ops.triton import OPTIONS, cut, on
+from rmploss.surrogate import ArcTan, ClippedTanh
+
+READS_HALF = True
+WRITES_DENSE = True
+
+UNROLLED_FORWARD, UNROLLED_BACKWARD = 8, 16
+"""Up to so many steps (float64: half) the loop over time is unrolled. Forward then asks for the
+current of all steps at once, backward keeps u_pre of all of them in registers."""
+
+
+def forward(rows: LIFRows, dense: bool, bits: bool) -> tuple[Tensor, ...]:
+    """One pass over y: norm, shortcut, Eqs. 1-3, the moments, and the spikes as bits."""
+    (T, R, C), y = rows.shape, rows.y
+    like = rows.decay  # of the type that is computed in
+    spikes, last = y.new_empty(T, R, C), like.new_empty(R, C)
+    words = y.new_empty(T * R, -(-C // 64), dtype=torch.int64) if bits else None
+    tile, programs, tiles = cut(R, C, launch.TILE)
+    assert not bits or tile["BLOCK_C"] >= min(C, 64)  # a program writes whole words
+    partial = like.new_empty(programs[0], 4, C) if rows.neuron.moments else None
+    with on(y):
+        _kernels("neurons").lif_forward[programs](
+            *_inputs(rows), spikes, words, last, partial, T, R, C, tiles,
+            STEPS=_unrolled(rows, UNROLLED_FORWARD), **_neuron(rows),
+            MOMENTS=rows.neuron.moments, **tile, **OPTIONS,
+        )  # fmt: skip
+    moments = like.new_empty(0) if partial is None else _total(partial)
+    count = y.new_empty((), dtype=torch.int64)
+    return spikes, moments, last, count.new_empty(0) if words is None else words, count
+
+
+def backward(
+    rows: LIFRows,
+    g_spikes: Tensor | None,
+    g_moments: Tensor | None,
+    g_last: Tensor | None,
+    constants: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One pass: the membrane forward once more, in registers, then the reverse loop."""
+    (T, R, C), y, neuron = rows.shape, rows.y, rows.neuron
+    like = rows.decay  # of the type that is computed in
+    g_current = like.new_empty(y.shape)
+    g_start = None if rows.start is None else like.new_empty(R, C)
+    steps = _unrolled(rows, UNROLLED_BACKWARD)
+    scratch = None if steps else like.new_empty(T, R, C)
+    tile, programs, tiles = cut(R, C, _backward_tile(like, steps))
+    partial = like.new_empty(programs[0], 4, C)
+    with on(y):
+        _kernels("neurons").lif_backward[programs](
+            *_inputs(rows), *(_dense(g) for g in (g_spikes, g_moments, g_last)),
+            g_current, g_start, partial, scratch, T, R, C, tiles,
+            STEPS=steps, **_neuron(rows), DETACH_RESET=neuron.detach_reset,
+            DETACH_TARGET=neuron.detach_target, KIND=neuron.surrogate, SLOPE=neuron.slope,
+            SCALE=scale(neuron.surrogate, neuron.slope), DAMPING=neuron.damping, **tile, **OPTIONS,
+        )  # fmt: skip
+    return g_current, like.new_empty(0) if g_start is None else g_start, _total(partial)
+
+
+def statistics(y: Tensor) -> Tensor:
+    """In the type of y, or float32, within a thread, float64 between them: no cancellation."""
+    C, y = y.shape[-1], y.contiguous()
+    R = y.numel() // C
+    tile, programs, tiles = cut(R, C, launch.TILE)
+    partial = y.new_empty(programs[0], 3, C, dtype=torch.float64)
+    out = y.new_empty(3, C, dtype=torch.float64)
+    with on(y):
+        kernels = _kernels("norm")
+        kernels.statistics[programs](y, partial, R, C, tiles, **tile, **OPTIONS)
+        # Few columns for a program: all of them together have little to read.
+        across = (-(-C // 8),)
+        kernels.combine[across](
+            y, partial, out, programs[0], C, BLOCK_R=64, BLOCK_C=8, **OPTIONS
+        )  # fmt: skip
+    return out
+
+
+def norm_gradient(rows: LIFRows, g_x: Tensor, sums: Tensor, out: Tensor) -> None:
+    """One pass; a program computes its numbers per channel once, in float64."""
+    assert g_x.is_contiguous()
+    assert out.is_contiguous()
+    C = rows.y.shape[-1]
+    R = rows.y.numel() // C
+    tile, programs, tiles = cut(R, C, launch.TILE)
+    given = (_dense(x) for x in (rows.y, rows.statistics, rows.gain, sums))
+    with on(rows.y):
+        _kernels("norm").norm_gradient[programs](
+            g_x, *given, out, R, C, tiles, EPS=rows.eps, **tile, **OPTIONS
+        )
+
+
+def scale(kind: int, slope: float) -> float:
+    """The factor that a surrogate's derivative has beside its parameter, in full precision."""
+    if kind == KINDS[ClippedTanh]:
+        return slope / (2 * math.tanh(slope / 2))
+    if kind == KINDS[ArcTan]:
+        return math.pi / 2 * slope
+    return 1 / slope
+
+
+@cache
+def _kernels(of: str) -> Any:
+    """The module with the kernels of neurons or norm: the first call imports Triton."""
+    return import_module(f"rmploss.ops.lif.triton_kernels.{of}")
+
+
+def _unrolled(rows: LIFRows, limit: int) -> int:
+    """The number of steps where the loop over time is unrolled, else 0."""
+    return rows.steps if rows.steps * rows.decay.element_size() <= 4 * limit else 0
+
+
+def _backward_tile(like: Tensor, steps: int) -> int:
+    """The elements of a tile whose u_pre of all steps fits into registers (on Hopper, by ptxas)."""
+    words = steps * like.element_size() // 4
+    return launch.TILE // (1 if words <= 6 else 2 if words <= 12 else 4)
+
+
+def _inputs(rows: LIFRows) -> tuple[Tensor | None, ...]:
+    """What forward and backward read, in the order of the kernels' first parameters."""
+    residual = rows.residual if rows.residual_bits is None else rows.residual_bits
+    return tuple(
+        _dense(x)
+        for x in (
+            rows.y, rows.statistics, rows.gain, rows.bias, residual, rows.start, rows.decay,
+            rows.threshold,
+        )
+    )  # fmt: skip
+
+
+def _neuron(rows: LIFRows) -> dict[str, Any]:
+    """The constants that forward and backward share."""
+    return {
+        "STATIC": rows.is_static,
+        "BITS": rows.residual_bits is not None,
+        "RESET": rows.neuron.reset,
+        "RESET_TO": rows.neuron.reset_to,
+        "EPS": rows.eps,
+        "OF_INPUT": rows.neuron.of_input,
+        "P": rows.neuron.p,
+    }
+
+
+def _dense(x: Tensor | None) -> Tensor | None:
+    """x itself, or a copy of an expanded or strided one."""
+    return None if x is None else x.contiguous()
+
+
+def _total(partial: Tensor) -> Tensor:
+    """The sums `[4, C]` of all programs, added in float64."""
+    return partial.sum(0, dtype=torch.float64).to(partial.dtype)

@@ -1,0 +1,198 @@
+"""`Spikes`: what binary neurons fire, as bits and, when asked for, as numbers.
+
+A neuron kernel writes the bits in the pass in which it fires. Convolutions and shortcuts read them,
+forward and backward; a pooling, a dropout or a sum reads the numbers (`dense`). Where every reader
+takes bits, the numbers are never written.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from rmploss.ops.backends import choose
+from rmploss.ops.spikes.op import pack, unpack
+from rmploss.ops.tracing import is_traced
+
+
+class Spikes:
+    """The spikes of a layer, `[T, B, C, ...]`, all of them 0 or 1; dimensionless.
+
+    dense: the tensor of 0.0 and 1.0, differentiable; it is made when it is first asked for. A
+        change of it in place drops the bits: from then on the value is what the tensor holds.
+    shape, dtype, device, ndim, requires_grad: those of the dense tensor.
+
+    Used as a tensor (`spikes + x`, `spikes.mean()`, `torch.nn.functional.avg_pool2d(spikes, 2)`) it
+    stands for its dense tensor.
+    """
+
+    def __init__(
+        self,
+        backend: str,
+        edge: Tensor,
+        bits: tuple[Tensor, Tensor] | None,
+        *,
+        is_dense: bool,
+    ) -> None:
+        """A value from what the operation returned (`LIFOutputs`).
+
+        backend: whose kernels pack and unpack.
+        edge: the spikes' place in the graph of autograd.
+        bits: the words `[T R, words]` and the number of spikes `[]`; None: packed when needed.
+        is_dense: whether the edge holds the numbers, too.
+        """
+        self._backend = backend
+        self._edge = edge
+        self._bits = bits
+        self._dense = edge if is_dense else None
+        self._version = _version(edge) if is_dense else 0
+        self._is_lent = False
+
+    @staticmethod
+    def found_in(x: Any) -> Any:
+        """`Spikes` for a tensor `[T, B, C, ...]` of 0 and 1 alone, if looking is free; else x."""
+        if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 3 or not x.numel():
+            return x
+        name = choose("auto", x.device, x.dtype)
+        if name != "cpu" or is_traced(x):
+            return x
+        bits = pack(name, x)
+        return Spikes(name, x, bits, is_dense=True) if int(bits[1]) >= 0 else x
+
+    def maximum(self, y: Tensor) -> "Spikes":
+        """The value of y `[T, B, C, ...]`, which is made of maxima of these spikes."""
+        return Spikes(self._backend, y, None, is_dense=True)
+
+    @property
+    def dense(self) -> Tensor:
+        """The spikes as a tensor; whoever has it may change it in place."""
+        self._is_lent = True
+        return self.read()
+
+    def read(self) -> Tensor:
+        """The spikes as a tensor that is not changed in place."""
+        if self._dense is None:
+            assert self._bits is not None
+            # With its place in the graph, whatever mode it is first asked for in.
+            with torch.enable_grad():
+                self._dense = unpack(self._backend, self._bits[0], self._edge)
+            self._version = _version(self._dense)
+        return self._dense
+
+    def as_bits(self) -> tuple[Tensor, Tensor | None]:
+        """A place in the graph and the words `[T R, words]`; or the dense tensor and None.
+
+        There are no bits (any more) if the dense tensor was, or may have been, changed in place;
+        and without a gradient, numbers that are there need not be packed.
+        """
+        if self._bits is None and self._dense is not None and not torch.is_grad_enabled():
+            return self._dense, None
+        bits = self.bits
+        return (self.read(), None) if bits is None else (self._edge, bits[0])
+
+    @property
+    def bits(self) -> tuple[Tensor, Tensor] | None:
+        """The words `[T R, words]` and the number of spikes `[]`; None after a change in place."""
+        if self._is_lent and self._may_be_changed():
+            self._bits = None
+            return None
+        if self._bits is None:
+            self._bits = pack(self._backend, self.read())
+        return self._bits
+
+    @property
+    def is_dense(self) -> bool:
+        """True if the edge holds the numbers."""
+        return self._dense is self._edge
+
+    @property
+    def edge(self) -> Tensor:
+        """A tensor of the spikes' shape and place in the graph; its numbers need not be there."""
+        return self._edge
+
+    def _may_be_changed(self) -> bool:
+        dense = self._dense
+        if dense is None:
+            return False
+        if is_traced(dense) or dense.is_inference():  # no version counts the changes
+            return True
+        return dense._version != self._version
+
+    @property
+    def shape(self) -> torch.Size:
+        """The shape of the dense tensor, `[T, B, C, ...]`."""
+        return self._edge.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the dense tensor."""
+        return self._edge.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the spikes."""
+        return self._edge.device
+
+    @property
+    def ndim(self) -> int:
+        """The number of dimensions."""
+        return self._edge.ndim
+
+    @property
+    def requires_grad(self) -> bool:
+        """True if the spikes have a gradient."""
+        return self._edge.requires_grad
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self.dense, name)
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        args, kwargs = tree_map(dense_of, (args, kwargs or {}))
+        return function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"Spikes(shape={list(self.shape)}, dtype={self.dtype}, device={self.device})"
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return self.dense[index]
+
+    def __neg__(self) -> Tensor:
+        return -self.dense
+
+    def __add__(self, other: Any) -> Tensor:
+        return self.dense + dense_of(other)
+
+    __radd__ = __add__
+
+    def __mul__(self, other: Any) -> Tensor:
+        return self.dense * dense_of(other)
+
+    __rmul__ = __mul__
+
+    def __sub__(self, other: Any) -> Tensor:
+        return self.dense - dense_of(other)
+
+    def __rsub__(self, other: Any) -> Tensor:
+        return dense_of(other) - self.dense
+
+    def __truediv__(self, other: Any) -> Tensor:
+        return self.dense / dense_of(other)
+
+
+def dense_of(x: Any) -> Any:
+    """The dense tensor of `Spikes`; anything else as it is."""
+    return x.dense if isinstance(x, Spikes) else x
+
+
+def _version(x: Tensor) -> int:
+    """How often x was changed in place; 0 where nothing counts it."""
+    return 0 if is_traced(x) or x.is_inference() else x._version
