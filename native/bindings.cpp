@@ -112,12 +112,28 @@ nb::dict resets() {
   field(int64_t, out_height) field(int64_t, out_width) field(int64_t, out_channels) field(int64_t, kernel_height)    \
   field(int64_t, kernel_width) field(int64_t, stride) field(int64_t, padding) field(int, threads)
 
+#define RMPLOSS_TAKE(type, name) \
+  if (given.contains(#name)) made.name = nb::cast<type>(given[#name]), taken++;
 #define RMPLOSS_MEMBER(type, name) type name{};
-#define RMPLOSS_EXPOSE(type, name) .def_rw(#name, &Record::name)
+#define RMPLOSS_EXPOSE(type, name) .def_ro(#name, &Record::name)
 struct LayerRecord { RMPLOSS_LAYER(RMPLOSS_MEMBER) };
 struct ForwardRecord { RMPLOSS_FORWARD(RMPLOSS_MEMBER) };
 struct BackwardRecord { RMPLOSS_BACKWARD(RMPLOSS_MEMBER) };
 struct ConvolutionRecord { RMPLOSS_CONVOLUTION(RMPLOSS_MEMBER) };
+
+// A record of the fields that are given by name; a name that it has not is a TypeError.
+#define RMPLOSS_MAKER(maker, Record, FIELDS)                                  \
+  Record maker(const nb::kwargs& given) {                                     \
+    Record made;                                                              \
+    size_t taken = 0;                                                         \
+    FIELDS(RMPLOSS_TAKE)                                                      \
+    if (taken != given.size()) throw nb::type_error(#Record ": unknown field"); \
+    return made;                                                              \
+  }
+RMPLOSS_MAKER(make_layer, LayerRecord, RMPLOSS_LAYER)
+RMPLOSS_MAKER(make_forward, ForwardRecord, RMPLOSS_FORWARD)
+RMPLOSS_MAKER(make_backward, BackwardRecord, RMPLOSS_BACKWARD)
+RMPLOSS_MAKER(make_convolution, ConvolutionRecord, RMPLOSS_CONVOLUTION)
 
 template <class S> Neurons<S> neurons(const LayerRecord& r) {
   Neurons<S> a{};
@@ -254,20 +270,24 @@ NB_MODULE(_native, m) {
   }, "Bytes in use, kept, and the most ever in use.");
   {
     typedef LayerRecord Record;
-    nb::class_<Record>(m, "Layer").def(nb::init<>()) RMPLOSS_LAYER(RMPLOSS_EXPOSE);
+    nb::class_<Record>(m, "Layer") RMPLOSS_LAYER(RMPLOSS_EXPOSE);
   }
   {
     typedef ForwardRecord Record;
-    nb::class_<Record>(m, "Forward").def(nb::init<>()) RMPLOSS_FORWARD(RMPLOSS_EXPOSE);
+    nb::class_<Record>(m, "Forward") RMPLOSS_FORWARD(RMPLOSS_EXPOSE);
   }
   {
     typedef BackwardRecord Record;
-    nb::class_<Record>(m, "Backward").def(nb::init<>()) RMPLOSS_BACKWARD(RMPLOSS_EXPOSE);
+    nb::class_<Record>(m, "Backward") RMPLOSS_BACKWARD(RMPLOSS_EXPOSE);
   }
   {
     typedef ConvolutionRecord Record;
-    nb::class_<Record>(m, "Convolution").def(nb::init<>()) RMPLOSS_CONVOLUTION(RMPLOSS_EXPOSE);
+    nb::class_<Record>(m, "Convolution") RMPLOSS_CONVOLUTION(RMPLOSS_EXPOSE);
   }
+  m.def("layer", &make_layer, "A record `Layer` of the fields that are given.");
+  m.def("forward", &make_forward, "A record `Forward` of the fields that are given.");
+  m.def("backward", &make_backward, "A record `Backward` of the fields that are given.");
+  m.def("convolution", &make_convolution, "A record `Convolution` of the fields that are given.");
   m.def("lif_forward", &lif_forward, "layer"_a, "out"_a);
   m.def("lif_backward", &lif_backward, "layer"_a, "gradients"_a);
   m.def("statistics", &statistics, "is_double"_a, "y"_a, "rows"_a, "channels"_a, "out"_a, "threads"_a);

@@ -115,6 +115,18 @@ class TDBatchNorm2d(nn.Module):
         """The factor of the normalized value, `[C]`: weight alpha V_th of Eqs. 6-7."""
         return self.weight * self.scale
 
+    def operands(self, x: Tensor) -> tuple[Tensor, Tensor, float | None, bool]:
+        """The gain `[C]`, bias `[C]`, eps and sync by which the LIF operation computes this norm.
+
+        In evaluation eps is None: the running statistics are part of gain and bias. Raises
+        `UserError` for an x that this norm does not fit.
+        """
+        if x.ndim != 5 or x.shape[2] != self.channels:
+            self.check(x)
+        if not self.training:
+            return *self.affine(), None, False
+        return self.weight * self.scale, self.bias, self.eps, self.sync
+
     def affine(self) -> tuple[Tensor, Tensor]:
         """Gain and bias `[C]` of the norm in evaluation, by its running statistics."""
         gain = equations.gain(self.gain, self.running_var, self.eps)

@@ -35,6 +35,11 @@ class StepBatchNorm2d(TDBatchNorm2d):
         # The parent's statistics are over all steps it is given: here one.
         return torch.cat([super(StepBatchNorm2d, self).forward(x_t) for x_t in x.split(1)])
 
+    def operands(self, x: Tensor) -> tuple[Tensor, Tensor, float | None, bool]:
+        """As in the parent, whose statistics are of all steps: in training of a single one."""
+        self.check(x)
+        return super().operands(x)
+
     def check(self, x: Tensor) -> None:
         """Raise `UserError` for an x that does not fit, or that has several steps in training."""
         super().check(x)

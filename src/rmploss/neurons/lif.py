@@ -8,8 +8,7 @@ from rmploss import functional, ops
 from rmploss.errors import Problem, UserError
 from rmploss.neurons.layer import SpikingLayer, check_axes
 from rmploss.norm import TDBatchNorm2d
-from rmploss.ops import NeuronOptions, Spikes
-from rmploss.ops.lif.moments import MomentSpec
+from rmploss.ops import Spikes
 from rmploss.stats import open_stats, recomputing
 from rmploss.surrogate import Surrogate, as_surrogate
 
@@ -111,28 +110,35 @@ class LIF(SpikingLayer):
             their bits; where the neurons are not binary or the backend has no bits, a tensor. A
             residual that is a tensor is then not looked at for being all 0 and 1.
         """
-        check_axes(x, self.channels)
+        if x.ndim < 3 or x.shape[2] != self.channels:
+            check_axes(x, self.channels)
         if self.carry_state:
             functional.check_recomputing(recomputing())
         stats = open_stats()
         scale = self.input_gain()
         if scale is not None and residual is not None:
             residual = residual * scale
-        gain, bias, eps, sync = scale, None, None, False
+        gain, bias, eps, sync = None, None, None, False
         if norm is not None:
-            _check_norm(norm)
-            norm.check(x)
-            gain, bias = (norm.gain, norm.bias) if norm.training else norm.affine()
-            if norm.training:
-                eps, sync = norm.eps, norm.sync
-            if scale is not None:
-                gain, bias = scale * gain, scale * bias
-        elif gain is not None:
-            gain = gain.expand(x.shape[2])
+            if not isinstance(norm, TDBatchNorm2d):
+                raise _no_norm(norm)
+            gain, bias, eps, sync = norm.operands(x)
+        if scale is not None:
+            gain = scale.expand(x.shape[2]) if gain is None else scale * gain
+            bias = None if bias is None else scale * bias
+        decay, v_threshold = self.constants()
         spikes, moments, u, mean, var = ops.lif_layer(
             x,
             self.u if self.carry_state else None,
-            neuron=self._options(None if stats is None else stats.spec),
+            neuron={
+                "decay": decay,
+                "v_threshold": v_threshold,
+                "v_reset": self.v_reset,
+                "reset_by": self.reset_by,
+                "detach_reset": self.detach_reset,
+                "surrogate": self.surrogate,
+                "moments": None if stats is None else stats.spec,
+            },
             gain=gain,
             bias=bias,
             residual=residual,
@@ -182,18 +188,6 @@ class LIF(SpikingLayer):
             reset_by=self.reset_by,
         )
 
-    def _options(self, moments: MomentSpec | None) -> NeuronOptions:
-        decay, v_threshold = self.constants()
-        return {
-            "decay": decay,
-            "v_threshold": v_threshold,
-            "v_reset": self.v_reset,
-            "reset_by": self.reset_by,
-            "detach_reset": self.detach_reset,
-            "surrogate": self.surrogate,
-            "moments": moments,
-        }
-
     def step(self, x: Tensor) -> Tensor:
         """Spikes `[B, C, ...]` of one time step; only with carry_state=True."""
         functional.check_carry(self.carry_state)
@@ -225,12 +219,11 @@ class IF(LIF):
         super().__init__(channels, decay=1.0, reset_by=reset_by, **lif)
 
 
-def _check_norm(norm: object) -> None:
-    """Raise `UserError` for a norm that cannot run in one operation with neurons."""
-    if not isinstance(norm, TDBatchNorm2d):
-        problem = Problem(
-            f"norm = {type(norm).__name__}",
-            "is no TDBatchNorm2d",
-            "or apply it before: lif(norm(x))",
-        )
-        raise UserError("no norm for neurons over time", [problem])
+def _no_norm(norm: object) -> UserError:
+    """The error for a norm that cannot run in one operation with neurons."""
+    problem = Problem(
+        f"norm = {type(norm).__name__}",
+        "is no TDBatchNorm2d",
+        "or apply it before: lif(norm(x))",
+    )
+    return UserError("no norm for neurons over time", [problem])

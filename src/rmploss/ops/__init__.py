@@ -20,7 +20,7 @@ from rmploss.ops.backends import (
     use_backend,
 )
 from rmploss.ops.layout import at_least_single
-from rmploss.ops.lif.inputs import NeuronOptions, check_current, check_sequence
+from rmploss.ops.lif.inputs import NeuronOptions, check_current
 from rmploss.ops.lif.moments import MomentSpec
 from rmploss.ops.lif.op import lif, lif_layer, norm_lif
 from rmploss.ops.pooling import avg_pool2d
@@ -37,7 +37,6 @@ __all__ = [
     "avg_pool2d",
     "check_backend",
     "check_current",
-    "check_sequence",
     "dense_of",
     "describe",
     "explain",

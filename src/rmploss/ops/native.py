@@ -36,7 +36,9 @@ FIELDS = {
         "kernel_height", "kernel_width", "stride", "padding", "threads",
     ),
 }  # fmt: skip
-"""The records that the kernels read, by field; native/bindings.cpp has the same names."""
+"""The records that the kernels read, by field; native/bindings.cpp has the same names.
+
+`module.layer(steps=4, ...)` makes one; a field that is left out is 0, another name an error."""
 
 
 def _load() -> tuple[Any, str | None]:
@@ -62,14 +64,6 @@ def _load() -> tuple[Any, str | None]:
 module, MISSING = _load()
 TYPES = (torch.float32, torch.float64)
 """The types that the kernels compute in."""
-
-
-def record(name: str, **fields: Any) -> Any:
-    """A record of the native module, `FIELDS[name]`, filled in; a field left out is 0."""
-    made = getattr(module, name)()
-    for field, value in fields.items():
-        setattr(made, field, value)
-    return made
 
 
 def address(x: Tensor | None, dtype: torch.dtype) -> int:
@@ -104,7 +98,10 @@ def empty(like: Tensor, *shape: int, last: bool = False) -> Tensor:
 
     last: maps `[N, C, H, W]` whose memory is `[N, H, W, C]`.
     """
-    if not _is_kept(like, shape):
+    size = math.prod(shape) * like.element_size()
+    # The system's allocator reuses small blocks itself, cheaper.
+    kept = MISSING is None and like.is_cpu and like.dtype in TYPES and size >= module.SMALL
+    if not kept or is_traced(like):
         if not last:
             return like.new_empty(shape)
         options: dict[str, Any] = {"dtype": like.dtype, "device": like.device}
@@ -114,13 +111,6 @@ def empty(like: Tensor, *shape: int, last: bool = False) -> Tensor:
     for dim in reversed(order):
         strides[dim], step = step, step * shape[dim]
     return module.empty(shape, strides, like.dtype == torch.float64)
-
-
-def _is_kept(like: Tensor, shape: tuple[int, ...]) -> bool:
-    """True if the native allocator serves it; the system's reuses small blocks itself, cheaper."""
-    if MISSING or not like.is_cpu or like.dtype not in TYPES or is_traced(like):
-        return False
-    return math.prod(shape) * like.element_size() >= module.SMALL
 
 
 def instruction_sets() -> list[str]:

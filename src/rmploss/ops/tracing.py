@@ -5,7 +5,7 @@ PyTorch's dispatcher, so there the registered operations run; eager mode is spar
 """
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
@@ -27,14 +27,6 @@ def is_traced(*tensors: Tensor | None) -> bool:
         return True
     for x in tensors:  # noqa: SIM110  no frame of a generator in each call of an operation
         if x is not None and type(x) not in PLAIN:
-            return True
-    return False
-
-
-def needs_gradient(arguments: Iterable[object]) -> bool:
-    """True if one of the arguments is a tensor whose gradient is wanted; asked in grad mode."""
-    for x in arguments:  # noqa: SIM110  as above
-        if isinstance(x, Tensor) and x.requires_grad:
             return True
     return False
 

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from rmploss.errors import UserError
 from rmploss.ops import layout, native
-from rmploss.ops.layout import wide
 from rmploss.ops.lif.moments import MomentSpec
 from rmploss.ops.spikes.value import Spikes
 from rmploss.surrogate import ArcTan, ClippedTanh, Rectangle, Sigmoid, Surrogate, Triangle
@@ -108,14 +107,13 @@ class NeuronNumbers(NamedTuple):
     @staticmethod
     def read(numbers: Sequence[float]) -> "NeuronNumbers":
         """The record that the numbers of a schema were made from."""
-        if isinstance(numbers, NeuronNumbers):
-            return numbers
         *real, reset, detach, kind, moments, of_input, target = numbers
         flags = bool(moments), bool(of_input), bool(target)
         return NeuronNumbers(*real, int(reset), bool(detach), int(kind), *flags)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 DEFAULT_MOMENTS = MomentSpec()
+RESET = ": call reset_state() before a batch of another shape"
 
 
 class LIFInputs(NamedTuple):
@@ -161,7 +159,7 @@ class LIFInputs(NamedTuple):
     @staticmethod
     def of(
         backend: str,
-        numbers: NeuronNumbers,
+        numbers: Sequence[float],
         neuron: NeuronOptions,
         y: Tensor,
         *,
@@ -176,11 +174,20 @@ class LIFInputs(NamedTuple):
         bits: bool,
         look: bool,
     ) -> "LIFInputs":
-        """The inputs of a call, of their final types; `check` looks at them.
+        """The inputs of a call, of their final types. Raises `UserError` for a y that is none.
 
         repeats: y `[1, B, C, ...]` stands for that many equal steps.
         """
-        dtype, steps, found = wide(y.dtype), y.shape[0] * repeats, None
+        if not y.is_floating_point():
+            check_current(y)
+        if y.ndim < 3 or not y.numel():
+            raise UserError(
+                f"x has shape {list(y.shape)}; a neuron needs [T, B, C, ...], time first, none 0"
+            )
+        if not isinstance(repeats, int) or repeats < 1 or (repeats > 1 and y.shape[0] != 1):
+            raise UserError(f"repeats = {repeats} needs one time step, x has shape {list(y.shape)}")
+        dtype = torch.float64 if y.dtype == torch.float64 else torch.float32
+        steps, found = y.shape[0] * repeats, None
         if isinstance(residual, Spikes):
             residual, found = residual.as_bits()
         if residual is not None:
@@ -209,33 +216,37 @@ class LIFInputs(NamedTuple):
 
     def check(self) -> None:
         """Raise `UserError` for the first tensor that does not fit y: kernels check no bounds."""
-        y, dtype = self.y, self.decay.dtype
-        check_shapes(
-            y,
-            self.steps,
-            decay=self.decay,
-            threshold=self.threshold,
-            gain=self.gain,
-            bias=self.bias,
-            u=self.u,
-            residual=None if self.residual_bits is not None else self.residual,
-            residual_bits=self.residual_bits,
-        )
-        types = {
-            "y": (y, (dtype, torch.float16, torch.bfloat16)),
-            "threshold": (self.threshold, (dtype,)),
-            "gain": (self.gain, (dtype,)),
-            "bias": (self.bias, (dtype,)),
-            "u": (self.u, (dtype,)),
-            "residual_bits": (self.residual_bits, (torch.int64,)),
-        }
-        if self.residual_bits is None:
-            types["residual"] = self.residual, (y.dtype, dtype)
-        for name, (x, allowed) in types.items():
-            if x is not None and x.dtype not in allowed:
-                raise UserError(f"{name} is {x.dtype}, to be computed in {dtype}")
+        y, T, dtype = self.y, self.steps, self.decay.dtype
+        step, C = tuple(y.shape[1:]), y.shape[2]
+        residual = self.residual if self.residual_bits is None else None
+        if y.shape[0] not in (1, T):
+            raise UserError(f"y has {y.shape[0]} steps, not 1 or {T}")
+        if y.shape[0] < T and (residual is not None or self.residual_bits is not None):
+            raise UserError("a residual changes over time: one step of y cannot stand for all")
         if self.eps is not None and (self.gain is None or self.bias is None):
             raise UserError("eps needs a gain and a bias")
+        words = (T * y[0].numel() // C, -(-C // 64))
+        for name, x, shape, types in (
+            ("input current", y, y.shape, (dtype, torch.float16, torch.bfloat16)),
+            ("decay", self.decay, (C,), (dtype,)),
+            ("threshold", self.threshold, (C,), (dtype,)),
+            ("gain", self.gain, (C,), (dtype,)),
+            ("bias", self.bias, (C,), (dtype,)),
+            ("carried membrane", self.u, step, (dtype,)),
+            ("residual", residual, (T, *step), (y.dtype, dtype)),
+            ("residual's bits", self.residual_bits, words, (torch.int64,)),
+        ):
+            if x is None:
+                continue
+            if x.device != y.device:
+                raise UserError(f"the {name} is on {x.device}, the input current on {y.device}")
+            if x.dtype not in types:
+                raise UserError(f"the {name} is {x.dtype}, to be computed in {dtype}")
+            if x.shape != shape:
+                raise UserError(
+                    f"the {name} has shape {list(x.shape)}, the input current {list(y.shape)} "
+                    f"needs {list(shape)}" + (RESET if name == "carried membrane" else "")
+                )
 
     @property
     def schema(self) -> tuple[Any, ...]:
@@ -300,7 +311,7 @@ class LIFRows(NamedTuple):
     @staticmethod
     def of(inputs: LIFInputs, reads_half: bool) -> "LIFRows":
         """The rows of the inputs, without statistics. reads_half: y may stay of half precision."""
-        y, residual, dtype = inputs.y, inputs.residual, inputs.decay.dtype
+        y, residual, dtype, neuron = inputs.y, inputs.residual, inputs.decay.dtype, inputs.neuron
         if inputs.residual_bits is not None or residual is None:
             residual = None
         else:
@@ -317,7 +328,7 @@ class LIFRows(NamedTuple):
             inputs.decay,
             inputs.threshold,
             inputs.steps,
-            NeuronNumbers.read(inputs.neuron),
+            neuron if isinstance(neuron, NeuronNumbers) else NeuronNumbers.read(neuron),
         )
 
     @property
@@ -335,58 +346,6 @@ def check_current(x: Tensor) -> None:
     """Raise `UserError` for an input current that is no real number."""
     if not x.is_floating_point():
         raise UserError(f"x is {x.dtype}; a neuron needs a floating-point input current")
-
-
-def check_sequence(x: Tensor, repeats: int = 1) -> None:
-    """Raise `UserError` for an input current that is no sequence `[T, B, C, ...]` of real numbers.
-
-    repeats: x `[1, B, C, ...]` stands for that many equal steps.
-    """
-    check_current(x)
-    if x.ndim < 3 or not x.numel():
-        raise UserError(
-            f"x has shape {list(x.shape)}; a neuron needs [T, B, C, ...], time first, none 0"
-        )
-    if not isinstance(repeats, int) or repeats < 1 or (repeats > 1 and x.shape[0] != 1):
-        raise UserError(f"repeats = {repeats} needs one time step, x has shape {list(x.shape)}")
-
-
-def check_shapes(
-    y: Tensor,
-    steps: int,
-    *,
-    u: Tensor | None = None,
-    residual: Tensor | None = None,
-    residual_bits: Tensor | None = None,
-    **channels: Tensor | None,
-) -> None:
-    """Raise `UserError` for tensors whose shape or device does not fit y `[T or 1, B, C, ...]`.
-
-    channels: tensors `[C]` by name; the others as in `LIFInputs`.
-    """
-    T, C, step = y.shape[0], y.shape[2], tuple(y.shape[1:])
-    if T not in (1, steps):
-        raise UserError(f"y has {T} steps, not 1 or {steps}")
-    if steps > T and (residual is not None or residual_bits is not None):
-        raise UserError("a residual changes over time: one step of y cannot stand for all")
-    given: dict[str, tuple[Tensor | None, tuple[int, ...]]] = {
-        "carried membrane": (u, step),
-        "residual": (residual, (steps, *step)),
-        "residual's bits": (residual_bits, (steps * y[0].numel() // C, -(-C // 64))),
-    }
-    for name, value in channels.items():
-        given[name] = value, (C,)
-    for name, (x, shape) in given.items():
-        if x is None:
-            continue
-        if x.device != y.device:
-            raise UserError(f"the {name} is on {x.device}, the input current on {y.device}")
-        if x.shape != shape:
-            advice = ": call reset_state() before a batch of another shape"
-            raise UserError(
-                f"the {name} has shape {list(x.shape)}, the input current {list(y.shape)} needs "
-                f"{list(shape)}" + (advice if name == "carried membrane" else "")
-            )
 
 
 def _constant(value: float | Tensor, y: Tensor, dtype: torch.dtype) -> Tensor:

@@ -19,15 +19,14 @@ if native.module is not None:
 
 def forward(rows: LIFRows, dense: bool, bits: bool) -> tuple[Tensor, ...]:
     """One pass over y: norm, shortcut, Eqs. 1-3, the moments, and the spikes as bits."""
-    T, R, C = rows.shape
-    y = rows.y
+    y, T = rows.y, rows.steps
+    _, R, C = y.shape
     last = native.empty(y, R, C)
     spikes = native.empty(y, T, R, C) if dense else y.new_empty(0)
     moments = y.new_empty(4, C) if rows.neuron.moments else y.new_empty(0)
     words = y.new_empty(T * R if bits else 0, -(-C // 64), dtype=torch.int64)
     count = y.new_zeros((), dtype=torch.int64)
-    out = native.record(
-        "Forward",
+    out = native.module.forward(
         spikes=address(spikes, y.dtype),
         bits=address(words, torch.int64),
         count=address(count, torch.int64),
@@ -49,8 +48,7 @@ def backward(
     y = rows.y
     g_current, sums = native.empty(y, *y.shape), y.new_empty(4, y.shape[2])
     g_start = y.new_empty(0) if rows.start is None else native.empty(y, *y.shape[1:])
-    gradients = native.record(
-        "Backward",
+    gradients = native.module.backward(
         g_spikes=address(g_spikes, y.dtype),
         g_moments=address(g_moments, y.dtype),
         g_last=address(g_last, y.dtype),
@@ -99,15 +97,14 @@ def norm_gradient(rows: LIFRows, g_x: Tensor, sums: Tensor, out: Tensor) -> None
 
 def _layer(rows: LIFRows) -> object:
     """The record of a layer that forward and backward share."""
-    T, R, C = rows.shape
     dtype, neuron = rows.y.dtype, rows.neuron
-    return native.record(
-        "Layer",
+    _, R, C = rows.y.shape
+    return native.module.layer(
         is_double=dtype == torch.float64,
-        steps=T,
+        steps=rows.steps,
         rows=R,
         channels=C,
-        is_static=rows.is_static,
+        is_static=rows.y.shape[0] < rows.steps,
         y=address(rows.y, dtype),
         statistics=address(rows.statistics, torch.float64),
         eps=rows.eps,

@@ -25,12 +25,10 @@ from rmploss.ops.lif.inputs import (
     LIFRows,
     NeuronNumbers,
     NeuronOptions,
-    check_sequence,
-    check_shapes,
 )
 from rmploss.ops.spikes.op import pack_if_spikes
 from rmploss.ops.spikes.value import Spikes, dense_of
-from rmploss.ops.tracing import differentiable_once, is_traced, needs_gradient
+from rmploss.ops.tracing import differentiable_once, is_traced
 
 
 class Kernels(Protocol):
@@ -161,7 +159,6 @@ def lif_layer(
 
     The arguments are those of `norm_lif`, with eps, and of `lif`, without; look: as in `LIFInputs`.
     """
-    check_sequence(x, repeats)
     name = backends.choose(backend, x.device, x.dtype)
     numbers = None if name == "reference" else NeuronNumbers.of(neuron)
     if isinstance(numbers, str):
@@ -190,7 +187,7 @@ def lif_layer(
     if traced:
         inputs.check()
         out = LIFOutputs(*torch.ops.rmploss.lif(*inputs.schema))
-    elif torch.is_grad_enabled() and needs_gradient(inputs):
+    elif torch.is_grad_enabled():
         out = LIFOutputs(*_LIF.apply(*inputs))  # pyright: ignore[reportGeneralTypeIssues]
     else:
         out = forward(*inputs)
@@ -219,13 +216,12 @@ def _by_reference(
     neuron: NeuronOptions,
 ) -> tuple[Any, Tensor | None, Tensor, Any, Any]:
     """The same by the equations, which take any type."""
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    shortcut = None if residual is None else dense_of(residual)
-    check_shapes(x, x.shape[0] * repeats, gain=gain, bias=bias, u=u)
-    if shortcut is not None:
-        check_shapes(
-            x.expand(x.shape[0] * repeats, *x.shape[1:]), len(x) * repeats, residual=shortcut
-        )
+    shortcut = dense_of(residual)
+    LIFInputs.of(
+        "reference", (), neuron, x, u=u, gain=gain, bias=bias, residual=shortcut, repeats=repeats,
+        eps=eps, sync=sync, dense=True, bits=False, look=False,
+    ).check()  # fmt: skip
+    wide = layout.at_least_single(x)
     if eps is None:
         spikes, moments, u = reference.lif(
             wide, u, gain=gain, bias=bias, residual=shortcut, repeats=repeats, **neuron
@@ -364,7 +360,7 @@ def _gradient(ctx: Any, g_spikes: Any, g_moments: Any, g_last: Any, *_: Any) -> 
         backend, y, gain, bias, residual, bits, u, decay, threshold, steps, eps, sync, neuron,
         False, False, False,
     )  # fmt: skip
-    if not NeuronNumbers.read(neuron).moments:
+    if not NeuronNumbers(*neuron).moments:
         g_moments = None
     needed = LIFInputs(*ctx.needs_input_grad)
     arriving = (statistics, g_spikes, g_moments, g_last, bool(needed.decay or needed.threshold))
@@ -393,7 +389,8 @@ class _LIF(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         output = tuple(forward(*inputs))
-        _keep(ctx, inputs, output)
+        if any(ctx.needs_input_grad):
+            _keep(ctx, inputs, output)
         return output
 
     @staticmethod

@@ -127,8 +127,7 @@ def _is_winograd(shape: Spatial, tile: int) -> bool:
 def _record(shape: Spatial) -> object:
     """The shape as the kernels read it."""
     height, width = shape.out
-    return native.record(
-        "Convolution",
+    return native.module.convolution(
         **shape._asdict(),
         out_height=height,
         out_width=width,

@@ -20,7 +20,7 @@ from rmploss.ops.spike_conv2d.flops import register_formulas
 from rmploss.ops.spike_conv2d.inputs import TYPES, ConvInputs, Spatial
 from rmploss.ops.spikes.op import pack
 from rmploss.ops.spikes.value import Spikes
-from rmploss.ops.tracing import differentiable_once, is_capturing, is_traced, needs_gradient
+from rmploss.ops.tracing import differentiable_once, is_capturing, is_traced
 
 
 class Kernels(Protocol):
@@ -143,7 +143,7 @@ def _run(inputs: ConvInputs, backend: str, autocast: bool) -> Tensor:
     if is_traced(x, weight):
         register_formulas()
         return torch.ops.rmploss.spike_conv2d(*inputs)[0]
-    if torch.is_grad_enabled() and needs_gradient(inputs):
+    if torch.is_grad_enabled():
         return _SpikeConv2d.apply(*inputs)  # pyright: ignore[reportReturnType]
     return forward(*inputs).y
 
@@ -286,7 +286,8 @@ class _SpikeConv2d(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         output = forward(*inputs)
-        _keep(ctx, inputs, output)
+        if any(ctx.needs_input_grad):
+            _keep(ctx, inputs, output)
         return output.y
 
     @staticmethod

@@ -86,6 +86,8 @@ class Spikes:
         There are no bits (any more) if the dense tensor was, or may have been, changed in place;
         and without a gradient, numbers that are there need not be packed.
         """
+        if self._bits is not None and not self._is_lent:
+            return self._edge, self._bits[0]
         if self._bits is None and self._dense is not None and not torch.is_grad_enabled():
             return self._dense, None
         bits = self.bits
