@@ -37,7 +37,7 @@ def test_flops_are_those_of_the_convolutions(name: str) -> None:
 
 def test_gradients_of_single_samples_are_those_of_single_forwards() -> None:
     net, x = convnet()
-    parameters = dict(net.named_parameters())
+    parameters: dict[str, Tensor] = dict(net.named_parameters())
 
     def loss(parameters: dict[str, Tensor], image: Tensor) -> Tensor:
         return torch.func.functional_call(net, parameters, (image[None],)).sum()

@@ -14,7 +14,7 @@ from rmploss.conv import SpikeConv2d
 from rmploss.errors import UserError
 from rmploss.ops import backends, native
 from rmploss.ops.spike_conv2d import native as kernels
-from rmploss.ops.spike_conv2d import op
+from rmploss.ops.spike_conv2d import passes
 from rmploss.ops.spikes.native import pack_rows
 from tests.given import normal
 
@@ -127,7 +127,7 @@ def test_a_gpu_packs_for_gradients_only(monkeypatch: pytest.MonkeyPatch) -> None
         raise AssertionError("a GPU has to wait")
 
     monkeypatch.setattr(backends, "choose", lambda *_: "triton")
-    monkeypatch.setattr(op, "pack", wait)
+    monkeypatch.setattr(passes, "pack", wait)
     x, w = torch.ones(1, 8, 4, 4), torch.ones(8, 8, 3, 3)
     with torch.no_grad():
         assert torch.equal(ops.spike_conv2d(x, w), F.conv2d(x, w))

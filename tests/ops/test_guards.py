@@ -10,7 +10,7 @@ from torch import Tensor
 from rmploss import ops
 from rmploss.errors import UserError
 from rmploss.ops import native
-from rmploss.ops.lif import op
+from rmploss.ops.lif import passes
 from rmploss.ops.lif.inputs import NeuronNumbers
 from rmploss.ops.lif.moments import MomentSpec
 from rmploss.surrogate import SURROGATES
@@ -79,7 +79,7 @@ def test_arguments_of_a_layer(name: str, wrong: str) -> None:
 def test_another_device(name: str) -> None:
     given = {**LAYER, name: LAYER[name].to("meta")}
     with pytest.raises(UserError, match="is on meta, the input current on cpu"):
-        op.forward(*given.values())
+        passes.forward(*given.values())
 
 
 @pytest.mark.parametrize("wrong", WRONG)

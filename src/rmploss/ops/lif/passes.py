@@ -1,0 +1,159 @@
+"""Forward and backward of a layer, by the kernels of the backend that its inputs name."""
+
+from typing import Any, NamedTuple, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from rmploss.errors import UserError
+from rmploss.ops import layout
+from rmploss.ops.collectives import ranks
+from rmploss.ops.lif import native, tdbn, triton
+from rmploss.ops.lif.inputs import LIFInputs, LIFOutputs, LIFRows
+
+
+class Kernels(Protocol):
+    """What a backend's file implements: `native.py` and `triton.py` beside this one.
+
+    READS_HALF: y, residual and the gradient of the spikes may be of half precision.
+    WRITES_DENSE: spikes are written as numbers even where bits are wanted, as the convolutions of
+    this backend read numbers.
+    """
+
+    READS_HALF: bool
+    WRITES_DENSE: bool
+
+    def forward(self, rows: LIFRows, dense: bool, bits: bool) -> tuple[Tensor, ...]:
+        """Spikes `[T, R, C]`, moments `[4, C]`, last u `[R, C]`, bits and their number.
+
+        Spikes, moments and bits are empty if not asked for.
+        """
+        ...
+
+    def backward(
+        self,
+        rows: LIFRows,
+        g_spikes: Tensor | None,
+        g_moments: Tensor | None,
+        g_last: Tensor | None,
+        constants: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The gradients of x `[T, R, C]` and of start `[R, C]`, and sums `[4, C]`.
+
+        Of a static y the gradient is summed, `[1, R, C]`; without a start its gradient is empty.
+        The sums are the gradients of bias, gain, decay and threshold; the last two need not be
+        right without `constants`.
+        """
+        ...
+
+    def statistics(self, y: Tensor) -> Tensor:
+        """Mean, biased variance and number of values per channel, float64 `[3, C]`."""
+        ...
+
+    def norm_gradient(self, rows: LIFRows, g_x: Tensor, sums: Tensor, out: Tensor) -> None:
+        """out = gain inverse (g_x - S_1 / n - z S_2 / n), z = (y - mean) inverse: of Eqs. 6-7.
+
+        sums: S_1 = sum g_x and S_2 = sum g_x z over all n values, float64 `[2, C]`. out has the
+        type of y and may be g_x.
+        """
+        ...
+
+
+KERNELS: dict[str, Kernels] = {"cpu": native, "triton": triton}  # pyright: ignore[reportAssignmentType]
+"""Backend -> its kernels."""
+
+
+def forward(*arguments: Any) -> LIFOutputs:
+    """The outputs of the `LIFInputs` whose fields are given."""
+    inputs = LIFInputs(*arguments)
+    inputs.check()
+    kernels, y = KERNELS[inputs.backend], inputs.y
+    rows = LIFRows.of(inputs, kernels.READS_HALF)
+    statistics = torch.empty(0, dtype=torch.float64, device=y.device)
+    if inputs.eps is not None:
+        statistics = kernels.statistics(rows.y)
+        if ranks(inputs.sync) > 1:
+            statistics = tdbn.over_ranks(statistics)
+        rows = rows._replace(statistics=statistics, eps=inputs.eps)
+    spikes, moments, last, bits, count = kernels.forward(rows, inputs.dense, inputs.bits)
+    if inputs.dense:
+        spikes = layout.sequence(spikes, y).to(y.dtype)
+    else:
+        spikes = y.new_full((), float("nan")).expand(inputs.steps, *y.shape[1:])
+    last = layout.whole(layout.state(last, y))
+    return LIFOutputs(layout.whole(spikes), moments, last, statistics, bits, count)
+
+
+class Gradients(NamedTuple):
+    """The gradients of y, residual and u (empty without them), and of bias, gain, decay, threshold.
+
+    The last four are the rows of `sums` `[4, C]`.
+    """
+
+    y: Tensor
+    residual: Tensor
+    u: Tensor
+    sums: Tensor
+
+
+def backward(
+    inputs: LIFInputs,
+    statistics: Tensor,
+    g_spikes: Tensor | None,
+    g_moments: Tensor | None,
+    g_last: Tensor | None,
+    constants: bool,
+) -> Gradients:
+    """The gradients of the inputs; those of decay and threshold only with `constants`."""
+    inputs.check()
+    _check_gradients(inputs, statistics, g_spikes, g_moments, g_last)
+    kernels, y = KERNELS[inputs.backend], inputs.y
+    rows = LIFRows.of(inputs, kernels.READS_HALF)
+    if inputs.eps is not None:
+        rows = rows._replace(statistics=statistics, eps=inputs.eps)
+    g_x, g_start, sums = kernels.backward(
+        rows,
+        None if g_spikes is None else layout.rows(g_spikes, rows.y.dtype),
+        None if g_moments is None else g_moments.contiguous(),
+        None if g_last is None else layout.state_rows(g_last),
+        constants,
+    )
+    has_residual = inputs.residual is not None or inputs.residual_bits is not None
+    g_residual = layout.sequence(g_x, y) if has_residual else y.new_empty(0)
+    if inputs.eps is not None:
+        totals = sums[:2].double()
+        if ranks(inputs.sync) > 1:
+            totals = totals.clone()  # a rank's own sums are what its weight and bias get
+            dist.all_reduce(totals)
+        in_place = not has_residual and g_x.dtype == rows.y.dtype
+        g_y = g_x if in_place else torch.empty_like(rows.y)
+        kernels.norm_gradient(rows, g_x, totals, g_y)
+    elif inputs.gain is not None:
+        g_y = g_x * inputs.gain
+    else:  # an operation returns no tensor twice
+        g_y = g_x.clone() if has_residual else g_x
+    g_u = g_start if inputs.u is None else layout.state(g_start, y)
+    return Gradients(layout.sequence(g_y, y).to(y.dtype), g_residual, g_u, sums)
+
+
+def _check_gradients(
+    inputs: LIFInputs,
+    statistics: Tensor,
+    g_spikes: Tensor | None,
+    g_moments: Tensor | None,
+    g_last: Tensor | None,
+) -> None:
+    """Raise `UserError` for tensors of backward that do not fit y."""
+    y = inputs.y
+    C = y.shape[2]
+    for name, tensor, shape in (
+        ("gradient of the spikes", g_spikes, (inputs.steps, *y.shape[1:])),
+        ("gradient of the moments", g_moments, (4, C)),
+        ("gradient of the last membrane", g_last, y.shape[1:]),
+        ("statistics", statistics, (0,) if inputs.eps is None else (3, C)),
+    ):
+        if tensor is not None and tuple(tensor.shape) != tuple(shape):
+            raise UserError(f"{name}: {list(tensor.shape)} is not {list(shape)}")
+    if statistics.dtype != torch.float64:
+        raise UserError(f"statistics: {statistics.dtype} is not float64")
