@@ -11,7 +11,7 @@ from rmploss import UserError
 from rmploss.lifecycle import fold
 from rmploss.models import create
 from rmploss.models.factorized import FactorizedConv2d
-from rmploss.models.joint import JointNetwork, plain_norm
+from rmploss.models.joint import JointNetwork, ann_norm
 from rmploss.models.layers import ConvNorm
 from rmploss.norm import TDBatchNorm2d
 from rmploss.objectives.joint import Branches, JointLoss
@@ -63,7 +63,7 @@ def test_a_factorized_kernel_is_u_sigma_v_position_by_position(C: int, D: int, k
     x = normal(2, C, 6, 6)
     wanted = F.conv2d(x, kernel, stride=2, padding=k // 2)
     torch.testing.assert_close(ours(x), wanted, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(ours.plain()(x), wanted.detach(), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(ours.multiplied_out()(x), wanted.detach(), rtol=1e-12, atol=1e-12)
 
 
 def test_the_branches_start_equal() -> None:
@@ -118,7 +118,7 @@ def test_each_branch_is_the_ordinary_network_of_its_kernels(backbone: str) -> No
     usual = {"num_classes": K, "width": 1 / 16}
     spiking = create(PLAIN[backbone], T=T, **usual).double()
     analog = create(
-        PLAIN[backbone], T=1, neuron=lambda _: nn.ReLU(), norm=plain_norm, **usual
+        PLAIN[backbone], T=1, neuron=lambda _: nn.ReLU(), norm=ann_norm, **usual
     ).double()
     for body, plain in ((net.snn, spiking), (net.ann, analog)):
         state = {

@@ -43,7 +43,7 @@ class FactorizedConv2d(nn.Module):
     """A convolution `[N, C, H, W]` with the kernel U diag(sigma) V.
 
     conv: the ordinary convolution in whose place it is put; factors: None for factors of its own,
-    or those of another one, which this one then knows and does not own: a parameter has one name.
+    or those of another one, which this one then shares without owning: a parameter has one name.
     """
 
     def __init__(self, conv: nn.Conv2d, factors: Factors | None = None) -> None:
@@ -73,7 +73,7 @@ class FactorizedConv2d(nn.Module):
         options: Any = {"stride": self.stride, "padding": int(self.padding[0]), "look": look}
         return ops.spike_conv2d(input, self.weight, self.bias, **options)
 
-    def plain(self) -> SpikeConv2d:
+    def multiplied_out(self) -> SpikeConv2d:
         """The ordinary convolution with this kernel, exactly."""
         weight = self.weight.detach()
         conv = SpikeConv2d(

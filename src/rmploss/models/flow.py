@@ -1,7 +1,7 @@
 """How spikes flow inside a network: as `Spikes` between modules that read or keep them.
 
 A network hands `Spikes` from binary neurons to the convolutions and shortcuts that read their bits.
-To hooks, to modules of other classes and to whoever calls a module by itself, spikes are tensors.
+To hooks, to modules of other classes and to a caller of a single module, spikes are tensors.
 `through` decides which: a module with a hook, a `forward` of its own or of another class is called
 like any `torch.nn.Module`, with the dense tensor.
 """
@@ -44,7 +44,7 @@ def through(module: nn.Module, x: Tensor | Spikes, **options: Any) -> Any:
         return x
     if isinstance(module, PassesSpikes) and calls(module, PassesSpikes):
         return module.forward_spikes(x, **options)
-    # What a module of another class, or a hook, returns is a tensor that nothing is known of.
+    # The tensor of another class, or of a hook, may or may not be spikes: it is looked at.
     return Spikes.found_in(module(dense_of(x), **options))
 
 

@@ -122,7 +122,7 @@ class JointNetwork(SpikingNetwork):
             return body, nn.ModuleList(heads)
 
         self.snn, self.snn_heads = twin(T, neuron, norm)
-        self.ann, self.ann_heads = twin(1, lambda _: nn.ReLU(), plain_norm)
+        self.ann, self.ann_heads = twin(1, lambda _: nn.ReLU(), ann_norm)
         for heads in (self.snn_heads, self.ann_heads):
             initialize(heads)
         share(self.snn, self.ann)
@@ -160,11 +160,11 @@ class JointNetwork(SpikingNetwork):
         self.is_folded = True
         for module in self.snn.modules():
             if isinstance(module, ConvNorm) and isinstance(module.conv, FactorizedConv2d):
-                module.add_module("conv", module.conv.plain())
+                module.add_module("conv", module.conv.multiplied_out())
         del self.ann, self.ann_heads, self.snn_heads
 
 
-def plain_norm(channels: int) -> TDBatchNorm2d:
+def ann_norm(channels: int) -> TDBatchNorm2d:
     """The batch normalization of an ANN: without the factor alpha V_th."""
     return TDBatchNorm2d(channels, factor="none")
 

@@ -1,4 +1,4 @@
-"""What the spiking networks are made of: convolution + norm over time, pooling over time, init."""
+"""The parts of spiking networks: convolution and norm, pooling, initialization."""
 
 import math
 from collections.abc import Callable
@@ -21,7 +21,7 @@ MakeNorm = Callable[[int], nn.Module]
 
 
 def placed(neuron: nn.Module, place: Literal["inner", "sum"]) -> nn.Module:
-    """Neurons that know their place in a residual block: see `SpikingLayer.place`."""
+    """The neurons, with their place in a residual block noted: see `SpikingLayer.place`."""
     setattr(neuron, "place", place)  # noqa: B010  a module's own types are tensors
     return neuron
 
@@ -45,7 +45,7 @@ class OverTime(PassesSpikes):
 
 
 class Shortcut(PassesSpikes, nn.Identity):  # pyright: ignore[reportIncompatibleMethodOverride]
-    """The shortcut of a block as it is."""
+    """An identity shortcut."""
 
     def forward_spikes(self, x: Tensor | Spikes) -> Tensor | Spikes:
         """x."""
@@ -58,8 +58,8 @@ class AvgPool2d(nn.AvgPool2d):
     def forward(self, input: Tensor) -> Tensor:
         """The means `[N, C, H', W']`."""
         k = self.kernel_size
-        plain = self.padding == 0 and self.divisor_override is None and input.ndim == 4
-        if not isinstance(k, int) or self.stride != k or not plain:
+        usual = self.padding == 0 and self.divisor_override is None and input.ndim == 4
+        if not isinstance(k, int) or self.stride != k or not usual:
             return super().forward(input)
         if input.shape[-2] % k or input.shape[-1] % k:
             return super().forward(input)

@@ -42,7 +42,7 @@ class Conv3dNorm(nn.Module):
 
 
 class LIAFNetConv3D(SpikingNetwork):
-    """The network with 3x3x3 convolutions instead of cells. neuron: of no use, there are none.
+    """The network with 3x3x3 convolutions instead of cells. neuron: ignored, the network has none.
 
     A static image is T equal steps. image_size: side of the images, at least 16.
     """

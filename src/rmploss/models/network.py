@@ -46,7 +46,7 @@ class SpikingNetwork(nn.Module, ABC):
     `[B, num_classes]`: the outputs of the steps, read out over time.
 
     figure_layer: the spiking layer that Figures 2 and 3 show, "the first layer of the second
-    block"; gives: what `over_time` returns, which a loss must know: "outputs" `[T, B, num_classes]`
+    block"; gives: what `over_time` returns to the loss: "outputs" `[T, B, num_classes]`
     or a record of its own. image_size: the side H = W that the network is made for; None: any.
     """
 

@@ -3,7 +3,7 @@
     x(t)   = k x(t-1) + v/F sum_f o_f(t),    x(0) = 0
     o~_f(t) = o_f(t) - U_f x(t),    U_f learnt, one number per position
 
-It stands between the neurons o and the next convolution; what leaves it is real, not 0 or 1.
+It stands between the neurons o and the next convolution; its outputs are real numbers, not 0 or 1.
 """
 
 import math

@@ -62,7 +62,7 @@ class PreActResNet18(SpikingNetwork):
     """Four stages of two blocks, 64 to 512 channels, and a spiking head.
 
     readout: "weighted" is DSR's: the mean over time for neurons without leak, weighted for leaky
-    ones, as the last neurons know; "sum" and "mean" go with any neurons.
+    ones, as the last neurons define it; "sum" and "mean" go with any neurons.
     """
 
     figure_layer = "layer1.1.lif1"
@@ -77,8 +77,8 @@ class PreActResNet18(SpikingNetwork):
         norm: MakeNorm = TDBatchNorm2d,
         **options: Unpack[DataOptions],
     ) -> None:
-        plain: Readout = "mean" if readout == "weighted" else readout
-        super().__init__(T=T, readout=plain, **options)
+        over_time: Readout = "mean" if readout == "weighted" else readout
+        super().__init__(T=T, readout=over_time, **options)
         channels = tuple(scaled(c, width) for c in (64, 128, 256, 512))
         first, last = channels[0], channels[-1]
         self.conv1 = OverTime(SpikeConv2d(self.in_channels, first, 3, padding=1, bias=False))

@@ -178,7 +178,7 @@ class _ResNet(PooledNetwork):
     def readers(self) -> dict[str, tuple[str, ...]]:
         """The next convolution of the stem or of the block; of a block's end, also a shortcut.
 
-        What a `SEWBlock` gives on is made of two layers' spikes: nobody reads one of them alone.
+        The output of a `SEWBlock` joins the spikes of two layers: no kernel reads one alone.
         """
         found: dict[str, tuple[str, ...]] = {
             f"lif{n}": (f"conv{n + 1}",) for n in range(1, self.stem_layers)

@@ -79,7 +79,7 @@ class TSSLCifarNet(SpikingNetwork):
     linear layers are kaiming-normal either way. dropout: after conv1, both poolings, conv4, conv5
     and the hidden linear layers. width scales all channels and hidden layers.
 
-    The first neurons' `tau_s` filters the input; other neurons than TSSL get it as it is.
+    The first neurons' `tau_s` filters the input; other neurons than TSSL get the input unfiltered.
     """
 
     figure_layer = "lif2"

@@ -150,7 +150,7 @@ class _DSR(SpikingLayer):
             "v_reset": None,
             "reset_by": 1.0,
             "detach_reset": True,
-            "surrogate": as_surrogate("rectangle"),  # of no use: no gradient passes it
+            "surrogate": as_surrogate("rectangle"),  # unused: no gradient passes it
             "moments": spec,
         }
 

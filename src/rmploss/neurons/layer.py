@@ -101,7 +101,7 @@ def check_axes(x: Tensor, channels: int | None) -> None:
     """Raise `UserError` for an x that is no sequence `[T, B, C, ...]` of these channels.
 
     Without known channels four axes are refused: `[B, C, H, W]`, images without time, cannot be
-    told from `[T, B, C, L]`.
+    distinguished from `[T, B, C, L]`.
     """
     shape = list(x.shape)
     if x.ndim < 3 or not x.numel():

@@ -14,7 +14,7 @@ from rmploss.surrogate import Surrogate, as_surrogate
 
 
 class MembraneOptions(TypedDict, total=False):
-    """Options of `LIF` that its variants pass on as they are; their defaults are those of `LIF`."""
+    """Options of `LIF` that its variants pass on unchanged; their defaults are those of `LIF`."""
 
     v_threshold: float
     v_reset: float | None
@@ -49,7 +49,7 @@ class LIF(SpikingLayer):
     By default a forward starts at rest and leaves nothing behind. With carry_state=True the
     membrane goes on from call to call (without its gradient) until `reset_state()`, and `step`
     takes one time step at a time, `[B, C, ...]`. A longer recurrence through time with gradient:
-    `functional.lif_step` with the state in your hands.
+    `functional.lif_step`, which takes and returns the state.
 
     Raises `UserError` for values out of range.
     """

@@ -1,4 +1,4 @@
-"""TSSL-BP (Zhang and Li, NeurIPS 2020): neurons that give on post-synaptic currents, not spikes.
+"""TSSL-BP (Zhang and Li, NeurIPS 2020): their outputs are post-synaptic currents.
 
     du(t) = x(t) - v(t-1) / tau_m;   u(t) = v(t-1) + du(t)      v: the membrane after the reset
     s(t)  = 1 if u(t) > V_th else 0;   v(t) = u(t) (1 - s(t))
@@ -24,7 +24,8 @@ Generation B. psi(t) = s(t) clip(1/du(t), 0, 8); backward from t = T, with c = 0
     c(t) = s(t) d(t) + (1 - s(t)) (1 - 1/tau_m) c(t+1)
     dL/dx(t) = d(t),   but slope(u(t)) E(t) where a(t) < 1 / (4 tau_s)
 
-Who fires has risen from below V_th, so 1/du is positive there: the lower bounds are never met.
+A neuron that fires has risen from below V_th, so 1/du is positive there and the lower bounds are
+never met.
 """
 
 import math
@@ -68,7 +69,7 @@ Steps = list[Tensor]
 
 @dataclass(frozen=True)
 class Trace:
-    """What a forward went through: u before the reset, du, s (0 or 1), a."""
+    """All steps of a forward: u before the reset, du, s (0 or 1), a."""
 
     u: Steps
     du: Steps
@@ -195,7 +196,7 @@ def gradient_a(g: Steps, trace: Trace, lively: Tensor, constants: Constants) -> 
 
 
 def gradient_b(g: Steps, trace: Trace, lively: Tensor, constants: Constants) -> Steps:
-    """dL/dx of generation B, from g = dL/da; lively: of no use to it."""
+    """dL/dx of generation B, from g = dL/da; lively: ignored."""
     E, keep = effect(g, constants.tau_s), 1 - 1 / constants.tau_m
     c, every = torch.zeros_like(g[0]), []
     for t in reversed(range(len(g))):
@@ -255,7 +256,7 @@ def parts(*sequences: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 def _steep(s: Tensor, du: Tensor, constants: Constants) -> Tensor:
-    """s clip(1/du): 0 where du = 0, as nobody fires there."""
+    """s clip(1/du): 0 where du = 0, as no neuron fires there."""
     steepest = STEEPEST[constants.generation]
     return du.reciprocal().clamp(-steepest, steepest) * s
 

@@ -6,8 +6,8 @@
     pooling.py      average pooling that keeps nothing
 
 `backend="auto"` picks by device and by what the backend can do; a backend that is asked for by name
-and cannot run raises. Nothing falls back silently: `rmploss doctor` and the record of every run say
-what is picked, and why (`backends.py`).
+and cannot run raises. Nothing falls back silently: `rmploss doctor` and the record of every run
+name the backend that runs, and the reason (`backends.py`).
 """
 
 from rmploss.ops.backends import (

@@ -1,7 +1,7 @@
 """The native module (C++, SIMD, OpenMP): loading, kept memory, addresses, records.
 
-Kernels get addresses, so whoever calls them answers for shapes, types, layouts and lifetimes:
-`address` refuses what is not dense, on the CPU and of the right type. Threads are PyTorch's
+Kernels get addresses, so their caller answers for shapes, types, layouts and lifetimes: `address`
+refuses a tensor that is not dense, not on the CPU or of another type. Threads are PyTorch's
 (`torch.get_num_threads()`), the OpenMP runtime is the one that PyTorch loaded. The kernels' results
 do not depend on the number of threads.
 """
@@ -17,7 +17,7 @@ from rmploss.ops.layout import wide
 from rmploss.ops.tracing import is_traced
 
 SURROGATES = ("ClippedTanh", "Rectangle", "Triangle", "Sigmoid", "ArcTan")
-"""The surrogates that kernels know, by class, in the order of their numbers (`lif/inputs.py`)."""
+"""The surrogates that kernels compute, by class, in the order of their numbers (`lif/inputs.py`)."""
 RESETS = ("HARD", "SOFT", "SOFT_BY_NUMBER")
 """The resets in the order of their numbers (`lif/inputs.py`)."""
 FIELDS = {

@@ -1,4 +1,4 @@
-"""The operation `rmploss::lif` for autograd and torch.library: what is kept for backward, schemas.
+"""The operation `rmploss::lif` for autograd and torch.library: saved tensors, schemas.
 
 Eager mode calls `LIF`, an `autograd.Function`; what traces calls the registered operation
 (`tracing.is_traced`). Backward keeps y and no membrane: the reverse loop (README.md) computes it

@@ -1,4 +1,4 @@
-"""The inputs of the LIF operation: the options of a neuron, and everything that one call reads.
+"""The inputs of the LIF operation: the options of a neuron, and the record of one call.
 
 `LIFInputs` holds the tensors in the caller's shapes, and is checked once, before an address of it
 reaches a kernel. `LIFRows` is the same as channels-last rows, which kernels read. The fields name
@@ -45,7 +45,7 @@ PARAMETERS: dict[type[Surrogate], str] = {
     Sigmoid: "alpha",
     ArcTan: "alpha",
 }
-"""A surrogate that kernels know -> the field that holds its one parameter."""
+"""A surrogate that kernels compute -> the field that holds its one parameter."""
 KINDS: dict[type[Surrogate], int] = {kind: number for number, kind in enumerate(PARAMETERS)}
 """Surrogate -> its number. Triton's kernels take it from here, the native ones by its name."""
 assert tuple(kind.__name__ for kind in KINDS) == native.SURROGATES
@@ -54,7 +54,7 @@ HARD, SOFT, SOFT_BY_NUMBER = range(len(native.RESETS))
 
 
 class NeuronNumbers(NamedTuple):
-    """A neuron and its moments as plain numbers: what a kernel must know of them.
+    """The numbers by which a kernel computes a neuron and its moments.
 
     reset_to: the potential after a hard reset, or what a soft one subtracts (`SOFT_BY_NUMBER`).
     slope: the parameter of the surrogate.
@@ -80,7 +80,7 @@ class NeuronNumbers(NamedTuple):
 
     @staticmethod
     def of(neuron: NeuronOptions) -> "NeuronNumbers | str":
-        """The numbers of a neuron, or the reason why no kernel knows it."""
+        """The numbers of a neuron, or the reason why no kernel computes it."""
         surrogate = neuron["surrogate"]
         kind = KINDS.get(type(surrogate))
         if kind is None:
@@ -117,7 +117,9 @@ RESET = ": call reset_state() before a batch of another shape"
 
 
 class LIFInputs(NamedTuple):
-    """All that one call of the operation reads; x(t) = (y(t) - mean) gain + bias + residual(t).
+    """The tensors and numbers of one call of the operation.
+
+    The input current is x(t) = (y(t) - mean) gain + bias + residual(t).
 
     backend: the one that runs.
     y: `[T, B, C, ...]`, or `[1, B, C, ...]` that stands for `steps` equal steps.

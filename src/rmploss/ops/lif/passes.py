@@ -14,7 +14,7 @@ from rmploss.ops.lif.inputs import LIFInputs, LIFOutputs, LIFRows
 
 
 class Kernels(Protocol):
-    """What a backend's file implements: `native.py` and `triton.py` beside this one.
+    """The functions of a backend's file: `native.py` and `triton.py` beside this one.
 
     READS_HALF: y, residual and the gradient of the spikes may be of half precision.
     WRITES_DENSE: spikes are written as numbers even where bits are wanted, as the convolutions of

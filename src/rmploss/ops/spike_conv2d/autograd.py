@@ -24,7 +24,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
     bits, count, x = given.bits, given.spike_count, None
     if bits is None:
         bits, count = out.bits, out.spike_count
-        # Looking is over: on a GPU it waits. A traced tensor has no values, and is kept as it is.
+        # `int` waits for a GPU. A traced tensor has no values to look at: it is saved itself.
         if not given.look or is_traced(given.x) or int(count) < 0:
             bits, x = None, given.x
     ctx.save_for_backward(x, bits, count, given.weight)
@@ -94,7 +94,7 @@ def _forward(*arguments: Any) -> tuple[Tensor, ...]:
 
 
 def _backward(*inputs: Any) -> tuple[Tensor, Tensor]:
-    """An operation returns tensors: empty ones for what is not needed."""
+    """A registered operation returns tensors: an empty one for a gradient that is not needed."""
     g_x, g_weight = (inputs[1].new_empty(0) if g is None else g for g in backward(*inputs))
     return g_x, g_weight
 

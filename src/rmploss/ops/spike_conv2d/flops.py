@@ -1,7 +1,7 @@
 """What `torch.utils.flop_counter` counts for the operation: the FLOPs of a dense convolution.
 
-PyTorch's counter imports Triton, so the formulas are not registered before somebody counts. They
-must be there when a counter is made; one that was made before gets them as well.
+Importing PyTorch's counter imports Triton, so the formulas are registered at the first dispatch
+after that import. A counter that exists already gets them as well.
 """
 
 import sys
@@ -28,7 +28,7 @@ def _backward(
 
 
 def register_formulas() -> None:
-    """Register the formulas if anybody counts: called before an operation is dispatched."""
+    """Register the formulas if the counter was imported; called before each dispatch."""
     if torch.compiler.is_compiling() or "torch.utils.flop_counter" not in sys.modules:
         return
     counter = _counter()

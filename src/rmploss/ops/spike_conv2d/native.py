@@ -1,4 +1,4 @@
-"""The convolution by the native kernels: event-driven for spikes, Winograd for what is dense."""
+"""The convolution by the native kernels: event-driven for spikes, Winograd for real numbers."""
 
 import torch
 from torch import Tensor

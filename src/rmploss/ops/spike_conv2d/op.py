@@ -37,7 +37,7 @@ def spike_conv2d(
     bias: `[C']`.
     stride, padding: of both dimensions.
     look: whether a tensor is looked at for being all 0 and 1. On a GPU that waits for it, once;
-        False keeps it as it is, as do traced and captured graphs, in which there are no values.
+        False saves the tensor itself, as do traced and captured graphs, which have no values.
     """
     if isinstance(x, Spikes):
         return _of_spikes(x, weight, bias, stride, padding, backend)

@@ -14,7 +14,7 @@ from rmploss.ops.spikes.op import pack
 
 
 class Kernels(Protocol):
-    """What a backend's file implements: `native.py` and `triton.py` beside this one."""
+    """The functions of a backend's file: `native.py` and `triton.py` beside this one."""
 
     def convolve(
         self,

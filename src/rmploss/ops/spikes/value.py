@@ -1,4 +1,4 @@
-"""`Spikes`: what binary neurons fire, as bits and, when asked for, as numbers.
+"""`Spikes`: the output of binary neurons, as bits and, when asked for, as numbers.
 
 A neuron kernel writes the bits in the pass in which it fires. Convolutions and shortcuts read them,
 forward and backward; a pooling, a dropout or a sum reads the numbers (`dense`). Where every reader
@@ -61,12 +61,12 @@ class Spikes:
         return Spikes(name, x, bits, is_dense=True) if int(bits[1]) >= 0 else x
 
     def maximum(self, y: Tensor) -> "Spikes":
-        """The value of y `[T, B, C, ...]`, which is made of maxima of these spikes."""
+        """The value for y `[T, B, C, ...]`, whose elements are maxima of these spikes."""
         return Spikes(self._backend, y, None, is_dense=True)
 
     @property
     def dense(self) -> Tensor:
-        """The spikes as a tensor; whoever has it may change it in place."""
+        """The spikes as a tensor, which the caller may change in place."""
         self._is_lent = True
         return self.read()
 

@@ -9,6 +9,6 @@ membrane once more by the same functions (equations.py), and every kernel is lau
 `enable_fp_fusion=False`: each product and each sum is then rounded on its own, in whatever kernel
 the compiler finds it, and never contracted to a * b + c with one rounding.
 
-Python's numbers would reach a kernel as float32. What is not a tensor is therefore a `constexpr`,
-which takes the type of what it meets; a neuron's constants do not change during a run.
+A Python number would reach a kernel as float32. Every argument that is no tensor is therefore a
+`constexpr`, which takes the type of what it meets; a neuron's constants do not change during a run.
 """

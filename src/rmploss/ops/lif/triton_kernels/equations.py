@@ -18,7 +18,7 @@ HARD, SOFT = tl.constexpr(inputs.HARD), tl.constexpr(inputs.SOFT)
 
 @triton.jit
 def per_channel(values, c, channels, DEFAULT: tl.constexpr, dtype: tl.constexpr):
-    """One number per column [1, BLOCK_C] of `values` [C], or the default of what is not there."""
+    """One number per column [1, BLOCK_C] of `values` [C], or DEFAULT if `values` is None."""
     if values is None:
         found = tl.full(c.shape, DEFAULT, dtype)
     else:
