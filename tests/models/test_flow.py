@@ -23,6 +23,7 @@ from rmploss import ops
 from rmploss.lifecycle import fold
 from rmploss.models import MODELS, SpikingNetwork, create
 from rmploss.models.flow import through
+from rmploss.models.layers import OverTime
 from rmploss.neurons import NEURONS
 from rmploss.neurons.lif import LIF
 from rmploss.objectives.joint import Branches
@@ -163,6 +164,24 @@ def test_neurons_may_be_exchanged_in_any_mode() -> None:
         found = net(x)
         with ops.use_backend("reference"):
             torch.testing.assert_close(found, net(x), rtol=1e-4, atol=1e-4)
+
+
+@needs_native
+def test_a_layer_over_time_may_change_its_input() -> None:
+    """What reads the spikes afterwards reads the changed numbers."""
+
+    class Doubling(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            """2 x, in place."""
+            return x.mul_(2)
+
+    net: Any = narrow("resnet20")
+    with torch.no_grad():
+        spikes = net.conv1.fire(frames(net), net.lif1)
+        doubled = 2 * spikes.dense
+        assert torch.equal(through(OverTime(Doubling()), spikes), doubled)
+        assert spikes.bits is None
+        assert torch.equal(net.conv2.convolve(spikes), net.conv2.convolve(doubled))
 
 
 # A step of training ------------------------------------------------------------------------------

@@ -37,8 +37,7 @@ class OverTime(PassesSpikes):
         """The layer's output `[T, B, ...]`; the maximum of spikes is a spike."""
         if isinstance(x, Spikes) and calls(self.layer, SpikeConv2d):
             return self.layer.forward(x)
-        steps, dense = x.shape[:2], x.read() if isinstance(x, Spikes) else x
-        y = self.layer(dense.flatten(0, 1)).unflatten(0, steps)
+        y = self.layer(dense_of(x).flatten(0, 1)).unflatten(0, x.shape[:2])
         if isinstance(x, Spikes) and calls(self.layer, nn.MaxPool2d):
             return x.maximum(y)
         return y

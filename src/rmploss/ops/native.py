@@ -17,7 +17,7 @@ from rmploss.ops.layout import wide
 from rmploss.ops.tracing import is_traced
 
 SURROGATES = ("ClippedTanh", "Rectangle", "Triangle", "Sigmoid", "ArcTan")
-"""The surrogates that kernels compute, by class, in the order of their numbers (`lif/inputs.py`)."""
+"""The surrogates that kernels compute, in the order of their numbers (`lif/inputs.py`)."""
 RESETS = ("HARD", "SOFT", "SOFT_BY_NUMBER")
 """The resets in the order of their numbers (`lif/inputs.py`)."""
 FIELDS = {

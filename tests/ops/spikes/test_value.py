@@ -202,6 +202,19 @@ def test_it_stands_for_its_tensor() -> None:
     assert torch.equal(copy.deepcopy(fired(current().detach())).dense, x)
 
 
+def test_its_gradient_is_that_of_all_readers() -> None:
+    spikes, seen = fired(current()), []
+    spikes.register_hook(seen.append)
+    w = normal(32, 64, 3, 3, name="w").float()
+    y = ops.spike_conv2d(spikes, w, padding=1)
+    (y.sum() + 3 * spikes.dense.sum()).backward()
+    x = ops.lif(current().detach(), **NEURON)[0].requires_grad_()
+    conv = ops.spike_conv2d(x.flatten(0, 1), w, padding=1)
+    (expected,) = torch.autograd.grad(conv.sum() + 3 * x.sum(), x)
+    (found,) = seen
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
+
+
 def test_maxima_are_packed_when_they_are_read() -> None:
     spikes = fired(current())
     y = F.max_pool2d(spikes.dense.flatten(0, 1), 2).unflatten(0, (T, B))

@@ -16,6 +16,10 @@ from rmploss.ops.spikes.op import pack, unpack
 from rmploss.ops.tracing import is_traced
 
 
+GRADIENT = ("grad", "retain_grad", "register_hook", "grad_fn", "is_leaf")
+"""Attributes about the gradient: that of the place in the graph is the sum over all readers."""
+
+
 class Spikes:
     """The spikes of a layer, `[T, B, C, ...]`, all of them 0 or 1; dimensionless.
 
@@ -149,7 +153,7 @@ class Spikes:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        return getattr(self.dense, name)
+        return getattr(self._edge if name in GRADIENT else self.dense, name)
 
     @classmethod
     def __torch_function__(
