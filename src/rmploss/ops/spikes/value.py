@@ -15,7 +15,6 @@ from rmploss.ops.backends import choose
 from rmploss.ops.spikes.op import pack, unpack
 from rmploss.ops.tracing import is_traced
 
-
 GRADIENT = ("grad", "retain_grad", "register_hook", "grad_fn", "is_leaf")
 """Attributes about the gradient: that of the place in the graph is the sum over all readers."""
 
