@@ -16,9 +16,9 @@ from rmploss import ops, recipes, report
 from rmploss.cli import main
 from rmploss.engine import run as run_module
 from rmploss.engine.checkpoint import MANIFEST, _seal, _unseal
+from rmploss.engine.execution import Execution
 from rmploss.engine.load import evaluate_run
 from rmploss.engine.run import RunFolder, recipe_hash
-from rmploss.engine.setting import Setting
 from rmploss.engine.train import resume
 from rmploss.recipes import Recipe
 from rmploss.report.tables import Ours, table
@@ -26,7 +26,7 @@ from tests.engine.children import check_sound
 
 FIXTURES = Path(__file__).parent / "fixtures" / "runs"
 NAME = "digits-rmp-s0-69c2"
-REFERENCE = Setting(device="cpu", backend="reference")
+REFERENCE = Execution(device="cpu", backend="reference")
 ROW = "cifar10-resnet20-rmp"
 """A row of Table 1, which the fixture's recipe is made to answer to."""
 MADE_WITH = {"epochs": 3, "network.width": 0.25, "weight_decay": 0.0005}

@@ -1,4 +1,4 @@
-"""One process is a world of its own; two meet, sum and agree; a wrong environment is told."""
+"""A single process needs no group; two ranks connect and reduce; a bad environment is reported."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def place(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
 
 
 def test_alone_every_collective_is_the_identity() -> None:
-    world = distributed.start("cpu")
+    world = distributed.init("cpu")
     assert world == World()
     assert world.is_main
     sums = torch.tensor([1.0, 2.0])
@@ -44,16 +44,16 @@ def test_alone_every_collective_is_the_identity() -> None:
     assert torch.equal(total, sums)
     total += 1
     assert torch.equal(sums, torch.tensor([1.0, 2.0]))  # The argument is left alone here too.
-    assert [world.agree(flag) for flag in (False, True)] == [False, True]
+    assert [world.any_rank(flag) for flag in (False, True)] == [False, True]
     assert world.broadcast_text("runs/λ") == "runs/λ"
     assert not torch.distributed.is_initialized()
-    distributed.stop()
+    distributed.shutdown()
 
 
 WORKER = """
 import json, sys, torch
 from rmploss.engine import distributed
-world = distributed.start("cpu")
+world = distributed.init("cpu")
 mine = torch.tensor([0.5, 1.0]) * (world.rank + 1)
 print(json.dumps({
     "rank": world.rank,
@@ -61,16 +61,16 @@ print(json.dumps({
     "sum": world.all_reduce_sum(mine).tolist(),
     "mine": mine.tolist(),
     "count": world.all_reduce_sum(torch.tensor(2**40)).item(),
-    "agree": [world.agree(False), world.agree(world.rank == 1), world.agree(True)],
+    "any": [world.any_rank(False), world.any_rank(world.rank == 1), world.any_rank(True)],
     "text": world.broadcast_text("runs/λ" if world.is_main else None),
     "empty": world.broadcast_text("" if world.is_main else "not read"),
 }))
-distributed.stop()
+distributed.shutdown()
 assert not torch.distributed.is_initialized()
 """
 
 
-def test_two_processes_meet_sum_and_agree() -> None:
+def test_two_ranks_connect_and_reduce() -> None:
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     processes = [
         subprocess.Popen(
@@ -86,7 +86,7 @@ def test_two_processes_meet_sum_and_agree() -> None:
     common: dict[str, Any] = {
         "sum": [1.5, 3.0],
         "count": 2**41,
-        "agree": [False, True, True],
+        "any": [False, True, True],
         "text": "runs/λ",
         "empty": "",
     }
@@ -98,7 +98,7 @@ def test_two_processes_meet_sum_and_agree() -> None:
 
 def test_a_world_of_one_needs_no_rendezvous(monkeypatch: pytest.MonkeyPatch) -> None:
     place(monkeypatch, RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
-    assert distributed.start("cpu") == World()
+    assert distributed.init("cpu") == World()
     assert not torch.distributed.is_initialized()
 
 
@@ -119,7 +119,7 @@ def test_a_wrong_environment_is_told_whole(
 ) -> None:
     place(monkeypatch, **values)
     with pytest.raises(UserError) as caught:
-        distributed.start("cpu")
+        distributed.init("cpu")
     assert all(problem in str(caught.value) for problem in problems)
 
 
@@ -130,18 +130,18 @@ def test_a_port_that_is_taken_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         port = str(server.getsockname()[1])
         place(monkeypatch, RANK="0", WORLD_SIZE="2", LOCAL_RANK="0")
         place(monkeypatch, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-        with pytest.raises(UserError, match=f"could not meet the 1 others\n.*:{port}"):
-            distributed.start("cpu", timeout=timedelta(seconds=5))
+        with pytest.raises(UserError, match=f"cannot connect to the 1 other ranks\n.*:{port}"):
+            distributed.init("cpu", timeout=timedelta(seconds=5))
 
 
-def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rank_without_others_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     place(monkeypatch, RANK="1", WORLD_SIZE="2", LOCAL_RANK="1")
     place(monkeypatch, MASTER_ADDR="127.0.0.1", MASTER_PORT=free_port())
-    with pytest.raises(UserError, match="rank 1 could not meet"):
-        distributed.start("cpu", timeout=timedelta(seconds=1))
+    with pytest.raises(UserError, match="rank 1 cannot connect"):
+        distributed.init("cpu", timeout=timedelta(seconds=1))
 
 
 @pytest.mark.parametrize("word", ["gpu", "cuda:99"])
 def test_no_such_device(word: str) -> None:
     with pytest.raises(UserError, match=f"device = '{word}'"):
-        distributed.start(word)
+        distributed.init(word)

@@ -15,11 +15,11 @@ from rmploss.engine import feed, loop, train
 from rmploss.engine.build import make_dataset, make_network, make_objective
 from rmploss.engine.distributed import World
 from rmploss.engine.evaluate import evaluate
+from rmploss.engine.execution import Execution, join
 from rmploss.engine.feed import open_splits, train_batches
 from rmploss.engine.listener import Listener
 from rmploss.engine.load import load_network
 from rmploss.engine.run import RunFolder
-from rmploss.engine.setting import Setting, join
 from rmploss.engine.step import Terms, forward_backward
 from rmploss.engine.train import resume
 from rmploss.recipes import Recipe
@@ -95,7 +95,7 @@ def whole_run(rank: int, port: str, runs: Path, recipe: Recipe, trouble: str) ->
         return terms
 
     loop.forward_backward = troubled
-    train.train(recipe, runs, Setting(device="cpu"))
+    train.train(recipe, runs, Execution(device="cpu"))
 
 
 def together(runs: Path, trouble: str = "", recipe: Recipe = TINY) -> list[int]:

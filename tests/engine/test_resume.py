@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from rmploss.engine.execution import Execution
 from rmploss.engine.run import RunFolder
-from rmploss.engine.setting import Setting
 from rmploss.engine.train import resume, train
 from rmploss.errors import InterruptedRunError
 from tests.engine.runs import TINY, Interrupting, digest_of, untimed_metrics
@@ -50,7 +50,7 @@ def test_the_digest_sees_another_seed(unbroken: Path, tmp_path: Path) -> None:
 
 
 def test_loader_processes_change_nothing(unbroken: Path, tmp_path: Path) -> None:
-    assert digest_of(train(TINY, tmp_path, Setting(workers=1))) == digest_of(unbroken)
+    assert digest_of(train(TINY, tmp_path, Execution(workers=1))) == digest_of(unbroken)
 
 
 @pytest.mark.parametrize(("phase", "epoch", "done"), [("train", 1, 2), ("train", 2, 3)])

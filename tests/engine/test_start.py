@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from rmploss.engine import checkpoint
+from rmploss.engine.execution import Execution
 from rmploss.engine.run import RunFolder
-from rmploss.engine.setting import Setting
 from rmploss.engine.start import STARTS, HybridStart
 from rmploss.engine.train import resume, train
 from rmploss.errors import InterruptedRunError, UserError
@@ -29,7 +29,7 @@ def ann(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_begins_with_the_weights_and_records_whose(ann: Path, tmp_path: Path) -> None:
     stop = Interrupting("train", 1, 1, signal.SIGTERM)  # its first checkpoint is still there
     with pytest.raises(InterruptedRunError):
-        train(SNN, tmp_path, Setting(start=ann), stop)
+        train(SNN, tmp_path, Execution(start=ann), stop)
     (path,) = tmp_path.iterdir()
     folder = RunFolder.open(path)
     (begin,) = [event for event in folder.events() if event["event"] == "begin"]
@@ -48,10 +48,10 @@ def test_it_begins_with_the_weights_and_records_whose(ann: Path, tmp_path: Path)
 
 
 def test_an_interrupted_one_resumes_without_the_other_run(ann: Path, tmp_path: Path) -> None:
-    unbroken = train(SNN, tmp_path / "unbroken", Setting(start=ann))
+    unbroken = train(SNN, tmp_path / "unbroken", Execution(start=ann))
     stop = Interrupting("train", 1, 2, signal.SIGTERM)
     with pytest.raises(InterruptedRunError):
-        train(SNN, tmp_path / "broken", Setting(start=ann), stop)
+        train(SNN, tmp_path / "broken", Execution(start=ann), stop)
     (path,) = (tmp_path / "broken").iterdir()
     assert digest_of(resume(path)) == digest_of(unbroken)
     assert len([e for e in RunFolder.open(path).events() if e["event"] == "begin"]) == 1
@@ -70,26 +70,26 @@ def test_a_start_that_does_not_fit_is_told_before_anything_is_written(
     ann: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match="starts from its seed"):
-        train(TINY, tmp_path, Setting(start=ann))
+        train(TINY, tmp_path, Execution(start=ann))
     with pytest.raises(UserError, match="not a run"):
-        train(SNN, tmp_path, Setting(start=tmp_path / "nothing"))
+        train(SNN, tmp_path, Execution(start=tmp_path / "nothing"))
     wider = SNN.but(network=SNN.network.but(width=0.25))
     with pytest.raises(UserError, match="the ANN is not of this network"):
-        train(wider, tmp_path, Setting(start=ann))
+        train(wider, tmp_path, Execution(start=ann))
     assert not [*tmp_path.iterdir()]
 
 
 def test_another_network_is_refused(tmp_path: Path) -> None:
     stranger = train(ANN.but(name="something-else"), tmp_path / "ann")
     with pytest.raises(UserError, match="starts from a finished tiny-ann") as caught:
-        train(SNN, tmp_path / "snn", Setting(start=stranger))
+        train(SNN, tmp_path / "snn", Execution(start=stranger))
     assert caught.value.problems[0].what == "is of something-else, 1 of 1 epochs"
     stop = Interrupting("train", 1, 1, signal.SIGTERM)
     with pytest.raises(InterruptedRunError):
         train(ANN, tmp_path / "unfinished", listener=stop)
     (unfinished,) = (tmp_path / "unfinished").iterdir()
     with pytest.raises(UserError, match="starts from a finished tiny-ann") as caught:
-        train(SNN, tmp_path / "snn", Setting(start=unfinished))
+        train(SNN, tmp_path / "snn", Execution(start=unfinished))
     assert caught.value.problems[0].what == "is of tiny-ann, 0 of 1 epochs"
     assert not (tmp_path / "snn").exists()
 
@@ -100,7 +100,7 @@ def test_a_changed_ann_is_recorded(
 ) -> None:
     named = ANN.but(weight_decay=0.5) if altered else ANN.but(seed=3)
     monkeypatch.setitem(RECIPES, "tiny-ann", named)
-    path = train(SNN.but(epochs=1), tmp_path, Setting(start=ann))
+    path = train(SNN.but(epochs=1), tmp_path, Execution(start=ann))
     (begin,) = [event for event in RunFolder.open(path).events() if event["event"] == "begin"]
     assert begin["altered"] == altered
 

@@ -18,12 +18,12 @@ from rmploss.engine import checkpoint, feed, loop, train
 from rmploss.engine.build import make_dataset, make_network, make_objective
 from rmploss.engine.distributed import World
 from rmploss.engine.evaluate import evaluate
+from rmploss.engine.execution import Execution
 from rmploss.engine.feed import open_splits, parts, train_batches
 from rmploss.engine.listener import Listener
 from rmploss.engine.load import load_network
 from rmploss.engine.optimizers import Moment, learning_rate
 from rmploss.engine.run import RunFolder
-from rmploss.engine.setting import Setting
 from rmploss.engine.step import Terms, forward_backward
 from rmploss.engine.train import resume
 from rmploss.errors import InterruptedRunError, NonFiniteError, UserError
@@ -314,5 +314,5 @@ def test_what_cannot_be_trained_leaves_nothing(
 
 
 def test_a_negative_number_of_workers_is_refused() -> None:
-    with pytest.raises(UserError, match="workers = -1: must not be negative"):
-        Setting(workers=-1)
+    with pytest.raises(UserError, match="workers = -1: is negative"):
+        Execution(workers=-1)

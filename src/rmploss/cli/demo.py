@@ -28,18 +28,18 @@ class Demo:
         """Train twice, print the comparison, write the report."""
         from rmploss import report
         from rmploss.cli.terminal import Bar, listener
+        from rmploss.engine.execution import Execution
         from rmploss.engine.run import RunFolder
-        from rmploss.engine.setting import Setting
         from rmploss.engine.summary import summarize
         from rmploss.engine.train import train
 
         began = time.monotonic()
         shown = listener(json_lines=False)
-        setting = Setting(command=("rmploss", "demo", "--seed", str(self.seed)))
+        execution = Execution(command=("rmploss", "demo", "--seed", str(self.seed)))
         try:
             names = ("digits", "digits-rmp")
             pair = [recipes.get(name).but(seed=self.seed) for name in names]
-            folders = [train(recipe, self.runs_dir, setting, shown) for recipe in pair]
+            folders = [train(recipe, self.runs_dir, execution, shown) for recipe in pair]
         finally:
             if isinstance(shown, Bar):
                 shown.close()

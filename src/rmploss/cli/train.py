@@ -81,21 +81,21 @@ class Train:
     def run(self) -> int:
         """Train; 0 when done."""
         from rmploss.cli.terminal import Bar, listener
-        from rmploss.engine.setting import Setting, join
+        from rmploss.engine.execution import Execution, join
         from rmploss.engine.train import resume, train
 
         jobs = self._jobs()
         command = ("rmploss", *sys.argv[1:])
-        setting = Setting(
+        execution = Execution(
             self.data_dir, self.device, self.workers, self.backend, command, self.start
         )
         shown = listener(self.json)
         try:
             if self.resume is not None:
-                done = [resume(self.resume, setting, shown)]
+                done = [resume(self.resume, execution, shown)]
             else:
                 with join(self.device) as world:
-                    done = [train(job, self.runs_dir, setting, shown, world) for job in jobs]
+                    done = [train(job, self.runs_dir, execution, shown, world) for job in jobs]
         finally:
             if isinstance(shown, Bar):
                 shown.close()

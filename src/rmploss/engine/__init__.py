@@ -6,6 +6,6 @@ train.py      runs from the start, and resumed  start.py        the first weight
 state.py      what training changes             checkpoint.py   checkpoints, verified
 evaluate.py   accuracy, error, rates            load.py         trained networks back
 run.py        the run folder                    summary.py      what a run came to
-setting.py    device, processes, backend        distributed.py, signals.py, environment.py,
+execution.py  device, processes, backend        distributed.py, signals.py, environment.py,
                                                 listener.py, optimizer_state.py, closing.py
 """

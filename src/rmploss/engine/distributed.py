@@ -1,4 +1,4 @@
-"""The processes that train one network together, as `torchrun` starts them; one is enough.
+"""The process group that trains one network, as `torchrun` launches it, or a single process.
 
     torchrun --nproc-per-node 4 -m rmploss train ...
 
@@ -18,9 +18,14 @@ from rmploss.errors import Problem, UserError
 
 @dataclass(frozen=True)
 class World:
-    """This process among all: its rank, their number, its rank on this machine, its device.
+    """This process in the process group.
 
-    Collectives are called by all ranks at the same point, or they wait until the timeout.
+    rank: its number, 0 to size - 1.
+    size: the number of processes.
+    local_rank: its number on this machine.
+    device: where its tensors are.
+
+    All ranks must call a collective at the same point, or it blocks until the timeout.
     """
 
     rank: int = 0
@@ -30,30 +35,30 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the one process that writes to the disk and to the terminal."""
+        """True for rank 0, the only process that writes to the disk and to the terminal."""
         return self.rank == 0
 
     def all_reduce_sum(self, tensor: Tensor) -> Tensor:
-        """The sum over the ranks of tensors of one shape; the argument is left alone."""
+        """The sum over the ranks, of the shape of the argument, which does not change."""
         total = tensor.detach().clone()
         if self.size > 1:
             dist.all_reduce(total, dist.ReduceOp.SUM)
         return total
 
-    def agree(self, flag: bool) -> bool:
-        """Whether any rank raised the flag; all get the same answer, and no GPU is waited for."""
+    def any_rank(self, flag: bool) -> bool:
+        """True on all ranks if `flag` is true on one of them. Does not synchronize a GPU."""
         raised = torch.tensor(int(flag))
         if self.size > 1:
             dist.all_reduce(raised, dist.ReduceOp.MAX)
         return bool(raised)
 
     def broadcast(self, tensor: Tensor) -> None:
-        """The tensor of the main process, on all, in place."""
+        """Overwrite the tensor in place with that of rank 0."""
         if self.size > 1:
             dist.broadcast(tensor.detach(), 0)
 
     def broadcast_text(self, text: str | None) -> str:
-        """The text of the main process, on all; what the others pass is not read."""
+        """The text of rank 0, on all ranks; the argument of the others is ignored."""
         if self.size == 1:
             return text or ""
         # Bytes, because PyTorch's own broadcast of objects is a pickle.
@@ -66,27 +71,30 @@ class World:
         return bytes(data.tolist()).decode()
 
 
-def start(device: str = "auto", timeout: timedelta = timedelta(minutes=10)) -> World:
-    """Join the other processes: tensors on GPUs meet over nccl, those on CPUs over gloo.
+def init(device: str = "auto", timeout: timedelta = timedelta(minutes=10)) -> World:
+    """Join the process group: nccl for tensors on GPUs, gloo for those on CPUs.
 
     device: "auto" (a GPU if there is one), "cpu", "cuda" (that of the local rank) or "cuda:<n>".
-    timeout: how long to wait for the others, here and in every collective. `UserError` if the
-    environment that `torchrun` sets is incomplete or wrong, or if nobody answers.
+    timeout: how long to wait for the other ranks, here and in every collective.
+
+    Raises `UserError` if the environment variables of `torchrun` are incomplete or wrong, or if the
+    other ranks do not answer.
     """
-    rank, size, local_rank = _place()
+    rank, size, local_rank = _ranks_of_environment()
     world = World(rank, size, local_rank, _device(device, local_rank))
     if size > 1:
-        _meet(world, timeout)
+        _init_process_group(world, timeout)
     return world
 
 
-def stop() -> None:
+def shutdown() -> None:
     """Leave the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def _place() -> tuple[int, int, int]:
+def _ranks_of_environment() -> tuple[int, int, int]:
+    """RANK, WORLD_SIZE and LOCAL_RANK; 0, 1, 0 if none is set."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     if not any(name in os.environ for name in names):
         return 0, 1, 0
@@ -112,7 +120,7 @@ def _place() -> tuple[int, int, int]:
             if not os.environ.get(name)
         ]
     if problems:
-        raise UserError("the processes cannot be placed", problems)
+        raise UserError("bad environment of a distributed run", problems)
     return rank, size, local_rank
 
 
@@ -140,7 +148,7 @@ def _device(word: str, local_rank: int) -> torch.device:
     return torch.device("cuda", index)
 
 
-def _meet(world: World, timeout: timedelta) -> None:
+def _init_process_group(world: World, timeout: timedelta) -> None:
     on_gpu = world.device.type == "cuda"
     try:
         dist.init_process_group(
@@ -154,8 +162,8 @@ def _meet(world: World, timeout: timedelta) -> None:
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         first_line = str(error).strip().partition("\n")[0]
         problem = Problem(
-            f"MASTER_ADDR:MASTER_PORT = {place}", first_line, "is it free, and the same on all?"
+            f"MASTER_ADDR:MASTER_PORT = {place}", first_line, "a free port, the same on all ranks"
         )
         raise UserError(
-            f"rank {world.rank} could not meet the {world.size - 1} others", [problem]
+            f"rank {world.rank} cannot connect to the {world.size - 1} other ranks", [problem]
         ) from error

@@ -7,10 +7,10 @@ from rmploss.data import data_root
 from rmploss.engine import checkpoint
 from rmploss.engine.build import check, make_dataset, make_network
 from rmploss.engine.evaluate import Evaluation, evaluate
+from rmploss.engine.execution import Execution, join
 from rmploss.engine.feed import open_splits, test_batches
 from rmploss.engine.listener import Listener
 from rmploss.engine.run import RunFolder
-from rmploss.engine.setting import Setting, join
 from rmploss.engine.summary import summarize
 from rmploss.errors import UserError
 from rmploss.lifecycle import fold
@@ -51,12 +51,12 @@ def evaluate_run(
     workers: int = 0,
 ) -> Evaluation:
     """Evaluate a run on its test split; folded: in the form of its inference (`lifecycle.fold`)."""
-    setting = Setting(data_dir, device, workers)
+    execution = Execution(data_dir, device, workers)
     net, recipe = load_network(run_dir, which)
-    with join(setting.device) as world:
-        check(recipe, data_root(setting.data_dir))
+    with join(execution.device) as world:
+        check(recipe, data_root(execution.data_dir))
         if folded:
             fold(net)
-        _, samples = open_splits(recipe, make_dataset(recipe), setting.data_dir, Listener())
-        batches = test_batches(recipe, samples, world, setting.workers)
+        _, samples = open_splits(recipe, make_dataset(recipe), execution.data_dir, Listener())
+        batches = test_batches(recipe, samples, world, execution.workers)
         return evaluate(net.to(world.device), batches, world=world)

@@ -19,11 +19,11 @@ from rmploss.engine.checkpoint import Progress
 from rmploss.engine.closing import close
 from rmploss.engine.distributed import World
 from rmploss.engine.evaluate import Evaluation, evaluate
+from rmploss.engine.execution import Execution, inexact_reasons, placement
 from rmploss.engine.feed import open_splits, parts, test_batches, train_batches
 from rmploss.engine.listener import Listener
 from rmploss.engine.optimizers import Moment, learning_rate
 from rmploss.engine.run import RunFolder
-from rmploss.engine.setting import Setting, inexact, whereabouts
 from rmploss.engine.signals import Stop
 from rmploss.engine.state import TrainingState
 from rmploss.engine.step import Terms, forward_backward
@@ -41,11 +41,13 @@ PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 class Loop:
     """One execution of a recipe, from its start or from where its folder says it stands."""
 
-    def __init__(self, recipe: Recipe, setting: Setting, world: World, listener: Listener) -> None:
-        self.recipe, self.setting, self.world, self.listener = recipe, setting, world, listener
+    def __init__(
+        self, recipe: Recipe, execution: Execution, world: World, listener: Listener
+    ) -> None:
+        self.recipe, self.execution, self.world, self.listener = recipe, execution, world, listener
         dataset = make_dataset(recipe)
         self.train_samples, self.test_samples = open_splits(
-            recipe, dataset, setting.data_dir, listener
+            recipe, dataset, execution.data_dir, listener
         )
         self.net = make_network(recipe, dataset).to(world.device)
         self.ddp: nn.Module = self.net
@@ -73,7 +75,7 @@ class Loop:
             else:
                 self._load(folder)
             if self.world.is_main:
-                folder.log_event("execute", **whereabouts(self.world))
+                folder.log_event("execute", **placement(self.world))
             device = str(self.world.device)
             self.listener.begin(self.recipe, path, epoch=state.at.epoch, device=device)
             while state.at.epoch < self.recipe.epochs:
@@ -82,7 +84,7 @@ class Loop:
                 summary = summarize(folder.metrics())
                 store.write_text(path / RESULT, json.dumps(summary, indent=2) + "\n")
                 # Only now: whatever becomes of these, the run is finished.
-                close(path, self.net, self.recipe, self.test_samples, self.setting.workers)
+                close(path, self.net, self.recipe, self.test_samples, self.execution.workers)
                 self.listener.end(summary)
         return path
 
@@ -97,7 +99,7 @@ class Loop:
             recipe,
             self.train_samples,
             self.world,
-            self.setting.workers,
+            self.execution.workers,
             epoch=state.at.epoch,
             start=state.at.batch,
         ):
@@ -168,7 +170,7 @@ class Loop:
         # Loss scaling probes for the largest scale that does not overflow: then the step is left
         # out by the scaler, which is how it learns. At a scale of 1 it is not the scale's fault.
         probing = sound and state.scaler.is_enabled() and state.scaler.get_scale() > 1
-        if not self.world.agree(not finite and not probing):
+        if not self.world.any_rank(not finite and not probing):
             return
         what = "the loss or a gradient became NaN or infinite; the parameters were not updated"
         self._diverged(folder, f"epoch {state.at.epoch + 1}, batch {state.at.batch + 1}", what)
@@ -192,7 +194,7 @@ class Loop:
             self.listener.batch("test", epoch, done, total)
             self._leave_if_asked(folder, stop)
 
-        test = test_batches(self.recipe, self.test_samples, self.world, self.setting.workers)
+        test = test_batches(self.recipe, self.test_samples, self.world, self.execution.workers)
         return evaluate(self.net, test, world=self.world, on_batch=on_batch)
 
     def _record(self, result: Evaluation, progress: float) -> dict[str, Any]:
@@ -223,13 +225,13 @@ class Loop:
             return
         folder.rewind(loaded.progress)
         reasons = [f"{name}: {reason}" for name, reason in loaded.rejected]
-        differs = inexact(loaded, folder.events(), self.world)
+        differs = inexact_reasons(loaded, folder.events(), self.world)
         folder.log_event(
             "resume",
             step=loaded.progress.step,
             rejected=reasons,
             inexact=differs,
-            command=list(self.setting.command),
+            command=list(self.execution.command),
         )
         for reason in reasons:
             self.listener.note(f"checkpoint refused: {reason}")
@@ -237,15 +239,16 @@ class Loop:
             self.listener.note(f"not bit for bit the unbroken run: {reason}")
 
     def _leave_if_asked(self, folder: RunFolder, stop: Stop, saved: bool = False) -> None:
-        if not self.world.agree(stop.requested):
+        if not self.world.any_rank(stop.requested):
             return
         if not saved:
             self.state.save(folder)
         if self.world.is_main:
             folder.log_event("interrupted", step=self.state.at.step)
+        command = f"rmploss train --resume {shlex.quote(str(folder.path))}"
         raise InterruptedRunError(
-            f"stopped after step {self.state.at.step}, checkpoint written; go on with\n"
-            f"  rmploss train --resume {shlex.quote(str(folder.path))}{self.setting.words()}"
+            f"stopped after step {self.state.at.step}, checkpoint written; resume with\n"
+            f"  {command}{self.execution.command_flags()}"
         )
 
     def _precision(self) -> AbstractContextManager[object]:

@@ -3,7 +3,7 @@
 with Stop() as stop:
     for batch in batches:
         ...
-        if world.agree(stop.requested):     # all ranks stop after the same step
+        if world.any_rank(stop.requested):     # all ranks stop after the same step
             ...                             # write a checkpoint, leave with exit code 75
 """
 

@@ -11,10 +11,10 @@ from rmploss.data import data_root
 from rmploss.engine.build import check
 from rmploss.engine.closing import is_closed
 from rmploss.engine.distributed import World
+from rmploss.engine.execution import Execution, join, require_same_backend
 from rmploss.engine.listener import Listener
 from rmploss.engine.loop import RESULT, Loop
 from rmploss.engine.run import RunFolder
-from rmploss.engine.setting import Setting, agree, join
 from rmploss.engine.start import begin, find
 from rmploss.engine.summary import summarize
 from rmploss.errors import UserError
@@ -24,7 +24,7 @@ from rmploss.recipes import Recipe
 def train(
     recipe: Recipe,
     runs_dir: Path,
-    setting: Setting | None = None,
+    execution: Execution | None = None,
     listener: Listener | None = None,
     world: World | None = None,
 ) -> Path:
@@ -35,43 +35,45 @@ def train(
     `InterruptedRunError` after a signal, with a checkpoint written, and `NonFiniteError` if a loss
     or a gradient is NaN or infinite, before it reaches the parameters.
     """
-    setting, listener = setting or Setting(), listener or Listener()
-    with ops.use_backend(setting.backend), join(setting.device, world) as world:
-        root = data_root(setting.data_dir)
+    execution, listener = execution or Execution(), listener or Listener()
+    with ops.use_backend(execution.backend), join(execution.device, world) as world:
+        root = data_root(execution.data_dir)
         check(recipe, root, world.size)
-        agree(world)
-        origin = find(recipe, setting.start)
-        run = Loop(recipe, setting, world, listener if world.is_main else Listener())
+        require_same_backend(world)
+        origin = find(recipe, execution.start)
+        run = Loop(recipe, execution, world, listener if world.is_main else Listener())
         begun = begin(origin, run.net, recipe, run.train_samples, world)
         path = None
         if world.is_main:
             plain = recipe.to_json()
-            folder = RunFolder.create(runs_dir, recipe.name, plain, command=setting.command)
+            folder = RunFolder.create(runs_dir, recipe.name, plain, command=execution.command)
             path = folder.path
             if begun:
                 folder.log_event("begin", **begun)
         return run.execute(Path(world.broadcast_text(str(path))), fresh=True)
 
 
-def resume(path: Path, setting: Setting | None = None, listener: Listener | None = None) -> Path:
+def resume(
+    path: Path, execution: Execution | None = None, listener: Listener | None = None
+) -> Path:
     """Go on with an interrupted run from its newest checkpoint that verifies; returns its path.
 
     A run that is finished is left alone, unless its closing look is still to come.
     """
-    setting, listener = setting or Setting(), listener or Listener()
+    execution, listener = execution or Execution(), listener or Listener()
     folder = RunFolder.open(path)
     recipe = folder.recipe()
-    with ops.use_backend(setting.backend), join(setting.device) as world:
+    with ops.use_backend(execution.backend), join(execution.device) as world:
         if (path / RESULT).is_file() and is_closed(path):
             if world.is_main:
                 listener.note(f"{path} is finished: nothing to do")
                 listener.end(summarize(folder.metrics()))
             return path
         try:
-            check(recipe, data_root(setting.data_dir), world.size)
+            check(recipe, data_root(execution.data_dir), world.size)
         except UserError as error:  # such as an option that this version does not know
             title = f"{error.title}, written by {folder.written_by()}"
             raise UserError(title, error.problems) from None
-        agree(world)
-        run = Loop(recipe, setting, world, listener if world.is_main else Listener())
+        require_same_backend(world)
+        run = Loop(recipe, execution, world, listener if world.is_main else Listener())
         return run.execute(path, fresh=False)

@@ -1,4 +1,4 @@
-"""Where and how a run is executed: device, processes, backend. None of it is part of a recipe."""
+"""How a run is executed: device, processes, backend. None of it is part of a recipe."""
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,12 +18,15 @@ from rmploss.errors import Problem, UserError
 
 
 @dataclass(frozen=True)
-class Setting:
-    """Where and how a run is executed; none of it may change the result on one device.
+class Execution:
+    """Everything about a run that its recipe leaves open. On one device it never changes a result.
 
-    data_dir: the data sets; device: "auto", "cpu", "cuda"; workers: loader processes; backend: the
-    provider of the operations (`ops.use_backend`); start: the run folder that a new run starts
-    from, where its recipe asks for one.
+    data_dir: the folder of the data sets; None: the default (`data.data_root`).
+    device: "auto", "cpu", "cuda" or "cuda:<n>".
+    workers: the number of loader processes; 0 loads in this process.
+    backend: the backend of the operations (`ops.use_backend`).
+    command: the words of the command line, for the run's record.
+    start: the run folder (`--start`) with the initial weights, if the recipe needs one.
     """
 
     data_dir: Path | None = None
@@ -33,8 +36,8 @@ class Setting:
     command: Sequence[str] = ()
     start: Path | None = None
 
-    def words(self) -> str:
-        """The flags of the command line that say the same."""
+    def command_flags(self) -> str:
+        """The command-line flags of this execution, without `--start`: " --device cuda ..."."""
         flags = {"--data-dir": self.data_dir, "--workers": self.workers or None}
         if self.device != "auto":
             flags["--device"] = self.device
@@ -46,28 +49,29 @@ class Setting:
     def __post_init__(self) -> None:
         if self.workers < 0:
             problem = Problem(
-                f"workers = {self.workers}", "must not be negative", "0: no processes"
+                f"workers = {self.workers}", "is negative", "0 loads in the training process"
             )
-            raise UserError("nobody can load the data", [problem])
+            raise UserError("workers must be >= 0", [problem])
 
 
 @contextmanager
 def join(device: str = "auto", world: World | None = None) -> Iterator[World]:
-    """The processes that train together, this one among them, until the block ends.
+    """Join the process group, yield this process's `World`, and leave the group afterwards.
 
-    world: those of an outer block, to stay with.
+    device: see `distributed.init`.
+    world: that of an outer `join` block; it is yielded as it is.
     """
     if world is not None:
         yield world
         return
-    world = distributed.start(device)
+    world = distributed.init(device)
     try:
         yield world
     finally:
-        distributed.stop()
+        distributed.shutdown()
 
 
-def agree(world: World) -> None:
+def require_same_backend(world: World) -> None:
     """Raise `UserError` on all ranks unless all run the same kernels: their collectives differ."""
     ours = ops.describe(world.device)
     main = world.broadcast_text(ours)
@@ -79,8 +83,8 @@ def agree(world: World) -> None:
         )
 
 
-def whereabouts(world: World) -> dict[str, Any]:
-    """Where an execution runs, and on which backend: for its record."""
+def placement(world: World) -> dict[str, Any]:
+    """The device, ranks, threads, backend and versions of an execution, for events.jsonl."""
     return {
         "device": str(world.device),
         "ranks": world.size,
@@ -90,12 +94,14 @@ def whereabouts(world: World) -> dict[str, Any]:
     }
 
 
-def inexact(loaded: Loaded, events: Sequence[Mapping[str, Any]], world: World) -> list[str]:
-    """Why a resumed run may differ from an unbroken one in the last bits; empty: it does not.
+def inexact_reasons(loaded: Loaded, events: Sequence[Mapping[str, Any]], world: World) -> list[str]:
+    """Why a resumed run may differ from an unbroken one in the last bits; empty: it cannot.
 
-    loaded: the checkpoint it goes on from; events: what the run's folder has recorded so far.
+    loaded: the checkpoint that is resumed.
+    events: the records of the run's events.jsonl.
+    world: this process among the ranks.
     """
-    here = whereabouts(world)
+    here = placement(world)
     reasons = [
         f"{name} {there} is now {here['versions'].get(name)}"
         for name, there in loaded.versions.items()
