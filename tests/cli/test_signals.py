@@ -54,7 +54,7 @@ def test_a_signal_stops_and_the_message_says_how_to_go_on(tmp_path: Path) -> Non
     (run,) = (tmp_path / "runs").iterdir()
     first = newest(run).progress.step
     assert err.splitlines() == [
-        f"stopped after step {first}, checkpoint written; go on with",
+        f"stopped after step {first}, checkpoint written; resume with",
         f"  rmploss train --resume {run.relative_to(tmp_path)} --device cpu",
     ]
     assert RunFolder.open(run).events()[-1]["event"] == "interrupted"
