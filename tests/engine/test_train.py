@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from rmploss import ops
 from rmploss.conv import SpikeConv2d
-from rmploss.engine import checkpoint, feed, loop, train
+from rmploss.engine import batches, checkpoint, loop, train
+from rmploss.engine.batches import micro_batches, open_splits, train_batches
 from rmploss.engine.build import make_dataset, make_network, make_objective
 from rmploss.engine.distributed import World
 from rmploss.engine.evaluate import evaluate
 from rmploss.engine.execution import Execution
-from rmploss.engine.feed import open_splits, parts, train_batches
 from rmploss.engine.listener import Listener
 from rmploss.engine.load import load_network
 from rmploss.engine.optimizers import Moment, learning_rate
@@ -40,9 +40,9 @@ def before_its_step(recipe: Recipe) -> tuple[nn.Module, list[Tensor]]:
     """The network of a run of a single step in front of it, and the mean gradient of its parts."""
     dataset, objective = make_dataset(recipe), make_objective(recipe)
     samples, _ = open_splits(recipe, dataset, None, Listener())
-    ((x, y),) = train_batches(recipe, samples, World(), 0, epoch=0, start=0)
+    ((x, y),) = train_batches(recipe, samples, World(), 0, epoch=0, skip=0)
     net = make_network(recipe, dataset)
-    for images, labels in parts(x, y, recipe.accumulate):
+    for images, labels in micro_batches(x, y, recipe.accumulate):
         assert len(labels) == recipe.batch_size // recipe.accumulate
         forward_backward(net, objective, images, labels, progress=1.0)
     gradients = [p.grad / recipe.accumulate for p in net.parameters() if p.grad is not None]
@@ -150,7 +150,7 @@ def test_surrogates_evolve_with_the_epochs(tmp_path: Path, monkeypatch: pytest.M
 
 def test_parts_are_cut_along_the_batch() -> None:
     frames, labels = torch.arange(48.0).view(2, 4, 1, 2, 3), torch.arange(4)  # [T, B, C, H, W]
-    first, second = parts(frames, labels, 2)
+    first, second = micro_batches(frames, labels, 2)
     assert torch.equal(torch.cat([first[0], second[0]], 1), frames)
     assert first[0].shape == (2, 2, 1, 2, 3)
     assert [first[1].tolist(), second[1].tolist()] == [[0, 1], [2, 3]]
@@ -166,7 +166,7 @@ def test_the_metrics_are_those_of_the_epoch(tmp_path: Path) -> None:
     assert [r["lr"] for r in records] == rates  # of the epoch's last step
     net, _ = load_network(path)
     _, samples = open_splits(recipe, make_dataset(recipe), None, Listener())
-    again = evaluate(net, feed.test_batches(recipe, samples, World(), 0))
+    again = evaluate(net, batches.test_batches(recipe, samples, World(), 0))
     last = records[-1]
     assert (last["test_accuracy"], last["test_ce"]) == (again.accuracy, again.loss)
     assert last["quantization_error"] == again.quantization_error

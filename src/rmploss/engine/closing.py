@@ -15,8 +15,8 @@ import torch
 from rmploss import store
 from rmploss.analysis import inference_cost, membrane_histograms
 from rmploss.data import Samples, take
+from rmploss.engine.batches import test_batches
 from rmploss.engine.distributed import World
-from rmploss.engine.feed import test_batches
 from rmploss.lifecycle import fold
 from rmploss.models import SpikingNetwork
 from rmploss.recipes import Recipe

@@ -5,10 +5,10 @@ from typing import Literal
 
 from rmploss.data import data_root
 from rmploss.engine import checkpoint
+from rmploss.engine.batches import open_splits, test_batches
 from rmploss.engine.build import check, make_dataset, make_network
 from rmploss.engine.evaluate import Evaluation, evaluate
 from rmploss.engine.execution import Execution, join
-from rmploss.engine.feed import open_splits, test_batches
 from rmploss.engine.listener import Listener
 from rmploss.engine.run import RunFolder
 from rmploss.engine.summary import summarize

@@ -14,13 +14,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from rmploss import store
 from rmploss.data import n_batches
+from rmploss.engine.batches import micro_batches, open_splits, test_batches, train_batches
 from rmploss.engine.build import make_dataset, make_loss, make_network, make_objective
 from rmploss.engine.checkpoint import Progress
 from rmploss.engine.closing import close
 from rmploss.engine.distributed import World
 from rmploss.engine.evaluate import Evaluation, evaluate
 from rmploss.engine.execution import Execution, inexact_reasons, placement
-from rmploss.engine.feed import open_splits, parts, test_batches, train_batches
 from rmploss.engine.listener import Listener
 from rmploss.engine.optimizers import Moment, learning_rate
 from rmploss.engine.run import RunFolder
@@ -101,7 +101,7 @@ class Loop:
             self.world,
             self.execution.workers,
             epoch=state.at.epoch,
-            start=state.at.batch,
+            skip=state.at.batch,
         ):
             self._step(images, labels, progress, folder)
             numbers = {"loss": state.terms.means()["train_loss"]}
@@ -128,10 +128,10 @@ class Loop:
             self._leave_if_asked(folder, stop, saved=True)
 
     def _step(self, images: Tensor, labels: Tensor, progress: float, folder: RunFolder) -> None:
-        """One optimizer step on one global batch, in `accumulate` parts."""
+        """One optimizer step on one global batch, in `accumulate` micro-batches."""
         recipe, state, device = self.recipe, self.state, self.world.device
         at, count = state.at, recipe.accumulate
-        for index, (x, y) in enumerate(parts(images, labels, count)):
+        for index, (x, y) in enumerate(micro_batches(images, labels, count)):
             last = index == count - 1
             # What a network draws (dropout) is a function of where training stands, and of the
             # rank; so a resumed run draws the same.

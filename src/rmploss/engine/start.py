@@ -14,8 +14,8 @@ from torch import Tensor
 
 from rmploss.data import Samples
 from rmploss.engine import checkpoint
+from rmploss.engine.batches import train_batches
 from rmploss.engine.distributed import World
-from rmploss.engine.feed import train_batches
 from rmploss.engine.run import RunFolder
 from rmploss.errors import Problem, UserError
 from rmploss.models import SpikingNetwork
@@ -163,7 +163,7 @@ def begin(
     if origin.start.source is None:
         return {}
     few = recipe.but(batch_size=min(origin.start.samples, len(samples)))
-    images, _ = next(iter(train_batches(few, samples, World(), 0, epoch=0, start=0)))
+    images, _ = next(iter(train_batches(few, samples, World(), 0, epoch=0, skip=0)))
     told = origin.start(net, origin.state, images.to(world.device))
     for tensor in net.state_dict().values():
         world.broadcast(tensor)

@@ -1,4 +1,4 @@
-"""What a run feeds on: its samples, and the batches of one rank."""
+"""Open a recipe's splits and iterate one rank's batches."""
 
 import signal
 from collections.abc import Iterator
@@ -16,7 +16,12 @@ from rmploss.recipes import Recipe
 def open_splits(
     recipe: Recipe, dataset: DataSet, data_dir: Path | None, listener: Listener
 ) -> tuple[Samples, Samples]:
-    """The recipe's training and test samples."""
+    """Open the training and test samples of a recipe.
+
+    dataset: the recipe's data set.
+    data_dir: the folder of the data sets; None: the default (`data.data_root`).
+    listener: is notified while data are prepared.
+    """
 
     def progress(done: int, total: int) -> None:
         listener.loading(dataset.name, done, total)
@@ -27,10 +32,17 @@ def open_splits(
 
 
 def train_batches(
-    recipe: Recipe, samples: Samples, world: World, workers: int, *, epoch: int, start: int
+    recipe: Recipe, samples: Samples, world: World, workers: int, *, epoch: int, skip: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """A rank's share of the batches of one epoch, without the first `start`."""
-    with _deaf_children():
+    """One rank's share of the batches of one epoch: (images, labels `[B]`).
+
+    samples: the training samples.
+    world: this process among the ranks.
+    workers: the number of loader processes.
+    epoch: completed epochs; with the recipe's seed it decides the order.
+    skip: the number of first batches to leave out, those done before an interruption.
+    """
+    with _signals_blocked():
         return batches(
             samples,
             batch_size=recipe.batch_size,
@@ -41,15 +53,18 @@ def train_batches(
             rank=world.rank,
             world=world.size,
             workers=workers,
-            start=start,
+            start=skip,
         )
 
 
 def test_batches(
     recipe: Recipe, samples: Samples, world: World, workers: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """All test samples once, in order; a rank gets its share."""
-    with _deaf_children():
+    """One rank's share of the test batches, in order, each sample once.
+
+    samples, world, workers: see `train_batches`.
+    """
+    with _signals_blocked():
         return batches(
             samples,
             batch_size=recipe.batch_size,
@@ -63,25 +78,29 @@ def test_batches(
         )
 
 
-def parts(images: Tensor, labels: Tensor, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """A batch in equal parts along B, which comes before the last three dimensions."""
+def micro_batches(images: Tensor, labels: Tensor, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Split a batch along B into `count` equal parts, for gradient accumulation.
+
+    images: `[B, C, H, W]` or `[T, B, C, H, W]`.
+    labels: `[B]`.
+    """
     along = images.ndim - 4
     yield from zip(images.chunk(count, along), labels.chunk(count), strict=True)
 
 
 @contextmanager
-def _deaf_children() -> Iterator[None]:
-    """Processes that start in the block never hear the signals that ask a run to stop.
+def _signals_blocked() -> Iterator[None]:
+    """Start loader workers with SIGINT, SIGTERM, SIGUSR1 and SIGHUP blocked.
 
-    Ctrl-C and schedulers signal the whole group of processes. A loader that dies of it would take
-    the run with it, in the middle of a step; this way it works until the run has stopped.
+    Ctrl-C and schedulers signal the whole process group. A worker that such a signal kills would
+    end the run in the middle of a step; a worker that blocks it serves until the run has stopped.
     """
     names = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    heard = signal.pthread_sigmask(signal.SIG_BLOCK, [getattr(signal, name) for name in names])
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [getattr(signal, name) for name in names])
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
