@@ -8,9 +8,9 @@ import json
 import sys
 from pathlib import Path
 
-from rmploss.engine.closing import COST
+from rmploss.engine.after_training import COST
 from rmploss.engine.run import RunFolder
-from rmploss.engine.summary import summarize
+from rmploss.engine.run_summary import summarize
 from rmploss.recipes import Recipe
 
 FIELDS = (

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rmploss import store
-from rmploss.engine import checkpoint, closing, loop, train
+from rmploss.engine import after_training, checkpoint, loop, train
 from rmploss.engine.run import RunFolder
 from rmploss.errors import CheckpointError
 from tests.engine.children import check_sound, die, finish, start
@@ -19,7 +19,7 @@ PHASES = {
     "evaluation": (loop, "evaluate"),
     "log": (RunFolder, "log_metrics"),
     "save": (checkpoint, "save"),
-    "histograms": (closing, "membrane_histograms"),
+    "histograms": (after_training, "membrane_histograms"),
     "result": (store, "write_text"),
 }
 

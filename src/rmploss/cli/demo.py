@@ -30,7 +30,7 @@ class Demo:
         from rmploss.cli.terminal import Bar, listener
         from rmploss.engine.execution import Execution
         from rmploss.engine.run import RunFolder
-        from rmploss.engine.summary import summarize
+        from rmploss.engine.run_summary import summarize
         from rmploss.engine.train import train
 
         began = time.monotonic()

@@ -106,8 +106,8 @@ def _readings() -> None:
 
 def _table(topic: str) -> None:
     from rmploss.data import DATASETS
+    from rmploss.engine.initial_weights import STARTS
     from rmploss.engine.optimizers import LR_SCHEDULES, OPTIMIZERS
-    from rmploss.engine.start import STARTS
     from rmploss.models import MODELS
     from rmploss.neurons import NEURONS
     from rmploss.norm import NORMS

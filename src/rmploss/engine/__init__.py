@@ -1,11 +1,14 @@
 """Training: from a recipe to a run folder, through interruptions and over many processes.
 
-step.py       Algorithm 1, one iteration        build.py        recipe -> parts, and its check
-loop.py       the loop around it                optimizers.py   optimizers, learning rates
-train.py      runs from the start, and resumed  start.py        the first weights
-state.py      what training changes             checkpoint.py   checkpoints, verified
-evaluate.py   accuracy, error, rates            load.py         trained networks back
-run.py        the run folder                    summary.py      what a run came to
-execution.py  device, processes, backend        distributed.py, signals.py, environment.py,
-                                                listener.py, optimizer_state.py, closing.py
+train.py            train a recipe, resume a run
+  build.py          recipe -> dataset, network, loss, ...; check the recipe
+  execution.py      device, backend, loader processes        distributed.py  the process group
+  initial_weights.py  from the seed, or a trained run
+  loop.py           epochs and batches                       batches.py      one rank's batches
+    step.py         Algorithm 1, one iteration               optimizers.py   and learning rates
+    evaluate.py     accuracy, quantization error, rates      signals.py      stop on a signal
+    training_state.py, checkpoint.py, optimizer_state.py     saved and restored state
+  after_training.py   membrane histograms and cost           run_summary.py  of metrics.jsonl
+run.py              the run folder                           environment.py  versions, machine
+load.py             load a trained run, evaluate it          listener.py     progress reports
 """

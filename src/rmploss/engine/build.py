@@ -12,8 +12,8 @@ from torch.optim import Optimizer
 
 from rmploss import models
 from rmploss.data import DATASETS, DataSet
+from rmploss.engine.initial_weights import STARTS
 from rmploss.engine.optimizers import LR_SCHEDULES, OPTIMIZERS, Moment, groups_of
-from rmploss.engine.start import STARTS
 from rmploss.errors import Problem, UserError
 from rmploss.models import MODELS, SpikingNetwork
 from rmploss.neurons import NEURONS, SpikingLayer

@@ -11,7 +11,7 @@ from rmploss.engine.evaluate import Evaluation, evaluate
 from rmploss.engine.execution import Execution, join
 from rmploss.engine.listener import Listener
 from rmploss.engine.run import RunFolder
-from rmploss.engine.summary import summarize
+from rmploss.engine.run_summary import summarize
 from rmploss.errors import UserError
 from rmploss.lifecycle import fold
 from rmploss.models import SpikingNetwork

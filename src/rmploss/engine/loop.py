@@ -14,20 +14,20 @@ from torch.nn.parallel import DistributedDataParallel
 
 from rmploss import store
 from rmploss.data import n_batches
+from rmploss.engine.after_training import analyze
 from rmploss.engine.batches import micro_batches, open_splits, test_batches, train_batches
 from rmploss.engine.build import make_dataset, make_loss, make_network, make_objective
 from rmploss.engine.checkpoint import Progress
-from rmploss.engine.closing import close
 from rmploss.engine.distributed import World
 from rmploss.engine.evaluate import Evaluation, evaluate
 from rmploss.engine.execution import Execution, inexact_reasons, placement
 from rmploss.engine.listener import Listener
 from rmploss.engine.optimizers import Moment, learning_rate
 from rmploss.engine.run import RunFolder
+from rmploss.engine.run_summary import summarize
 from rmploss.engine.signals import Stop
-from rmploss.engine.state import TrainingState
 from rmploss.engine.step import Terms, forward_backward
-from rmploss.engine.summary import summarize
+from rmploss.engine.training_state import TrainingState
 from rmploss.errors import InterruptedRunError, NonFiniteError, Problem, UserError
 from rmploss.lifecycle import constrain, evolve
 from rmploss.randomness import seeded
@@ -83,8 +83,8 @@ class Loop:
             if self.world.is_main:
                 summary = summarize(folder.metrics())
                 store.write_text(path / RESULT, json.dumps(summary, indent=2) + "\n")
-                # Only now: whatever becomes of these, the run is finished.
-                close(path, self.net, self.recipe, self.test_samples, self.execution.workers)
+                # After result.json: a crash in the analysis leaves a finished run.
+                analyze(path, self.net, self.recipe, self.test_samples, self.execution.workers)
                 self.listener.end(summary)
         return path
 

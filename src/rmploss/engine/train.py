@@ -8,15 +8,15 @@ from pathlib import Path
 
 from rmploss import ops
 from rmploss.data import data_root
+from rmploss.engine.after_training import is_analyzed
 from rmploss.engine.build import check
-from rmploss.engine.closing import is_closed
 from rmploss.engine.distributed import World
 from rmploss.engine.execution import Execution, join, require_same_backend
+from rmploss.engine.initial_weights import find_origin, initialize
 from rmploss.engine.listener import Listener
 from rmploss.engine.loop import RESULT, Loop
 from rmploss.engine.run import RunFolder
-from rmploss.engine.start import begin, find
-from rmploss.engine.summary import summarize
+from rmploss.engine.run_summary import summarize
 from rmploss.errors import UserError
 from rmploss.recipes import Recipe
 
@@ -40,16 +40,16 @@ def train(
         root = data_root(execution.data_dir)
         check(recipe, root, world.size)
         require_same_backend(world)
-        origin = find(recipe, execution.start)
+        origin = find_origin(recipe, execution.start)
         run = Loop(recipe, execution, world, listener if world.is_main else Listener())
-        begun = begin(origin, run.net, recipe, run.train_samples, world)
+        initialized = initialize(origin, run.net, recipe, run.train_samples, world)
         path = None
         if world.is_main:
             plain = recipe.to_json()
             folder = RunFolder.create(runs_dir, recipe.name, plain, command=execution.command)
             path = folder.path
-            if begun:
-                folder.log_event("begin", **begun)
+            if initialized:
+                folder.log_event("begin", **initialized)
         return run.execute(Path(world.broadcast_text(str(path))), fresh=True)
 
 
@@ -58,13 +58,13 @@ def resume(
 ) -> Path:
     """Go on with an interrupted run from its newest checkpoint that verifies; returns its path.
 
-    A run that is finished is left alone, unless its closing look is still to come.
+    A finished run does not change, except that a missing membrane.json or cost.json is written.
     """
     execution, listener = execution or Execution(), listener or Listener()
     folder = RunFolder.open(path)
     recipe = folder.recipe()
     with ops.use_backend(execution.backend), join(execution.device) as world:
-        if (path / RESULT).is_file() and is_closed(path):
+        if (path / RESULT).is_file() and is_analyzed(path):
             if world.is_main:
                 listener.note(f"{path} is finished: nothing to do")
                 listener.end(summarize(folder.metrics()))

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rmploss import recipes
+from rmploss.engine.after_training import COST
 from rmploss.engine.build import resolve
-from rmploss.engine.closing import COST
 from rmploss.engine.run import RunFolder
-from rmploss.engine.summary import summarize
+from rmploss.engine.run_summary import summarize
 from rmploss.errors import Problem, UserError
 from rmploss.recipes import METHODS, Recipe
 from rmploss.recipes.fair import PREFIX, WITH_RMP

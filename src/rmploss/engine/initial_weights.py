@@ -1,7 +1,7 @@
-"""Where a run has its first weights from: its seed, or another run (`rmploss train X --start RUN`).
+"""Initial weights of a run: from its seed, or from a trained run (`rmploss train X --start RUN`).
 
-A start is part of the recipe; which run it is given, with the hash of its checkpoint, is an event
-in the run's record. It happens once, before the first checkpoint: resuming knows nothing of it.
+The recipe names a start; events.jsonl records the source run and the hash of its checkpoint. A
+start is applied once, before the first checkpoint, so a resumed run does not need its source.
 """
 
 import json
@@ -25,7 +25,11 @@ from rmploss.tables import Table
 
 
 class Start(Protocol):
-    """What a start offers. source: the recipe whose run it needs; None: none. samples: how many."""
+    """A rule for the initial weights.
+
+    source: the name of the recipe whose trained run is needed; None: no run is needed.
+    samples: how many training images `__call__` gets.
+    """
 
     source: str | None
     samples: int
@@ -33,12 +37,17 @@ class Start(Protocol):
     def __call__(
         self, net: SpikingNetwork, state: Mapping[str, Tensor], images: Tensor
     ) -> dict[str, Any]:
-        """Give the network its weights, from a state and training images; what to record of it."""
+        """Set the network's weights in place; returns what events.jsonl records.
+
+        net: the new network.
+        state: the model state of the source run.
+        images: training images `[B, C, H, W]` or `[T, B, C, H, W]`.
+        """
         ...
 
 
 class SeedStart:
-    """The weights are drawn from the seed: how a network is made."""
+    """The weights drawn from the seed when the network was made."""
 
     source = None
     samples = 0
@@ -46,15 +55,16 @@ class SeedStart:
     def __call__(
         self, net: SpikingNetwork, state: Mapping[str, Tensor], images: Tensor
     ) -> dict[str, Any]:
-        """Nothing to do."""
+        """Change nothing."""
         return {}
 
 
 class HybridStart:
-    """Diet-SNN's: the weights of a trained ANN, and thresholds calibrated to them.
+    """Diet-SNN's start: the weights of a trained ANN, and thresholds calibrated to them.
 
-    ann: the recipe that trains the ANN; percentile, scale, steps, layers: see
-    `models.hybrid.hybrid_start`; samples: how many training images it looks at.
+    ann: the name of the recipe that trains the ANN.
+    percentile, scale, steps, layers: see `models.hybrid.hybrid_start`.
+    samples: the number of training images for the calibration.
     """
 
     def __init__(
@@ -87,7 +97,7 @@ class HybridStart:
     def __call__(
         self, net: SpikingNetwork, state: Mapping[str, Tensor], images: Tensor
     ) -> dict[str, Any]:
-        """The thresholds."""
+        """Copy the weights and calibrate; returns the thresholds."""
         thresholds = hybrid_start(
             net,
             state,
@@ -103,35 +113,43 @@ class HybridStart:
 STARTS: Table[type[Start]] = Table(
     "start",
     {
-        "none": "rmploss.engine.start:SeedStart",
-        "hybrid": "rmploss.engine.start:HybridStart",
+        "none": "rmploss.engine.initial_weights:SeedStart",
+        "hybrid": "rmploss.engine.initial_weights:HybridStart",
     },
 )
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a run starts from: a start, the state of another run, and where that is from."""
+    """The origin of a run's initial weights.
+
+    start: how they are set.
+    state: the model state of the source run; empty without one.
+    found: the source run, as events.jsonl records it; empty without one.
+    """
 
     start: Start
     state: Mapping[str, Tensor] = field(default_factory=dict)
     found: Mapping[str, Any] = field(default_factory=dict)
 
 
-def find(recipe: Recipe, run: Path | None) -> Origin:
-    """The origin of a run of a recipe; run: what `--start` gave, whose checkpoint is verified.
+def find_origin(recipe: Recipe, run: Path | None) -> Origin:
+    """Load the origin of the initial weights, and verify its checkpoint.
 
-    Raises `UserError` for a run that is missing, unfinished or of another recipe than the start
-    names; `CheckpointError` for a damaged one.
+    recipe: of the new run.
+    run: the run folder given by `--start`.
+
+    Raises `UserError` for a source run that is missing, unfinished or of another recipe than the
+    start names; `CheckpointError` for a damaged one.
     """
     start: Start = STARTS.make(recipe.start.name, **recipe.start.options)
     if start.source is None:
         if run is not None:
-            problem = Problem(f"--start {run}", "is of no use to it", "leave it out")
+            problem = Problem(f"--start {run}", "is not used", "leave it out")
             raise UserError(f"{recipe.name} starts from its seed", [problem])
         return Origin(start)
     if run is None:
-        fix = f"rmploss train {start.source}, and then --start with the folder of that run"
+        fix = f"rmploss train {start.source}, then --start with the folder of that run"
         problem = Problem("--start", "is missing", fix)
         raise UserError(f"{recipe.name} starts from a trained network", [problem])
     folder = RunFolder.open(run)
@@ -147,7 +165,7 @@ def find(recipe: Recipe, run: Path | None) -> Origin:
     found = {
         "run": str(run),
         "recipe": other.name,
-        # Changed by --set: then this run answers to no published number, as `table` must know.
+        # True if --set changed the source's recipe: `table` then compares no published number.
         "altered": named is not None and named.fingerprint() != other.fingerprint(),
         "epoch": loaded.progress.epoch,
         "step": loaded.progress.step,
@@ -156,15 +174,24 @@ def find(recipe: Recipe, run: Path | None) -> Origin:
     return Origin(start, loaded.model_state, found)
 
 
-def begin(
+def initialize(
     origin: Origin, net: SpikingNetwork, recipe: Recipe, samples: Samples, world: World
 ) -> dict[str, Any]:
-    """Give a new network its first weights, on all ranks the same; returns what to record."""
+    """Set the initial weights of a new network, the same on all ranks.
+
+    origin: from `find_origin`.
+    net: the new network, changed in place.
+    recipe: its recipe.
+    samples: the training samples.
+    world: this process among the ranks.
+
+    Returns the fields of the event that records them; empty for weights from the seed.
+    """
     if origin.start.source is None:
         return {}
     few = recipe.but(batch_size=min(origin.start.samples, len(samples)))
     images, _ = next(iter(train_batches(few, samples, World(), 0, epoch=0, skip=0)))
-    told = origin.start(net, origin.state, images.to(world.device))
+    record = origin.start(net, origin.state, images.to(world.device))
     for tensor in net.state_dict().values():
         world.broadcast(tensor)
-    return {**origin.found, **told}
+    return {**origin.found, **record}

@@ -1,4 +1,4 @@
-"""What training changes, how it goes into a checkpoint, and how it comes back.
+"""The state that training changes, and how a checkpoint saves and restores it.
 
 Everything random is derived from (seed, purpose, epoch, index), so this is all that a resumed run
 needs to be, bit for bit, the run that was not interrupted.
@@ -21,10 +21,14 @@ from rmploss.recipes import Recipe
 
 
 class TrainingState:
-    """Of one run on one rank.
+    """The training state of one run on one rank.
 
-    net, optimizer, scaler (of the loss, for half precision); at: where training stands; terms: the
-    sums of this rank's losses in this epoch; best: the best accuracy of a test so far, in percent.
+    net: the network.
+    optimizer: over its parameters.
+    scaler: of the loss, for half precision.
+    at: where training stands.
+    terms: the sums of this rank's losses in this epoch.
+    best: the best test accuracy so far, in percent.
     """
 
     def __init__(self, recipe: Recipe, net: SpikingNetwork, world: World) -> None:
@@ -36,7 +40,7 @@ class TrainingState:
         self.best = -math.inf
 
     def save(self, folder: RunFolder) -> None:
-        """Write a checkpoint; all ranks must call it, the main one writes."""
+        """Write a checkpoint. All ranks must call this; rank 0 writes."""
         terms = self.world.all_reduce_sum(self.terms.sums)
         if not self.world.is_main:
             return
@@ -55,7 +59,7 @@ class TrainingState:
         )
 
     def load(self, folder: RunFolder) -> Loaded:
-        """Become what the newest checkpoint that verifies holds; returns it, to tell of."""
+        """Restore the newest checkpoint that verifies, and return it."""
         loaded = checkpoint.load_latest(
             folder.path, recipe_hash=folder.recipe_hash, owner=self.world.is_main
         )
@@ -65,6 +69,6 @@ class TrainingState:
             self.scaler.load_state_dict(dict(loaded.scaler_state))
         self.at = loaded.progress
         self.best = -math.inf if loaded.best is None else loaded.best
-        if self.world.is_main:  # the sums were those of all ranks
+        if self.world.is_main:  # the saved sums are those of all ranks
             self.terms = Terms(loaded.extra["terms"])
         return loaded

@@ -1,18 +1,22 @@
-"""What a run came to, from its lines of metrics: for the run's folder, tables and reports."""
+"""Summarize metrics.jsonl: last and best epoch, total times."""
 
 from collections.abc import Sequence
 from typing import Any
 
 TIMES = ("train_s", "test_s", "train_cpu_s")
-"""Fields of a line that say how long an epoch took, not what came of it: they never repeat.
+"""Fields of a metrics line that measure an epoch in seconds; a repeated run has other values.
 
-train_s, test_s: on the clock; train_cpu_s: of all threads of this process, which other work on the
-machine disturbs less. With several ranks, or on a GPU, it is the main rank's host side alone.
+train_s, test_s: wall-clock time.
+train_cpu_s: CPU time of all threads of rank 0, which other work on the machine disturbs less. It
+leaves out other ranks and the GPU.
 """
 
 
 def summarize(metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The last and the best epoch, and the time of all: what each of the lines holds of `TIMES`."""
+    """Last epoch, best accuracy, and the sum of each of `TIMES` that all lines have.
+
+    metrics: the records of metrics.jsonl, one per epoch.
+    """
     if not metrics:
         return {"epochs": 0}
     last = metrics[-1]
