@@ -180,7 +180,7 @@ def test_old_and_new_repeats_are_one_cell(
     assert (ours.seeds, ours.last) == (1, "80.00")
     again = recipe.but(seed=1)
     folder = RunFolder.create(unbroken.parent, again.name, again.to_json(), command=())
-    assert ("warmup" in folder.plain_recipe()) == later
+    assert ("warmup" in folder.stored_recipe()) == later
     numbers = {"test_accuracy": 82.0, "quantization_error": 0.1, "firing_rate": 0.2}
     folder.log_metrics({"epoch": 3, "step": 66, **numbers})
     ours = counted(unbroken.parent)

@@ -52,7 +52,7 @@ def test_a_signal_stops_and_the_message_says_how_to_go_on(tmp_path: Path) -> Non
         _, err = process.communicate(timeout=120)
     assert process.returncode == 75
     (run,) = (tmp_path / "runs").iterdir()
-    first = newest(run).progress.step
+    first = newest(run).counters.step
     assert err.splitlines() == [
         f"stopped after step {first}, checkpoint written; resume with",
         f"  rmploss train --resume {run.relative_to(tmp_path)} --device cpu",
@@ -64,7 +64,7 @@ def test_a_signal_stops_and_the_message_says_how_to_go_on(tmp_path: Path) -> Non
         _, err = process.communicate(timeout=120)
     assert process.returncode == 75
     assert "Traceback" not in err
-    assert newest(run).progress.step > first
+    assert newest(run).counters.step > first
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -79,7 +79,7 @@ def test_a_signal_to_the_whole_group_spares_the_loaders(
         out, err = process.communicate(timeout=120)
     assert (process.returncode, "Traceback" in out + err) == (75, False), err
     (run,) = (tmp_path / "runs").iterdir()
-    assert newest(run).progress.step > 0
+    assert newest(run).counters.step > 0
 
 
 def test_ctrl_c_anywhere_else_just_ends(

@@ -17,7 +17,7 @@ from torch import Tensor
 from rmploss import _disk
 from rmploss._disk import Operation
 from rmploss.engine import checkpoint
-from rmploss.engine.checkpoint import Progress
+from rmploss.engine.checkpoint import Counters
 from rmploss.engine.optimizer_state import OptimizerState
 from rmploss.errors import CheckpointError, StoreError
 
@@ -38,7 +38,7 @@ def save(folder: Path, step: int, **options: Any) -> Path:
     known: dict[str, Any] = {
         "model_state": tensors(step),
         "optimizer_state": OptimizerState(momentum, {"conv.weight/calls": step}, (group,)),
-        "progress": Progress(epoch=step // 10, step=step, batch=step % 10),
+        "counters": Counters(epoch=step // 10, step=step, batch=step % 10),
         "recipe_hash": RECIPE,
         "versions": {"rmploss": "0.1.0"},
     }
@@ -82,7 +82,7 @@ def test_everything_comes_back(tmp_path: Path) -> None:
     assert_same(dict(loaded.optimizer_state.tensors), momentum)
     assert loaded.optimizer_state.numbers == {"conv.weight/calls": 12}
     assert loaded.optimizer_state.groups[0]["lr"] == 0.1 / 3
-    assert loaded.progress == Progress(epoch=1, step=12, batch=2)
+    assert loaded.counters == Counters(epoch=1, step=12, batch=2)
     assert (loaded.scaler_state, loaded.best) == (scaler, 0.1 + 0.2)
     assert (loaded.versions, loaded.threads) == ({"rmploss": "0.1.0"}, torch.get_num_threads())
     assert (loaded.path, loaded.rejected) == (path, [])
@@ -117,14 +117,14 @@ def test_order_is_by_step_and_not_by_clock(tmp_path: Path) -> None:
     new, old = save(tmp_path, 100_000_000), save(tmp_path, 99_999_999)
     os.utime(new, (0, 0))
     assert checkpoint.saved(tmp_path) == [new, old]
-    assert load(tmp_path).progress.step == 100_000_000
+    assert load(tmp_path).counters.step == 100_000_000
 
 
 def test_one_step_saved_twice_overwrites_nothing(tmp_path: Path) -> None:
     for epoch in range(11):
-        save(tmp_path, 7, progress=Progress(epoch, 7, 0))
+        save(tmp_path, 7, counters=Counters(epoch, 7, 0))
     assert names(tmp_path) == ["step-00000007-10", "step-00000007-11"]
-    assert load(tmp_path).progress.epoch == 10
+    assert load(tmp_path).counters.epoch == 10
 
 
 @pytest.fixture
@@ -150,11 +150,11 @@ def test_a_save_killed_at_any_change_leaves_a_checkpoint(
     before = len(snapshots)
     save(tmp_path / "run", 3)
     found = [load(copy) for copy in snapshots[before:]]
-    steps = [loaded.progress.step for loaded in found]
+    steps = [loaded.counters.step for loaded in found]
     assert steps == sorted(steps)
     assert set(steps) == {2, 3}
     for loaded in found:
-        assert_same(loaded.model_state, tensors(loaded.progress.step))
+        assert_same(loaded.model_state, tensors(loaded.counters.step))
         assert not loaded.rejected
 
 
@@ -170,7 +170,7 @@ def test_a_full_disk_costs_no_checkpoint(tmp_path: Path) -> None:
         save(tmp_path, 2)
     _disk.hooks.remove(full)
     assert names(tmp_path) == ["step-00000001"]
-    assert load(tmp_path).progress.step == 1
+    assert load(tmp_path).counters.step == 1
 
 
 @pytest.fixture
@@ -203,7 +203,7 @@ def read_only() -> Iterator[None]:
 def assert_refused(run: Path, reason: str) -> None:
     """Checkpoint 2 is refused, 1 is loaded."""
     loaded = load(run)
-    assert loaded.progress.step == 1
+    assert loaded.counters.step == 1
     assert_same(loaded.model_state, tensors(1))
     [(name, why)] = loaded.rejected
     assert name == "step-00000002"
@@ -281,7 +281,7 @@ def test_a_sound_checkpoint_that_is_not_ours_is_refused_and_kept(
     del manifest["sha256"]
     file.write_bytes(checkpoint._seal(manifest))
     loaded = load(pair)
-    assert (loaded.progress.step, loaded.rejected) == (1, [("step-00000002", reason)])
+    assert (loaded.counters.step, loaded.rejected) == (1, [("step-00000002", reason)])
     assert names(pair) == ["step-00000001", "step-00000002"]
     # And it does not crowd out those of this run.
     assert save(pair, 1).name == "step-00000001-2"
@@ -294,7 +294,7 @@ def test_one_step_by_its_number(tmp_path: Path) -> None:
         save(tmp_path, step, spare=[5])
     save(tmp_path, 5, spare=[5], best=0.5)
     loaded = checkpoint.load_step(tmp_path, 5, recipe_hash=RECIPE)
-    assert loaded.progress.step == 5
+    assert loaded.counters.step == 5
     assert loaded.best == 0.5  # The later one of the two.
     with pytest.raises(CheckpointError, match=r"no checkpoint of step 6 .*there are: 20, 10, 5"):
         checkpoint.load_step(tmp_path, 6, recipe_hash=RECIPE)
@@ -309,8 +309,8 @@ def test_one_step_by_its_number(tmp_path: Path) -> None:
 def test_all_damaged_is_an_error_now_and_later(tmp_path: Path) -> None:
     for step in (1, 2):
         (save(tmp_path, step) / "state.safetensors").write_bytes(b"")
-    for reason in ("state.safetensors has 0 bytes", "was found damaged before"):
-        with pytest.raises(CheckpointError, match="can be trusted") as caught:
+    for reason in ("state.safetensors has 0 bytes", "was found damaged earlier"):
+        with pytest.raises(CheckpointError, match="is intact") as caught:
             load(tmp_path)
         assert caught.value.exit_code == 7
         assert str(caught.value).count(reason) == 2
@@ -330,7 +330,7 @@ def test_damage_set_aside_twice_keeps_both(tmp_path: Path) -> None:
     save(tmp_path, 1)
     for _ in range(2):
         (save(tmp_path, 2) / "manifest.json").write_bytes(b"")
-        assert load(tmp_path).progress.step == 1
+        assert load(tmp_path).counters.step == 1
     damaged = ["step-00000002.corrupt", "step-00000002.corrupt-2"]
     assert names(tmp_path) == ["step-00000001", *damaged]
 
@@ -341,6 +341,6 @@ def test_a_reader_refuses_a_damaged_checkpoint_and_changes_nothing(tmp_path: Pat
     state = tmp_path / "ckpt" / "step-00000002" / "state.safetensors"
     state.write_bytes(state.read_bytes()[:-1])
     loaded = checkpoint.load_latest(tmp_path, recipe_hash=RECIPE)
-    assert loaded.progress.step == 1
+    assert loaded.counters.step == 1
     assert [name for name, _ in loaded.rejected] == ["step-00000002"]
     assert names(tmp_path) == ["step-00000001", "step-00000002"]

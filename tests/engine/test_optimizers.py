@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from rmploss.engine.optimizers import OPTIMIZERS, WARM_UP, Moment, groups_of, learning_rate
+from rmploss.engine.optimizers import OPTIMIZERS, WARM_UP, Position, groups_of, learning_rate
 from rmploss.recipes import Use, use
 from tests.given import normal
 
 
 def rates(schedule: Use, epochs: int, batches: int) -> list[float]:
     return [
-        learning_rate(0.1, schedule, Moment(epoch, epochs, batch, batches))
+        learning_rate(0.1, schedule, Position(epoch, epochs, batch, batches))
         for epoch in range(epochs)
         for batch in range(batches)
     ]

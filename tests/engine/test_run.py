@@ -15,7 +15,7 @@ import torch
 
 from rmploss import _disk
 from rmploss.engine import environment, run
-from rmploss.engine.checkpoint import Progress
+from rmploss.engine.checkpoint import Counters
 from rmploss.engine.run import RunFolder
 from rmploss.errors import LockedError, StoreError, UserError
 
@@ -35,7 +35,7 @@ def test_create_makes_a_folder_that_explains_itself(tmp_path: Path) -> None:
         "recipe.json",
         "source.zip",
     ]
-    assert folder.plain_recipe() == RECIPE
+    assert folder.stored_recipe() == RECIPE
     with zipfile.ZipFile(folder.path / "source.zip") as source:
         assert source.read("rmploss/engine/run.py") == Path(run.__file__).read_bytes()
         assert all(name.endswith(".py") for name in source.namelist())
@@ -106,7 +106,7 @@ def test_a_changed_recipe_is_refused(tmp_path: Path, damage: Any, what: str) -> 
     file = folder.path / "recipe.json"
     file.write_text(damage(file.read_text()))
     with pytest.raises(UserError, match=what):
-        folder.plain_recipe()
+        folder.stored_recipe()
 
 
 def test_metrics_are_exact_lines_in_the_order_given(tmp_path: Path) -> None:
@@ -155,15 +155,15 @@ def epoch(number: int, **fields: Any) -> dict[str, Any]:
 
 def test_rewind_cuts_back_to_the_checkpoint(tmp_path: Path) -> None:
     folder = create(tmp_path)
-    assert folder.rewind(Progress(1, 10, 0)) == 0
+    assert folder.rewind(Counters(1, 10, 0)) == 0
     for number in (1, 2, 3):
         folder.log_metrics({"epoch": number - 1, "step": 10 * number - 5, "loss": 0.5})
         folder.log_metrics(epoch(number))
     # Stopped after the last batch of epoch 2 and before its evaluation: it is evaluated again.
-    assert folder.rewind(Progress(epoch=1, step=20, batch=10)) == 3
+    assert folder.rewind(Counters(epoch=1, step=20, batch=10)) == 3
     assert [(r["epoch"], r["step"]) for r in folder.metrics()] == [(0, 5), (1, 10), (1, 15)]
     # Stopped in the middle of epoch 2.
-    assert folder.rewind(Progress(epoch=1, step=14, batch=4)) == 1
+    assert folder.rewind(Counters(epoch=1, step=14, batch=4)) == 1
     assert [(r["epoch"], r["step"]) for r in folder.metrics()] == [(0, 5), (1, 10)]
 
 
@@ -173,7 +173,7 @@ def test_rewind_mends_what_a_crash_left(tmp_path: Path) -> None:
     text = "\n".join(map(json.dumps, lines))
     rest = '\n\0\0\0\n[1]\n{"step": 3}\n{"epoch": 3, "st'
     (folder.path / "metrics.jsonl").write_text(text + rest)
-    assert folder.rewind(Progress(3, 30, 0)) == 5
+    assert folder.rewind(Counters(3, 30, 0)) == 5
     assert folder.metrics() == [epoch(1), epoch(2)]
 
 

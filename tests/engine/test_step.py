@@ -11,7 +11,7 @@ from torch import Tensor
 from rmploss import RMPLoss, membrane_stats, models, recipes
 from rmploss.engine import step
 from rmploss.engine.build import check, make_dataset, make_network, make_optimizer
-from rmploss.engine.optimizers import Moment, learning_rate
+from rmploss.engine.optimizers import Position, learning_rate
 from rmploss.engine.run import RunFolder
 from rmploss.engine.step import forward_backward
 from rmploss.engine.train import train
@@ -68,13 +68,13 @@ def test_no_regularizer_adds_nothing() -> None:
 def test_the_papers_schedule_falls_by_a_cosine_once_per_epoch(
     epoch: int, batch: int, rate: float
 ) -> None:
-    got = learning_rate(0.01, use("cosine"), Moment(epoch, 400, batch, 10))
+    got = learning_rate(0.01, use("cosine"), Position(epoch, 400, batch, 10))
     assert got == pytest.approx(rate, rel=1e-12)
 
 
 def test_onecycle_rises_to_the_peak_and_falls_to_nothing() -> None:
     rates = [
-        learning_rate(0.1, use("onecycle"), Moment(e, 10, b, 10))
+        learning_rate(0.1, use("onecycle"), Position(e, 10, b, 10))
         for e in range(10)
         for b in range(10)
     ]

@@ -22,7 +22,7 @@ from rmploss.engine.evaluate import evaluate
 from rmploss.engine.execution import Execution
 from rmploss.engine.listener import Listener
 from rmploss.engine.load import load_network
-from rmploss.engine.optimizers import Moment, learning_rate
+from rmploss.engine.optimizers import Position, learning_rate
 from rmploss.engine.run import RunFolder
 from rmploss.engine.step import Terms, forward_backward
 from rmploss.engine.train import resume
@@ -33,7 +33,7 @@ from rmploss.ops.lif import reference
 from rmploss.recipes import Recipe, use
 from tests.engine.runs import TINY, digest_of
 
-RATE = learning_rate(TINY.lr, TINY.lr_schedule, Moment(0, 1, 0, 1))
+RATE = learning_rate(TINY.lr, TINY.lr_schedule, Position(0, 1, 0, 1))
 
 
 def before_its_step(recipe: Recipe) -> tuple[nn.Module, list[Tensor]]:
@@ -162,7 +162,7 @@ def test_the_metrics_are_those_of_the_epoch(tmp_path: Path) -> None:
     records = RunFolder.open(path).metrics()
     assert [r["lambda"] for r in records] == [0.5, 1.0, 0.5, 0.0]  # Eq. 12 with k = 1, N = 4
     assert [r["step"] for r in records] == [4, 8, 12, 16]
-    rates = [learning_rate(0.1, use("onecycle"), Moment(n, 4, 3, 4)) for n in range(4)]
+    rates = [learning_rate(0.1, use("onecycle"), Position(n, 4, 3, 4)) for n in range(4)]
     assert [r["lr"] for r in records] == rates  # of the epoch's last step
     net, _ = load_network(path)
     _, samples = open_splits(recipe, make_dataset(recipe), None, Listener())

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from rmploss import models
 from rmploss.data import DATASETS, DataSet
 from rmploss.engine.initial_weights import STARTS
-from rmploss.engine.optimizers import LR_SCHEDULES, OPTIMIZERS, Moment, groups_of
+from rmploss.engine.optimizers import LR_SCHEDULES, OPTIMIZERS, Position, groups_of
 from rmploss.errors import Problem, UserError
 from rmploss.models import MODELS, SpikingNetwork
 from rmploss.neurons import NEURONS, SpikingLayer
@@ -173,7 +173,7 @@ def _refused(recipe: Recipe, field: str) -> Sequence[Problem]:
     arguments: dict[str, tuple[Any, ...]] = {
         "norm": (1,),
         "neuron": (1,),
-        "lr_schedule": (Moment(0, 1, 0, 1),),
+        "lr_schedule": (Position(0, 1, 0, 1),),
         "optimizer": ([nn.Parameter(torch.zeros(1))],),
     }
     try:

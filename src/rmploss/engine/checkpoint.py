@@ -1,11 +1,11 @@
 """Checkpoints: tensors in `state.safetensors`, the rest in `manifest.json`; no pickle either way.
 
     ckpt/step-00001234/state.safetensors    "model/<name>", "optimizer/<name>/<key>", "extra/<name>"
-    ckpt/step-00001234/manifest.json        progress, hashes, versions, hyperparameters
+    ckpt/step-00001234/manifest.json        counters, hashes, versions, hyperparameters
 
-All randomness is derived, so there is no generator to save: `Progress` says where training stands.
-There is no "latest" pointer: the latest checkpoint is the newest whose manifest verifies, by step
-and never by clock. A step saved twice gets "-2"; a checkpoint is never overwritten.
+All randomness is derived from a recipe's seed and `Counters`, so no generator is saved.
+There is no "latest" pointer: the latest checkpoint is the one of the highest step whose manifest
+verifies; no clock is read. A step saved twice gets "-2"; a checkpoint is never overwritten.
 """
 
 import hashlib
@@ -32,8 +32,13 @@ MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Where training stands: epochs completed, optimizer steps in all, batches of this epoch."""
+class Counters:
+    """How far training has come; "progress" in the manifest.
+
+    epoch: completed epochs.
+    step: completed optimizer steps of all epochs.
+    batch: completed batches of the current epoch.
+    """
 
     epoch: int
     step: int
@@ -42,13 +47,21 @@ class Progress:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A checkpoint whose every byte was verified, and the newer ones that were not to be trusted.
+    """A checkpoint whose every byte was verified, and the newer ones that were rejected.
 
-    rejected: (name, reason), newest first; what was damaged is now called `<name>.corrupt`.
+    path: its folder.
+    counters: how far training had come.
+    model_state, optimizer_state, scaler_state: the saved states; None: no scaler.
+    extra: the other tensors that `save` got.
+    best: the best test accuracy so far in percent; None before the first test.
+    versions: of Python and packages in the process that saved it.
+    threads: the number of its threads.
+    rejected: (name, reason) of each newer checkpoint, newest first. The owner of the run's lock
+        renames damaged ones to `<name>.corrupt`.
     """
 
     path: Path
-    progress: Progress
+    counters: Counters
     model_state: dict[str, Tensor]
     optimizer_state: OptimizerState
     extra: dict[str, Tensor]
@@ -64,7 +77,7 @@ def save(
     *,
     model_state: Mapping[str, Tensor],
     optimizer_state: OptimizerState,
-    progress: Progress,
+    counters: Counters,
     recipe_hash: str,
     versions: Mapping[str, str],
     extra: Mapping[str, Tensor] | None = None,
@@ -73,11 +86,19 @@ def save(
     keep: int = 2,
     spare: Collection[int] = (),
 ) -> Path:
-    """Write a checkpoint into the run folder, then remove the older ones but `keep - 1`.
+    """Write a checkpoint into a run folder, then remove all older ones but `keep - 1`.
 
-    spare: steps that are never removed, such as that of the best checkpoint. Returns the new
-    folder; then the checkpoint survives a loss of power. `StoreError` if the disk refuses: then the
-    checkpoints that were there still are.
+    folder: the run folder.
+    model_state, optimizer_state, scaler_state: the states to save.
+    counters: how far training has come.
+    recipe_hash, versions: of the run; loading compares them.
+    extra: more tensors by name.
+    best: the best test accuracy so far, in percent.
+    keep: the number of checkpoints to keep, at least 2.
+    spare: steps whose checkpoints are never removed, such as the best one's.
+
+    Returns the checkpoint's folder; from then on it survives a loss of power. Raises `StoreError`
+    if the disk refuses; the older checkpoints are then still there.
     """
     if keep < 2:
         raise CheckpointError(
@@ -95,7 +116,7 @@ def save(
     )
     manifest = {
         "format": FORMAT,
-        "progress": asdict(progress),
+        "progress": asdict(counters),
         "recipe_hash": recipe_hash,
         "files": {STATE: {"bytes": len(state), "sha256": hashlib.sha256(state).hexdigest()}},
         "versions": dict(versions),
@@ -105,27 +126,31 @@ def save(
         "best": best if best is not None and math.isfinite(best) else None,
     }
     store.make_folder(folder / "ckpt")
-    path = _next_name(folder, progress.step)
+    path = _next_name(folder, counters.step)
     store.write_folder(path, {STATE: state, MANIFEST: _seal(manifest)})
-    older = [old for old in saved(folder) if _position(old) <= _position(path)]
+    older = [old for old in saved(folder) if _order(old) <= _order(path)]
     for old in older[keep:]:
-        if _position(old)[0] not in spare:
+        if _order(old)[0] not in spare:
             store.remove_tree(old)
     return path
 
 
 def saved(folder: Path) -> list[Path]:
-    """The checkpoints of a run folder, newest first, unverified."""
+    """The checkpoint folders of a run folder, newest first, not yet verified."""
     found = (folder / "ckpt").glob("step-*")
-    return sorted((path for path in found if _NAME.fullmatch(path.name)), key=_position)[::-1]
+    return sorted((path for path in found if _NAME.fullmatch(path.name)), key=_order)[::-1]
 
 
 def load_latest(folder: Path, *, recipe_hash: str, owner: bool = False) -> Loaded:
-    """The newest checkpoint of a run folder that verifies, to the last bit, and is of this recipe.
+    """The newest checkpoint of a run folder that verifies to the last bit and is of this recipe.
 
-    A damaged one is reported in `Loaded.rejected`, and renamed `*.corrupt` by the owner of the run:
-    readers and other ranks change nothing. `CheckpointError`, with a reason for each, if none is
-    left: training never starts again from 0 unasked.
+    folder: the run folder.
+    recipe_hash: SHA-256 of the run's recipe.
+    owner: this process owns the run's lock, and renames damaged checkpoints to `*.corrupt`; readers
+        and other ranks rename nothing.
+
+    `Loaded.rejected` reports the damaged ones. Raises `CheckpointError` with a reason for each if
+    none is left: training does not silently begin again at step 0.
     """
     rejected: list[tuple[str, str]] = []
     for path in saved(folder):
@@ -141,10 +166,10 @@ def load_latest(folder: Path, *, recipe_hash: str, owner: bool = False) -> Loade
 
 
 def load_step(folder: Path, step: int, *, recipe_hash: str) -> Loaded:
-    """The checkpoint of one step, verified to the last bit; `CheckpointError` with the reason."""
-    found = [path for path in saved(folder) if _position(path)[0] == step]
+    """Load and verify the checkpoint of one step; `CheckpointError` with the reason."""
+    found = [path for path in saved(folder) if _order(path)[0] == step]
     if not found:
-        steps = ", ".join(str(_position(path)[0]) for path in saved(folder)) or "none"
+        steps = ", ".join(str(_order(path)[0]) for path in saved(folder)) or "none"
         raise CheckpointError(f"no checkpoint of step {step} in {folder} (there are: {steps})")
     try:
         return _load(found[0], recipe_hash, [])
@@ -153,26 +178,26 @@ def load_step(folder: Path, step: int, *, recipe_hash: str) -> Loaded:
 
 
 class _DamagedError(Exception):
-    """These bytes are not those that were written."""
+    """The bytes on the disk differ from those that were written."""
 
 
 class _ForeignError(Exception):
-    """A sound checkpoint, but not one for this run."""
+    """A sound checkpoint of another run or version."""
 
 
 _NAME = re.compile(r"step-(\d{8,})(?:-(\d+))?")
 
 
-def _position(path: Path) -> tuple[int, int]:
-    """The order of checkpoints: by step, then by which save of that step it was."""
+def _order(path: Path) -> tuple[int, int]:
+    """The sort key of a checkpoint: its step, then the number of its save of that step."""
     match = _NAME.fullmatch(path.name)
     assert match
     return int(match[1]), int(match[2] or 1)
 
 
 def _next_name(folder: Path, step: int) -> Path:
-    """A name after all those of this step: one that was removed is not the newest again."""
-    saves = [n for s, n in map(_position, saved(folder)) if s == step]
+    """The next free name of a step, numbered after its newest checkpoint, whatever was removed."""
+    saves = [n for s, n in map(_order, saved(folder)) if s == step]
     suffix = f"-{max(saves) + 1}" if saves else ""
     return folder / "ckpt" / f"step-{step:08d}{suffix}"
 
@@ -181,19 +206,19 @@ def _set_aside(path: Path) -> None:
     tails = (".corrupt", *(f".corrupt-{n}" for n in range(2, 100)))
     names = (path.with_name(path.name + tail) for tail in tails)
     free = next(name for name in names if not name.exists())
-    with suppress(StoreError):  # On a read-only disk it keeps its name and is refused all the same.
+    with suppress(StoreError):  # On a read-only disk it keeps its name; it is rejected either way.
         store.rename(path, free)
 
 
 def _own(tensor: Tensor) -> Tensor:
-    """A copy on the CPU that shares its memory with no other, as safetensors demands."""
+    """A copy on the CPU with memory of its own, as safetensors demands."""
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
 def _seal(manifest: Mapping[str, Any]) -> bytes:
-    """The manifest as JSON that ends with the SHA-256 of all before: no byte of it can change."""
-    plain = json.dumps(manifest, indent=1, allow_nan=False)
-    digest = hashlib.sha256(plain.encode()).hexdigest()
+    """The manifest as JSON with the SHA-256 of all its other fields, which detects any change."""
+    unsealed = json.dumps(manifest, indent=1, allow_nan=False)
+    digest = hashlib.sha256(unsealed.encode()).hexdigest()
     return (json.dumps({**manifest, "sha256": digest}, indent=1, allow_nan=False) + "\n").encode()
 
 
@@ -221,20 +246,20 @@ def _load(path: Path, recipe_hash: str, rejected: list[tuple[str, str]]) -> Load
         )
     if manifest["recipe_hash"] != recipe_hash:
         raise _ForeignError(f"is of recipe {manifest['recipe_hash'][:12]}, not {recipe_hash[:12]}")
-    if manifest["progress"]["step"] != _position(path)[0]:
-        raise _DamagedError(f"holds step {manifest['progress']['step']}, not what its name says")
+    if manifest["progress"]["step"] != _order(path)[0]:
+        raise _DamagedError(f"holds step {manifest['progress']['step']}, not the one in its name")
     tensors = safetensors.torch.load(_verified(path / STATE, manifest["files"][STATE]))
 
     def part(prefix: str) -> dict[str, Tensor]:
         return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
-    remembered = manifest["optimizer"]
+    optimizer = manifest["optimizer"]
     return Loaded(
         path=path,
-        progress=Progress(**manifest["progress"]),
+        counters=Counters(**manifest["progress"]),
         model_state=part("model/"),
         optimizer_state=OptimizerState(
-            part("optimizer/"), remembered["numbers"], tuple(remembered["groups"])
+            part("optimizer/"), optimizer["numbers"], tuple(optimizer["groups"])
         ),
         extra=part("extra/"),
         scaler_state=manifest["scaler"],
@@ -246,7 +271,7 @@ def _load(path: Path, recipe_hash: str, rejected: list[tuple[str, str]]) -> Load
 
 
 def _verified(path: Path, expected: Mapping[str, Any]) -> bytes:
-    """The content of a file, once its length and its hash are those of the manifest."""
+    """The content of a file; `_DamagedError` unless its length and hash match the manifest."""
     length = path.stat().st_size
     if length != expected["bytes"]:
         raise _DamagedError(f"{path.name} has {length:,} bytes, not {expected['bytes']:,}")
@@ -261,11 +286,11 @@ def _none_left(folder: Path, rejected: list[tuple[str, str]]) -> CheckpointError
     before = [p.name for p in sorted((folder / "ckpt").glob("*.corrupt*")) if p.name not in now]
     problems = [
         *(Problem(name, reason) for name, reason in rejected),
-        *(Problem(name, "was found damaged before") for name in before),
+        *(Problem(name, "was found damaged earlier") for name in before),
     ]
     if not problems:
-        return CheckpointError(f"no checkpoint in {folder}: it ended before it saved one")
+        return CheckpointError(f"no checkpoint in {folder}: the run ended before it saved one")
     return CheckpointError(
-        f"no checkpoint of {folder} can be trusted; its recipe and metrics can still be read",
+        f"no checkpoint of {folder} is intact; its recipe and metrics can still be read",
         problems,
     )

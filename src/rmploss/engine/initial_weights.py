@@ -156,8 +156,8 @@ def find_origin(recipe: Recipe, run: Path | None) -> Origin:
     other = folder.recipe()
     loaded = checkpoint.load_latest(run, recipe_hash=folder.recipe_hash)
     manifest = json.loads((loaded.path / checkpoint.MANIFEST).read_bytes())
-    if other.name != start.source or loaded.progress.epoch < other.epochs:
-        what = f"is of {other.name}, {loaded.progress.epoch} of {other.epochs} epochs"
+    if other.name != start.source or loaded.counters.epoch < other.epochs:
+        what = f"is of {other.name}, {loaded.counters.epoch} of {other.epochs} epochs"
         problems = [Problem(f"--start {run}", what, f"a finished run of {start.source}")]
         problems += [Problem(name, f"is damaged: {why}") for name, why in loaded.rejected]
         raise UserError(f"{recipe.name} starts from a finished {start.source}", problems)
@@ -167,8 +167,8 @@ def find_origin(recipe: Recipe, run: Path | None) -> Origin:
         "recipe": other.name,
         # True if --set changed the source's recipe: `table` then compares no published number.
         "altered": named is not None and named.fingerprint() != other.fingerprint(),
-        "epoch": loaded.progress.epoch,
-        "step": loaded.progress.step,
+        "epoch": loaded.counters.epoch,
+        "step": loaded.counters.step,
         "sha256": manifest["files"][checkpoint.STATE]["sha256"],
     }
     return Origin(start, loaded.model_state, found)

@@ -1,4 +1,4 @@
-"""The loop of Algorithm 1 over epochs and batches, and what surrounds it: tests, records, stops."""
+"""The epochs and batches of Algorithm 1, with tests, metrics, checkpoints and stops."""
 
 import json
 import math
@@ -17,12 +17,12 @@ from rmploss.data import n_batches
 from rmploss.engine.after_training import analyze
 from rmploss.engine.batches import micro_batches, open_splits, test_batches, train_batches
 from rmploss.engine.build import make_dataset, make_loss, make_network, make_objective
-from rmploss.engine.checkpoint import Progress
+from rmploss.engine.checkpoint import Counters
 from rmploss.engine.distributed import World
 from rmploss.engine.evaluate import Evaluation, evaluate
 from rmploss.engine.execution import Execution, inexact_reasons, placement
 from rmploss.engine.listener import Listener
-from rmploss.engine.optimizers import Moment, learning_rate
+from rmploss.engine.optimizers import Position, learning_rate
 from rmploss.engine.run import RunFolder
 from rmploss.engine.run_summary import summarize
 from rmploss.engine.signals import Stop
@@ -34,12 +34,20 @@ from rmploss.randomness import seeded
 from rmploss.recipes import Recipe
 
 RESULT = "result.json"
-"""The file that says that a run is finished, and what it came to."""
+"""The summary of a run; the file exists once the run is finished."""
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Loop:
-    """One execution of a recipe, from its start or from where its folder says it stands."""
+    """Execute a recipe on this rank, from its first epoch or from a checkpoint.
+
+    recipe: checked by `build.check`.
+    execution: workers, data and command; device and backend are already applied.
+    world: this process among the ranks.
+    listener: is notified of progress.
+
+    Raises `UserError` if the training samples fill no batch.
+    """
 
     def __init__(
         self, recipe: Recipe, execution: Execution, world: World, listener: Listener
@@ -64,9 +72,10 @@ class Loop:
             raise UserError("no batch to train on", [problem])
 
     def execute(self, path: Path, *, fresh: bool) -> Path:
-        """Train until the last epoch is done; returns the run's folder.
+        """Train up to the last epoch; returns `path`.
 
-        fresh: a new run, whose first checkpoint is written now; else its newest one is loaded.
+        path: the run folder.
+        fresh: write the checkpoint of step 0 first; False: load the newest one.
         """
         folder, state = RunFolder.open(path), self.state
         with folder.lock() if self.world.is_main else nullcontext(), Stop() as stop:
@@ -77,8 +86,8 @@ class Loop:
             if self.world.is_main:
                 folder.log_event("execute", **placement(self.world))
             device = str(self.world.device)
-            self.listener.begin(self.recipe, path, epoch=state.at.epoch, device=device)
-            while state.at.epoch < self.recipe.epochs:
+            self.listener.begin(self.recipe, path, epoch=state.counters.epoch, device=device)
+            while state.counters.epoch < self.recipe.epochs:
                 self._epoch(folder, stop)
             if self.world.is_main:
                 summary = summarize(folder.metrics())
@@ -91,7 +100,7 @@ class Loop:
     def _epoch(self, folder: RunFolder, stop: Stop) -> None:
         began, cpu_began = time.monotonic(), time.process_time()
         recipe, state = self.recipe, self.state
-        n = state.at.epoch + 1  # Algorithm 1 counts from 1, so that lambda(N) = 0
+        n = state.counters.epoch + 1  # Algorithm 1 counts from 1, so that lambda(N) = 0
         progress = n / recipe.epochs
         self.ddp.train()
         evolve(self.net, progress)
@@ -100,19 +109,19 @@ class Loop:
             self.train_samples,
             self.world,
             self.execution.workers,
-            epoch=state.at.epoch,
-            skip=state.at.batch,
+            epoch=state.counters.epoch,
+            skip=state.counters.batch,
         ):
             self._step(images, labels, progress, folder)
             numbers = {"loss": state.terms.means()["train_loss"]}
-            self.listener.batch("train", n, state.at.batch, self.batches, **numbers)
-            self._leave_if_asked(folder, stop)
+            self.listener.batch("train", n, state.counters.batch, self.batches, **numbers)
+            self._stop_if_requested(folder, stop)
         trained, cpu_trained = time.monotonic(), time.process_time()
         result = self._evaluate(n, folder, stop)
         if not math.isfinite(result.loss + result.quantization_error):
-            # The last update of the epoch did it: no later step is there to notice.
-            self._diverged(folder, f"test of epoch {n}", "the network gives NaN or infinities")
-        state.at = Progress(epoch=n, step=state.at.step, batch=0)
+            # The epoch's last update can cause this; no later step of the epoch checks it.
+            self._diverged(folder, f"test of epoch {n}", "the network outputs NaN or infinities")
+        state.counters = Counters(epoch=n, step=state.counters.step, batch=0)
         record = self._record(result, progress) | {
             "train_s": round(trained - began, 3),
             "test_s": round(time.monotonic() - trained, 3),
@@ -125,18 +134,18 @@ class Loop:
         state.save(folder)
         self.listener.epoch(record)
         if n < recipe.epochs:
-            self._leave_if_asked(folder, stop, saved=True)
+            self._stop_if_requested(folder, stop, saved=True)
 
     def _step(self, images: Tensor, labels: Tensor, progress: float, folder: RunFolder) -> None:
         """One optimizer step on one global batch, in `accumulate` micro-batches."""
         recipe, state, device = self.recipe, self.state, self.world.device
-        at, count = state.at, recipe.accumulate
+        done, count = state.counters, recipe.accumulate
         for index, (x, y) in enumerate(micro_batches(images, labels, count)):
             last = index == count - 1
-            # What a network draws (dropout) is a function of where training stands, and of the
-            # rank; so a resumed run draws the same.
-            drawn = seeded(recipe.seed, "step", at.epoch, at.batch, index, self.world.rank)
-            with drawn, nullcontext() if last else self._without_sync():
+            # Random numbers of a network (dropout) depend on position and rank alone, so that a
+            # resumed run draws the same.
+            draws = seeded(recipe.seed, "step", done.epoch, done.batch, index, self.world.rank)
+            with draws, nullcontext() if last else self._without_sync():
                 state.terms += forward_backward(
                     self.ddp,
                     self.objective,
@@ -148,36 +157,37 @@ class Loop:
                     scale=lambda loss: state.scaler.scale(loss) / count,
                 )
         state.scaler.unscale_(state.optimizer)
-        self._refuse_non_finite(folder)
+        self._check_finite(folder)
         if recipe.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.net.parameters(), recipe.clip_norm)
-        moment = Moment(at.epoch, recipe.epochs, at.batch, self.batches)
-        rate = learning_rate(recipe.lr, recipe.lr_schedule, moment)
+        position = Position(done.epoch, recipe.epochs, done.batch, self.batches)
+        rate = learning_rate(recipe.lr, recipe.lr_schedule, position)
         for group in state.optimizer.param_groups:
             group["lr"] = rate
         state.scaler.step(state.optimizer)  # line 9
         state.scaler.update()
         constrain(self.net)
         state.optimizer.zero_grad(set_to_none=True)
-        state.at = Progress(at.epoch, at.step + 1, at.batch + 1)
+        state.counters = Counters(done.epoch, done.step + 1, done.batch + 1)
 
-    def _refuse_non_finite(self, folder: RunFolder) -> None:
+    def _check_finite(self, folder: RunFolder) -> None:
         state = self.state
         gradients = [p.grad for p in self.net.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         sound = bool(torch.isfinite(state.terms.sums).all())
         finite = sound and bool(torch.isfinite(norm))
-        # Loss scaling probes for the largest scale that does not overflow: then the step is left
-        # out by the scaler, which is how it learns. At a scale of 1 it is not the scale's fault.
+        # The scaler probes for the largest scale without overflow and skips the steps that do
+        # overflow. At a scale of 1 an overflow has another cause.
         probing = sound and state.scaler.is_enabled() and state.scaler.get_scale() > 1
         if not self.world.any_rank(not finite and not probing):
             return
         what = "the loss or a gradient became NaN or infinite; the parameters were not updated"
-        self._diverged(folder, f"epoch {state.at.epoch + 1}, batch {state.at.batch + 1}", what)
+        done = state.counters
+        self._diverged(folder, f"epoch {done.epoch + 1}, batch {done.batch + 1}", what)
 
     def _diverged(self, folder: RunFolder, where: str, what: str) -> NoReturn:
         if self.world.is_main:
-            folder.log_event("non-finite", step=self.state.at.step, where=where)
+            folder.log_event("non-finite", step=self.state.counters.step, where=where)
         raise NonFiniteError(
             f"{what} ({where})",
             [Problem(str(folder.path), "its last checkpoint is intact", "try a smaller --lr")],
@@ -192,17 +202,17 @@ class Loop:
             nonlocal done
             done += 1
             self.listener.batch("test", epoch, done, total)
-            self._leave_if_asked(folder, stop)
+            self._stop_if_requested(folder, stop)
 
         test = test_batches(self.recipe, self.test_samples, self.world, self.execution.workers)
         return evaluate(self.net, test, world=self.world, on_batch=on_batch)
 
     def _record(self, result: Evaluation, progress: float) -> dict[str, Any]:
-        """The epoch's line of metrics.jsonl, but for the times."""
+        """The epoch's line of metrics.jsonl, without its times."""
         terms = Terms(self.world.all_reduce_sum(self.state.terms.sums))
         return {
-            "epoch": self.state.at.epoch,
-            "step": self.state.at.step,
+            "epoch": self.state.counters.epoch,
+            "step": self.state.counters.step,
             "lr": self.state.optimizer.param_groups[0]["lr"],
             "lambda": self.objective.weight(progress),
             **terms.means(),
@@ -223,31 +233,31 @@ class Loop:
         loaded = self.state.load(folder)
         if not self.world.is_main:
             return
-        folder.rewind(loaded.progress)
+        folder.rewind(loaded.counters)
         reasons = [f"{name}: {reason}" for name, reason in loaded.rejected]
         differs = inexact_reasons(loaded, folder.events(), self.world)
         folder.log_event(
             "resume",
-            step=loaded.progress.step,
+            step=loaded.counters.step,
             rejected=reasons,
             inexact=differs,
             command=list(self.execution.command),
         )
         for reason in reasons:
-            self.listener.note(f"checkpoint refused: {reason}")
+            self.listener.note(f"checkpoint rejected: {reason}")
         for reason in differs:
-            self.listener.note(f"not bit for bit the unbroken run: {reason}")
+            self.listener.note(f"may differ from an unbroken run in the last bits: {reason}")
 
-    def _leave_if_asked(self, folder: RunFolder, stop: Stop, saved: bool = False) -> None:
+    def _stop_if_requested(self, folder: RunFolder, stop: Stop, saved: bool = False) -> None:
         if not self.world.any_rank(stop.requested):
             return
         if not saved:
             self.state.save(folder)
         if self.world.is_main:
-            folder.log_event("interrupted", step=self.state.at.step)
+            folder.log_event("interrupted", step=self.state.counters.step)
         command = f"rmploss train --resume {shlex.quote(str(folder.path))}"
         raise InterruptedRunError(
-            f"stopped after step {self.state.at.step}, checkpoint written; resume with\n"
+            f"stopped after step {self.state.counters.step}, checkpoint written; resume with\n"
             f"  {command}{self.execution.command_flags()}"
         )
 

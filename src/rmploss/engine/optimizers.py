@@ -1,6 +1,6 @@
-"""Optimizers and learning-rate schedules, as functions of where training stands.
+"""Optimizers, and learning-rate schedules as functions of the position in training.
 
-The learning rate is computed from (epoch, batch), never carried: a resumed run needs no scheduler.
+Each step computes its learning rate from (epoch, batch), so a checkpoint holds no scheduler.
 """
 
 import math
@@ -16,11 +16,11 @@ from rmploss.recipes import Use
 from rmploss.tables import Table
 
 WARM_UP = 0.3
-"""The share of the steps over which "onecycle" rises."""
+"""The share of all steps in which "onecycle" rises, dimensionless."""
 
 
 def sgd(groups: Iterable[Any], *, momentum: float = 0.9, nesterov: bool = False) -> Optimizer:
-    """Stochastic gradient descent, the paper's (section 5.1)."""
+    """Stochastic gradient descent, as in the paper (section 5.1)."""
     return torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=nesterov)
 
 
@@ -49,7 +49,12 @@ OPTIMIZERS: Table[Callable[..., Optimizer]] = Table(
 def groups_of(
     net: nn.Module, weight_decay: float, on: Literal["all", "weights"]
 ) -> list[dict[str, Any]]:
-    """The parameter groups: weight decay on all parameters, or not on gains, offsets, biases."""
+    """The parameter groups of an optimizer.
+
+    net: the network with the parameters.
+    weight_decay: its factor, dimensionless.
+    on: "all" parameters decay, or only "weights": no gains, offsets and biases.
+    """
     weights = [p for p in net.parameters() if p.ndim > 1 or on == "all"]
     others = [p for p in net.parameters() if not (p.ndim > 1 or on == "all")]
     groups: list[dict[str, Any]] = [{"params": weights, "weight_decay": weight_decay}]
@@ -59,8 +64,14 @@ def groups_of(
 
 
 @dataclass(frozen=True)
-class Moment:
-    """Where training stands: epoch, of completed ones, 0 to epochs - 1; batch, done in this one."""
+class Position:
+    """The position in training before an optimizer step, and its end.
+
+    epoch: completed epochs, 0 to epochs - 1.
+    epochs: the number of epochs.
+    batch: completed batches of this epoch, 0 to batches - 1.
+    batches: the number of batches of an epoch.
+    """
 
     epoch: int
     epochs: int
@@ -69,21 +80,21 @@ class Moment:
 
     @property
     def step(self) -> int:
-        """Completed steps."""
+        """Completed optimizer steps."""
         return self.epoch * self.batches + self.batch
 
 
-def cosine(at: Moment, *, period: int | None = None, warm_up: int = 0) -> float:
-    """(1 + cos(pi epoch/period)) / 2, constant within an epoch, falling to 0 over all epochs.
+def cosine(at: Position, *, period: int | None = None, warm_up: int = 0) -> float:
+    """(1 + cos(pi epoch/period)) / 2, constant within an epoch.
 
-    period: epochs until 0 is reached; after it the rate rises again, as PLIF's and Diet-SNN's do.
-    warm_up: steps over which the factor grows from 0 to its value first.
+    period: the epoch with factor 0; later epochs rise again (PLIF, Diet-SNN). None: `epochs`.
+    warm_up: the number of first steps in which the factor grows linearly from 0.
     """
     factor = (1 + math.cos(math.pi * at.epoch / (period or at.epochs))) / 2
     return factor * min(1.0, (at.step + 1) / warm_up) if warm_up else factor
 
 
-def onecycle(at: Moment) -> float:
+def onecycle(at: Position) -> float:
     """From 1/25 to 1 by half a cosine over the first `WARM_UP` of all steps, then to 0."""
     done = at.step / (at.epochs * at.batches)
     if done < WARM_UP:
@@ -91,13 +102,13 @@ def onecycle(at: Moment) -> float:
     return (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP))) / 2
 
 
-def stairs(at: Moment, *, every: int = 35, factor: float = 0.1) -> float:
-    """Times `factor` every so many epochs (STBP: 0.1 every 35)."""
+def stairs(at: Position, *, every: int = 35, factor: float = 0.1) -> float:
+    """factor^floor(epoch / every): STBP multiplies by 0.1 every 35 epochs."""
     return factor ** (at.epoch // every)
 
 
-def constant(at: Moment) -> float:
-    """1 throughout (TSSL-BP)."""
+def constant(at: Position) -> float:
+    """1 at every position (TSSL-BP)."""
     return 1.0
 
 
@@ -110,9 +121,14 @@ LR_SCHEDULES: Table[Callable[..., float]] = Table(
         "constant": "rmploss.engine.optimizers:constant",
     },
 )
-"""What the peak learning rate is multiplied by, as a function of where training stands."""
+"""The factor of the peak learning rate, dimensionless, as a function of the position."""
 
 
-def learning_rate(peak: float, schedule: Use, at: Moment) -> float:
-    """The learning rate of one step."""
+def learning_rate(peak: float, schedule: Use, at: Position) -> float:
+    """The learning rate of one step.
+
+    peak: the largest learning rate.
+    schedule: an entry of `LR_SCHEDULES` with its options.
+    at: the position of the step.
+    """
     return peak * LR_SCHEDULES.make(schedule.name, at, **schedule.options)

@@ -1,10 +1,10 @@
-"""The folder of a run: everything about it, readable with `cat` and `jq`.
+"""The folder of a run: its complete record, readable with `cat` and `jq`.
 
-recipe.json      the resolved recipe and its SHA-256, as the version that began the run wrote them
-source.zip       the package as it ran
-metrics.jsonl    one line per epoch, or per some steps: `epoch` and `step` as in `Progress`
-events.jsonl     what happened: start, resume, inexact, ...
-ckpt/            checkpoints (`engine.checkpoint`); without them the record is still complete
+recipe.json      the resolved recipe and its SHA-256, as written by the version that began the run
+source.zip       the source of that version
+metrics.jsonl    one line per epoch, or per some steps: `epoch` and `step` as in `Counters`
+events.jsonl     one line per event: start, execute, resume, interrupted, non-finite
+ckpt/            checkpoints (`engine.checkpoint`); the record is complete without them
 """
 
 import hashlib
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from rmploss import store
-from rmploss.engine.checkpoint import Progress
+from rmploss.engine.checkpoint import Counters
 from rmploss.engine.environment import environment, source_zip, versions
 from rmploss.errors import Problem, UserError, closest
 from rmploss.recipes import Recipe
@@ -32,7 +32,7 @@ from rmploss.recipes import Recipe
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One run on the disk. Made by `create` or `open`; written only by the owner of its `lock`."""
+    """One run on the disk, from `create` or `open`. Only the owner of its `lock` writes to it."""
 
     path: Path
 
@@ -40,10 +40,14 @@ class RunFolder:
     def create(
         cls, parent: Path, name: str, recipe: Mapping[str, Any], *, command: Sequence[str]
     ) -> "RunFolder":
-        """Make `<parent>/<name>-s<seed>-<hash>`, or that with "-2", "-3", ... if it is taken.
+        """Create `<parent>/<name>-s<seed>-<hash>`, with "-2", "-3", ... if that exists.
 
-        recipe: the resolved recipe as JSON, with its `seed`. The folder appears with its recipe,
-        source and first event in it, or not at all. `UserError` for a name no folder should have.
+        parent: the folder of all runs.
+        name: of the run, for people; `UserError` if it is no safe name of a folder.
+        recipe: the resolved recipe as JSON, with its `seed`.
+        command: the words of the command line.
+
+        The folder appears with its recipe, source and first event, or not at all.
         """
         _check_name(name)
         full_hash = recipe_hash(recipe)
@@ -51,33 +55,33 @@ class RunFolder:
         stems = (stem if n == 1 else f"{stem}-{n}" for n in count(1))
         store.make_folder(parent)
         path = next(parent / free for free in stems if not (parent / free).exists())
-        start = _event("start", command=list(command), environment=environment())
+        first_event = _event("start", command=list(command), environment=environment())
         store.write_folder(
             path,
             {
                 "recipe.json": _document({"recipe": dict(recipe), "sha256": full_hash}),
                 "source.zip": source_zip(),
-                "events.jsonl": f"{start}\n".encode(),
+                "events.jsonl": f"{first_event}\n".encode(),
             },
         )
         return cls(path)
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
-        """An existing run. `UserError`, with the nearest name that is one, if it is not."""
+        """An existing run; `UserError` with the nearest existing name if there is none."""
         if not (path / "recipe.json").is_file():
             runs = [recipe.parent.name for recipe in path.parent.glob("*/recipe.json")]
             guess = closest(path.name, runs)
             fix = f"did you mean {path.parent / guess}?" if guess else ""
-            what = "holds no recipe.json" if path.is_dir() else "is no folder"
+            what = "holds no recipe.json" if path.is_dir() else "is not a folder"
             raise UserError("not a run", [Problem(str(path), what, fix)])
         return cls(path)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Own the run inside the block, after clearing away what a killed process left half done.
+        """Lock the run inside the block; first remove half-written files of a killed process.
 
-        `LockedError` names the process that owns it already.
+        Raises `LockedError`, which names the owner, if another process holds the lock.
         """
         with store.lock(self.path):
             for folder in (self.path, self.path / "ckpt"):
@@ -87,47 +91,47 @@ class RunFolder:
             yield
 
     def recipe(self) -> Recipe:
-        """The recipe of the run; fields that are younger than the run have their defaults.
+        """The recipe of the run; fields added to `Recipe` since then have their defaults.
 
-        `UserError` if it was changed after the run began, or has a field that this version does not
-        know: the error names the field and the version that wrote it.
+        Raises `UserError` if the file changed after the run began, or if it has a field that this
+        version does not know; the error names the field and the version that wrote it.
         """
-        plain = self.plain_recipe()
+        stored = self.stored_recipe()
         where, known = self.path / "recipe.json", {field.name for field in fields(Recipe)}
         ours, theirs = versions()["rmploss"], self.written_by()
         problems = [
             Problem(
                 f"{where}: {name}", f"unknown to rmploss {ours}", f"use {theirs}, which wrote it"
             )
-            for name in plain
+            for name in stored
             if name not in known
         ]
         if problems:
-            raise UserError("the recipe is not one of this version", problems)
+            raise UserError("the recipe does not fit this version", problems)
         try:
-            return Recipe.from_json(plain)
+            return Recipe.from_json(stored)
         except UserError as error:
             problem = Problem(str(where), error.title, f"written by {theirs}")
-            raise UserError("the recipe is not one of this version", [problem]) from None
+            raise UserError("the recipe does not fit this version", [problem]) from None
 
     @cached_property
     def recipe_hash(self) -> str:
-        """SHA-256 of the recipe as it is stored, which every checkpoint of the run carries.
+        """SHA-256 of the stored recipe, which every checkpoint of the run repeats.
 
-        Of what is stored and not of what this version makes of it: a `Recipe` has more fields than
-        an old run knew. Read once: a file damaged later costs a running training no checkpoint.
+        Not of `recipe()`, which has the fields added since. The file is read once, so that later
+        damage to it does not stop a running training from saving.
         """
-        return recipe_hash(self.plain_recipe())
+        return recipe_hash(self.stored_recipe())
 
-    def plain_recipe(self) -> dict[str, Any]:
-        """The recipe as it is stored. `UserError` if it was changed after the run began."""
+    def stored_recipe(self) -> dict[str, Any]:
+        """The recipe as JSON, as stored; `UserError` if it changed after the run began."""
         where = self.path / "recipe.json"
         try:
             document = json.loads(where.read_bytes())
             recipe, expected = document["recipe"], document["sha256"]
         except (ValueError, KeyError, TypeError) as error:
             why = "holds no recipe" if isinstance(error, KeyError | TypeError) else str(error)
-            fix = "start a new run: its recipe decides what the checkpoints mean"
+            fix = "start a new run: without the recipe the checkpoints are useless"
             raise UserError("the recipe is damaged", [Problem(str(where), why, fix)]) from None
         if recipe_hash(recipe) != expected:
             problem = Problem(str(where), "was changed after the run began", "start a new run")
@@ -135,10 +139,10 @@ class RunFolder:
         return recipe
 
     def log_metrics(self, record: Mapping[str, Any]) -> None:
-        """Add a line to metrics.jsonl; it survives a loss of power.
+        """Append a line to metrics.jsonl; it survives a loss of power.
 
-        `record["epoch"]` (completed) and `record["step"]` say when, as in `Progress`. JSON has no
-        NaN and no infinity: they are written as null, and an event tells which they were.
+        record: its "epoch" (completed) and "step" are those of `Counters`. NaN and infinities,
+        which JSON lacks, are written as null; an event of kind "non-finite" records them.
         """
         if not {"epoch", "step"} <= record.keys():
             raise ValueError(f"a record of metrics needs its epoch and step: {dict(record)}")
@@ -150,24 +154,25 @@ class RunFolder:
         store.append_line(self._metrics, line)
 
     def log_event(self, kind: str, **fields: Any) -> None:
-        """Add a line to events.jsonl: the time (UTC), the kind, the fields.
+        """Append a line to events.jsonl: the time (UTC), the kind, the fields.
 
-        A NaN or infinity among them is written as null and told under `non_finite`.
+        A NaN or infinity among the fields is written as null and recorded under `non_finite`.
         """
         store.append_line(self._events, _event(kind, **fields))
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The records of metrics.jsonl; what is no record, as half a line, is left out."""
+        """The records of metrics.jsonl, without damaged or half-written lines."""
         return [record for record in _records(self._metrics) if _is_metrics(record)]
 
     def events(self) -> list[dict[str, Any]]:
-        """The records of events.jsonl; a line that is being written is left out."""
+        """The records of events.jsonl, without half-written lines."""
         return _records(self._events)
 
-    def rewind(self, progress: Progress) -> int:
-        """Cut metrics.jsonl back to a checkpoint, and mend it; returns how many lines were dropped.
+    def rewind(self, counters: Counters) -> int:
+        """Drop the lines of metrics.jsonl after a checkpoint, repeated and damaged ones.
 
-        A resumed run then writes the rest again, so that its file is that of an unbroken run.
+        counters: of the checkpoint. The resumed run writes later lines again, so that the file
+        becomes that of an unbroken run. Returns the number of dropped lines.
         """
         seen: set[str] = set()
 
@@ -178,12 +183,12 @@ class RunFolder:
             content = _json(timeless(record))
             new = content not in seen
             seen.add(content)
-            return new and record["epoch"] <= progress.epoch and record["step"] <= progress.step
+            return new and record["epoch"] <= counters.epoch and record["step"] <= counters.step
 
         return store.truncate_lines(self._metrics, keep) if self._metrics.exists() else 0
 
     def written_by(self) -> str:
-        """The version that began the run, from events.jsonl: "rmploss 0.1.0 (commit 9fdecf9)"."""
+        """The version that began the run, for example "rmploss 0.1.0 (commit 9fdecf9)"."""
         started = [event for event in self.events() if event.get("event") == "start"]
         there = started[0].get("environment") if started else None
         if not isinstance(there, Mapping) or "rmploss" not in there:
@@ -201,7 +206,7 @@ class RunFolder:
 
 
 def recipe_hash(recipe: Mapping[str, Any]) -> str:
-    """SHA-256 of a recipe, whatever the order of its fields."""
+    """SHA-256 of a recipe; the order of its fields does not matter."""
     return hashlib.sha256(_json(recipe, sort_keys=True).encode()).hexdigest()
 
 
@@ -210,10 +215,13 @@ def digest(
     optimizer_tensors: Mapping[str, Tensor],
     metrics: Iterable[Mapping[str, Any]],
 ) -> str:
-    """The run digest: SHA-256 over parameters and buffers, optimizer and metrics without times.
+    """The run digest: SHA-256 of parameters, buffers, optimizer and metrics without times.
 
-    Two runs have the same digest if they went the same way, bit for bit; an interruption in between
-    does not show.
+    model_state: parameters and buffers by name.
+    optimizer_tensors: see `OptimizerState.tensors`.
+    metrics: the records of metrics.jsonl.
+
+    Two runs have the same digest if they are equal bit for bit; interruptions do not change it.
     """
     total = hashlib.sha256()
     for part, tensors in (("model", model_state), ("optimizer", optimizer_tensors)):
@@ -227,7 +235,7 @@ def digest(
 
 
 def timeless(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record without the fields that measure time: names that end in "_s" or "seconds"."""
+    """A record without its fields of time, whose names end in "_s" or "seconds"."""
     return {key: value for key, value in record.items() if not key.endswith(("_s", "seconds"))}
 
 
@@ -245,7 +253,7 @@ def _check_name(name: str) -> None:
         if wrong
     ]
     if problems:
-        raise UserError("not a name for a run", problems)
+        raise UserError("bad name of a run", problems)
 
 
 def _json(value: Any, **options: Any) -> str:
@@ -266,7 +274,7 @@ def _event(kind: str, **fields: Any) -> str:
 
 
 def _finite(value: Any, where: str, strange: dict[str, str]) -> Any:
-    """A value with null for each NaN or infinity, which are noted in `strange` by their place."""
+    """A value with None for each NaN or infinity; `strange` gets them by their place."""
     match value:
         case float() if not math.isfinite(value):
             strange[where] = str(value)
@@ -297,7 +305,7 @@ def _record(line: str) -> dict[str, Any] | None:
 
 
 def _is_metrics(record: Mapping[str, Any]) -> bool:
-    """Whether a record says when it was taken, and its accuracy, if it has one, is a number."""
+    """True if a record has a whole epoch and step, and no accuracy that is not a number."""
     when = (record.get("epoch"), record.get("step"))
     accuracy = record.get("test_accuracy", 0.0)
     return all(type(value) is int for value in when) and type(accuracy) in (int, float)

@@ -10,7 +10,7 @@ import torch
 
 from rmploss.engine import checkpoint
 from rmploss.engine.build import make_optimizer
-from rmploss.engine.checkpoint import Loaded, Progress
+from rmploss.engine.checkpoint import Counters, Loaded
 from rmploss.engine.distributed import World
 from rmploss.engine.environment import versions
 from rmploss.engine.optimizer_state import optimizer_state, restore_optimizer
@@ -26,7 +26,7 @@ class TrainingState:
     net: the network.
     optimizer: over its parameters.
     scaler: of the loss, for half precision.
-    at: where training stands.
+    counters: how far training has come.
     terms: the sums of this rank's losses in this epoch.
     best: the best test accuracy so far, in percent.
     """
@@ -35,7 +35,7 @@ class TrainingState:
         self.recipe, self.net, self.world = recipe, net, world
         self.optimizer = make_optimizer(recipe, net)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=recipe.amp == "fp16")
-        self.at = Progress(epoch=0, step=0, batch=0)
+        self.counters = Counters(epoch=0, step=0, batch=0)
         self.terms = Terms.zero()
         self.best = -math.inf
 
@@ -49,7 +49,7 @@ class TrainingState:
             folder.path,
             model_state=self.net.state_dict(),
             optimizer_state=optimizer_state(self.optimizer, self.net),
-            progress=self.at,
+            counters=self.counters,
             recipe_hash=folder.recipe_hash,
             versions=versions(),
             extra={"terms": terms},
@@ -67,7 +67,7 @@ class TrainingState:
         restore_optimizer(self.optimizer, self.net, loaded.optimizer_state)
         if loaded.scaler_state:
             self.scaler.load_state_dict(dict(loaded.scaler_state))
-        self.at = loaded.progress
+        self.counters = loaded.counters
         self.best = -math.inf if loaded.best is None else loaded.best
         if self.world.is_main:  # the saved sums are those of all ranks
             self.terms = Terms(loaded.extra["terms"])
