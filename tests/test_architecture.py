@@ -18,7 +18,10 @@ BENCH_FILES = sorted(BENCH.rglob("*.py"))
 
 LAYERS = (
     ("errors", "tables", "randomness", "_disk", "store", "surrogate", "ops", "functional"),
-    ("lifecycle", "stats", "norm", "norm_step", "conv", "neurons", "objectives", "data", "recipes"),
+    (
+        *("lifecycle", "stats", "recompute", "norm", "norm_step", "conv", "neurons"),
+        *("objectives", "data", "recipes"),
+    ),
     ("models", "analysis", "selftest"),
     ("engine",),
     ("report",),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import rmploss
-from rmploss import functional, models, neurons, norm, objectives, stats
+from rmploss import functional, models, neurons, norm, objectives, recompute, stats
 
 
 def test_the_public_names() -> None:
@@ -18,7 +18,7 @@ def test_the_public_names() -> None:
     assert rmploss.TDBatchNorm2d is norm.TDBatchNorm2d
     assert rmploss.RMPLoss is objectives.RMPLoss
     assert rmploss.membrane_stats is stats.membrane_stats
-    assert rmploss.checkpoint is stats.checkpoint
+    assert rmploss.checkpoint is recompute.checkpoint
     assert rmploss.functional is functional
     assert rmploss.models is models
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from rmploss.norm import TDBatchNorm2d
     from rmploss.objectives import RMPLoss
     from rmploss.ops.lif.moments import MomentSpec
-    from rmploss.stats import MembraneStats, checkpoint, membrane_stats
+    from rmploss.recompute import checkpoint
+    from rmploss.stats import MembraneStats, membrane_stats
     from rmploss.surrogate import Surrogate
 
 __version__ = "0.1.0"
@@ -48,7 +49,7 @@ _PLACES = {
     "Surrogate": "rmploss.surrogate",
     "TDBatchNorm2d": "rmploss.norm",
     "UserError": "rmploss.errors",
-    "checkpoint": "rmploss.stats",
+    "checkpoint": "rmploss.recompute",
     "membrane_stats": "rmploss.stats",
 }
 

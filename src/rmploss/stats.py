@@ -1,32 +1,29 @@
-"""`membrane_stats`: the moments that every spiking layer took of its membrane in one forward.
+"""`membrane_stats`: record the membrane moments of every spiking layer of a forward.
 
     with membrane_stats(net) as stats:      # one entry per spiking layer of this forward
         logits = net(images)
     loss = cross_entropy(logits, labels) + rmp(stats, progress=(epoch + 1) / epochs)
 
-Spiking layers look for the innermost open block and add their moments to it. Without one nothing
-is computed and nothing recorded. The block belongs to the thread (or task) that opened it.
+A spiking layer adds its moments to the innermost open block; without one it computes none. The
+block belongs to the thread (or task) that opened it.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
-import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
 from rmploss.errors import UserError
-from rmploss.ops import asked, use_backend
 from rmploss.ops.collectives import all_reduce_sum, ranks
 from rmploss.ops.lif.moments import ERROR, MEMBRANE, SPIKES, SQUARE, MomentSpec
 
 
 class Recorded(Protocol):
-    """What a layer tells of itself when it records: see `LayerMoments`."""
+    """A layer that records moments: the attributes that `LayerMoments` copies from it."""
 
     layer_name: str
     v_threshold: float
@@ -36,13 +33,16 @@ class Recorded(Protocol):
 
 @dataclass(frozen=True)
 class LayerMoments:
-    """What one spiking layer recorded.
+    """The membrane moments of one spiking layer in one forward; dimensionless.
 
-    name: of the layer in the network ("layer1.0.lif1"), or "lif<i>" in the order of execution;
-    moments `[4, C]`: sums over time, batch and space of u, u^2, |o - u|^p and o per channel,
-    differentiable; count: how many values each sum holds (T*B*H*W); v_threshold: where it fires;
-    unregularized: why no regularizer of the membrane is defined for it, or None; place: "inner" of
-    a residual block, "sum" where the layer sees the sum of a block's branches, or "".
+    name: of the layer in the network ("layer1.0.lif1"), or "lif<i>" in the order of execution.
+    moments: `[4, C]`, differentiable: per channel the sums of u, u^2, |o - u|^p and o over time,
+        batch and space.
+    count: the number of values in each sum, T*B*H*W.
+    v_threshold: the threshold of the layer.
+    unregularized: why no regularizer of the membrane is defined for the layer; None: one is.
+    place: "inner" for a neuron inside a residual block, "sum" for one after the sum of a block's
+        branches, otherwise "".
     """
 
     name: str
@@ -53,9 +53,9 @@ class LayerMoments:
     place: str = ""
 
     def of_all_ranks(self) -> "LayerMoments":
-        """The entry of the global batch: what a function that is not linear in the moments needs.
+        """The moments of the global batch, for functions that are not linear in them.
 
-        Differentiable; the ranks must have equal shares. Without a process group: this entry.
+        Differentiable. The ranks must have equal shares. Without a process group: this entry.
         """
         size = ranks(sync=True)
         if size == 1:
@@ -97,13 +97,18 @@ class MembraneStats:
     layers: list[LayerMoments] = field(default_factory=list)
 
     def record(self, layer: "Recorded", moments: Tensor, count: int) -> None:
-        """Add the entry of one layer: its moments `[4, C]`, sums of `count` values each."""
+        """Append the entry of one layer.
+
+        layer: gives its name, threshold and place.
+        moments: `[4, C]`, see `LayerMoments`.
+        count: the number of values in each sum.
+        """
         name = layer.layer_name or f"lif{len(self.layers)}"
-        told = (layer.v_threshold, layer.unregularized, layer.place)
-        self.layers.append(LayerMoments(name, moments, count, *told))
+        attributes = (layer.v_threshold, layer.unregularized, layer.place)
+        self.layers.append(LayerMoments(name, moments, count, *attributes))
 
     def detach(self) -> "MembraneStats":
-        """The same entries without their graph: for logs."""
+        """The same entries, detached from the graph, for logs."""
         layers = [dataclasses.replace(e, moments=e.moments.detach()) for e in self.layers]
         return MembraneStats(self.spec, layers)
 
@@ -124,9 +129,11 @@ def membrane_stats(
 ) -> Iterator[MembraneStats]:
     """Record the membrane moments of every spiking layer that runs inside the block.
 
-    net: names the entries after its submodules; spec: which moments (`RMPLoss.spec` of an
-    objective; the paper's by default). Nested blocks shadow each other: an entry goes to the
-    innermost. For activation checkpointing use `rmploss.checkpoint`.
+    net: the network whose submodules name the entries; None: "lif0", "lif1", ...
+    spec: which moments to take, usually an objective's `spec`; None: those of the paper.
+
+    Of nested blocks the innermost gets the entries. For activation checkpointing use
+    `rmploss.checkpoint`. Raises `UserError` for arguments of another type.
     """
     if not isinstance(net, nn.Module | None) or not isinstance(spec, MomentSpec | None):
         raise UserError(
@@ -144,57 +151,33 @@ def membrane_stats(
 
 
 def open_stats() -> MembraneStats | None:
-    """The innermost open block, which a spiking layer records into, or None."""
+    """The innermost open block, into which spiking layers record, or None."""
     return _OPEN.get()
 
 
 def name_layers(net: nn.Module) -> None:
-    """Tell every spiking layer (a module with a `layer_name`) its name in the network."""
+    """Set `layer_name` of every spiking layer to its name in the network."""
     for name, module in net.named_modules():
         if isinstance(getattr(module, "layer_name", None), str):
-            plain = name.replace("_orig_mod.", "").removeprefix("module.")
-            setattr(module, "layer_name", plain)  # noqa: B010  a module's own types are tensors
+            name = name.replace("_orig_mod.", "").removeprefix("module.")  # compiled, DDP
+            setattr(module, "layer_name", name)  # noqa: B010  a module's own types are tensors
+
+
+@contextmanager
+def recomputation(spec: MomentSpec | None) -> Iterator[None]:
+    """Run layers again inside the block (`rmploss.checkpoint`): take their moments, record nothing.
+
+    spec: the moments of the first run; None: it took none.
+    """
+    discarded = _OPEN.set(None if spec is None else MembraneStats(spec))
+    running = _RECOMPUTING.set(True)
+    try:
+        yield
+    finally:
+        _RECOMPUTING.reset(running)
+        _OPEN.reset(discarded)
 
 
 def recomputing() -> bool:
-    """Whether `checkpoint` is running a function for the second time, in backward."""
+    """True inside a `recomputation`: running statistics must not be updated a second time."""
     return _RECOMPUTING.get()
-
-
-def checkpoint(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Activation checkpointing that is aware of membrane statistics.
-
-    As `torch.utils.checkpoint.checkpoint(function, *arguments, use_reentrant=False)`: stores no
-    activation of `function` and runs it again in backward. That second run takes the same moments,
-    so that it saves the same tensors, and records them nowhere: each layer counts once. Running
-    statistics of a norm count once as well.
-    """
-    stats = open_stats()
-    if stats is None and torch.compiler.is_compiling():
-        return torch_checkpoint(function, *arguments, use_reentrant=False)
-    again = _Again(None if stats is None else stats.spec, asked())
-    return torch_checkpoint(
-        function, *arguments, use_reentrant=False, context_fn=lambda: (nullcontext(), again)
-    )
-
-
-class _Again(AbstractContextManager[None]):
-    """Around the second run, as often as backward repeats it; spec, backend: of the first run.
-
-    Whatever blocks happen to be open in backward see nothing of it, and change nothing in it.
-    """
-
-    def __init__(self, spec: MomentSpec | None, backend: str) -> None:
-        self.spec = spec
-        self.backend = backend
-
-    def __enter__(self) -> None:
-        self.opened = _OPEN.set(None if self.spec is None else MembraneStats(self.spec))
-        self.started = _RECOMPUTING.set(True)
-        self.computing = use_backend(self.backend)
-        self.computing.__enter__()
-
-    def __exit__(self, *_: object) -> None:
-        self.computing.__exit__(None, None, None)
-        _RECOMPUTING.reset(self.started)
-        _OPEN.reset(self.opened)
