@@ -1,4 +1,4 @@
-"""Neurons as functions: the state is an argument, nothing is remembered (Eqs. 1-4).
+"""Neurons as functions of input and state; they keep no state themselves (Eqs. 1-4).
 
 All quantities are dimensionless; sequences are time first, `[T, B, C, ...]`.
 """
@@ -29,8 +29,17 @@ def lif(
 ) -> tuple[Tensor, Tensor]:
     """LIF neurons from rest (Eqs. 1-3): spikes `[T, B, C, ...]` and membrane moments `[4, C]`.
 
-    x: input current `[T, B, C, ...]`. The moments are the sums over time, batch and space of
-    u_pre, u_pre^2, |o - u_pre|^p and o; both outputs are differentiable. Raises `UserError`.
+    x: input current `[T, B, C, ...]`.
+    decay: tau of Eq. 1, in [0, 1].
+    v_threshold: V_th, positive.
+    v_reset: the membrane after a spike, below v_threshold; None: soft reset.
+    reset_by: what the soft reset subtracts; None: v_threshold.
+    detach_reset: no gradient through the reset.
+    surrogate: a name in `SURROGATES`, or a `Surrogate`.
+    moments: which moments to take; None: those of the paper.
+
+    The moments are the sums over time, batch and space of u_pre, u_pre^2, |o - u_pre|^p and o. Both
+    outputs are differentiable. Raises `UserError`.
     """
     check(decay=decay, v_threshold=v_threshold, v_reset=v_reset, reset_by=reset_by)
     spikes, sums, _ = ops.lif(
@@ -58,10 +67,13 @@ def lif_step(
     detach_reset: bool = False,
     surrogate: str | Surrogate = "clipped_tanh",
 ) -> tuple[Tensor, Tensor]:
-    """One time step: spikes and the membrane after the reset, both `[B, C, ...]`.
+    """One time step of LIF neurons: spikes and the membrane after the reset, both `[B, C, ...]`.
 
-    x: input current; u: membrane after the previous step (zeros at first), same shape. The membrane
-    is float32 at least; spikes have the type of x.
+    x: input current `[B, C, ...]`.
+    u: membrane after the previous step, of the same shape; zeros before the first.
+
+    The other arguments are those of `lif`. The membrane is float32 at least; spikes have the type
+    of x. Raises `UserError`.
     """
     check(decay=decay, v_threshold=v_threshold, v_reset=v_reset, reset_by=reset_by)
     ops.check_current(x)
@@ -86,10 +98,12 @@ def membrane(
     v_reset: float | None = 0.0,
     reset_by: float | None = None,
 ) -> Tensor:
-    """u_pre of every time step `[T, B, C, ...]`, without gradient: to look at, not to train.
+    """u_pre of every time step `[T, B, C, ...]`, without gradient.
 
     x: input current `[T, B, C, ...]`.
     decay, v_threshold: a number, or one per channel `[C]`.
+
+    The other arguments are those of `lif`.
     """
     if not isinstance(decay, Tensor) and not isinstance(v_threshold, Tensor):
         check(decay=decay, v_threshold=v_threshold, v_reset=v_reset, reset_by=reset_by)
@@ -117,10 +131,11 @@ def membrane(
 def accumulate(
     x: Tensor, u: Tensor | None = None, *, reduction: Literal["sum", "mean"] = "sum"
 ) -> Tensor:
-    """The output membrane u(T) of Eq. 4, `[B, K]`, from the inputs x `[T, B, K]`.
+    """The output membrane u(T) of Eq. 4, `[B, K]`.
 
-    u: the membrane before the first step, zeros if None ("sum" only). reduction="mean" divides
-    by T, as the authors' code does.
+    x: inputs `[T, B, K]`.
+    u: the membrane before the first step `[B, K]`, for "sum" only; None: zeros.
+    reduction: "sum", as in Eq. 4, or "mean", which divides by T as the authors' code does.
     """
     check_readout(reduction, u is not None)
     if x.ndim < 2 or not x.shape[0]:
@@ -134,7 +149,7 @@ def accumulate(
 def check(
     *, decay: float, v_threshold: float, v_reset: float | None, reset_by: float | None = None
 ) -> None:
-    """Raise `UserError` with everything that is wrong with a neuron's constants."""
+    """Raise `UserError` with every bad constant of a neuron; the arguments are those of `lif`."""
     numbers = {"decay": decay, "v_threshold": v_threshold, "v_reset": v_reset or 0.0}
     numbers["reset_by"] = 1.0 if reset_by is None else reset_by
     problems = [
@@ -178,7 +193,7 @@ def check_tau(tau: float) -> None:
 
 
 def check_carry(carry_state: bool) -> None:
-    """Raise `UserError` when a single step is asked of a neuron that remembers nothing."""
+    """Raise `UserError` if a neuron that does not carry its membrane should run a single step."""
     if not carry_state:
         raise UserError(
             "step() needs a neuron that carries its membrane: make it with carry_state=True, "
@@ -187,16 +202,16 @@ def check_carry(carry_state: bool) -> None:
 
 
 def check_recomputing(carried: bool) -> None:
-    """Raise `UserError` when a carried membrane would be carried on twice."""
+    """Raise `UserError` if a checkpoint would run a neuron with carried state twice."""
     if carried:
         raise UserError(
-            "a neuron with carry_state=True cannot run inside rmploss.checkpoint: its second run "
-            "would start from the membrane that the first left behind"
+            "a neuron with carry_state=True cannot run inside rmploss.checkpoint: the second run "
+            "would begin with the last membrane of the first"
         )
 
 
 def check_readout(reduction: str, carry: bool) -> None:
-    """Raise `UserError` for an unknown reduction, or one that cannot be carried."""
+    """Raise `UserError` for an unknown reduction, or a mean with carried state."""
     if reduction not in ("sum", "mean"):
         raise UserError(f'reduction = {reduction!r} must be "sum" (Eq. 4) or "mean"')
     if carry and reduction == "mean":

@@ -1,10 +1,8 @@
-"""What a module may do at certain times of its life, besides forward: three optional methods.
+"""Optional hooks of a module that the engine calls: evolve, constrain, fold.
 
-    evolve(progress)    before every epoch: what changes with n / N, as the width of a surrogate
-    constrain()         after every step of the optimizer: back into the range of a parameter
-    fold()              for inference: what training needed and inference does not, exactly removed
-
-The engine calls them on every module of a network that has them.
+evolve(progress)    before every epoch: change with n / N, as the width of a surrogate does
+constrain()         after every optimizer step: bring parameters back into their ranges
+fold()              before inference: remove exactly what only training needs
 """
 
 from typing import Protocol, TypeVar, runtime_checkable
@@ -17,40 +15,40 @@ Net = TypeVar("Net", bound=nn.Module)
 
 @runtime_checkable
 class Evolving(Protocol):
-    """A module that changes from epoch to epoch."""
+    """A module that changes with the epoch."""
 
     def evolve(self, progress: float) -> None:
-        """Become what it is at progress n / N in [0, 1]."""
+        """Change to the state of progress n / N in [0, 1], dimensionless."""
         ...
 
 
 @runtime_checkable
 class Constrained(Protocol):
-    """A module whose parameters have a range."""
+    """A module whose parameters have ranges."""
 
     def constrain(self) -> None:
-        """Bring the parameters back into it, in place."""
+        """Bring the parameters back into their ranges, in place."""
         ...
 
 
 @runtime_checkable
 class Foldable(Protocol):
-    """A module that is simpler in inference than in training."""
+    """A module that has a simpler form for inference."""
 
     def fold(self) -> None:
-        """Become the simpler one, in place, with the same outputs in evaluation mode."""
+        """Take the simpler form in place, with the same outputs in evaluation mode."""
         ...
 
 
 def evolve(net: nn.Module, progress: float) -> None:
-    """Tell all modules of a network where training stands: n / N."""
+    """Call `evolve` of all modules that have it; progress: n / N in [0, 1]."""
     for module in net.modules():
         if isinstance(module, Evolving):
             module.evolve(progress)
 
 
 def constrain(net: nn.Module) -> None:
-    """Bring all parameters of a network back into their ranges."""
+    """Call `constrain` of all modules that have it, without gradient."""
     with torch.no_grad():
         for module in net.modules():
             if isinstance(module, Constrained):
@@ -58,10 +56,10 @@ def constrain(net: nn.Module) -> None:
 
 
 def fold(net: Net) -> Net:
-    """Bring a network into the form of its inference, in place; returns it, in evaluation mode.
+    """Call `fold` of all modules that have it, parents first; returns `net` in evaluation mode.
 
-    Norms become part of the convolutions before them; a module further out folds before those
-    inside it. The outputs are those of `net.eval()`, up to rounding.
+    In place. Norms become part of the convolutions before them. The outputs are those of
+    `net.eval()`, up to rounding.
     """
     net.eval()
     with torch.no_grad():
@@ -73,6 +71,6 @@ def _fold(module: nn.Module, done: set[nn.Module]) -> None:
     done.add(module)
     if isinstance(module, Foldable):
         module.fold()
-    for child in module.children():  # those that are left
+    for child in module.children():  # the children after folding
         if child not in done:
             _fold(child, done)

@@ -21,16 +21,20 @@ from rmploss.tables import Table
 
 
 class TDBatchNorm2d(nn.Module):
-    """tdBN of `[T, B, C, H, W]`, the normalization in front of every spiking layer.
+    """tdBN of `[T, B, C, H, W]`, the normalization before every spiking layer.
 
-    channels: C. alpha, v_threshold: the factor of Eq. 6, dimensionless. factor: where it stands:
-    "outside" multiplies the normalized value by it (the paper, Eq. 6); "gain" starts the trainable
-    gain at it, the same function with another training dynamic; "none" leaves it out (the authors'
-    released code: plain batch normalization over T, B, H, W). sync: share the statistics between
-    the ranks of a process group, so that two ranks equal one on the same global batch.
+    channels: C.
+    alpha, v_threshold: the factor alpha V_th of Eq. 6, dimensionless.
+    factor: "outside" multiplies the normalized value by it (the paper, Eq. 6); "gain" initializes
+        the trainable gain with it, the same function with another training dynamic; "none" leaves
+        it out (the authors' released code: batch normalization over T, B, H, W).
+    eps: added to the variance, dimensionless.
+    momentum: the weight of a new batch in the running statistics, in [0, 1].
+    sync: share the statistics between the ranks of a process group, so that two ranks equal one
+        rank on the same global batch.
 
     Parameters weight, bias and buffers running_mean, running_var have shape `[C]`; running_var is
-    unbiased as in `torch.nn.BatchNorm2d`.
+    unbiased as in `torch.nn.BatchNorm2d`. Raises `UserError`.
     """
 
     running_mean: Tensor
@@ -78,19 +82,19 @@ class TDBatchNorm2d(nn.Module):
     def forward(self, x: Tensor, repeats: int = 1) -> Tensor:
         """Normalize x `[T, B, C, H, W]`.
 
-        repeats: x stands for that many equal copies along T. Mean and variance do not change, but
-        the unbiased running variance does: it is the one of all copies.
+        repeats: x is one of that many equal copies along T. Only the unbiased running variance
+            depends on it: it is the variance of all copies.
         """
         self.check(x)
         if not self.training:
             return equations.normalize(x, None, *self.affine()).to(x.dtype)
-        # For a single map PyTorch's kernel misreads a gradient whose memory layout is not x's.
+        # With T B = 1 PyTorch's kernel misreads a gradient whose memory layout is not x's.
         if ranks(self.sync) > 1 or x.shape[0] * x.shape[1] == 1:
             return self._by_equations(x, repeats)
         return self._by_kernel(x, repeats)
 
     def rescale(self, factor: float) -> None:
-        """Multiply alpha by a factor (STBP-tdBN: 1/sqrt(n) where n branches are added).
+        """Multiply alpha by a factor (STBP-tdBN: 1/sqrt(n) before the sum of n branches).
 
         Raises `UserError` with factor="none".
         """
@@ -104,7 +108,7 @@ class TDBatchNorm2d(nn.Module):
             raise UserError("a norm without the factor of Eq. 6 cannot be rescaled", [problem])
 
     def check(self, x: Tensor) -> None:
-        """Raise `UserError` for an x that this norm does not fit."""
+        """Raise `UserError` unless x is `[T, B, C, H, W]` with this norm's C."""
         if x.ndim != 5 or x.shape[2] != self.channels:
             raise UserError(
                 f"x has shape {list(x.shape)}; this norm needs [T, B, {self.channels}, H, W]"
@@ -128,15 +132,16 @@ class TDBatchNorm2d(nn.Module):
         return self.weight * self.scale, self.bias, self.eps, self.sync
 
     def affine(self) -> tuple[Tensor, Tensor]:
-        """Gain and bias `[C]` of the norm in evaluation, by its running statistics."""
+        """Gain and bias `[C]` of the norm in evaluation mode, from its running statistics."""
         gain = equations.gain(self.gain, self.running_var, self.eps)
         return gain, self.bias - self.running_mean * gain
 
     def track(self, mean: Tensor, var: Tensor, count: float) -> None:
-        """Update the running statistics with a batch's mean and biased variance `[C]`.
+        """Update the running statistics with those of a batch.
 
-        count: how many values this rank had per channel, all equal steps counted; the ranks that
-        share the statistics have as many each.
+        mean, var: `[C]`; the variance is biased.
+        count: the number of values per channel on this rank, equal copies included; all ranks that
+            share the statistics have the same number.
         """
         count *= ranks(self.sync)
         with torch.no_grad():
@@ -145,11 +150,11 @@ class TDBatchNorm2d(nn.Module):
             self.running_var.lerp_((var * _bessel(count)).to(self.running_var.dtype), momentum)
 
     def _by_kernel(self, x: Tensor, repeats: int) -> Tensor:
-        # PyTorch's kernel of the same equations keeps x alone for backward, and not x - mean too.
+        # PyTorch's kernel of the same equations saves x alone for backward, and not x - mean too.
         out, mean, inverse = torch.native_batch_norm(
             x.flatten(0, 1), self.gain, self.bias, None, None, True, 0.0, self.eps
         )
-        # It returns 1 / sqrt(var + eps); a var far below eps is lost in rounding, and must not
+        # The kernel returns 1 / sqrt(var + eps): a var far below eps is rounded away, and must not
         # become negative.
         var = (inverse.detach().square().reciprocal() - self.eps).clamp(min=0)
         self.track(mean.detach(), var, x.numel() / self.channels * repeats)
@@ -163,7 +168,7 @@ class TDBatchNorm2d(nn.Module):
         return equations.normalize(wide, mean, gain, self.bias).to(x.dtype)
 
     def _momentum(self) -> float:
-        # A checkpointed norm runs twice on one batch; its running statistics count it once.
+        # A checkpointed norm runs twice on a batch; its running statistics count the batch once.
         return 0.0 if recomputing() else self.momentum
 
     def extra_repr(self) -> str:
@@ -172,7 +177,7 @@ class TDBatchNorm2d(nn.Module):
 
 
 def fold(conv: nn.Conv2d, norm: TDBatchNorm2d) -> nn.Conv2d:
-    """One convolution that computes `norm(conv(x))` in evaluation mode, exactly.
+    """A convolution that computes `norm(conv(x))` of evaluation mode, up to rounding.
 
     weight' = weight g and bias' = (bias - mean) g + beta, with g = scale gamma / sqrt(var + eps).
     """
@@ -204,16 +209,16 @@ def _bessel(count: float) -> float:
 
 
 class NoNorm(nn.Module):
-    """No normalization: networks that have none (STBP) are made with it.
+    """The identity, for networks without normalization (STBP).
 
-    channels: C, of no use here.
+    channels: ignored.
     """
 
     def __init__(self, channels: int | None = None) -> None:
         super().__init__()
 
     def forward(self, x: Tensor, repeats: int = 1) -> Tensor:
-        """x."""
+        """Return x; repeats is ignored."""
         return x
 
 

@@ -1,7 +1,7 @@
-"""A self-test small enough for every bug report: is the gradient right, do the backends agree?
+"""A self-test for bug reports: gradient against finite differences, backend against reference.
 
-The spike is replaced by the surrogate's primitive, so that LIF and RMP-Loss become one smooth
-function whose derivative must be what backward says (see tests/ops for the full programme).
+The gradient test replaces the spike by the surrogate's primitive, so that LIF and RMP-Loss become
+one smooth function whose derivative backward must return. tests/ops holds the full tests.
 """
 
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from rmploss.surrogate import ClippedTanh, Sigmoid
 
 STEP = 1e-5
 BOUND = 1e-7
-"""Central differences err by about step^2 |f'''| / 6 + eps |f| / step: some 1e-9 here."""
+"""The error of central differences is about step^2 |f'''| / 6 + eps |f| / step: 1e-9 here."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Smooth(Sigmoid):
-    """A firing function that is its own primitive."""
+    """A firing function whose forward is its primitive."""
 
     def __call__(self, v: Tensor) -> Tensor:
         return self.primitive(v)
@@ -30,7 +30,12 @@ class _Smooth(Sigmoid):
 
 @dataclass(frozen=True)
 class Check:
-    """One comparison: the largest deviation, relative to the largest value, and its bound."""
+    """One comparison.
+
+    what: the operation.
+    deviation: the largest one, relative to the largest value.
+    bound: the largest allowed deviation.
+    """
 
     what: str
     deviation: float
@@ -38,16 +43,17 @@ class Check:
 
     @property
     def ok(self) -> bool:
-        """Whether the deviation is within its bound; NaN is not."""
+        """True if the deviation is within its bound; NaN is not."""
         return self.deviation <= self.bound
 
 
 def agreement(device: torch.device) -> list[Check]:
-    """What `auto` runs on a device against the reference, forward and backward.
+    """Compare the backend that `auto` picks on a device with the reference, forward and backward.
 
-    tdBN + LIF + RMP-Loss in float64: 1e4 roundings, the longest sum has some thousand terms. The
-    convolution of spikes in float32 against float64: sums of n = 576 terms, n roundings of the sum
-    of their sizes, a hundred times that for Winograd's transforms. Empty where the reference runs.
+    tdBN + LIF + RMP-Loss in float64: the bound is 1e4 roundings; the longest sum has some thousand
+    terms. The convolution of spikes in float32 against float64: sums of n = 576 terms, each n
+    roundings of the sum of their magnitudes, and 100 times that for Winograd's transforms. Returns
+    an empty list where `auto` is the reference.
     """
     if ops.pick("auto", device) == "reference":
         return []
@@ -89,7 +95,7 @@ def _deviation(fast: tuple[Tensor, ...], exact: tuple[Tensor, ...]) -> float:
 
 
 def selftest() -> tuple[float, float]:
-    """The largest deviation of the gradient from finite differences, and its bound."""
+    """The largest deviation of the gradient from central differences, and its bound."""
     x = torch.randn(3, 2, 2, 2, generator=generator(0, "selftest"), dtype=torch.float64)
 
     def loss(x: Tensor) -> Tensor:

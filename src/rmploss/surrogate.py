@@ -1,9 +1,9 @@
-"""Surrogate gradients: what stands in for the derivative of the firing function (Eqs. 2 and 5).
+"""Surrogate gradients: smooth replacements of the derivative of the firing function (Eqs. 2, 5).
 
 The firing function is a step, `o = 1 if v >= 0 else 0`, of the distance to the threshold
 `v = u_pre - v_threshold`. Its derivative is zero almost everywhere, so backward uses the derivative
-of a smooth `primitive` phi(v) instead. Each surrogate is its primitive and that derivative, nothing
-else; a test holds one against the other by finite differences. All quantities are dimensionless.
+of a smooth `primitive` phi(v) instead. A surrogate has two methods, its primitive and that
+derivative; a test compares them by finite differences. All quantities are dimensionless.
 """
 
 import math
@@ -24,14 +24,14 @@ class Surrogate(ABC):
 
     @abstractmethod
     def primitive(self, v: Tensor) -> Tensor:
-        """phi(v), the smooth function that the step is replaced by; same shape as `v`."""
+        """phi(v), the smooth function that replaces the step; same shape as `v`."""
 
     @abstractmethod
     def derivative(self, v: Tensor) -> Tensor:
         """dphi/dv; same shape as `v`."""
 
     def __call__(self, v: Tensor) -> Tensor:
-        """Spikes `1[v >= 0]` of the distance to the threshold `v`, any shape (Eq. 2)."""
+        """Spikes `1[v >= 0]` (Eq. 2); v: the distance to the threshold, any shape."""
         return _Fire.apply(v, self)
 
     def _require_positive(self, field: str) -> None:
@@ -44,7 +44,7 @@ class Surrogate(ABC):
 class _Fire(torch.autograd.Function):
     """The step function with a surrogate derivative."""
 
-    generate_vmap_rule = True  # forward and backward are plain operations
+    generate_vmap_rule = True  # possible: forward and backward are PyTorch operations
 
     @staticmethod
     def forward(v: Tensor, surrogate: Surrogate) -> Tensor:
@@ -63,10 +63,10 @@ class _Fire(torch.autograd.Function):
 
 @dataclass(frozen=True, kw_only=True)
 class ClippedTanh(Surrogate):
-    """Eq. 5, the paper's: a tanh that runs from 0 to 1 over `|v| <= 1/2` and is flat outside.
+    """Eq. 5: a tanh that runs from 0 to 1 over `|v| <= 1/2` and is constant outside.
 
     phi(v) = tanh(s v) / (2 tanh(s/2)) + 1/2, with s = `slope` = 3 in the paper. Eq. 5 is written in
-    `u` for V_th = 1/2, where v = u - 1/2; for another threshold it moves along with it.
+    `u` for V_th = 1/2, where v = u - 1/2; for another threshold the window moves with it.
     """
 
     slope: float = 3.0
@@ -181,7 +181,7 @@ SURROGATES: Table[type[Surrogate]] = Table(
 
 
 def as_surrogate(surrogate: str | Surrogate) -> Surrogate:
-    """A surrogate from its name in `SURROGATES` (with default options), or itself."""
+    """The surrogate of a name in `SURROGATES`, with default options; a `Surrogate` as it is."""
     if isinstance(surrogate, str):
         return SURROGATES.make(surrogate)
     if not isinstance(surrogate, Surrogate):
