@@ -22,7 +22,7 @@ TARGETS = [
 
 @pytest.mark.parametrize(("options", "expected"), TARGETS)
 def test_the_published_targets(options: dict[str, object], expected: list[float]) -> None:
-    d = LOSSES.make("van_rossum", **options).desired(5)
+    d = LOSSES.make("van_rossum", **options).target(5)
     assert d.tolist() == pytest.approx(expected, abs=1e-15)
 
 
@@ -43,7 +43,7 @@ def test_the_loss_is_the_published_sum_written_out() -> None:
 def test_its_gradient_is_the_difference_from_the_target() -> None:
     a, y = normal(5, 50, 3).requires_grad_(), labels(50, 3)
     VanRossum(weight=50.0)(a, a.sum(0), y).backward()
-    d = VanRossum().desired(5)
+    d = VanRossum().target(5)
     expected = a.detach().clone()
     expected[:, torch.arange(50), y] -= d[:, None]
     assert a.grad is not None
@@ -60,9 +60,9 @@ def test_the_parts_of_a_batch_are_the_batch() -> None:
 
 def test_other_numbers_of_steps_alternate() -> None:
     loss = VanRossum(tau_s=1.0)  # a filter that lets everything through
-    assert loss.desired(10).tolist() == [0, 1] * 5
-    assert loss.desired(4).tolist() == [0, 1, 0, 1]
-    assert loss.desired(1).tolist() == [1]
+    assert loss.target(10).tolist() == [0, 1] * 5
+    assert loss.target(4).tolist() == [0, 1, 0, 1]
+    assert loss.target(1).tolist() == [1]
 
 
 def test_half_precision_is_summed_in_single() -> None:

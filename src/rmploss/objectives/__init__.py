@@ -1,8 +1,7 @@
 """Regularizers of the membrane: one file per paper, one line each in `OBJECTIVES`.
 
-A regularizer is a function of the membrane statistics of a forward and of the progress n / N of
-training; it says by `spec` which statistics it needs. The loss of the classification beside it is
-in `LOSSES` (losses.py).
+A regularizer is a function of the membrane statistics of a forward and of progress n / N; its
+`spec` names the statistics it needs. The classification losses are in `LOSSES` (losses.py).
 """
 
 from typing import Protocol
@@ -20,15 +19,19 @@ __all__ = ["LOSSES", "OBJECTIVES", "SCHEDULES", "Loss", "Objective", "RMPLoss", 
 
 
 class Objective(Protocol):
-    """What a regularizer offers; all values are dimensionless."""
+    """A regularizer of the membrane; all values are dimensionless."""
 
     @property
     def spec(self) -> MomentSpec | None:
-        """The statistics it needs; None: none at all."""
+        """The statistics it needs, or None."""
         ...
 
     def __call__(self, stats: MembraneStats, progress: float) -> Tensor:
-        """The weighted term that is added to the classification loss, a scalar."""
+        """The weighted term, a scalar to add to the classification loss.
+
+        stats: the membrane statistics of one forward, taken with `spec`.
+        progress: n / N in [0, 1].
+        """
         ...
 
     def weight(self, progress: float) -> float:

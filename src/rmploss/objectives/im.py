@@ -1,16 +1,16 @@
 """IM-Loss (Guo et al., NeurIPS 2022): centre the membranes on the threshold.
 
-A spike that is fired with probability 1/2 has the largest entropy; the loss pulls the mean of the
+A neuron that fires with probability 1/2 has the largest entropy; the loss pulls the mean of the
 membrane to V_th. Three published versions disagree (u: potential before the reset, m: its mean):
 
     paper        sum over layers of (m_l - V_th)^2                              weight 2
     supplement   mean over layers and channels of (m_lc - V_th)^2               weight 2
-    released     mean over layers of (m_l - target)^2, target 0.5 / T; m_l is of the input current
-                 behind a shortcut, of the *spikes* elsewhere; the first layer is left out, and
-                 a linear layer at the end, which our networks lack             weight 0.005
+    released     mean over layers of (m_l - target)^2, target 0.5 / T; m_l is the mean input
+                 current after a shortcut, the mean of the *spikes* elsewhere; without the first
+                 layer, and without a last linear layer, which our networks lack weight 0.005
 
-The paper's text could not be read: its line is from a summary. All leave out the inner neurons of
-residual blocks.
+The paper's text was not available: its line is from a summary. All versions leave out the inner
+neurons of residual blocks.
 """
 
 from typing import Literal
@@ -28,11 +28,15 @@ RELEASED = 0.005
 
 
 class IMLoss(Regularizer):
-    """weight times the squared distance of the means to target; the mean is over all ranks.
+    """weight times the squared distance of means to target; means are over all ranks.
 
-    version: see above; weight, target: None for the published ones: 2 and the threshold of each
-    layer; of the released version 0.005 and 0.5 / T. T: time steps, of use to the released version
-    alone. The inner neurons of residual blocks never take part. Dimensionless.
+    weight: None: the published one, 2 ("released": 0.005).
+    target: None: the published one, the threshold of each layer ("released": 0.5 / T).
+    version: "paper", "supplement" or "released", see above.
+    T: time steps; only "released" uses it.
+    schedule, include, exclude: see `Regularizer`.
+
+    All values are dimensionless. Raises `UserError`.
     """
 
     def __init__(
@@ -73,7 +77,7 @@ class IMLoss(Regularizer):
         if self.version == "released":
             layers = layers[1:]
         if not layers:
-            raise UserError(f"no layer is left of which the {self.version} IM-Loss could be taken")
+            raise UserError(f"no layer is left for the {self.version} IM-Loss")
         terms = torch.stack([self._distance(layer) for layer in layers])
         return terms.sum() if self.version == "paper" else terms.mean()
 

@@ -1,4 +1,4 @@
-"""The loss of Joint A-SNN (Guo et al. 2023): an ANN and an SNN that teach each other's heads.
+"""The loss of Joint A-SNN (Guo et al. 2023): distillation from the ANN's heads to the SNN's.
 
     L = (1 - alpha) sum over 8 heads of CE
       + alpha tau^2 [ sum_{i<4} S(ann_i <- ann_4) + sum_i S(snn_i <- ann_i) ]
@@ -19,25 +19,30 @@ from rmploss.ops import at_least_single
 
 
 class Branch(NamedTuple):
-    """One network: of every head, the last one final, logits `[B, K]` and the features before."""
+    """The outputs of one network: of each head logits `[B, K]` and features; the last is final."""
 
     logits: tuple[Tensor, ...]
     features: tuple[Tensor, ...]
 
 
 class Branches(NamedTuple):
-    """What a joint network gives in training."""
+    """The outputs of a joint network in training mode."""
 
     ann: Branch
     snn: Branch
 
 
 class JointLoss:
-    """The loss above; all dimensionless.
+    """The loss above; dimensionless.
 
-    alpha: the share of the teaching; beta: of the features; temperature: tau. batch: the authors'
-    code sums the features over its batch, so their weight depends on how a batch is shared out;
-    1024, the published batch, makes it that sum for 1024 samples, whatever the ranks and parts.
+    alpha: the weight of distillation, in [0, 1].
+    beta: the weight of the features.
+    temperature: tau.
+    batch: a factor of the feature term. The authors' code sums the features over a batch, so that
+        their weight depends on its split into ranks and micro-batches; 1024, the published batch
+        size, gives that sum for 1024 samples with any split.
+
+    Raises `UserError`.
     """
 
     needs: ClassVar[str] = "branches"
@@ -65,23 +70,31 @@ class JointLoss:
         self.alpha, self.beta, self.temperature, self.batch = alpha, beta, temperature, batch
 
     def __call__(self, outputs: Branches, logits: Tensor, labels: Tensor) -> Tensor:
-        """The loss of both branches; logits, the SNN's final ones, are among the outputs."""
-        ann, snn = (tuple(map(at_least_single, branch.logits)) for branch in outputs)
-        right = sum(F.cross_entropy(head, labels) for head in (*ann, *snn))
-        taught = sum(self.teach(head, ann[-1]) for head in ann[:-1])
-        taught += sum(self.teach(s, a) for s, a in zip(snn, ann, strict=True))
-        alike = self.batch * sum(map(apart, outputs.snn.features, outputs.ann.features))
-        share = self.alpha * self.temperature**2
-        return torch.as_tensor((1 - self.alpha) * right + share * taught + self.beta * alike)
+        """The loss of both branches, a scalar.
 
-    def teach(self, student: Tensor, teacher: Tensor) -> Tensor:
+        outputs: of the joint network in training mode.
+        logits: not used: `outputs` holds them.
+        labels: `[B]`.
+        """
+        ann, snn = (tuple(map(at_least_single, branch.logits)) for branch in outputs)
+        classified = sum(F.cross_entropy(head, labels) for head in (*ann, *snn))
+        distilled = sum(self.distill(head, ann[-1]) for head in ann[:-1])
+        distilled += sum(self.distill(s, a) for s, a in zip(snn, ann, strict=True))
+        features = (outputs.snn.features, outputs.ann.features)
+        distance = self.batch * sum(map(feature_distance, *features))
+        share = self.alpha * self.temperature**2
+        return torch.as_tensor(
+            (1 - self.alpha) * classified + share * distilled + self.beta * distance
+        )
+
+    def distill(self, student: Tensor, teacher: Tensor) -> Tensor:
         """S(student <- teacher) of logits `[B, K]`, a scalar."""
         target = (teacher.detach() / self.temperature).softmax(1)
         return F.cross_entropy(student / self.temperature, target)
 
 
-def apart(student: Tensor, teacher: Tensor) -> Tensor:
-    """sum_c (f_snn - f_ann)^2 where either is above 0, the mean over samples; both `[B, C]`."""
+def feature_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """The mean over samples of sum_c (f_snn - f_ann)^2 where either is positive; both `[B, C]`."""
     student, teacher = at_least_single(student), at_least_single(teacher).detach()
     alive = (student > 0) | (teacher > 0)
     return ((student - teacher).square() * alive).sum() / len(student)

@@ -1,8 +1,8 @@
-"""Losses of the classification: functions of the outputs of every time step and the labels.
+"""Classification losses: functions of the outputs of every time step and the labels.
 
     loss(outputs, logits, labels)    outputs [T, B, K], logits [B, K] read out of them, labels [B]
 
-A loss is one part of the objective, a regularizer of the membrane the other; any two go together.
+The total loss is a classification loss plus a weighted regularizer; any pair can be combined.
 """
 
 from typing import Any, ClassVar, Protocol
@@ -16,17 +16,22 @@ from rmploss.tables import Table
 
 
 class Loss(Protocol):
-    """What a loss offers. needs: what a network must give for it (`SpikingNetwork.gives`)."""
+    """A classification loss; needs: the kind of outputs it takes (`SpikingNetwork.gives`)."""
 
     needs: ClassVar[str]
 
     def __call__(self, outputs: Any, logits: Tensor, labels: Tensor) -> Tensor:
-        """A scalar, dimensionless: of a batch, the mean over its samples."""
+        """The mean over the samples of a batch, a scalar, dimensionless.
+
+        outputs: `[T, B, K]`, or what `needs` names.
+        logits: `[B, K]`.
+        labels: `[B]`.
+        """
         ...
 
 
 class CrossEntropy:
-    """CE(logits, labels), line 5 of Algorithm 1: of the outputs read out over time."""
+    """CE(logits, labels), line 5 of Algorithm 1."""
 
     needs: ClassVar[str] = "outputs"
 
@@ -40,8 +45,10 @@ class TET:
 
         L = (1 - lambda) 1/T sum_t CE(O(t), y) + lambda mean (O - phi)^2
 
-    weight: lambda; target: phi, the threshold, for all classes alike. The paper: 0.05 and 1 on
-    CIFAR, 0.001 on event data and ImageNet; dimensionless.
+    weight: lambda in [0, 1]; the paper uses 0.05 on CIFAR, 0.001 on event data and ImageNet.
+    target: phi, the threshold, the same for all classes; the paper uses 1.
+
+    Dimensionless. Raises `UserError`.
     """
 
     needs: ClassVar[str] = "outputs"
@@ -53,7 +60,7 @@ class TET:
         self.weight, self.target = weight, target
 
     def __call__(self, outputs: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-        """The mean over the steps, and the pull towards the target."""
+        """The mean cross-entropy of the steps, plus the distance to the target."""
         outputs = at_least_single(outputs)
         T = outputs.shape[0]
         every = F.cross_entropy(outputs.flatten(0, 1), labels.repeat(T))
@@ -61,10 +68,10 @@ class TET:
 
 
 class MeanSquaredError:
-    """MSE of the logits and the one-hot labels: STBP and PLIF on the rates of voting neurons.
+    """MSE of logits and one-hot labels; STBP and PLIF apply it to rates of voting neurons.
 
-    per_step: of the outputs of every step instead of their mean (the formula of the PLIF paper;
-    its code, like STBP's, takes the mean first, and so do we).
+    per_step: True takes the MSE of every step's outputs, the formula of the PLIF paper. Its code,
+        like STBP's and our default, takes the mean of the outputs first.
     """
 
     needs: ClassVar[str] = "outputs"
@@ -73,7 +80,7 @@ class MeanSquaredError:
         self.per_step = per_step
 
     def __call__(self, outputs: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-        """The mean over samples and classes (and steps)."""
+        """The mean over samples and classes, and over steps with `per_step`."""
         wide = at_least_single(outputs if self.per_step else logits)
         target = F.one_hot(labels, wide.shape[-1]).to(wide.dtype)
         return F.mse_loss(wide, target.expand_as(wide))

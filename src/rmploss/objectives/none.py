@@ -1,4 +1,4 @@
-"""No regularizer: the vanilla network that the paper's ablation compares with (Table 1)."""
+"""No regularizer: the vanilla network of the paper's ablation (Table 1)."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from rmploss.stats import MembraneStats
 
 
 class NoRegularizer:
-    """Adds nothing to the loss, and asks for no statistics."""
+    """A term that is zero and needs no statistics."""
 
     spec = None
 

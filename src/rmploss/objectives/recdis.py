@@ -1,15 +1,15 @@
 """RecDis-SNN (Guo et al., CVPR 2022), reconstructed: three undesired shifts of the membrane.
 
-    degeneration   [(m - V_th)^2 - s^2]_+        all values on one side of the threshold
-    mismatch       [2a - |m - V_th| - s]_+^2     too narrow: all inside the surrogate's window
-    saturation     [s - 4a]_+^2                  too wide: most outside of it
+    degeneration   [(m - V_th)^2 - s^2]_+        most values on one side of the threshold
+    mismatch       [2a - |m - V_th| - s]_+^2     too narrow: most values within the surrogate
+    saturation     [s - 4a]_+^2                  too wide: most values outside the surrogate
 
-m and s are mean and standard deviation of u per channel (over T, B, H, W and all ranks), a half the
-width of the surrogate; the loss is the mean over channels and layers.
+m, s: mean and standard deviation of u per channel (over T, B, H, W and all ranks); a: half-width of
+the surrogate. The loss is the mean over channels and layers.
 
-RECONSTRUCTED: the paper's formula is not public. It names these three shifts in the words of Ding
-et al. (CVPR 2019), whose loss on binary activations this is, moved to V_th and scaled from their
-half-width 1 to a. No number of the RecDis-SNN paper can be expected of it.
+RECONSTRUCTED: the paper's formula is not public. The paper names these three shifts as Ding et al.
+(CVPR 2019) do; this is their loss on binary activations, moved to V_th and scaled from their
+half-width 1 to a. It need not reproduce any number of the RecDis-SNN paper.
 """
 
 import torch
@@ -21,14 +21,18 @@ from rmploss.ops.lif.moments import MomentSpec
 from rmploss.stats import LayerMoments
 
 SMALLEST = 1e-12
-"""Of a variance: the slope of its root is finite from here on."""
+"""The smallest variance, which bounds the gradient of its square root."""
 
 
 class RecDisLoss(Regularizer):
-    """weight times the three terms; dimensionless.
+    """weight times the sum of the three terms; dimensionless.
 
-    v_threshold: None for that of each layer; half_width: a, of the surrogate: 1/2 for the rectangle
-    and for Eq. 5, to be said by hand where the neurons have another one.
+    v_threshold: V_th; None: the threshold of each layer.
+    half_width: a; 1/2 for the rectangle and Eq. 5, other surrogates need theirs.
+    weight: amplitude of lambda(n).
+    schedule, include, exclude: see `Regularizer`.
+
+    Raises `UserError`.
     """
 
     def __init__(
@@ -55,7 +59,7 @@ class RecDisLoss(Regularizer):
         self.v_threshold, self.half_width = v_threshold, half_width
 
     def of_layers(self, layers: list[LayerMoments]) -> Tensor:
-        """The mean of the layers' means over channels."""
+        """The mean over layers of their means over channels."""
         return torch.stack([self._of_layer(layer.of_all_ranks()) for layer in layers]).mean()
 
     def _of_layer(self, layer: LayerMoments) -> Tensor:

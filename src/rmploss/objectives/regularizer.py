@@ -1,4 +1,4 @@
-"""What the regularizers of the membrane share: a weight over training, and a choice of layers."""
+"""The base class of regularizers: a weight over training, and the selection of layers."""
 
 from abc import ABC, abstractmethod
 from fnmatch import fnmatchcase
@@ -14,10 +14,13 @@ from rmploss.stats import LayerMoments, MembraneStats
 class Regularizer(ABC):
     """lambda(n) times a function of the membrane statistics of one forward; dimensionless.
 
-    amplitude: of lambda(n): the name that it has in the paper, its value, and what to use instead
-    of a wrong one; schedule: its shape, a name in
-    `SCHEDULES`; spec: the statistics it needs; include, exclude: patterns of the names of the
-    layers that take part ("layer1.*.lif1").
+    amplitude: of lambda(n): its name in the paper, its value, and the usual value for errors.
+    schedule: the shape of lambda(n), a name in `SCHEDULES`.
+    spec: the statistics it needs.
+    include, exclude: patterns of the names of layers that take part ("layer1.*.lif1").
+    problems: those found by the subclass, reported together with the own ones.
+
+    Raises `UserError`.
     """
 
     def __init__(
@@ -34,7 +37,7 @@ class Regularizer(ABC):
         if not 0 <= value < float("inf"):
             problems.insert(0, Problem(f"{name} = {value!r}", "must be >= 0", usual))
         for which, patterns in (("include", include), ("exclude", exclude)):
-            if isinstance(patterns, str):  # each letter would be a pattern, "*" among them
+            if isinstance(patterns, str):  # each letter would be a pattern
                 where = f"{which} = {patterns!r}"
                 problems.append(Problem(where, "must be a tuple", f"{which}=({patterns!r},)"))
         if problems:
@@ -45,7 +48,11 @@ class Regularizer(ABC):
         self.include, self.exclude = include, exclude
 
     def __call__(self, stats: MembraneStats, progress: float) -> Tensor:
-        """The weighted term, a scalar; progress = n / N, the epoch over the number of epochs."""
+        """The weighted term, a scalar.
+
+        stats: of one forward, taken with `spec`.
+        progress: n / N in [0, 1], the epoch from 1 over the number of epochs.
+        """
         return self.weight(progress) * self.value(stats)
 
     def weight(self, progress: float) -> float:
@@ -58,10 +65,10 @@ class Regularizer(ABC):
 
     @abstractmethod
     def of_layers(self, layers: list[LayerMoments]) -> Tensor:
-        """The term, a scalar, of the layers that take part, at least one."""
+        """The term of the layers that take part, at least one; a scalar."""
 
     def _chosen(self, stats: MembraneStats) -> list[LayerMoments]:
-        """The layers that take part; `UserError` if there are none, or one has no membrane."""
+        """The layers that take part; `UserError` if none does, or one defines no regularizer."""
         if stats.spec != self.spec:
             raise UserError(
                 f"the membrane statistics were taken with {stats.spec}, this loss needs "

@@ -1,11 +1,11 @@
-"""RMP-Loss: pull every membrane potential towards its spike (Eqs. 8-12 of the paper).
+"""RMP-Loss: pull each membrane potential towards its spike (Eqs. 8-12 of the paper).
 
     q(u)     = |o - u|^p                                        (8, 9)
     L_RMP    = mean of q(u) over time, layers, batch, channels, space   (10)
     L        = L_CE + lambda(n) L_RMP                           (11)
     lambda(n) = 2k n/N  up to N/2,  then 2k (1 - n/N)           (12)
 
-The layers hand over the sums of q (the third membrane moment); the loss never sees a membrane.
+The layers sum q (the third membrane moment), so the loss needs no membrane.
 """
 
 from typing import Literal
@@ -27,12 +27,16 @@ class RMPLoss(Regularizer):
             logits = net(images)
         loss = cross_entropy(logits, labels) + rmp(stats, progress=(epoch + 1) / epochs)
 
-    k: amplitude of lambda(n), dimensionless; schedule: its shape, a name in `SCHEDULES`.
-    p: exponent of Eq. 9. potential, detach_target: see `MomentSpec`.
-    reduction: Eq. 10 is one mean over layers of unequal size. "layers" is the mean of the layers'
-    means (what the authors' code does); "elements" weighs every membrane value the same.
-    include, exclude: patterns of layer names ("layer1.*.lif1") that take part; the paper has all,
-    the authors' code skips the inner neurons of residual blocks: exclude=("*.lif1",).
+    k: amplitude of lambda(n), dimensionless.
+    p: exponent of Eq. 9.
+    schedule: the shape of lambda(n), a name in `SCHEDULES`.
+    reduction: of Eq. 10 over layers of unequal size: "layers" is the mean of the layers' means, as
+        in the authors' code; "elements" gives every membrane value the same weight.
+    include, exclude: patterns of the names of layers that take part ("layer1.*.lif1"). The paper
+        includes all; the authors' code excludes the inner neurons of residual blocks, ("*.lif1",).
+    potential, detach_target: see `MomentSpec`.
+
+    Raises `UserError`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""lambda(n), the weight of a regularizer over training (Eq. 12), as functions of progress.
+"""Shapes of lambda(n), the weight of a regularizer over training (Eq. 12).
 
 progress = n / N in [0, 1]: the epoch, counted from 1 as in Algorithm 1, over the number of epochs.
 """
@@ -19,12 +19,12 @@ def triangle(progress: float) -> float:
 
 
 def constant(progress: float) -> float:
-    """One throughout."""
+    """1 at any progress."""
     return 1.0
 
 
 def cosine(progress: float) -> float:
-    """(1 + cos(pi n/N)) / 2, from one to zero: the alternative left in the authors' script."""
+    """(1 + cos(pi n/N)) / 2, from one to zero; an unused option of the authors' script."""
     return (1 + math.cos(math.pi * progress)) / 2
 
 
@@ -39,7 +39,7 @@ SCHEDULES: Table[Schedule] = Table(
 
 
 def evaluate(schedule: Schedule, progress: float) -> float:
-    """The schedule at a progress, which must lie in [0, 1]."""
+    """The value of a schedule; `UserError` unless progress lies in [0, 1]."""
     if not 0 <= progress <= 1:
         raise UserError(
             f"progress = {progress!r} must lie in [0, 1]: it is (epoch + 1) / epochs, the n / N of "

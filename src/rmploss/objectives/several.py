@@ -1,4 +1,4 @@
-"""Several regularizers of one membrane together: the sum of their weighted terms."""
+"""The sum of several weighted regularizers."""
 
 import torch
 from torch import Tensor
@@ -9,13 +9,13 @@ from rmploss.stats import MembraneStats
 
 
 class SeveralRegularizers:
-    """RMP-Loss beside another regularizer, each with its defaults and its own schedule.
+    """The sum of regularizers, each with its default options and schedule; dimensionless.
 
-    names: entries of `OBJECTIVES` that take the same moments. Dimensionless. Raises `UserError`.
+    names: two or more entries of `OBJECTIVES` with the same `spec`; else `UserError`.
     """
 
     def __init__(self, *, names: tuple[str, ...] = ("im", "rmp")) -> None:
-        from rmploss.objectives import OBJECTIVES  # the table that names this file
+        from rmploss.objectives import OBJECTIVES  # not above: the table imports this file
 
         found = [OBJECTIVES.make(name) for name in names if name not in ("none", "several")]
         if len(found) != len(names) or len(set(names)) < max(2, len(names)):
@@ -32,7 +32,7 @@ class SeveralRegularizers:
         return torch.stack([term(stats, progress) for term in self.terms]).sum()
 
     def weight(self, progress: float) -> float:
-        """The weight of the last one, which is the one that was added."""
+        """The weight of the last regularizer."""
         return self.terms[-1].weight(progress)
 
     def value(self, stats: MembraneStats) -> Tensor:

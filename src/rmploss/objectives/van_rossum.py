@@ -1,9 +1,9 @@
-"""The Van Rossum distance (TSSL-BP, Zhang and Li, NeurIPS 2020): outputs to a desired train.
+"""The Van Rossum distance of outputs to a target spike train (TSSL-BP, Zhang and Li, NeurIPS 2020).
 
     L = 1/2 sum over samples, classes and steps of (a(t) - d(t))^2
 
-a: the post-synaptic currents of the output neurons; d: the desired spikes of the label's class,
-filtered as the neurons filter theirs, and 0 for every other class.
+a: the post-synaptic currents of the output neurons; d: the target spikes of the label's class after
+the same filter, and 0 for every other class.
 """
 
 from typing import ClassVar, Literal
@@ -17,20 +17,21 @@ from rmploss.neurons.tssl import post_synaptic
 from rmploss.ops import at_least_single
 
 PATTERN = (0, 1, 0, 1, 1)
-"""The desired spikes of the paper's code for T = 5."""
+"""The target spikes of the paper's code for T = 5."""
 
 
 class VanRossum:
     """1/2 sum (a - d)^2 over classes and steps, the mean over samples, times `weight`.
 
-    pattern: the desired spikes of the T steps, 0 or 1 each; empty: the published (0, 1, 0, 1, 1)
-    for T = 5, and 0, 1, 0, 1, .. for any other T (published for T >= 10). tau_s: of the filter, in
-    steps; 2 as the neurons of generation A, 3 for B. filters: how often the desired train is
-    filtered: once, or twice as the code does since October 2020.
+    weight: dimensionless. The published loss is a sum over a batch, so that it depends on the split
+        into ranks and micro-batches; 50, the published batch size, gives that sum for 50 samples
+        with any split. This matters if gradients are clipped to a norm.
+    pattern: the target spikes of the T steps, 0 or 1 each; empty: the published (0, 1, 0, 1, 1)
+        for T = 5, and 0, 1, 0, 1, ... for any other T (published for T >= 10).
+    tau_s: the time constant of the filter, in steps: 2 for neurons of generation A, 3 for B.
+    filters: filter the target once, or twice as the authors' code since October 2020.
 
-    The published loss is a sum over the batch as well, so it depends on how a batch is shared out.
-    weight = 50, the published batch, makes it that sum for 50 samples, whatever the ranks and
-    parts; it matters where gradients are clipped to a norm.
+    Raises `UserError`.
     """
 
     needs: ClassVar[str] = "outputs"
@@ -61,13 +62,18 @@ class VanRossum:
         self.filters = filters
 
     def __call__(self, outputs: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-        """The distance; outputs: a `[T, B, K]`."""
+        """The distance, a scalar.
+
+        outputs: a `[T, B, K]`.
+        logits: not used.
+        labels: `[B]`.
+        """
         a = at_least_single(outputs)
         chosen = F.one_hot(labels, a.shape[2]).to(a.dtype)
-        d = self.desired(a.shape[0]).to(a).view(-1, 1, 1) * chosen
+        d = self.target(a.shape[0]).to(a).view(-1, 1, 1) * chosen
         return self.weight * (a - d).square().sum() / (2 * len(labels))
 
-    def desired(self, T: int) -> Tensor:
+    def target(self, T: int) -> Tensor:
         """d(t) of the label's class, `[T]`, float64."""
         d = torch.tensor(self._spikes(T), dtype=torch.float64)
         for _ in range(self.filters):
@@ -83,5 +89,5 @@ class VanRossum:
             return self.pattern
         if len(PATTERN) == T:
             return PATTERN
-        # A single step that desired nothing would teach nothing.
+        # T = 1: a target without a spike would be silence for every class.
         return tuple(t % 2 for t in range(T)) if T > 1 else (1,)
