@@ -1,4 +1,4 @@
-"""What a trained network is like: its membranes, what its spikes lose, what an inference costs."""
+"""Analysis of a trained network: membrane histograms, information loss, cost of an inference."""
 
 from rmploss.analysis.cost import Cost, inference_cost
 from rmploss.analysis.histogram import Histogram, membrane_histograms

@@ -1,10 +1,10 @@
-"""What one inference costs: synaptic operations, and an estimate of their energy.
+"""The cost of one inference: synaptic operations, and an estimate of their energy.
 
-A 1 that reaches a synapse is one accumulation, as the weight is added; any other number that is not
-0 is a multiplication, too. Convolutions and linear layers are counted, exactly: at the border a
-value reaches fewer outputs. The energy is the sum of both kinds times what a 32-bit operation
-takes in 45 nm CMOS (Horowitz, ISSCC 2014), as papers of this field reckon: memory and the neurons
-themselves are left out, so it ranks networks and does not predict a chip.
+An input of 1 costs one accumulation per synapse (the weight is added), any other nonzero input a
+multiplication with accumulation. Convolutions and linear layers are counted exactly: at a border an
+input has fewer synapses. The energy is each count times that of a float32 operation in 45 nm CMOS
+(Horowitz, ISSCC 2014), as is usual in the field. Memory and neurons are left out, so the estimate
+ranks networks but does not predict a chip.
 """
 
 from collections.abc import Iterable
@@ -15,36 +15,37 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 PJ_ACCUMULATION, PJ_MULTIPLICATION = 0.9, 4.6
-"""Picojoules of a float32 addition, and of a multiplication with addition."""
+"""The energy in pJ of a float32 addition, and of a multiplication with addition."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Operations of the inference of one input, on average."""
+    """The mean operations of one inference; multiplications include their additions."""
 
     accumulations: float
     multiplications: float
 
     @property
     def microjoules(self) -> float:
-        """The estimated energy of one inference."""
+        """The estimated energy of one inference, in microjoules."""
         picojoules = self.accumulations * PJ_ACCUMULATION + self.multiplications * PJ_MULTIPLICATION
         return picojoules / 1e6
 
 
 def inference_cost(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Cost:
-    """The mean cost over all batches, in evaluation mode; the network comes back as it was.
+    """The mean cost over all batches in evaluation mode; afterwards `net` is as before.
 
+    net: its convolutions and linear layers are counted.
     batches: (x `[B, C, H, W]` or `[T, B, C, H, W]`, labels `[B]`).
     """
-    spikes = others = 0.0
+    accumulations = multiplications = 0.0
     samples = 0
 
     def count(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        nonlocal spikes, others
+        nonlocal accumulations, multiplications
         x = inputs[0].detach()
-        spikes += _reached(layer, x == 1)
-        others += _reached(layer, (x != 0) & (x != 1))
+        accumulations += _synapses(layer, x == 1)
+        multiplications += _synapses(layer, (x != 0) & (x != 1))
 
     layers = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Conv3d | nn.Linear)]
     hooks = [layer.register_forward_hook(count) for layer in layers]
@@ -61,11 +62,12 @@ def inference_cost(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> 
         net.train(training)
         for hook in hooks:
             hook.remove()
-    return Cost(spikes / max(samples, 1), others / max(samples, 1))
+    samples = max(samples, 1)
+    return Cost(accumulations / samples, multiplications / samples)
 
 
-def _reached(layer: nn.Module, x: Tensor) -> float:
-    """How many synapses the marked values of the input reach; x: boolean, of its shape."""
+def _synapses(layer: nn.Module, x: Tensor) -> float:
+    """The number of synapses of the marked inputs; x: boolean, of the input's shape."""
     active = x.to(torch.float32)
     if isinstance(layer, nn.Linear):
         return float(active.sum(dtype=torch.float64)) * layer.out_features

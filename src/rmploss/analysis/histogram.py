@@ -1,4 +1,4 @@
-"""The distribution of the membrane before the reset, layer by layer (Figures 2 and 3)."""
+"""Histograms of the membrane before the reset, one per layer (Figures 2 and 3)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,15 +11,17 @@ from rmploss.neurons import SpikingLayer
 from rmploss.stats import name_layers
 
 LOW, HIGH, BINS = -1.5, 2.0, 140
-"""The range and the number of the bins; 0, 1/2 and 1 are edges. Dimensionless."""
+"""Range and number of the bins; 0, 1/2 and 1 are edges. Dimensionless."""
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """How often u_pre of one layer fell into each bin.
+    """The histogram of u_pre of one layer.
 
-    counts: one number per bin, all of width (HIGH - LOW) / BINS; below, above: how often u_pre was
-    outside of the range; v_threshold: of the layer.
+    layer: its name in the network.
+    v_threshold: its threshold.
+    counts: the values in each bin, of width (HIGH - LOW) / BINS.
+    below, above: the values outside of the range.
     """
 
     layer: str
@@ -30,7 +32,7 @@ class Histogram:
 
     @property
     def total(self) -> int:
-        """All values, those outside of the range too."""
+        """The number of all values, including those outside of the range."""
         return sum(self.counts) + self.below + self.above
 
     def density(self) -> list[float]:
@@ -39,7 +41,7 @@ class Histogram:
         return [count / max(self.total, 1) / width for count in self.counts]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data that `from_json` reads back."""
+        """A JSON object that `from_json` reads."""
         return {
             "layer": self.layer,
             "v_threshold": self.v_threshold,
@@ -51,14 +53,14 @@ class Histogram:
         }
 
     @staticmethod
-    def from_json(plain: dict[str, Any]) -> "Histogram":
+    def from_json(data: dict[str, Any]) -> "Histogram":
         """The histogram of `to_json`."""
         return Histogram(
-            plain["layer"],
-            plain["v_threshold"],
-            tuple(plain["counts"]),
-            plain["below"],
-            plain["above"],
+            data["layer"],
+            data["v_threshold"],
+            tuple(data["counts"]),
+            data["below"],
+            data["above"],
         )
 
 
@@ -70,22 +72,23 @@ def edges() -> list[float]:
 def membrane_histograms(
     net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]
 ) -> list[Histogram]:
-    """The histogram of every spiking layer over all batches, in evaluation mode, in running order.
+    """The histograms of all spiking layers over all batches, in order of execution.
 
-    batches: (x, labels) as for `engine.evaluate`. The network comes back in the mode it had.
+    net: runs in evaluation mode; afterwards it is in the mode it had.
+    batches: (x `[B, C, H, W]` or `[T, B, C, H, W]`, labels `[B]`).
     """
     name_layers(net)
     counts: dict[str, Tensor] = {}
     thresholds: dict[str, float] = {}
 
-    def look(neuron: nn.Module, inputs: tuple[Tensor]) -> None:
+    def add(neuron: nn.Module, inputs: tuple[Tensor]) -> None:
         assert isinstance(neuron, SpikingLayer)
         name = neuron.layer_name
         thresholds[name] = neuron.v_threshold
         counts[name] = counts.get(name, 0) + _count(neuron.membrane(inputs[0]))
 
     neurons = [module for module in net.modules() if isinstance(module, SpikingLayer)]
-    hooks = [neuron.register_forward_pre_hook(look) for neuron in neurons]
+    hooks = [neuron.register_forward_pre_hook(add) for neuron in neurons]
     training = net.training
     net.eval()
     try:
@@ -105,9 +108,9 @@ def membrane_histograms(
 
 
 def _count(u: Tensor) -> Tensor:
-    """Counts `[BINS + 2]`: below the range, its bins, above it. A bin holds its lower edge.
+    """Counts `[BINS + 2]`: below the range, its bins, above it. A bin includes its lower edge.
 
-    NaN is nowhere: it is not counted.
+    NaN is not counted.
     """
     numbers = u[~u.isnan()].double()
     place = ((numbers - LOW) / (HIGH - LOW) * BINS).floor().clamp(-1, BINS).long() + 1

@@ -6,9 +6,9 @@
 The paper calls P_O "a very large constant" whose integral over the window is 1: P_O = 1 / (2 eps).
 The logarithm is of base 2, since Eq. 17 differentiates it to 1 / ln 2.
 
-A caution the paper leaves out: the derivative of the integrand, log2(P_U / P_O) + 1 / ln 2
+A condition the paper does not state: the derivative of the integrand, log2(P_U / P_O) + 1 / ln 2
 (Eq. 17), is negative only while P_U < P_O / e. So Proposition 1 (a denser P_U near the spike loses
-less) holds for densities below 1 / (2 e eps); `proposition_holds` says whether a membrane is there.
+less) holds for densities below 1 / (2 e eps); `proposition_holds` tests that of a histogram.
 """
 
 import math
@@ -21,9 +21,12 @@ SPIKE_VALUES = (0.0, 1.0)
 
 
 def kl_divergence(histogram: Histogram, eps: float = 0.1) -> float:
-    """L_KL(U || O) of Eq. 14 in bits, over the windows of half-width eps around 0 and 1.
+    """L_KL(U || O) of Eq. 14, in bits.
 
-    P_U is the histogram, constant within a bin; a bin that a window cuts counts for its part.
+    histogram: P_U, constant within a bin. A bin that a window cuts counts for its part.
+    eps: half-width of the windows around 0 and 1, in (0, 0.5]; dimensionless.
+
+    Raises `UserError` for another eps.
     """
     constant = _constant(eps)
     return sum(
@@ -34,7 +37,7 @@ def kl_divergence(histogram: Histogram, eps: float = 0.1) -> float:
 
 
 def proposition_holds(histogram: Histogram, eps: float = 0.1) -> bool:
-    """Whether Eq. 17 is negative in every bin of both windows, as Proposition 1 supposes."""
+    """True if Eq. 17 is negative in every bin of both windows, as Proposition 1 assumes."""
     limit = _constant(eps) / math.e
     return all(density < limit for density, _ in _windows(histogram, eps))
 
@@ -49,11 +52,11 @@ def _constant(eps: float) -> float:
 
 
 def _windows(histogram: Histogram, eps: float) -> Iterator[tuple[float, float]]:
-    """The density of u_pre and the length of each part of a bin that lies in a window."""
+    """For each part of a bin inside a window, the density of u_pre and the part's length."""
     width = (HIGH - LOW) / BINS
     for index, density in enumerate(histogram.density()):
         low = LOW + index * width
         for spike in SPIKE_VALUES:
             part = min(low + width, spike + eps) - max(low, spike - eps)
-            if part > 1e-12:  # a bin that only touches the window is not in it
+            if part > 1e-12:  # rounding: a bin that only touches a window is outside
                 yield density, part
