@@ -1,4 +1,4 @@
-"""What a run ran on: versions, machine, devices, the source itself and its commit."""
+"""The environment of a run: versions, machine, devices, source and its commit."""
 
 import io
 import os
@@ -15,7 +15,7 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide the numbers."""
+    """The versions of Python and of the packages that a result depends on."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -25,7 +25,7 @@ def versions() -> dict[str, str]:
 
 
 def environment() -> dict[str, Any]:
-    """The record of the machine and the source that stands in a run's first event."""
+    """The record of machine and source in a run's first event."""
     return {
         **versions(),
         "platform": platform.platform(),
@@ -40,9 +40,9 @@ def environment() -> dict[str, Any]:
 
 
 def source_zip() -> bytes:
-    """The Python files of the package as a zip archive, the same bytes for the same source.
+    """The Python files of the package as a zip archive; equal sources give equal bytes.
 
-    Nothing is compressed and no clock is read: neither zlib's version nor the day shows.
+    Uncompressed and without times, so that neither zlib's version nor the date matters.
     """
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as files:
@@ -65,7 +65,7 @@ def _version(package: str) -> str:
 def _commit() -> str | None:
     """The commit of the package's source, with "-dirty" if it was changed; None outside of git.
 
-    A package installed below somebody else's work tree is not in that tree's index: also None.
+    Also None for a package installed below another work tree, whose index does not have it.
     """
     try:
         _git("ls-files", "--error-unmatch", "__init__.py")

@@ -1,4 +1,4 @@
-"""What a network does on a split: accuracy, quantization error and firing rate of every layer."""
+"""Evaluate a network on a split: accuracy, and each layer's quantization error and firing rate."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from rmploss.stats import membrane_stats
 
 
 @dataclass(frozen=True)
-class Layer:
-    """One spiking layer on a split: mean q(u) (Eq. 9) and mean o, both dimensionless."""
+class LayerResult:
+    """The means of q(u) (Eq. 9) and of o of one spiking layer on a split; dimensionless."""
 
     name: str
     quantization_error: float
@@ -25,21 +25,27 @@ class Layer:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A network on a split: accuracy in percent, cross-entropy, and every spiking layer."""
+    """The results of a network on a split.
+
+    accuracy: in percent.
+    loss: the mean cross-entropy, dimensionless.
+    samples: the number of samples of all ranks.
+    layers: of every spiking layer, in order of execution.
+    """
 
     accuracy: float
     loss: float
     samples: int
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerResult, ...]
 
     @property
     def quantization_error(self) -> float:
-        """The mean over the layers: our reading of Table 1, which does not say."""
+        """The mean over the layers: our reading of Table 1, which leaves it open."""
         return sum(layer.quantization_error for layer in self.layers) / max(len(self.layers), 1)
 
     @property
     def firing_rate(self) -> float:
-        """The mean over the layers, spikes per neuron and time step."""
+        """The mean over the layers: spikes per neuron and time step."""
         return sum(layer.firing_rate for layer in self.layers) / max(len(self.layers), 1)
 
 
@@ -51,10 +57,13 @@ def evaluate(
     p: float = 2.0,
     on_batch: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """Evaluate over all batches of all ranks; the network comes back in the mode it had.
+    """Evaluate a network over the batches of all ranks.
 
-    batches: (x `[B, C, H, W]` or `[T, B, C, H, W]`, labels `[B]`), B may be 0; p: exponent of
-    Eq. 9, whatever the network was trained with.
+    net: runs in evaluation mode; afterwards it is in the mode it had.
+    batches: of this rank: (x `[B, C, H, W]` or `[T, B, C, H, W]`, labels `[B]`); B may be 0.
+    world: this process among the ranks; None: a single process on the CPU.
+    p: exponent of Eq. 9, independent of the training's.
+    on_batch: is called after each batch.
     """
     world = world or World()
     training = net.training
@@ -72,8 +81,8 @@ def evaluate(
                     totals += _totals(logits, labels)
                     for layer in stats:
                         rows = layer.moments[[ERROR, SPIKES]].double().sum(1).tolist()
-                        seen = torch.tensor([*rows, layer.elements], dtype=torch.float64)
-                        sums[layer.name] = sums.get(layer.name, 0) + seen
+                        row = torch.tensor([*rows, layer.elements], dtype=torch.float64)
+                        sums[layer.name] = sums.get(layer.name, 0) + row
                 on_batch()
     finally:
         net.train(training)
@@ -81,14 +90,14 @@ def evaluate(
     loss, correct, count = table[0].tolist()
     count = max(count, 1.0)
     layers = (
-        Layer(name, error / elements, spikes / elements)
+        LayerResult(name, error / elements, spikes / elements)
         for name, (error, spikes, elements) in zip(names, table[1:].tolist(), strict=True)
     )
     return Evaluation(100 * correct / count, loss / count, int(count), tuple(layers))
 
 
 def _totals(logits: Tensor, labels: Tensor) -> Tensor:
-    """Of one batch: the sum of the cross-entropies, correct answers, samples; float64 `[3]`."""
+    """The sum of cross-entropies, correct answers and samples of a batch; float64 `[3]`."""
     ce = F.cross_entropy(at_least_single(logits), labels, reduction="sum")
     correct = (logits.argmax(1) == labels).sum()
     return torch.tensor([ce.item(), correct.item(), len(labels)], dtype=torch.float64)
@@ -97,10 +106,10 @@ def _totals(logits: Tensor, labels: Tensor) -> Tensor:
 def _over_ranks(
     net: SpikingNetwork, sums: dict[str, Tensor], totals: Tensor, world: World
 ) -> tuple[list[str], Tensor]:
-    """The layers and the sums over all ranks; a rank without samples adds zeros."""
+    """Layer names, and the sums over all ranks `[1 + layers, 3]`; ranks without samples add 0."""
     known = (getattr(module, "layer_name", None) for module in net.modules())
     ours = list(sums) or [name for name in known if isinstance(name, str)]
-    names = world.broadcast_text("\n".join(ours)).splitlines()  # none, if nothing spikes
+    names = world.broadcast_text("\n".join(ours)).splitlines()  # empty without a spiking layer
     zero = torch.zeros(3, dtype=torch.float64)
     table = torch.stack([totals, *(sums.get(name, zero) for name in names)])
     return names, world.all_reduce_sum(table)

@@ -1,4 +1,4 @@
-"""What training tells whoever listens: a terminal, a program, nobody."""
+"""The callbacks of a run, for a terminal or a program; `Listener` ignores them all."""
 
 from pathlib import Path
 from typing import Any
@@ -7,22 +7,22 @@ from rmploss.recipes import Recipe
 
 
 class Listener:
-    """Hears of a run; does nothing. Subclasses show it."""
+    """Callbacks that do nothing; subclasses show a run."""
 
     def begin(self, recipe: Recipe, folder: Path, *, epoch: int, device: str) -> None:
-        """A run starts or goes on after `epoch` completed epochs."""
+        """A run begins, or is resumed after `epoch` completed epochs."""
 
     def loading(self, what: str, done: int, total: int) -> None:
-        """Data is being prepared."""
+        """`done` of `total` units of a data set are prepared."""
 
     def batch(self, phase: str, epoch: int, done: int, total: int, **numbers: float) -> None:
-        """A batch of "train" or "test" is done in epoch `epoch` (from 1)."""
+        """`done` of `total` batches of a phase, "train" or "test", are done; epoch is from 1."""
 
     def epoch(self, record: dict[str, Any]) -> None:
-        """An epoch is done; its line of metrics.jsonl."""
+        """An epoch is done; record: its line of metrics.jsonl."""
 
     def note(self, text: str) -> None:
-        """Something worth a line."""
+        """A remark for people, one line."""
 
     def end(self, summary: dict[str, Any]) -> None:
-        """The run is done."""
+        """The run is finished; summary: its result.json."""

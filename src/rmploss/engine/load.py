@@ -1,4 +1,4 @@
-"""Trained networks back from their run folders: to evaluate, to look at, to use."""
+"""Load the trained network of a run folder, or evaluate it."""
 
 from pathlib import Path
 from typing import Literal
@@ -23,7 +23,11 @@ def load_network(
 ) -> tuple[SpikingNetwork, Recipe]:
     """The network of a run in evaluation mode, on the CPU, and the run's recipe.
 
-    Tensors are read only after their SHA-256 was checked; nothing is unpickled.
+    run_dir: the run folder.
+    which: the last checkpoint, or the one of the best test accuracy.
+
+    Tensors are read after their SHA-256 was checked; nothing is unpickled. Raises `UserError` for a
+    folder that is not a run, `CheckpointError` if no checkpoint verifies.
     """
     folder = RunFolder.open(run_dir)
     recipe = folder.recipe()
@@ -32,7 +36,7 @@ def load_network(
     else:
         metrics = folder.metrics()
         if not metrics:
-            raise UserError(f"{run_dir} has finished no epoch yet, so none is its best")
+            raise UserError(f"{run_dir} has no best epoch: it has finished none")
         best = summarize(metrics)["best_epoch"]
         step = next(record["step"] for record in metrics if record["epoch"] == best)
         loaded = checkpoint.load_step(run_dir, step, recipe_hash=folder.recipe_hash)
@@ -50,7 +54,14 @@ def evaluate_run(
     device: str = "auto",
     workers: int = 0,
 ) -> Evaluation:
-    """Evaluate a run on its test split; folded: in the form of its inference (`lifecycle.fold`)."""
+    """Evaluate the network of a run on its test split.
+
+    run_dir, which: see `load_network`.
+    folded: fold the network for inference first (`lifecycle.fold`).
+    data_dir, device, workers: see `Execution`.
+
+    Raises `UserError` and `CheckpointError` as `load_network`, and `UserError` for missing data.
+    """
     execution = Execution(data_dir, device, workers)
     net, recipe = load_network(run_dir, which)
     with join(execution.device) as world:

@@ -1,7 +1,7 @@
-"""What an optimizer remembers, by parameter name: tensors, and plain values for a JSON manifest.
+"""The state of an optimizer by parameter name: tensors, and numbers for a JSON manifest.
 
-PyTorch numbers an optimizer's parameters in their order of registration, so that its own state dict
-silently gives a moment to the wrong weight once a layer is added. Names cannot be mixed up.
+PyTorch's state dict numbers the parameters in their order of registration, so that it silently
+assigns a momentum buffer to the wrong weight once a layer is added. Names prevent that.
 """
 
 from collections.abc import Mapping
@@ -17,11 +17,12 @@ from rmploss.errors import CheckpointError, Problem, UserError
 
 @dataclass(frozen=True)
 class OptimizerState:
-    """The memory of an optimizer.
+    """The state of an optimizer.
 
-    tensors: "<parameter>/<key>" -> tensor, e.g. "conv1.weight/momentum_buffer"; numbers: the same
-    for plain numbers; groups: the hyperparameters of each parameter group, with the names of its
-    parameters under "params". Numbers and groups are JSON.
+    tensors: "<parameter>/<key>" -> tensor, for example "conv1.weight/momentum_buffer".
+    numbers: the same for numbers; JSON.
+    groups: the hyperparameters of each parameter group, with the names of its parameters under
+        "params"; JSON.
     """
 
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
@@ -30,10 +31,10 @@ class OptimizerState:
 
 
 def optimizer_state(optimizer: Optimizer, model: nn.Module) -> OptimizerState:
-    """What `optimizer` remembers of the parameters of `model`; the tensors are its own, not copies.
+    """The state of `optimizer` for the parameters of `model`; tensors are not copied.
 
-    `UserError` if it holds parameters that are not the model's, or remembers more than tensors and
-    numbers (L-BFGS keeps lists).
+    Raises `UserError` if the optimizer holds parameters that are not the model's, or state other
+    than tensors and numbers (L-BFGS keeps lists).
     """
     names = _names(optimizer, model)
     state = {
@@ -52,7 +53,7 @@ def optimizer_state(optimizer: Optimizer, model: nn.Module) -> OptimizerState:
         {name: value for name, value in state.items() if isinstance(value, Tensor)},
         {name: value for name, value in state.items() if not isinstance(value, Tensor)},
         tuple(
-            {key: _plain(value) for key, value in group.items() if key not in _OWN_NAMES}
+            {key: _as_json(value) for key, value in group.items() if key not in _OWN_NAMES}
             | {"params": [names[parameter] for parameter in group["params"]]}
             for group in optimizer.param_groups
         ),
@@ -60,10 +61,12 @@ def optimizer_state(optimizer: Optimizer, model: nn.Module) -> OptimizerState:
 
 
 def restore_optimizer(optimizer: Optimizer, model: nn.Module, state: OptimizerState) -> None:
-    """Give `optimizer` the memory and the hyperparameters of `state`, bit for bit.
+    """Set the state and the hyperparameters of `optimizer`, bit for bit.
 
-    `CheckpointError` if its groups hold other parameters than those of the state. Tensors go to the
-    device where this optimizer keeps them.
+    optimizer: over the parameters of `model`; its tensors stay on their devices.
+    state: from `optimizer_state`.
+
+    Raises `CheckpointError` if the groups of `state` have other parameters.
     """
     names = _names(optimizer, model)
     groups = optimizer.param_groups
@@ -85,12 +88,12 @@ def restore_optimizer(optimizer: Optimizer, model: nn.Module, state: OptimizerSt
     _undo_casts(optimizer, names, state.tensors)
 
 
-# Parameter names that some optimizers keep beside the parameters: the model's own are used.
+# Keys of a group with parameters or, in some optimizers, their names; we save the model's names.
 _OWN_NAMES = ("params", "param_names")
 
 
 def _names(optimizer: Optimizer, model: nn.Module) -> dict[Tensor, str]:
-    """The optimizer's parameters, in its own order, and their names in the model."""
+    """The optimizer's parameters in its order, with their names in the model."""
     known = {parameter: name for name, parameter in model.named_parameters()}
     held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     problems = [
@@ -99,12 +102,12 @@ def _names(optimizer: Optimizer, model: nn.Module) -> dict[Tensor, str]:
         if parameter not in known
     ]
     if problems:
-        raise UserError("the optimizer and the model do not belong together", problems)
+        raise UserError("the optimizer has parameters of another model", problems)
     return {parameter: known[parameter] for parameter in held}
 
 
 def _check_same(ours: list[list[str]], saved: list[list[str]]) -> None:
-    """Refuse a state whose groups hold other parameters; their order within a group is free."""
+    """Raise `CheckpointError` if groups differ in their parameters; their order may differ."""
     here, there = (
         {(index, name) for index, group in enumerate(groups) for name in group}
         for groups in (ours, saved)
@@ -118,15 +121,15 @@ def _check_same(ours: list[list[str]], saved: list[list[str]]) -> None:
         raise CheckpointError("the checkpoint belongs to another optimizer", problems)
 
 
-def _plain(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
     """A hyperparameter as JSON: one-element tensors (a capturable learning rate) as numbers."""
     if isinstance(value, Tensor):
         return value.item()
-    return [_plain(part) for part in value] if isinstance(value, tuple | list) else value
+    return [_as_json(part) for part in value] if isinstance(value, tuple | list) else value
 
 
 def _like(current: Any, saved: Any) -> Any:
-    """A hyperparameter from JSON, in the type the optimizer uses now."""
+    """A hyperparameter from JSON in the type of the optimizer's current value."""
     if isinstance(current, Tensor):
         return torch.full_like(current, saved)
     return tuple(saved) if isinstance(current, tuple) else saved
@@ -135,7 +138,7 @@ def _like(current: Any, saved: Any) -> Any:
 def _undo_casts(
     optimizer: Optimizer, names: dict[Tensor, str], saved: Mapping[str, Tensor]
 ) -> None:
-    """`load_state_dict` casts every floating tensor to the type of its parameter; keep the bits."""
+    """Restore the saved types: `load_state_dict` casts floating tensors to those of parameters."""
     for parameter, memory in optimizer.state.items():
         for key, value in memory.items():
             exact = saved.get(f"{names[parameter]}/{key}")

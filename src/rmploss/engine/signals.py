@@ -1,4 +1,4 @@
-"""Stopping on a signal: a flag to look at between two steps; the second signal ends the process.
+"""Stop on a signal: the first sets a flag that is read between steps, the second kills.
 
 with Stop() as stop:
     for batch in batches:
@@ -12,17 +12,17 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-# SIGUSR1 is what Slurm sends before a time limit, SIGHUP what a closed terminal sends.
+# Slurm sends SIGUSR1 before a time limit, a closed terminal SIGHUP.
 _NAMES = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
 
 
 class Stop:
-    """Inside the block, SIGTERM, SIGINT, SIGUSR1 and SIGHUP ask for a stop instead of killing.
+    """Inside the block, SIGTERM, SIGINT, SIGUSR1 and SIGHUP request a stop instead of killing.
 
-    The handler only notes the signal: no input or output, no collective. The second signal has its
-    own deadly effect, at once, even in the middle of a native call; shells report 128 + its number.
-    A signal that was ignored (SIGHUP under nohup) stays so. Outside the main thread, where Python
-    installs no handlers, the block changes nothing.
+    The handler only sets a flag: no input or output, no collective. A second signal kills the
+    process at once, even in a native call; shells report 128 + its number. A signal that was
+    ignored (SIGHUP under nohup) remains ignored. Outside the main thread, where Python installs no
+    handlers, the block changes nothing.
     """
 
     def __init__(self) -> None:
@@ -31,14 +31,14 @@ class Stop:
 
     @property
     def requested(self) -> bool:
-        """Whether a signal has come; `signal` is which."""
+        """True after a signal, which is `signal`."""
         return self.signal is not None
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for name in _NAMES:
                 number = getattr(signal, name, None)  # Windows has only the first two.
-                # None: not installed from Python, so it could not be given back.
+                # None: not installed from Python, so it could not be restored.
                 if number and signal.getsignal(number) not in (signal.SIG_IGN, None):
                     self._previous[number] = signal.signal(number, self._note)
         return self
@@ -49,7 +49,7 @@ class Stop:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        while self._previous:  # Popped one by one: a signal may come in between.
+        while self._previous:  # Popped one by one: a signal may arrive in between.
             number, handler = self._previous.popitem()
             signal.signal(number, handler)
 

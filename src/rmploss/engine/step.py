@@ -15,28 +15,28 @@ from rmploss.stats import MembraneStats, membrane_stats
 
 CROSS_ENTROPY = CrossEntropy()
 Precision = Callable[[], AbstractContextManager[object]]
-"""Makes the autocast block of a forward."""
+"""Returns the autocast context of a forward."""
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What a step saw, as float64 sums over its samples `[4]`, so that steps and ranks add up.
+    """Sums over the samples of a step, which add up over steps and ranks.
 
-    The rows: loss, regularizer with its weight, correct answers, samples.
+    sums: float64 `[4]`: loss, weighted regularizer, correct answers, samples.
     """
 
     sums: Tensor
 
     @staticmethod
     def zero() -> "Terms":
-        """Nothing seen yet."""
+        """The sums of no samples."""
         return Terms(torch.zeros(4, dtype=torch.float64))
 
     def __add__(self, other: "Terms") -> "Terms":
         return Terms(self.sums + other.sums)
 
     def means(self) -> dict[str, float]:
-        """Per sample: loss terms (dimensionless) and accuracy in percent."""
+        """The means per sample: loss terms (dimensionless) and accuracy in percent."""
         loss, regularizer, correct, count = self.sums.tolist()
         count = max(count, 1.0)
         return {
@@ -59,9 +59,14 @@ def forward_backward(
 ) -> Terms:
     """Lines 3-8 of Algorithm 1: forward, the two losses, backward into the parameters' `grad`.
 
-    net: a `SpikingNetwork`, or one inside `DistributedDataParallel`; images: `[B, C, H, W]` or
-    `[T, B, C, H, W]`; labels: `[B]`; progress: n / N of Eq. 12; loss: of the classification; scale:
-    is applied to the loss before backward (loss scaling, a share of an accumulated batch).
+    net: a `SpikingNetwork`, or one inside `DistributedDataParallel`.
+    objective: the regularizer.
+    images: `[B, C, H, W]` or `[T, B, C, H, W]`.
+    labels: `[B]`.
+    progress: n / N of Eq. 12.
+    loss: the classification loss.
+    precision: returns the autocast context of the forward.
+    scale: applied to the total before backward (loss scaling, the share of a micro-batch).
     """
     spec = objective.spec
     with precision(), membrane_stats(spec=spec) if spec else nullcontext(MembraneStats()) as stats:

@@ -1,7 +1,7 @@
-"""Training a recipe from its first epoch or from a checkpoint.
+"""Train a recipe, or resume a run from its newest checkpoint.
 
-Everything random is derived from (seed, purpose, epoch, index), so a run that was interrupted and
-resumed is, bit for bit, the run that was not.
+All randomness is derived from (seed, purpose, epoch, index), so a resumed run equals an unbroken
+one bit for bit.
 """
 
 from pathlib import Path
@@ -28,12 +28,17 @@ def train(
     listener: Listener | None = None,
     world: World | None = None,
 ) -> Path:
-    """Train a recipe in a new run folder, whose path is returned.
+    """Train a recipe in a new run folder; returns its path.
 
-    world: that of `join`, for several runs one after the other; None: joined for this run alone.
-    Raises `UserError` before anything is written if the recipe or its data are not right,
-    `InterruptedRunError` after a signal, with a checkpoint written, and `NonFiniteError` if a loss
-    or a gradient is NaN or infinite, before it reaches the parameters.
+    recipe: is checked first.
+    runs_dir: the folder in which the run folder is created.
+    execution: device, backend, workers, data; None: the defaults.
+    listener: is notified of progress on rank 0.
+    world: from `join`, for several runs in one process group; None: joined for this run alone.
+
+    Raises `UserError` for a bad recipe or missing data, before anything is written;
+    `InterruptedRunError` after a signal, with a checkpoint written; `NonFiniteError` if a loss or
+    gradient is NaN or infinite, before it reaches the parameters.
     """
     execution, listener = execution or Execution(), listener or Listener()
     with ops.use_backend(execution.backend), join(execution.device, world) as world:
@@ -45,8 +50,9 @@ def train(
         initialized = initialize(origin, run.net, recipe, run.train_samples, world)
         path = None
         if world.is_main:
-            plain = recipe.to_json()
-            folder = RunFolder.create(runs_dir, recipe.name, plain, command=execution.command)
+            folder = RunFolder.create(
+                runs_dir, recipe.name, recipe.to_json(), command=execution.command
+            )
             path = folder.path
             if initialized:
                 folder.log_event("begin", **initialized)
@@ -56,9 +62,11 @@ def train(
 def resume(
     path: Path, execution: Execution | None = None, listener: Listener | None = None
 ) -> Path:
-    """Go on with an interrupted run from its newest checkpoint that verifies; returns its path.
+    """Resume a run from its newest checkpoint that verifies; returns `path`.
 
-    A finished run does not change, except that a missing membrane.json or cost.json is written.
+    path: the run folder. A finished run stays as it is, except that a missing membrane.json or
+        cost.json is written.
+    execution, listener: see `train`, whose errors it raises.
     """
     execution, listener = execution or Execution(), listener or Listener()
     folder = RunFolder.open(path)

@@ -1,7 +1,7 @@
 """The state that training changes, and how a checkpoint saves and restores it.
 
-Everything random is derived from (seed, purpose, epoch, index), so this is all that a resumed run
-needs to be, bit for bit, the run that was not interrupted.
+All randomness is derived from (seed, purpose, epoch, index): with this state a resumed run equals
+an unbroken one bit for bit.
 """
 
 import math
