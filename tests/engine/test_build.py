@@ -1,4 +1,4 @@
-"""From a recipe to its parts; and what is wrong with it is told, all of it, before."""
+"""A recipe's parts are built, and all its problems reported before anything is written."""
 
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ def complaint(changes: dict[str, Any], ranks: int = 1) -> str:
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "told"),
+    ("field", "value", "message"),
     [
         ("network.in_channels", 5, "network.in_channels: follows from the data"),
         ("network.num_classes", 3, "network.num_classes: follows from the data"),
@@ -55,18 +55,18 @@ def complaint(changes: dict[str, Any], ranks: int = 1) -> str:
         ("accumulate", 3, "accumulate = 3: does not divide batch_size = 64"),
     ],
 )
-def test_what_cannot_be_trained_is_told(field: str, value: Any, told: str) -> None:
-    assert told in complaint({field: value})
+def test_recipes_that_cannot_be_trained_are_refused(field: str, value: Any, message: str) -> None:
+    assert message in complaint({field: value})
 
 
 def test_a_batch_that_the_ranks_cannot_share() -> None:
-    told = complaint({"batch_size": 50, "accumulate": 5}, ranks=2 * 2)
-    assert "batch_size = 50: is not divisible by 4 ranks x accumulate = 5" in told
-    assert told.endswith("try 40 or 60")
+    message = complaint({"batch_size": 50, "accumulate": 5}, ranks=2 * 2)
+    assert "batch_size = 50: is not divisible by 4 ranks x accumulate = 5" in message
+    assert message.endswith("try 40 or 60")
     check(TINY, None, 4)  # 8 each
 
 
-def test_everything_is_told_at_once_with_what_was_found_before() -> None:
+def test_all_problems_are_reported_together_with_earlier_ones() -> None:
     recipe = recipes.override(
         recipes.get("cifar10-resnet20-rmp"),
         {"T": 0, "lr": -1.0, "neuron.decay": 2.0, "norm.factor": "inside", "seed": -1},
@@ -88,12 +88,12 @@ def test_everything_is_told_at_once_with_what_was_found_before() -> None:
 
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_every_recipe_can_be_trained_once_its_data_is_there(name: str, tmp_path: Path) -> None:
-    recipe, told = recipes.get(name), ()
+    recipe, problems = recipes.get(name), ()
     try:
         check(recipe, tmp_path)
     except UserError as error:
-        told = error.problems
-    assert list(told) == make_dataset(recipe).missing(tmp_path)
+        problems = error.problems
+    assert list(problems) == make_dataset(recipe).missing(tmp_path)
 
 
 def test_a_check_leaves_the_generator_alone() -> None:
@@ -139,7 +139,7 @@ def test_none_is_a_word_where_an_option_has_it() -> None:
     assert read_none(unknown) == unknown
 
 
-def test_what_is_not_defined_together_is_told() -> None:
+def test_parts_that_do_not_fit_together_are_refused() -> None:
     assert "objective = rmp with neuron = liaf: it gives its membrane on" in complaint(
         {"neuron": "liaf"}
     )
@@ -148,25 +148,25 @@ def test_what_is_not_defined_together_is_told() -> None:
     )
     assert "the network gives branches" in complaint({"network": "joint"})
     hybrid = {"start": "hybrid", "start.ann": "x", "objective": "none"}
-    assert "start = hybrid with neuron = lif: calibrates thresholds" in complaint(hybrid)
+    assert "start = hybrid with neuron = lif: calibrates learnt thresholds" in complaint(hybrid)
     released = {"objective": "im", "objective.version": "released", "objective.T": 9}
-    assert "objective.T = 9: is not that of the recipe" in complaint(released)
+    assert "objective.T = 9: differs from the recipe" in complaint(released)
     tssl = {"neuron": "tssl", "loss": "van_rossum", "objective": "none"}
-    assert "loss.tau_s = 2.0: the target must be filtered as the outputs are" in complaint(
+    assert "loss.tau_s = 2.0: the target must have the filter of the outputs" in complaint(
         {**tssl, "neuron.generation": "B"}
     )
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"loss": "van_rossum", "loss.pattern": (0, 1, 1), "T": 2}, "has 3 steps, the outputs"),
         ({"objective.exclude": ("*",)}, "no spiking layer matches"),
         ({"network.readout": "weighted", "network": "preact-resnet18"}, "LIF has none"),
     ],
 )
-def test_what_a_step_would_meet_is_met_before(changes: dict[str, Any], told: str) -> None:
-    assert told in complaint(changes)
+def test_the_dry_run_reports_what_a_step_would_raise(changes: dict[str, Any], message: str) -> None:
+    assert message in complaint(changes)
 
 
 def test_a_network_without_neurons_takes_no_regularizer() -> None:

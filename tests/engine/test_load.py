@@ -1,4 +1,4 @@
-"""Trained networks come back from their folders as they were, of the last epoch or of the best."""
+"""Loaded networks equal the saved ones, of the last or of the best epoch."""
 
 import json
 import signal
@@ -93,7 +93,7 @@ def test_a_run_without_a_finished_epoch_has_no_best(tmp_path: Path) -> None:
     assert load_network(path)[1] == TINY  # its last checkpoint is there
 
 
-def test_a_damaged_best_checkpoint_is_told(run: Path, tmp_path: Path) -> None:
+def test_a_damaged_best_checkpoint_is_reported(run: Path, tmp_path: Path) -> None:
     copied = tmp_path / "copied"
     for path in run.rglob("*"):
         if path.is_file():
@@ -107,6 +107,6 @@ def test_a_damaged_best_checkpoint_is_told(run: Path, tmp_path: Path) -> None:
     assert torch.is_tensor(next(load_network(copied)[0].parameters()))
 
 
-def test_what_is_not_a_run_is_told(tmp_path: Path) -> None:
+def test_what_is_not_a_run_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds no recipe\.json"):
         evaluate_run(tmp_path)

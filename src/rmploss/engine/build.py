@@ -1,4 +1,4 @@
-"""From a recipe to its parts, and everything that is wrong with it before anything is written."""
+"""Build the parts of a recipe, and check all of it before anything is written."""
 
 import math
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ PARTS = {
     "lr_schedule": LR_SCHEDULES,
     "start": STARTS,
 }
-"""The fields of a recipe that name an entry of a table, and the table."""
+"""The fields of a recipe that name an entry of a table, and that table."""
 DECIDED = {
     "in_channels": "the data",
     "num_classes": "the data",
@@ -44,9 +44,9 @@ DECIDED = {
     "neuron": "neuron",
     "norm": "norm",
 }
-"""Options of a network that follow from other fields of the recipe: from which."""
-NARROW = 1 / 64
-"""The width of a network that is only tried out."""
+"""Options of a network that a recipe must not set, and what decides them."""
+DRY_RUN_WIDTH = 1 / 64
+"""The width of the network in `_dry_run`."""
 
 
 def check(
@@ -55,34 +55,33 @@ def check(
     world_size: int = 1,
     earlier: Sequence[Problem] = (),
 ) -> None:
-    """Raise `UserError` with all that is wrong with a recipe, missing data included.
+    """Raise `UserError` with all problems of a recipe, missing data included. Writes nothing.
 
-    Cheap, and before anything is written. data_dir: where the data sets are (see `data_root`);
-    earlier: problems found before, to be told together.
+    recipe: the recipe.
+    data_dir: the folder of the data sets; None: the default (`data.data_root`).
+    world_size: the number of ranks that share a batch.
+    earlier: problems of the caller, reported together with those of the recipe.
     """
     problems = [*earlier, *problems_in(recipe)]
     wrong = set()
     for field, table in PARTS.items():
         part = getattr(recipe, field)
-        for p in table.problems(part.name, part.options) or _refused(recipe, field):
+        for p in table.problems(part.name, part.options) or _bad_options(recipe, field):
             wrong.add(field)
             problems.append(Problem(_rename(p.where, table.kind, field), p.what, p.fix))
-    problems += _unshareable(recipe, world_size)
+    problems += _indivisible_batch(recipe, world_size)
     if "data" not in wrong:
         problems += make_dataset(recipe).missing(data_dir)
     if not wrong:
-        apart = _incompatible(recipe)
-        problems += apart or (_rehearsed(recipe) if recipe.T >= 1 else [])
+        conflicts = _incompatible(recipe)
+        problems += conflicts or (_dry_run(recipe) if recipe.T >= 1 else [])
     if problems:
         raise UserError(counted(problems, recipe.name), problems)
 
 
 def resolve(recipe: Recipe) -> Recipe:
-    """The recipe with every option of its parts spelled out.
-
-    Two recipes that mean the same are equal then, however they were written.
-    """
-    known = {"norm": _of_the_neuron(recipe)}
+    """The recipe with all options of its parts explicit, so that equivalent recipes are equal."""
+    known = {"norm": _threshold_option(recipe)}
     parts = {}
     for field, table in PARTS.items():
         part = getattr(recipe, field)
@@ -92,9 +91,9 @@ def resolve(recipe: Recipe) -> Recipe:
 
 
 def read_none(recipe: Recipe) -> Recipe:
-    """The recipe with the word "none" where None was typed and an option has that word for a value.
+    """Replace None by the word "none" in options that allow the word but not None.
 
-    `--set norm.factor=none` reads as nothing; what an option can be is known to its table alone.
+    The command line parses `--set norm.factor=none` to None, before the option's type is known.
     """
     parts = {}
     for field, table in PARTS.items():
@@ -110,14 +109,14 @@ def read_none(recipe: Recipe) -> Recipe:
 
 
 def make_dataset(recipe: Recipe) -> DataSet:
-    """The recipe's data set, unopened."""
+    """The recipe's data set; no file is opened."""
     return DATASETS.make(recipe.data.name, **recipe.data.options)
 
 
 def make_network(recipe: Recipe, dataset: DataSet) -> SpikingNetwork:
-    """The recipe's network with its initial weights, a function of the seed."""
+    """The recipe's network for a data set, with initial weights from the recipe's seed."""
     neuron = partial(NEURONS.make, recipe.neuron.name, **recipe.neuron.options)
-    norm_options = {**_of_the_neuron(recipe), **recipe.norm.options}
+    norm_options = {**_threshold_option(recipe), **recipe.norm.options}
     options: dict[str, Any] = {
         "in_channels": dataset.shape(recipe.T)[-3],
         "num_classes": dataset.num_classes,
@@ -129,8 +128,8 @@ def make_network(recipe: Recipe, dataset: DataSet) -> SpikingNetwork:
         return models.create(recipe.network.name, **{**options, **recipe.network.options})
 
 
-def _of_the_neuron(recipe: Recipe) -> dict[str, Any]:
-    """What the norm takes from the neuron: its threshold (Eq. 6), where it asks for it."""
+def _threshold_option(recipe: Recipe) -> dict[str, Any]:
+    """The neuron's threshold as an option of the norm (Eq. 6), if the norm has that option."""
     if "v_threshold" not in NORMS.options(recipe.norm.name):
         return {}
     neuron = NEURONS.make(recipe.neuron.name, 1, **recipe.neuron.options)
@@ -138,7 +137,7 @@ def _of_the_neuron(recipe: Recipe) -> dict[str, Any]:
 
 
 def make_loss(recipe: Recipe) -> Loss:
-    """The recipe's loss of the classification."""
+    """The recipe's classification loss."""
     return LOSSES.make(recipe.loss.name, **recipe.loss.options)
 
 
@@ -148,13 +147,13 @@ def make_objective(recipe: Recipe) -> Objective:
 
 
 def make_optimizer(recipe: Recipe, net: SpikingNetwork) -> Optimizer:
-    """The recipe's optimizer over the network's parameters; its learning rate is set each step."""
+    """The recipe's optimizer over a network's parameters; each step sets its learning rate."""
     groups = groups_of(net, recipe.weight_decay, recipe.weight_decay_on)
     return OPTIMIZERS.make(recipe.optimizer.name, groups, **recipe.optimizer.options)
 
 
-def _refused(recipe: Recipe, field: str) -> Sequence[Problem]:
-    """What the signature of a part does not tell: values out of range, or decided elsewhere."""
+def _bad_options(recipe: Recipe, field: str) -> Sequence[Problem]:
+    """Options of a part that pass the types of its signature but are out of range or decided."""
     part = getattr(recipe, field)
     found = [
         Problem(f"{field}.{option} = {value}", "must be finite")
@@ -179,9 +178,11 @@ def _refused(recipe: Recipe, field: str) -> Sequence[Problem]:
     try:
         made = PARTS[field].make(part.name, *arguments.get(field, ()), **part.options)
     except UserError as error:
-        told = error.problems or (Problem("", error.title),)
-        return found + [Problem(f"{field}: {p.where}".rstrip(": "), p.what, p.fix) for p in told]
-    except ValueError as error:  # PyTorch's own, of an optimizer
+        problems = error.problems or (Problem("", error.title),)
+        return found + [
+            Problem(f"{field}: {p.where}".rstrip(": "), p.what, p.fix) for p in problems
+        ]
+    except ValueError as error:  # from an optimizer of PyTorch
         return [*found, Problem(field, str(error))]
     if field == "neuron":
         found += _unfit_neuron(made)
@@ -189,7 +190,7 @@ def _refused(recipe: Recipe, field: str) -> Sequence[Problem]:
 
 
 def _unfit_neuron(neuron: SpikingLayer) -> list[Problem]:
-    """What a neuron may be elsewhere, but not in training."""
+    """Options of a neuron that are not allowed in training."""
     if not neuron.carry_state:
         return []
     what = "would carry the membrane from one batch to the next"
@@ -197,7 +198,7 @@ def _unfit_neuron(neuron: SpikingLayer) -> list[Problem]:
 
 
 def _incompatible(recipe: Recipe) -> list[Problem]:
-    """Parts that are right by themselves and not defined together, with the reason."""
+    """Parts that are valid but do not fit together, with the reason."""
     found = []
     neuron = NEURONS.make(recipe.neuron.name, 1, **recipe.neuron.options)
     if make_objective(recipe).spec is not None and neuron.unregularized:
@@ -205,13 +206,15 @@ def _incompatible(recipe: Recipe) -> list[Problem]:
         found.append(Problem(where, neuron.unregularized, "objective=none"))
     if recipe.start.name != "none" and not isinstance(neuron, Diet):
         where = f"start = {recipe.start.name} with neuron = {recipe.neuron.name}"
-        found.append(Problem(where, "calibrates thresholds that are learnt", "neuron=diet"))
+        found.append(
+            Problem(where, "calibrates learnt thresholds, which this neuron lacks", "neuron=diet")
+        )
     T = getattr(make_objective(recipe), "T", None)
     if T is not None and recipe.T != T:
-        found.append(Problem(f"objective.T = {T}", "is not that of the recipe", f"{recipe.T}"))
+        found.append(Problem(f"objective.T = {T}", "differs from the recipe's T", f"{recipe.T}"))
     ours, theirs = (getattr(part, "tau_s", None) for part in (make_loss(recipe), neuron))
     if ours is not None and theirs is not None and ours != theirs:
-        what = f"the target must be filtered as the outputs are, whose tau_s is {theirs}"
+        what = f"the target must have the filter of the outputs, tau_s = {theirs}"
         found.append(Problem(f"loss.tau_s = {ours}", what, f"loss.tau_s={theirs}"))
     needs, gives = LOSSES[recipe.loss.name].needs, MODELS[recipe.network.name].gives
     if needs != gives:
@@ -221,8 +224,8 @@ def _incompatible(recipe: Recipe) -> list[Problem]:
     return found
 
 
-def _unshareable(recipe: Recipe, ranks: int) -> list[Problem]:
-    """A batch that cannot be shared out equally between the ranks, part by part."""
+def _indivisible_batch(recipe: Recipe, ranks: int) -> list[Problem]:
+    """The problem of a batch that ranks and micro-batches do not divide; empty if they do."""
     size, share = recipe.batch_size, ranks * recipe.accumulate
     if ranks == 1 or min(size, share) < 1 or size % share == 0:
         return []
@@ -232,12 +235,12 @@ def _unshareable(recipe: Recipe, ranks: int) -> list[Problem]:
     return [Problem(f"batch_size = {size}", what, fix)]
 
 
-def _rehearsed(recipe: Recipe) -> list[Problem]:
-    """What a step meets before its backward: two empty samples through the narrowest network."""
+def _dry_run(recipe: Recipe) -> list[Problem]:
+    """The problems of a step without backward: two zero images through a narrow network."""
     dataset = make_dataset(recipe)
     network = recipe.network
     if "width" in MODELS.options(network.name):
-        network = network.but(width=NARROW)
+        network = network.but(width=DRY_RUN_WIDTH)
     *time, C, H, W = dataset.shape(recipe.T)
     objective = make_objective(recipe)
     try:
@@ -257,5 +260,5 @@ def _rehearsed(recipe: Recipe) -> list[Problem]:
 
 
 def _rename(where: str, kind: str, field: str) -> str:
-    """A problem's place in the words of the recipe: its field, not the table's kind."""
+    """The place of a problem with the recipe's field instead of the table's kind."""
     return where.replace(kind.replace(" ", "-"), field, 1)

@@ -36,7 +36,7 @@ def load_network(
     else:
         metrics = folder.metrics()
         if not metrics:
-            raise UserError(f"{run_dir} has no best epoch: it has finished none")
+            raise UserError(f"{run_dir} has no best epoch: it has finished no epoch yet")
         best = summarize(metrics)["best_epoch"]
         step = next(record["step"] for record in metrics if record["epoch"] == best)
         loaded = checkpoint.load_step(run_dir, step, recipe_hash=folder.recipe_hash)
