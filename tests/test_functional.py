@@ -1,4 +1,4 @@
-"""Neurons as functions: what the modules call, and what one looks at the membrane with."""
+"""Neurons as functions, also those that the modules call, and the membrane."""
 
 from collections.abc import Callable
 

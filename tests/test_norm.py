@@ -201,7 +201,7 @@ def test_a_channel_that_hardly_changes_has_no_negative_variance(eps: float) -> N
     torch.testing.assert_close(norm.running_var, x.var(OVER), rtol=1e-5, atol=bound)
 
 
-def test_wrong_inputs_are_told() -> None:
+def test_wrong_inputs_are_reported() -> None:
     norm = TDBatchNorm2d(3)
     for shape in [(2, 3, 4, 4), (2, 2, 4, 4, 4), (3,)]:
         with pytest.raises(UserError, match=r"\[T, B, 3, H, W\]"):
@@ -210,7 +210,7 @@ def test_wrong_inputs_are_told() -> None:
         TDBatchNorm2d(3, factor="inside")  # pyright: ignore[reportArgumentType]
 
 
-def test_all_constants_out_of_range_are_told_at_once() -> None:
+def test_all_constants_out_of_range_are_reported_at_once() -> None:
     with pytest.raises(UserError) as caught:
         TDBatchNorm2d(3, alpha=-1, v_threshold=math.inf, eps=0, momentum=1.5)
     places = ["alpha = -1", "v_threshold = inf", "eps = 0", "momentum = 1.5"]

@@ -41,8 +41,8 @@ class Parts(nn.Module):
         return net.lif3(net.conv3(net.halve(net.lif2(net.conv2(x)))))  # pyright: ignore
 
 
-def plain(part: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Run a part as it is."""
+def unchanged(part: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Run a part without a checkpoint."""
     return part(x)
 
 
@@ -52,7 +52,7 @@ def nested(part: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def another_block() -> AbstractContextManager[object]:
-    """A block that has nothing to do with the forward."""
+    """An open block of other moments than those of the forward."""
     return membrane_stats(spec=MomentSpec(p=1, potential="input"))
 
 
@@ -71,7 +71,7 @@ def test_backward_after_the_block(
     spec: str, around: str, run: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]
 ) -> None:
     rmp = SPECS[spec]
-    first, second = Parts(run), Parts(plain)
+    first, second = Parts(run), Parts(unchanged)
     recorded = []
     for net in (first, second):
         with membrane_stats(net.net, rmp.spec) as stats:
@@ -93,7 +93,7 @@ def test_backward_after_the_block(
 
 def test_backward_inside_the_block() -> None:
     rmp = RMPLoss()
-    first, second = Parts(checkpoint), Parts(plain)
+    first, second = Parts(checkpoint), Parts(unchanged)
     for net in (first, second):
         with membrane_stats(net.net, rmp.spec) as stats:
             y = net(normal(1, *IMAGES))
@@ -105,7 +105,7 @@ def test_backward_inside_the_block() -> None:
 
 @pytest.mark.parametrize("around", AROUND)
 def test_without_a_block(around: str) -> None:
-    first, second = Parts(checkpoint), Parts(plain)
+    first, second = Parts(checkpoint), Parts(unchanged)
     for net in (first, second):
         y = net(normal(1, *IMAGES))
         with AROUND[around]() as other:
@@ -117,7 +117,7 @@ def test_without_a_block(around: str) -> None:
 
 def test_backward_twice() -> None:
     rmp = RMPLoss()
-    first, second = Parts(checkpoint), Parts(plain)
+    first, second = Parts(checkpoint), Parts(unchanged)
     for net in (first, second):
         with membrane_stats(net.net, rmp.spec) as stats:
             y = net(normal(1, *IMAGES))
@@ -159,7 +159,7 @@ def test_a_checkpointed_part_may_be_compiled() -> None:
     def compiled(part: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         return checkpoint(torch.compile(part, backend="eager"), x)
 
-    first, second = Parts(compiled), Parts(plain)
+    first, second = Parts(compiled), Parts(unchanged)
     for net in (first, second):
         with membrane_stats(net.net, rmp.spec) as stats:
             y = net(normal(1, *IMAGES))

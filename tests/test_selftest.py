@@ -1,4 +1,4 @@
-"""The self-test of a bug report: it passes here, and it notices a wrong gradient."""
+"""The self-test for bug reports: it passes here, and fails for a wrong gradient."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""`membrane_stats`: what is recorded, where, how often; names; threads and nested blocks."""
+"""`membrane_stats`: entries of a forward, their names, threads and nested blocks."""
 
 import threading
 from collections.abc import Callable, Iterator

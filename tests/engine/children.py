@@ -1,7 +1,7 @@
-"""Processes for the tests that die, are signalled, or are one of two ranks.
+"""Child processes of tests: they die, get signals, or are one of two ranks.
 
-They come from a fork server that has imported everything and computed nothing: a fresh one costs
-tens of milliseconds, and none inherits a thread of the tests.
+A fork server that has imported everything and computed nothing starts them: that takes tens of
+milliseconds, and no child inherits a thread of the tests.
 """
 
 import multiprocessing
@@ -51,19 +51,19 @@ def finish(process: BaseProcess) -> int:
 
 
 def pipe() -> tuple[Connection, Connection]:
-    """Two ends to talk to a child."""
+    """The two ends of a pipe to a child."""
     return _server.Pipe()
 
 
 def free_port() -> str:
-    """A port where ranks can meet."""
+    """A free port for the ranks."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         return str(server.getsockname()[1])
 
 
 def be_rank(rank: int, port: str) -> None:
-    """Be one of two ranks, as `torchrun` would say it."""
+    """Set the environment of one of two ranks, as `torchrun` does."""
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
 
@@ -87,7 +87,7 @@ def die(owner: object, name: str, when: str, call: int) -> None:
 
 
 def check_sound(path: Path) -> None:
-    """What holds of every run folder that was brought to its end, whatever happened before."""
+    """Assert the invariants of a finished run folder."""
     folder = RunFolder.open(path)
     steps = [record["step"] for record in folder.metrics()]
     assert steps == sorted(set(steps))
@@ -97,7 +97,7 @@ def check_sound(path: Path) -> None:
     assert not list(path.rglob("*.corrupt*"))
     for name in ("metrics.jsonl", "events.jsonl"):
         assert (path / name).read_text().endswith("}\n")
-    with folder.lock():  # nobody holds it
+    with folder.lock():  # the lock is free
         pass
 
 

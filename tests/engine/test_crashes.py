@@ -26,7 +26,7 @@ PHASES = {
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing happened to."""
+    """A run without interruption."""
     return train.train(TINY, tmp_path_factory.mktemp("unbroken"))
 
 
@@ -66,7 +66,7 @@ def test_after_a_crash_the_run_is_resumed_bit_for_bit(
     check_sound(path)
 
 
-def test_a_crash_before_the_first_checkpoint_is_told(tmp_path: Path) -> None:
+def test_a_crash_before_the_first_checkpoint_is_reported(tmp_path: Path) -> None:
     assert finish(start(train_and_die, tmp_path, "save", "before", 1)) == -signal.SIGKILL
     (path,) = tmp_path.iterdir()
     with pytest.raises(CheckpointError, match="before it saved one"):

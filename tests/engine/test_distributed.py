@@ -114,7 +114,7 @@ def test_a_world_of_one_needs_no_rendezvous(monkeypatch: pytest.MonkeyPatch) -> 
         ),
     ],
 )
-def test_a_wrong_environment_is_told_whole(
+def test_a_wrong_environment_is_reported_whole(
     monkeypatch: pytest.MonkeyPatch, values: dict[str, str], problems: list[str]
 ) -> None:
     place(monkeypatch, **values)
@@ -123,7 +123,7 @@ def test_a_wrong_environment_is_told_whole(
     assert all(problem in str(caught.value) for problem in problems)
 
 
-def test_a_port_that_is_taken_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_that_is_taken_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()

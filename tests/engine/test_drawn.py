@@ -1,4 +1,4 @@
-"""What a network draws in training (dropout) is a function of seed and step, so runs resume."""
+"""Random numbers in training (dropout) are a function of seed and step, so runs resume."""
 
 import signal
 from pathlib import Path
@@ -19,7 +19,7 @@ DROPPING = recipes.override(
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing happened to."""
+    """A run without interruption."""
     torch.manual_seed(1)
     return train(DROPPING, tmp_path_factory.mktemp("unbroken"))
 

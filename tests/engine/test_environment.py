@@ -1,4 +1,4 @@
-"""What a run ran on is recorded, and nothing fails where git or a package is missing."""
+"""The environment of a run is recorded, also without git or an optional package."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""The numbers of an evaluation are the literal means of what they are called after."""
+"""The numbers of an evaluation against means taken literally."""
 
 import copy
 from collections import defaultdict

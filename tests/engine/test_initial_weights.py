@@ -1,4 +1,4 @@
-"""A run that starts from another: what it needs, what it records, and that it resumes."""
+"""A run with the weights of another: requirements, record, resuming."""
 
 import hashlib
 import signal
@@ -66,7 +66,7 @@ def test_a_missing_start_says_what_to_train(tmp_path: Path) -> None:
     assert not [*tmp_path.iterdir()]
 
 
-def test_a_start_that_does_not_fit_is_told_before_anything_is_written(
+def test_a_start_that_does_not_fit_is_reported_before_anything_is_written(
     ann: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match="starts from its seed"):
@@ -105,7 +105,7 @@ def test_a_changed_ann_is_recorded(
     assert begin["altered"] == altered
 
 
-def test_wrong_options_are_told() -> None:
+def test_wrong_options_are_reported() -> None:
     with pytest.raises(UserError) as caught:
         HybridStart(percentile=0, scale=-1, samples=0, steps=0)
     places = [problem.where for problem in caught.value.problems]

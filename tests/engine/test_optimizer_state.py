@@ -1,4 +1,4 @@
-"""An optimizer's memory by parameter name: a resumed optimizer goes on bit for bit."""
+"""An optimizer's state by parameter name: a resumed optimizer steps bit for bit alike."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -63,7 +63,7 @@ def train(model: nn.Module, optimizer: Optimizer, steps: range) -> None:
 
 
 def through_json(state: OptimizerState) -> OptimizerState:
-    """As a checkpoint gives it back."""
+    """The state after a round trip through JSON, as from a checkpoint."""
     groups = tuple(json.loads(json.dumps(state.groups)))
     tensors = {name: tensor.clone() for name, tensor in state.tensors.items()}
     return OptimizerState(tensors, json.loads(json.dumps(state.numbers)), groups)

@@ -1,4 +1,4 @@
-"""A run that was interrupted and resumed is, bit for bit, the run that was not."""
+"""A run that was interrupted and resumed equals an unbroken one bit for bit."""
 
 import json
 import signal
@@ -17,7 +17,7 @@ from tests.engine.runs import TINY, Interrupting, digest_of, untimed_metrics
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing happened to."""
+    """A run without interruption."""
     return train(TINY, tmp_path_factory.mktemp("unbroken"))
 
 

@@ -1,4 +1,4 @@
-"""The run folder: named and made whole or not at all, appended to, cut back, and read again."""
+"""The run folder: created whole or not at all, appended to, cut back, read again."""
 
 import hashlib
 import io
@@ -77,7 +77,7 @@ def test_bad_names_are_refused_and_nothing_is_made(tmp_path: Path, name: str, wh
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_place_that_cannot_be_written_is_told_before_any_work(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_reported_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "runs").write_bytes(b"")
     with pytest.raises(StoreError, match="move it away"):
         create(tmp_path / "runs")

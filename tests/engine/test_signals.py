@@ -1,4 +1,4 @@
-"""Signals come from outside, to a process that does what a trainer does."""
+"""Signals sent to a process that checks `Stop` between steps, as training does."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ HEAD = """
 
 
 def start(body: str) -> subprocess.Popen[str]:
-    """A Python process with `Stop` at hand, once it has said that it is ready."""
+    """A Python process that has imported `Stop` and is ready."""
     script = textwrap.dedent(HEAD) + textwrap.dedent(body)
     process = subprocess.Popen(
         [sys.executable, "-c", script, signals.__file__], stdout=subprocess.PIPE, text=True

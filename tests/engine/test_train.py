@@ -1,4 +1,4 @@
-"""Training: what one step does to the parameters, and what never reaches them."""
+"""Training: the parameters after a step, and which losses and gradients stop it."""
 
 import copy
 import math
@@ -37,7 +37,7 @@ RATE = learning_rate(TINY.lr, TINY.lr_schedule, Position(0, 1, 0, 1))
 
 
 def before_its_step(recipe: Recipe) -> tuple[nn.Module, list[Tensor]]:
-    """The network of a run of a single step in front of it, and the mean gradient of its parts."""
+    """The network before the only step of a run, with the mean gradient of its micro-batches."""
     dataset, objective = make_dataset(recipe), make_objective(recipe)
     samples, _ = open_splits(recipe, dataset, None, Listener())
     ((x, y),) = train_batches(recipe, samples, World(), 0, epoch=0, skip=0)
@@ -51,7 +51,9 @@ def before_its_step(recipe: Recipe) -> tuple[nn.Module, list[Tensor]]:
 
 
 @pytest.mark.parametrize("accumulate", [1, 2, 4])
-def test_a_step_is_algorithm_1_on_the_mean_of_the_parts(accumulate: int, tmp_path: Path) -> None:
+def test_a_step_is_algorithm_1_on_the_mean_of_micro_batches(
+    accumulate: int, tmp_path: Path
+) -> None:
     recipe = TINY.but(epochs=1, train_samples=32, accumulate=accumulate, weight_decay=0.25)
     trained, _ = load_network(train.train(recipe, tmp_path))
     net, gradients = before_its_step(recipe)
@@ -92,7 +94,7 @@ def test_the_norm_is_that_of_the_gradients_without_their_scale(amp: str, tmp_pat
 
 
 class Watching:
-    """`forward_backward` that looks at the network in front of each of its calls."""
+    """`forward_backward` that records the network before each call."""
 
     def __init__(self, look: Callable[[nn.Module], Any]) -> None:
         self.look = look
@@ -202,7 +204,7 @@ def test_in_half_precision_the_membranes_stay_in_float32(
 
 
 class Poison:
-    """`forward_backward`, but for its fourth call, in which something is not finite."""
+    """`forward_backward` whose fourth call has a number that is not finite."""
 
     def __init__(self, kind: str) -> None:
         self.kind, self.calls = kind, 0
@@ -297,7 +299,7 @@ def test_loss_scaling_leaves_out_a_step_and_goes_on(
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"batch_size": 200}, "only 128 training samples, so no batch is full   at most 128"),
         ({"train_samples": 5000}, "the split has 1437"),
@@ -306,9 +308,9 @@ def test_loss_scaling_leaves_out_a_step_and_goes_on(
     ],
 )
 def test_what_cannot_be_trained_leaves_nothing(
-    changes: dict[str, Any], told: str, tmp_path: Path
+    changes: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         train.train(TINY.but(**changes), tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
 

@@ -1,4 +1,4 @@
-"""What every regularizer of the table keeps: gradients, shards, weight, statistics it asks for."""
+"""Invariants of every regularizer of the table: gradients, shards, weight, statistics."""
 
 import pytest
 import torch

@@ -24,7 +24,7 @@ class Seen(NamedTuple):
 
 
 def recorded(loss: IMLoss, *places: str) -> tuple[Tensor, Seen]:
-    """The value of layers in these places, and what they went through."""
+    """The value of layers in these places, and their membranes."""
     seen = Seen([], [], [])
     with membrane_stats(spec=loss.spec) as stats:
         for index, place in enumerate(places):

@@ -1,4 +1,4 @@
-"""The loss of Joint A-SNN against its formula in loops, and where gradients do not go."""
+"""The loss of Joint A-SNN against its formula in loops; teachers get no gradient."""
 
 import math
 
@@ -78,12 +78,12 @@ def test_the_released_constants() -> None:
     # Heads that know nothing: 8 (0.9) ln 2 and 7 (0.1) 9 ln 2; no feature is alive.
     zero = Branch(tuple(torch.zeros(4, 2, 2)), tuple(-torch.ones(4, 2, 3)))
     other = Branch(zero.logits, tuple(torch.zeros(4, 2, 3)))
-    told = loss(Branches(zero, other), zero.logits[-1], torch.tensor([0, 1]))
-    assert told.item() == pytest.approx((8 * 0.9 + 7 * 0.1 * 9) * math.log(2), rel=1e-6)
+    same = loss(Branches(zero, other), zero.logits[-1], torch.tensor([0, 1]))
+    assert same.item() == pytest.approx((8 * 0.9 + 7 * 0.1 * 9) * math.log(2), rel=1e-6)
     alive = Branch(zero.logits, tuple(torch.ones(4, 2, 3)))
     more = loss(Branches(zero, alive), zero.logits[-1], torch.tensor([0, 1]))
     # (1 + 1)^2 on 4 x 3 features of every sample, 1024 times; float32 has seven digits of 9.4.
-    assert (more - told).item() == pytest.approx(1e-6 * 1024 * 4 * 12, abs=2e-6)
+    assert (more - same).item() == pytest.approx(1e-6 * 1024 * 4 * 12, abs=2e-6)
 
 
 def test_it_does_not_depend_on_how_a_batch_is_shared_out() -> None:
@@ -105,7 +105,7 @@ def _rows(outputs: Branches, rows: slice) -> Branches:
     return Branches(ann, snn)
 
 
-def test_wrong_options_are_told() -> None:
+def test_wrong_options_are_reported() -> None:
     with pytest.raises(UserError) as caught:
         JointLoss(alpha=2, beta=-1, temperature=0, batch=0)
     wrong = ["alpha = 2", "beta = -1", "temperature = 0", "batch = 0"]

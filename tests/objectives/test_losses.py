@@ -1,4 +1,4 @@
-"""The losses of the classification against their formulas, element by element, and differences."""
+"""Classification losses against their formulas, element by element, and differences."""
 
 import math
 
@@ -97,7 +97,7 @@ def test_half_precision_is_widened(loss: Loss) -> None:
     assert loss.needs == "outputs"
 
 
-def test_wrong_options_are_told() -> None:
+def test_wrong_options_are_reported() -> None:
     for weight in (-0.1, 1.5, math.nan):
         with pytest.raises(UserError, match=r"weight(?s:.*)must lie in \[0, 1\]"):
             TET(weight=weight)

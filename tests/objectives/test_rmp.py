@@ -1,4 +1,4 @@
-"""RMP-Loss: Eqs. 8-12 literally, from membranes; which layers; what does not fit together."""
+"""RMP-Loss: Eqs. 8-12 literally, from membranes; selected layers; wrong statistics."""
 
 import pytest
 import torch
@@ -117,7 +117,7 @@ def test_include_and_exclude() -> None:
     )
 
 
-def test_no_layer_left_is_told() -> None:
+def test_no_layer_left_is_reported() -> None:
     with pytest.raises(UserError, match=r"exclude=\('\*',\)(?s:.*)lif1, lif2"):
         RMPLoss(exclude=("*",)).value(recorded("lif1", "lif2"))
     with pytest.raises(UserError, match="no spiking layer ran"):

@@ -1,4 +1,4 @@
-"""Several regularizers: the sum of the weighted terms, and what cannot be summed."""
+"""Several regularizers: the sum of weighted terms, and which cannot be summed."""
 
 import pytest
 import torch
