@@ -13,8 +13,8 @@ from rmploss.engine.build import (
     make_dataset,
     make_network,
     make_objective,
-    read_none,
     resolve,
+    restore_none_words,
 )
 from rmploss.errors import Problem, UserError
 from rmploss.neurons import NEURONS
@@ -132,11 +132,11 @@ def test_none_is_a_word_where_an_option_has_it() -> None:
     recipe = TINY.but(
         norm=recipes.use("tdbn", factor=None), neuron=recipes.use("lif", v_reset=None)
     )
-    read = read_none(recipe)
+    read = restore_none_words(recipe)
     assert read.norm == recipes.use("tdbn", factor="none")
     assert read.neuron == recipes.use("lif", v_reset=None)
     unknown = TINY.but(norm=recipes.use("nrom", factor=None))
-    assert read_none(unknown) == unknown
+    assert restore_none_words(unknown) == unknown
 
 
 def test_parts_that_do_not_fit_together_are_refused() -> None:

@@ -106,7 +106,7 @@ class Train:
     def _jobs(self) -> list[Recipe]:
         """The recipes to train, one per seed; every flag is checked before the first starts."""
         from rmploss.data import data_root
-        from rmploss.engine.build import check, read_none
+        from rmploss.engine.build import check, restore_none_words
 
         changes = self._changes()
         if self.resume is not None:
@@ -128,7 +128,7 @@ class Train:
         recipe, problems = recipes.apply(recipes.get(self.recipe), changes)
         if self.mode != "paper":  # what was typed counts more than the reading
             recipe, _ = recipes.apply(recipes.read_as(recipe, self.mode), changes)
-        recipe = read_none(recipe)
+        recipe = restore_none_words(recipe)
         jobs = [recipe.but(seed=seed) for seed in self.seed]
         lowest = min(jobs, key=lambda job: job.seed)  # the only one that could be wrong
         check(lowest, data_root(self.data_dir), earlier=problems)

@@ -10,5 +10,5 @@ train.py            train a recipe, resume a run
     training_state.py, checkpoint.py, optimizer_state.py     saved and restored state
   after_training.py   membrane histograms and cost           run_summary.py  of metrics.jsonl
 run.py              the run folder                           environment.py  versions, machine
-load.py             load a trained run, evaluate it          listener.py     progress reports
+load.py             load a trained run, evaluate it          listener.py     callbacks
 """

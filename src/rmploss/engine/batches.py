@@ -23,11 +23,11 @@ def open_splits(
     listener: is notified while data are prepared.
     """
 
-    def progress(done: int, total: int) -> None:
+    def report(done: int, total: int) -> None:
         listener.loading(dataset.name, done, total)
 
     root = data_root(data_dir)
-    splits = dataset.open(root, seed=recipe.seed, T=recipe.T, progress=progress)
+    splits = dataset.open(root, seed=recipe.seed, T=recipe.T, progress=report)
     return take(splits.train, recipe.train_samples), take(splits.test, recipe.test_samples)
 
 

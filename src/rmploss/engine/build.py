@@ -90,7 +90,7 @@ def resolve(recipe: Recipe) -> Recipe:
     return recipe.but(**parts)
 
 
-def read_none(recipe: Recipe) -> Recipe:
+def restore_none_words(recipe: Recipe) -> Recipe:
     """Replace None by the word "none" in options that allow the word but not None.
 
     The command line parses `--set norm.factor=none` to None, before the option's type is known.

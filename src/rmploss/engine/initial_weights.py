@@ -125,12 +125,12 @@ class Origin:
 
     start: how they are set.
     state: the model state of the source run; empty without one.
-    found: the source run, as events.jsonl records it; empty without one.
+    source_run: the source run, as events.jsonl records it; empty without one.
     """
 
     start: Start
     state: Mapping[str, Tensor] = field(default_factory=dict)
-    found: Mapping[str, Any] = field(default_factory=dict)
+    source_run: Mapping[str, Any] = field(default_factory=dict)
 
 
 def find_origin(recipe: Recipe, run: Path | None) -> Origin:
@@ -162,7 +162,7 @@ def find_origin(recipe: Recipe, run: Path | None) -> Origin:
         problems += [Problem(name, f"is damaged: {why}") for name, why in loaded.rejected]
         raise UserError(f"{recipe.name} starts from a finished {start.source}", problems)
     named = RECIPES.get(other.name)
-    found = {
+    source_run = {
         "run": str(run),
         "recipe": other.name,
         # True if --set changed the source's recipe: `table` then compares no published number.
@@ -171,7 +171,7 @@ def find_origin(recipe: Recipe, run: Path | None) -> Origin:
         "step": loaded.counters.step,
         "sha256": manifest["files"][checkpoint.STATE]["sha256"],
     }
-    return Origin(start, loaded.model_state, found)
+    return Origin(start, loaded.model_state, source_run)
 
 
 def initialize(
@@ -194,4 +194,4 @@ def initialize(
     record = origin.start(net, origin.state, images.to(world.device))
     for tensor in net.state_dict().values():
         world.broadcast(tensor)
-    return {**origin.found, **record}
+    return {**origin.source_run, **record}

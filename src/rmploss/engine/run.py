@@ -3,7 +3,7 @@
 recipe.json      the resolved recipe and its SHA-256, as written by the version that began the run
 source.zip       the source of that version
 metrics.jsonl    one line per epoch, or per some steps: `epoch` and `step` as in `Counters`
-events.jsonl     one line per event: start, execute, resume, interrupted, non-finite
+events.jsonl     one line per event: start, begin, execute, resume, interrupted, non-finite
 ckpt/            checkpoints (`engine.checkpoint`); the record is complete without them
 """
 

@@ -18,7 +18,7 @@ class Regularizer(ABC):
     schedule: the shape of lambda(n), a name in `SCHEDULES`.
     spec: the statistics it needs.
     include, exclude: patterns of the names of layers that take part ("layer1.*.lif1").
-    problems: those found by the subclass, reported together with the own ones.
+    problems: those of the subclass, reported with those of these arguments.
 
     Raises `UserError`.
     """
