@@ -153,7 +153,7 @@ def make_optimizer(recipe: Recipe, net: SpikingNetwork) -> Optimizer:
 
 
 def _bad_options(recipe: Recipe, field: str) -> Sequence[Problem]:
-    """Options of a part that pass the types of its signature but are out of range or decided."""
+    """Options of a part with the right types, but out of range or decided by another field."""
     part = getattr(recipe, field)
     found = [
         Problem(f"{field}.{option} = {value}", "must be finite")

@@ -79,7 +79,7 @@ def require_same_backend(world: World) -> None:
     if others.item():
         raise UserError(
             f"rank 0 runs on {main!r}, {int(others.item())} other ranks do not (rank {world.rank}: "
-            f"{ours!r}): install alike, or choose with --backend"
+            f"{ours!r}): use equal installations, or choose a --backend"
         )
 
 

@@ -142,8 +142,8 @@ class Loop:
         done, count = state.counters, recipe.accumulate
         for index, (x, y) in enumerate(micro_batches(images, labels, count)):
             last = index == count - 1
-            # Random numbers of a network (dropout) depend on position and rank alone, so that a
-            # resumed run draws the same.
+            # Random numbers of a network (dropout) depend on seed, position and rank alone, so that
+            # a resumed run draws the same.
             draws = seeded(recipe.seed, "step", done.epoch, done.batch, index, self.world.rank)
             with draws, nullcontext() if last else self._without_sync():
                 state.terms += forward_backward(
