@@ -17,7 +17,7 @@ BENCH_FILES = sorted(BENCH.rglob("*.py"))
 """The benchmarks, a distribution above all layers: it imports rmploss, never the reverse."""
 
 LAYERS = (
-    ("errors", "tables", "randomness", "_disk", "store", "surrogate", "ops", "functional"),
+    ("errors", "registry", "randomness", "_disk", "store", "surrogate", "ops", "functional"),
     ("lifecycle", "stats", "norm", "norm_step", "conv", "neurons", "objectives", "data", "recipes"),
     ("models", "analysis", "selftest"),
     ("engine",),
@@ -25,7 +25,7 @@ LAYERS = (
     ("cli", "__main__"),
 )
 LAYER = {family: level for level, families in enumerate(LAYERS) for family in families}
-PLAIN = {"errors", "tables", "randomness", "_disk", "store"}
+PLAIN = {"errors", "registry", "randomness", "_disk", "store"}
 """What `data` and `recipes` may import: nothing neural."""
 FACADE = ""
 """The package itself: its `__init__` offers layers 0 to 2, for the layers above."""

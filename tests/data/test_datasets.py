@@ -1,4 +1,4 @@
-"""What holds for every data set of the table, present and future."""
+"""The contract of every data set in the registry."""
 
 import dataclasses
 from pathlib import Path

@@ -123,14 +123,14 @@ def test_every_name_and_option_exists(name: str, mode: str) -> None:
         if name.removesuffix(SUFFIX) not in {*PAPERS, "digits", "digits-rmp"}:
             return
         recipe = read_as(recipe, "code")
-    tables = {
+    registries = {
         "data": DATASETS, "network": MODELS, "neuron": NEURONS, "norm": NORMS,
         "loss": LOSSES, "objective": OBJECTIVES, "optimizer": OPTIMIZERS,
         "lr_schedule": LR_SCHEDULES,
     }  # fmt: skip
-    for field, table in tables.items():
+    for field, registry in registries.items():
         used = getattr(recipe, field)
-        assert table.problems(used.name, used.options) == [], field
+        assert registry.problems(used.name, used.options) == [], field
     assert problems_in(recipe) == []
     assert recipe.title
 
@@ -191,9 +191,9 @@ def test_a_reading_names_a_field_and_the_value_it_gets(reading: Reading) -> None
     if not option:
         assert hasattr(RECIPES["digits"], head) or head in NOT_FIELDS
         return
-    tables = {"data": DATASETS, "objective": OBJECTIVES, "network": MODELS, "norm": NORMS}
-    table = {**tables, "neuron": NEURONS}[head]
-    users = [r for r in rmp.RECIPES if option in table.options(getattr(r, head).name)]
+    registries = {"data": DATASETS, "objective": OBJECTIVES, "network": MODELS, "norm": NORMS}
+    registry = {**registries, "neuron": NEURONS}[head]
+    users = [r for r in rmp.RECIPES if option in registry.options(getattr(r, head).name)]
     assert users
     if reading.paper != reading.code:
         for recipe in users:

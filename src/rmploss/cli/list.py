@@ -1,4 +1,4 @@
-"""`rmploss list`: recipes, the entries of a table, the open readings of the paper."""
+"""`rmploss list`: recipes, methods, the entries of a registry, the readings of the paper."""
 
 import shutil
 import textwrap
@@ -49,7 +49,7 @@ class List:
         elif self.topic == "readings":
             _readings()
         else:
-            _table(self.topic)
+            _registry(self.topic)
         return 0
 
 
@@ -104,7 +104,7 @@ def _readings() -> None:
         print(textwrap.fill(reading.reason, 88, initial_indent="    ", subsequent_indent="    "))
 
 
-def _table(topic: str) -> None:
+def _registry(topic: str) -> None:
     from rmploss.data import DATASETS
     from rmploss.engine.optimizers import LR_SCHEDULES, OPTIMIZERS
     from rmploss.engine.start import STARTS
@@ -114,7 +114,7 @@ def _table(topic: str) -> None:
     from rmploss.objectives import LOSSES, OBJECTIVES, SCHEDULES
     from rmploss.surrogate import SURROGATES
 
-    tables = {
+    registries = {
         "networks": MODELS,
         "neurons": NEURONS,
         "surrogates": SURROGATES,
@@ -127,10 +127,10 @@ def _table(topic: str) -> None:
         "starts": STARTS,
         "data": DATASETS,
     }
-    table = tables[topic]
-    width = max(map(len, table), default=0) + 2
-    for name in table:
-        about = (table[name].__doc__ or "").strip().splitlines()[0]
+    registry = registries[topic]
+    width = max(map(len, registry), default=0) + 2
+    for name in registry:
+        about = (registry[name].__doc__ or "").strip().splitlines()[0]
         print(f"{name:<{width}}{about}")
-        for option, spelled in table.spelled_options(name).items():
+        for option, spelled in registry.spelled_options(name).items():
             print(f"{'':<{width}}  {option}: {spelled}")

@@ -22,8 +22,8 @@ from rmploss.norm import NORMS
 from rmploss.objectives import LOSSES, OBJECTIVES, Loss, Objective
 from rmploss.randomness import seeded
 from rmploss.recipes import Recipe, Use, counted, problems_in
+from rmploss.registry import fits
 from rmploss.stats import membrane_stats
-from rmploss.tables import fits
 
 PARTS = {
     "data": DATASETS,

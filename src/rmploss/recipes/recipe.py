@@ -1,6 +1,6 @@
 """A recipe: everything that decides the result of a training run, as plain frozen data.
 
-Names refer to the tables of the families (`rmploss list`); options are those of the named entry.
+Names are those of the registries (`rmploss list`); options are those of the named entry.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ from dataclasses import MISSING, dataclass, field
 from typing import Any, Literal, Self
 
 from rmploss.errors import Problem, UserError, unknown
-from rmploss.tables import fits, spell
+from rmploss.registry import fits, spell
 
 FIXED = ("name", "title", "expect", "pocket")
 """The fields of a recipe that no override changes."""
@@ -20,7 +20,7 @@ Value = str | float | int | bool | None | tuple["Value", ...]
 
 @dataclass(frozen=True)
 class Use:
-    """An entry of a table by name, with its options."""
+    """An entry of a registry by name, with its options."""
 
     name: str
     options: Mapping[str, Value] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class Use:
 
 
 def use(name: str, **options: Value) -> Use:
-    """`use("rmp", k=0.1)`: an entry of a table and its options."""
+    """`use("rmp", k=0.1)`: an entry of a registry and its options."""
     return Use(name, options)
 
 
@@ -218,4 +218,4 @@ def _tuples(value: Any) -> Any:
 
 
 def _words(hint: Any) -> str:
-    return "a name in its table" if hint is Use else spell(hint)
+    return "a name that `rmploss list` shows" if hint is Use else spell(hint)
