@@ -174,7 +174,7 @@ def test_a_file_at_its_size_limit_stays_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_is_told_with_what_is_needed() -> None:
+def test_a_full_disk_is_reported_with_what_is_needed() -> None:
     with pytest.raises(StoreError) as caught:
         store.append(Path("/dev/full"), b"x" * 12_345)
     assert caught.value.exit_code == 5
@@ -193,7 +193,7 @@ def test_a_full_disk_is_told_with_what_is_needed() -> None:
         (errno.EMFILE, "Too many open files"),
     ],
 )
-def test_other_refusals_are_told_with_what_to_do(
+def test_other_refusals_are_reported_with_what_to_do(
     tmp_path: Path, refuse: Callable[[str, int], None], code: int, advice: str
 ) -> None:
     refuse("create", code)

@@ -32,7 +32,7 @@ def test_every_seed_is_a_job() -> None:
     assert [job.seed for job in jobs("digits", seed=(3, 0, 2))] == [3, 0, 2]
 
 
-def test_a_wrong_seed_is_told_before_the_first_run() -> None:
+def test_a_wrong_seed_is_reported_before_the_first_run() -> None:
     with pytest.raises(UserError, match="seed = -1"):
         jobs("digits", seed=(0, -1))
 

@@ -64,7 +64,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(("words", "told"), WRONG, ids=[words for words, _ in WRONG])
-def test_a_mistake_is_told_and_nothing_is_written(
+def test_a_mistake_is_reported_and_nothing_is_written(
     words: str, told: list[str], empty_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words.split()) == 2
@@ -75,7 +75,7 @@ def test_a_mistake_is_told_and_nothing_is_written(
     assert list(empty_folder.iterdir()) == []
 
 
-def test_all_mistakes_are_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_mistakes_are_reported_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     wrong = "foo=1 T=0 neuron.decay=2 objective.kk=1 network.wdth=2 batch_size=7 accumulate=2"
     assert main(["train", "cifar10-resnet20-rmp", "--set", *wrong.split()]) == 2
     err = capsys.readouterr().err

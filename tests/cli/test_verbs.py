@@ -203,6 +203,6 @@ def test_a_full_disk_behind_the_output_is_not_our_fault() -> None:
     assert done.stderr == "error: No space left on device\n"
 
 
-def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"rmploss {version('rmploss')}\n"

@@ -58,7 +58,7 @@ def test_too_long_windows_are_refused_with_the_longest_possible(root: Path) -> N
     DVS128Objects(window_ms=1000).open(root, seed=0, T=2)
 
 
-def test_all_wrong_options_are_told_at_once() -> None:
+def test_all_wrong_options_are_reported_at_once() -> None:
     with pytest.raises(UserError) as caught:
         DVS128Objects(window_ms=0, stride_ms=-1)
     assert "window_ms = 0" in str(caught.value)

@@ -36,7 +36,7 @@ def test_tuples_survive_json() -> None:
     assert back.fingerprint() == BASE.fingerprint()
 
 
-def test_a_recipe_of_another_version_is_told() -> None:
+def test_a_recipe_of_another_version_is_reported() -> None:
     plain = BASE.to_json() | {"epoch": 3, "colour": "red"}
     with pytest.raises(UserError, match="not a recipe of this version") as caught:
         Recipe.from_json(plain)

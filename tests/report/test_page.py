@@ -67,7 +67,7 @@ def test_one_run(tmp_path: Path) -> None:
     assert source.count("<svg") == 1 + 4 + 2  # the figure layer, the curves, all layers
 
 
-def test_two_runs_are_told_side_by_side(tmp_path: Path) -> None:
+def test_two_runs_are_reported_side_by_side(tmp_path: Path) -> None:
     source, seen = page(tmp_path, *reversed(pair(tmp_path)))
     assert "digits with and without RMP-Loss" in seen.text
     assert "RMP-Loss lowered the quantization error by 25 %" in seen.text
@@ -146,7 +146,7 @@ def test_an_unfinished_run_beside_a_finished_one(tmp_path: Path) -> None:
     assert "It is too early to tell" in seen.text
 
 
-def test_what_happened_on_the_way_is_told(tmp_path: Path) -> None:
+def test_what_happened_on_the_way_is_reported(tmp_path: Path) -> None:
     events = [
         {"event": "interrupted", "step": 30},
         {

@@ -116,7 +116,7 @@ def test_an_effect_is_claimed_only_where_all_else_is_alike(tmp_path: Path) -> No
     assert story.effect(groups).startswith("The recipes differ in T (6, 4); objective (none, rmp)")
 
 
-def test_recipes_that_are_no_ablation_are_told_apart(tmp_path: Path) -> None:
+def test_recipes_that_are_no_ablation_are_reported_apart(tmp_path: Path) -> None:
     strong = recipes.override(WITH, {"objective.k": 3.0})
     runs = [run_folder(tmp_path, WITH, name="a"), run_folder(tmp_path, strong, name="b")]
     groups = story.groups_of([read(path) for path in runs])

@@ -4,7 +4,7 @@ A data set is a frozen dataclass whose fields are its options (see `_base.DataSe
 imports no neurons and no networks.
 """
 
-from rmploss.data._base import DataSet, Key, Progress, Samples, Splits, data_root
+from rmploss.data._base import DataSet, Key, ProgressCallback, Samples, Splits, data_root
 from rmploss.data._loading import batches, n_batches, take
 from rmploss.registry import Registry
 
@@ -26,7 +26,7 @@ __all__ = [
     "DATASETS",
     "DataSet",
     "Key",
-    "Progress",
+    "ProgressCallback",
     "Samples",
     "Splits",
     "batches",
