@@ -97,7 +97,7 @@ def test_flat_validation_images_are_recognized(root: Path) -> None:
     assert problem.where == str(val)
     assert "directly in this folder" in problem.what
     assert "valprep.sh" in problem.fix
-    with pytest.raises(DataError, match="flat"):
+    with pytest.raises(DataError, match="directly in this folder"):
         ImageNet().open(root, seed=0, T=4)
 
 
