@@ -79,11 +79,11 @@ def test_tables_2_to_4() -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"table {row.table} {row.recipe} T={row.T}")
-def test_a_row_is_answered_by_its_recipe_at_its_number_of_steps(row: Row) -> None:
+def test_a_row_sets_its_number_of_steps(row: Row) -> None:
     recipe = RECIPES[row.recipe]
-    answer = row.answered_by(recipe)
-    assert answer.T == row.T
-    assert answer.but(T=recipe.T) == recipe
+    at_T = row.with_T(recipe)
+    assert at_T.T == row.T
+    assert at_T.but(T=recipe.T) == recipe
     assert not recipe.pocket
 
 

@@ -48,7 +48,7 @@ def test_mean_and_deviation_over_the_seeds(short: Recipe, tmp_path: Path) -> Non
     assert ours.last == f"{statistics.mean(lasts):.2f} ± {statistics.stdev(lasts):.2f}"
     assert ours.best == f"{statistics.mean(bests):.2f} ± {statistics.stdev(bests):.2f}"
     assert ours.error == "0.1000 ± 0.0000"
-    assert line(2, tmp_path).ours == ours  # the same run answers to the same row of both tables
+    assert line(2, tmp_path).ours == ours  # the same run fills the same row of both tables
     assert line(2, tmp_path, T=6).ours is None
 
 
