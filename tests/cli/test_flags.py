@@ -57,16 +57,16 @@ def test_the_reading_covers_what_was_typed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         ({"set": ("seed=1",)}, "--seed N ..."),
         ({"T": 4, "set": ("T=6",)}, "--set T: is given as a flag, too"),
         ({"seed": ()}, "at least one number"),
-        ({"resume": Path("runs/x")}, "goes with no recipe"),
+        ({"resume": Path("runs/x")}, "cannot be combined with a recipe"),
     ],
 )
-def test_what_contradicts_itself(flags: dict[str, Any], told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_what_contradicts_itself(flags: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         jobs("digits", **flags)
 
 
