@@ -101,7 +101,7 @@ def test_a_recipe_tells_what_to_expect() -> None:
         "with the reference backend"
     )
     assert get("cifar10-resnet20-rmp").expect == (
-        "not run to its end; 12.7 min an epoch (batch 32) on 2 cores of an AMD EPYC"
+        "not run completely; 12.7 min an epoch (batch 32) on 2 cores of an AMD EPYC"
     )
     assert expectation("imagenet-resnet34-rmp") == ""
 

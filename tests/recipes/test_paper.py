@@ -203,7 +203,7 @@ def test_a_reading_names_a_field_and_the_value_it_gets(reading: Reading) -> None
 
 @pytest.mark.parametrize("name", ["fair-tdbn", "fair-im-rmp", "fair-stbp", "cifar10-tet-resnet19"])
 def test_the_code_reading_is_of_rmp_loss_alone(name: str) -> None:
-    with pytest.raises(UserError, match="is another method's"):
+    with pytest.raises(UserError, match="is a recipe of another method"):
         read_as(RECIPES[name], "code")
 
 
