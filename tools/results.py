@@ -11,7 +11,6 @@ from pathlib import Path
 from rmploss.engine.closing import COST
 from rmploss.engine.run import RunFolder
 from rmploss.engine.summary import summarize
-from rmploss.recipes import Recipe
 
 FIELDS = (
     "recipe",
@@ -35,7 +34,7 @@ FIELDS = (
 def row(path: Path) -> dict[str, object] | None:
     """The row of a finished run; None if the run is not finished."""
     folder = RunFolder.open(path)
-    recipe, metrics = Recipe.from_json(folder.recipe()), folder.metrics()
+    recipe, metrics = folder.recipe(), folder.metrics()
     if not metrics or metrics[-1]["epoch"] < recipe.epochs:
         return None
     done = summarize(metrics)
