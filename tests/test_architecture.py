@@ -25,8 +25,8 @@ LAYERS = (
     ("cli", "__main__"),
 )
 LAYER = {family: level for level, families in enumerate(LAYERS) for family in families}
-PLAIN = {"errors", "registry", "randomness", "_disk", "store"}
-"""What `data` and `recipes` may import: nothing neural."""
+NOT_NEURAL = {"errors", "registry", "randomness", "_disk", "store"}
+"""The modules that `data` and `recipes` may import."""
 FACADE = ""
 """The package itself: its `__init__` offers layers 0 to 2, for the layers above."""
 
@@ -79,9 +79,9 @@ def test_imports_point_downward(file: Path) -> None:
             continue
         assert LAYER[there] <= LAYER[here], f"{here} imports {target}"
         if here in ("data", "recipes"):
-            assert there in PLAIN, f"{here} imports {target}, which is neural"
-        if here in PLAIN:
-            assert there in PLAIN, f"{here} imports {target}, which is neural"
+            assert there in NOT_NEURAL, f"{here} imports {target}, which is neural"
+        if here in NOT_NEURAL:
+            assert there in NOT_NEURAL, f"{here} imports {target}, which is neural"
         if LAYER[there] == 1 == LAYER[here]:
             assert there not in ("data", "recipes"), f"{here} imports {target}"
 

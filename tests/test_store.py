@@ -1,4 +1,4 @@
-"""What `store` writes, refuses and explains; test_store_crashes.py cuts it short."""
+"""`store` writes, refuses and explains; test_store_crashes.py interrupts it."""
 
 import errno
 import os
@@ -27,7 +27,7 @@ def log() -> Iterator[list[Operation]]:
 
 @pytest.fixture
 def refuse() -> Iterator[Callable[[str, int], None]]:
-    """A disk that refuses all operations of one name with one error."""
+    """Make all operations of one name fail with one error."""
     hooks: list[Callable[[Operation], None]] = []
 
     def start(name: str, code: int) -> None:
@@ -45,7 +45,7 @@ def refuse() -> Iterator[Callable[[str, int], None]]:
 
 @pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    """A living process that is not ours to judge."""
+    """A living process of another program."""
     with subprocess.Popen(
         [sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE
     ) as process:
@@ -189,7 +189,7 @@ def test_a_full_disk_is_reported_with_what_is_needed() -> None:
         (errno.EACCES, "you may write to"),
         (errno.EROFS, "read-only"),
         (errno.EDQUOT, "quota"),
-        (errno.EIO, "the disk itself fails"),
+        (errno.EIO, "the disk fails"),
         (errno.EMFILE, "Too many open files"),
     ],
 )

@@ -233,5 +233,5 @@ _FIXES = {
     errno.ELOOP: "this is a symbolic link, which is not followed: give the path it points to",
     errno.ENOENT: "its folder does not exist: was it moved or removed meanwhile?",
     errno.ENAMETOOLONG: "choose a shorter name",
-    errno.EIO: "the disk itself fails: save what you need on another one",
+    errno.EIO: "the disk fails: save your files on another one",
 }

@@ -1,4 +1,4 @@
-"""How the flags of `rmploss train` become recipes."""
+"""Flags of `rmploss train` become recipes."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a user can type wrong: exit code 2, what and where and how to mend it, nothing written."""
+"""Mistakes on the command line: exit code 2, a message with the fix, nothing written."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Signals to `python -m rmploss train`, from outside: exit code 75, a checkpoint, how to go on."""
+"""Signals to `python -m rmploss train`, from outside: exit code 75, a checkpoint, how to resume."""
 
 import os
 import signal

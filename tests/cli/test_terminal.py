@@ -1,4 +1,4 @@
-"""What a run says: a line per epoch, a bar on a terminal, JSON for programs."""
+"""The output of a run: a line per epoch, a bar on a terminal, JSON for programs."""
 
 import io
 import json
@@ -50,7 +50,7 @@ def test_clock(seconds: float, shown: str) -> None:
     assert clock(seconds) == shown
 
 
-def test_plain_lines_are_few_and_say_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_lines_are_few_and_say_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(terminal.time, "monotonic", lambda: now)
     out = io.StringIO()

@@ -180,7 +180,7 @@ def test_size_must_be_positive() -> None:
 def test_on_real_recordings_of_the_same_camera(
     real_data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """CIFAR10-DVS itself is not to be had here: ten real DVS128 recordings in its layout."""
+    """Ten real DVS128 recordings in the layout of CIFAR10-DVS, which is not available here."""
     monkeypatch.setattr("rmploss.data.cifar10_dvs.PER_CLASS", 1)
     paths = sorted((real_data_root / "dvs128_objects" / "raw").glob("*/*.aedat"))
     for path, name in zip(paths[:10], CIFAR10DVS.classes, strict=True):

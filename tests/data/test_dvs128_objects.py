@@ -11,13 +11,13 @@ from rmploss.data.events import to_frames
 from rmploss.errors import DataError, UserError
 from tests.data.files import aedat
 
-# How long after the first event the published windows begin, in microseconds (found by trying).
+# How long after the first event the published windows begin, in microseconds (by trial).
 MOVED = {"caixa": 10, "caneca": 150, "celular": 120, "mouse": 110}
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """8 s, an event each 10 ms, whose column tells the second and whose row the recording."""
+    """8 s, an event each 10 ms, whose column is the second and whose row is the recording."""
     (tmp_path / FOLDER).mkdir(parents=True)
     for number, file in enumerate(FILES.values()):
         rows = [(1_000_000 + 10_000 * i, i // 100, number, i % 2) for i in range(800)]

@@ -49,7 +49,7 @@ GOOD = _targz()
 
 
 class Server:
-    """Serves one body; `cut` ends a reply early, `ranges` is whether parts can be asked for."""
+    """Serves one body; `cut` ends a reply early, `ranges` allows requests for a part."""
 
     def __init__(self) -> None:
         self.body, self.ranges, self.status = GOOD, True, 200
@@ -96,7 +96,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def archive(server: Server, monkeypatch: pytest.MonkeyPatch) -> Archive:
-    """What `fetch("cifar10")` gets in these tests."""
+    """The archive that `fetch("cifar10")` downloads in these tests."""
     digest = hashlib.sha256(GOOD).hexdigest()
     archive = Archive(f"{server.url}/a/cifar.tar.gz?v=1", digest, len(GOOD), FOLDER)
     monkeypatch.setattr(module, "ARCHIVES", {"cifar10": archive})
@@ -117,7 +117,7 @@ def test_fetches_verifies_and_unpacks(archive: Archive, server: Server, tmp_path
     assert calls[-1] == (len(GOOD), len(GOOD))
     assert [done for done, _ in calls] == sorted({done for done, _ in calls})
     fetch("cifar10", root)
-    assert server.asked == ["bytes=0-"], "what is there is not fetched again"
+    assert server.asked == ["bytes=0-"], "existing data is not fetched again"
     assert sorted(path.name for path in root.iterdir()) == [FOLDER, "cifar.tar.gz"]
 
 

@@ -1,4 +1,4 @@
-"""The page tells all it should, escaped, self-contained, small, and the same every time."""
+"""The page is complete, escaped, self-contained, small and reproducible."""
 
 import re
 from html.parser import HTMLParser

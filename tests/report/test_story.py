@@ -1,4 +1,4 @@
-"""The sentences are true: what RMP-Loss did, what differs, the rows of the paper."""
+"""The sentences of the report: effect of RMP-Loss, differing fields, rows of the paper."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -15,7 +15,7 @@ PACKAGE = "rmploss_bench"
 class Bench:
     """Measure training steps, evaluation, memory or single operations, beside other libraries.
 
-    A package of its own: `pip install ./benchmarks` in a clone of rmploss.
+    A separate package: `pip install ./benchmarks` in a clone of rmploss.
     """
 
     # The help lists this docstring. `main` calls the function `run` with the words after `bench`,
@@ -33,6 +33,6 @@ def run(words: Sequence[str]) -> int:
     """
     if importlib.util.find_spec(PACKAGE) is None:
         fix = "pip install ./benchmarks   (in a clone of rmploss)"
-        problem = Problem("rmploss-bench", "is not installed: it is a package of its own", fix)
+        problem = Problem("rmploss-bench", "is not installed: it is a separate package", fix)
         raise UserError("cannot benchmark", [problem])
     return importlib.import_module(f"{PACKAGE}.command").run(words)

@@ -34,7 +34,7 @@ class List:
     $ rmploss list                 all recipes
     $ rmploss list methods         the systems of the paper's tables: equations, sources, doubts
     $ rmploss list objectives      the regularizers and their options
-    $ rmploss list readings        what the paper leaves open, and what we chose
+    $ rmploss list readings        the open points of the paper, and our choices
     """
 
     topic: Positional[Topic] = "recipes"

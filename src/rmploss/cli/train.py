@@ -153,7 +153,7 @@ class Train:
             if field in typed
         ]
         if "seed" in named:
-            problems.append(Problem("--set seed", "is a flag of its own", "--seed N ..."))
+            problems.append(Problem("--set seed", "has its own flag", "--seed N ..."))
         if problems:
             raise UserError("cannot read --set", problems)
         return {**typed, **named}

@@ -31,7 +31,7 @@ def unpickle(data: bytes, source: str) -> dict[bytes, Any]:
 
 def _pickle_error(source: str, why: str) -> DataError:
     fix = "delete it and get it again from its publisher"
-    return DataError("a file is not what it should be", [Problem(source, why, fix)])
+    return DataError("a damaged or altered file", [Problem(source, why, fix)])
 
 
 class _Array:

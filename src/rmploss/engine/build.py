@@ -21,7 +21,7 @@ from rmploss.neurons.diet import Diet
 from rmploss.norm import NORMS
 from rmploss.objectives import LOSSES, OBJECTIVES, Loss, Objective
 from rmploss.randomness import seeded
-from rmploss.recipes import Recipe, Use, counted, problems_in
+from rmploss.recipes import Recipe, Use, problem_count, problems_in
 from rmploss.registry import fits
 from rmploss.stats import membrane_stats
 
@@ -74,7 +74,7 @@ def check(
         apart = _incompatible(recipe)
         problems += apart or (_rehearsed(recipe) if recipe.T >= 1 else [])
     if problems:
-        raise UserError(counted(problems, recipe.name), problems)
+        raise UserError(problem_count(problems, recipe.name), problems)
 
 
 def resolve(recipe: Recipe) -> Recipe:

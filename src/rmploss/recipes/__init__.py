@@ -1,4 +1,4 @@
-"""Recipes: every row of the paper's tables as plain data, with its published number.
+"""Recipes: every row of the paper's tables as data, with its published number.
 
 rmp.py       the paper's networks, with and without RMP-Loss
 tables.py    the published numbers of RMP-Loss
@@ -18,7 +18,16 @@ from rmploss.recipes.method import Method
 from rmploss.recipes.methods import METHODS
 from rmploss.recipes.pocket import SUFFIX, fair_pocket, pocket
 from rmploss.recipes.readings import READINGS, Mode, Reading, read_as
-from rmploss.recipes.recipe import Recipe, Use, Value, apply, counted, override, problems_in, use
+from rmploss.recipes.recipe import (
+    Recipe,
+    Use,
+    Value,
+    apply,
+    override,
+    problem_count,
+    problems_in,
+    use,
+)
 from rmploss.recipes.tables import Row
 
 __all__ = [
@@ -37,9 +46,9 @@ __all__ = [
     "Use",
     "Value",
     "apply",
-    "counted",
     "get",
     "override",
+    "problem_count",
     "problems_in",
     "read_as",
     "use",

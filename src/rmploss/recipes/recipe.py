@@ -177,11 +177,11 @@ def override(recipe: Recipe, changes: Mapping[str, Value]) -> Recipe:
     """`apply`, but problems are raised as one `UserError`."""
     changed, problems = apply(recipe, changes)
     if problems:
-        raise UserError(counted(problems, recipe.name), problems)
+        raise UserError(problem_count(problems, recipe.name), problems)
     return changed
 
 
-def counted(problems: list[Problem], name: str) -> str:
+def problem_count(problems: list[Problem], name: str) -> str:
     """The title of an error about a recipe: "3 problems in the recipe cifar10-resnet20-rmp"."""
     return f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in the recipe {name}"
 

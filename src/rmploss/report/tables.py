@@ -21,7 +21,7 @@ Values = dict[str, float]
 
 
 @dataclass(frozen=True)
-class Ours:
+class SeedSummary:
     """Results of the finished runs of one recipe: mean and standard deviation over seeds, as text.
 
     seeds: the number of runs.
@@ -60,7 +60,7 @@ class Line:
     T: int
     published: str
     published_error: str
-    ours: Ours | None
+    ours: SeedSummary | None
     command: str
 
 
@@ -173,14 +173,14 @@ def _cost(path: Path) -> Values:
         return {}
 
 
-def _summarize_seeds(by_seed: dict[int, Values]) -> Ours | None:
+def _summarize_seeds(by_seed: dict[int, Values]) -> SeedSummary | None:
     if not by_seed:
         return None
 
     def values(field: str) -> list[float]:
         return [summary[field] for summary in by_seed.values() if field in summary]
 
-    return Ours(
+    return SeedSummary(
         len(by_seed),
         _spread(values("last_accuracy"), 2),
         _spread(values("best_accuracy"), 2),
