@@ -1,4 +1,4 @@
-"""What every test shares: one thread, and the door to the real data where there is any."""
+"""Fixtures of all tests: one thread, and the folder of the real data where it exists."""
 
 import os
 from pathlib import Path

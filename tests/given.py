@@ -1,4 +1,4 @@
-"""Inputs of the tests: derived random numbers, always the same ones."""
+"""Inputs of the tests: reproducible random numbers."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,7 +11,7 @@ from rmploss.randomness import generator
 
 @dataclass
 class Layer:
-    """What a spiking layer tells of itself when it records."""
+    """The attributes that a spiking layer records with its moments."""
 
     layer_name: str
     v_threshold: float = 0.5
@@ -20,7 +20,7 @@ class Layer:
 
 
 def normal(*shape: int, name: str = "", seed: int = 0, mean: float = 0, std: float = 1) -> Tensor:
-    """Normal numbers in float64; another name or seed gives other ones."""
+    """Normal numbers in float64, derived from name and seed."""
     numbers = torch.randn(shape, generator=generator(seed, "test", name), dtype=torch.float64)
     return numbers * std + mean
 

@@ -27,7 +27,7 @@ Parameters = dict[str, Array]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class StepOptions:
     """What the step depends on besides parameters and data; weight: lambda(n) of Eq. 11."""
 
     T: int
@@ -118,7 +118,7 @@ class ConvNorm:
 
     name: str
     stride: int
-    setting: Setting
+    options: StepOptions
     parameters: Parameters
     step: Step
 
@@ -149,7 +149,7 @@ class ConvNorm:
         return self.parameters[f"{self.name}.{part}"]
 
     def _factor(self) -> float:
-        return self.setting.alpha * self.setting.neuron.v_threshold
+        return self.options.alpha * self.options.neuron.v_threshold
 
 
 @dataclass
@@ -178,25 +178,27 @@ def pool(x: Array) -> Array:
     return x.reshape(t, b, c, h // 2, 2, w // 2, 2).mean((4, 6))
 
 
-def training_step(parameters: Parameters, images: Array, labels: Array, setting: Setting) -> Step:
+def training_step(
+    parameters: Parameters, images: Array, labels: Array, options: StepOptions
+) -> Step:
     """One forward and backward from fresh running statistics; images `[B, C, H, W]`."""
     step = Step()
-    stride = 1 if setting.shortcut == "identity" else 2
-    share = setting.weight / 3
+    stride = 1 if options.shortcut == "identity" else 2
+    share = options.weight / 3
 
     def layer(name: str, stride: int = 1) -> ConvNorm:
-        return ConvNorm(name, stride, setting, parameters, step)
+        return ConvNorm(name, stride, options, parameters, step)
 
     stem, inner, outer = layer("conv1"), layer("block.conv1", stride), layer("block.conv2")
-    lif, lif1, lif2 = (Spiking(setting.neuron, share) for _ in range(3))
+    lif, lif1, lif2 = (Spiking(options.neuron, share) for _ in range(3))
     strided = layer("block.shortcut", stride)
     pooled = layer("block.shortcut.1")
 
-    s = lif.forward(stem.forward(np.stack([images] * setting.T)))
+    s = lif.forward(stem.forward(np.stack([images] * options.T)))
     current = outer.forward(lif1.forward(inner.forward(s)))
-    if setting.shortcut == "identity":
+    if options.shortcut == "identity":
         current = current + s
-    elif setting.shortcut == "strided":
+    elif options.shortcut == "strided":
         current = current + strided.forward(s)
     else:
         current = current + pooled.forward(pool(s))
@@ -210,20 +212,20 @@ def training_step(parameters: Parameters, images: Array, labels: Array, setting:
     rows = np.arange(len(labels))
     step.cross_entropy = float(-log_p[rows, labels].mean())
     step.rmp = (lif.error + lif1.error + lif2.error) / 3
-    step.loss = step.cross_entropy + setting.weight * step.rmp
+    step.loss = step.cross_entropy + options.weight * step.rmp
 
     g_logits = np.exp(log_p)
     g_logits[rows, labels] -= 1
     g_logits /= len(labels)
     step.gradients["head.layer.weight"] = np.einsum("bk,tbc->kc", g_logits, features)
-    step.gradients["head.layer.bias"] = setting.T * g_logits.sum(0)
+    step.gradients["head.layer.bias"] = options.T * g_logits.sum(0)
     g_out = np.broadcast_to((g_logits @ w)[None, :, :, None, None], out.shape)
     g_out = g_out / (out.shape[3] * out.shape[4])
     g_current = lif2.backward(g_out)
     g_s = inner.backward(lif1.backward(outer.backward(g_current)))
-    if setting.shortcut == "identity":
+    if options.shortcut == "identity":
         g_s = g_s + g_current
-    elif setting.shortcut == "strided":
+    elif options.shortcut == "strided":
         g_s = g_s + strided.backward(g_current)
     else:
         spread = pooled.backward(g_current).repeat(2, axis=3).repeat(2, axis=4)

@@ -35,13 +35,13 @@ FUNCTIONS = {
     "nir": {"write"},
     "pickle": {"dump", "dumps"},
 }
-# What opens a file, or an archive, for whatever its mode says; of these modules, or of a path.
+# Functions that open a file or an archive with a mode; of these modules, or of a path.
 OPENERS = {"open", "ZipFile", "TarFile", "GzipFile", "BZ2File", "LZMAFile"}
 MODULES_THAT_OPEN = {"io", "gzip", "bz2", "lzma", "tarfile", "zipfile", "builtins", "codecs"}
 
 
 def violations(source: str) -> list[str]:
-    """What in a module changes the disk past `store`, as "line: code"."""
+    """The expressions of a module that change the disk without `store`, as "line: code"."""
     tree = ast.parse(source)
     memory = _in_memory(tree)
     return [
@@ -53,7 +53,7 @@ def violations(source: str) -> list[str]:
 
 
 def _takes(node: ast.Import | ast.ImportFrom) -> bool:
-    """Whether an import takes a writing function out of its module, or the inside of `store`."""
+    """True if an import takes a writing function out of its module, or internals of `store`."""
     if isinstance(node, ast.Import):
         return any(alias.name == "rmploss._disk" for alias in node.names)
     writing = FUNCTIONS.get(node.module or "", set()) | {"_disk"}
@@ -100,7 +100,7 @@ def _writes(call: ast.Call, memory: set[str]) -> bool:
 
 
 def _mode_writes(call: ast.Call, owner: str) -> bool:
-    """Whether the mode of an opening call is, or might be, one of writing."""
+    """True if the mode of an opening call is, or may be, one of writing."""
     if owner == "os":  # os.open(path, flags)
         path, flags = map(ast.unparse, call.args[:2])
         return flags != "os.O_RDONLY" and path != "os.devnull"

@@ -1,4 +1,4 @@
-"""The documents are true: generated parts are fresh, and every link and path leads to a file."""
+"""Generated parts of the documents are up to date, and every link and path leads to a file."""
 
 import re
 import subprocess

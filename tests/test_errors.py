@@ -1,4 +1,4 @@
-"""How an error looks: what, where, why, what to type."""
+"""The layout of an error: what, where, why, what to type."""
 
 import pytest
 

@@ -34,18 +34,18 @@ def test_the_guide_holds(tmp_path: Path) -> None:
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
 
     places = re.findall(r"^`(src/.*)`:$", GUIDE, re.MULTILINE)
-    tables = re.findall(r"^In `(src/.*)`, in the table", GUIDE, re.MULTILINE)
+    registries = re.findall(r"^In `(src/.*)`, in the registry", GUIDE, re.MULTILINE)
     codes, lines = blocks("python")[::2], blocks("python")[1::2]
-    assert len(places) == len(tables) == len(codes) == len(lines) == 2
+    assert len(places) == len(registries) == len(codes) == len(lines) == 2
     first = {"objectives": '        "none": ', "neurons": '        "lif": '}
-    for place, code, table, line in zip(places, codes, tables, lines, strict=True):
+    for place, code, registry, line in zip(places, codes, registries, lines, strict=True):
         assert not (ROOT / place).exists()
         assert len(code.splitlines()) <= 50
         (tmp_path / place).write_text(code, encoding="utf-8")
-        text = (tmp_path / table).read_text(encoding="utf-8")
-        before = first[Path(table).parent.name]
+        text = (tmp_path / registry).read_text(encoding="utf-8")
+        before = first[Path(registry).parent.name]
         assert text.count(before) == 1
-        (tmp_path / table).write_text(text.replace(before, line + before), encoding="utf-8")
+        (tmp_path / registry).write_text(text.replace(before, line + before), encoding="utf-8")
 
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "src"), "OMP_NUM_THREADS": "1"}
     outputs = []

@@ -1,4 +1,4 @@
-"""The public names: all there, all documented, imported when asked for."""
+"""The public names: importable, documented, and imported on first use."""
 
 import subprocess
 import sys

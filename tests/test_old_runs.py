@@ -1,6 +1,6 @@
 """Run folders that earlier versions wrote are resumed, evaluated, reported and counted by this one.
 
-The folders and how they were made: `tests/fixtures/runs/README.md`.
+The folders and their origin: `tests/fixtures/runs/README.md`.
 """
 
 import json
@@ -21,14 +21,14 @@ from rmploss.engine.load import evaluate_run
 from rmploss.engine.run import RunFolder, recipe_hash
 from rmploss.engine.train import resume
 from rmploss.recipes import Recipe
-from rmploss.report.tables import Ours, table
+from rmploss.report.tables import SeedSummary, table
 from tests.engine.children import check_sound
 
 FIXTURES = Path(__file__).parent / "fixtures" / "runs"
 NAME = "digits-rmp-s0-69c2"
 REFERENCE = Execution(device="cpu", backend="reference")
 ROW = "cifar10-resnet20-rmp"
-"""A row of Table 1, which the fixture's recipe is made to answer to."""
+"""The row of Table 1 that `answer_to_row` assigns to the fixture's recipe."""
 MADE_WITH = {"epochs": 3, "network.width": 0.25, "weight_decay": 0.0005}
 DEFAULTS = {
     "expect": "",
@@ -49,7 +49,7 @@ DEFAULTS = {
     "pocket": False,
     "seed": 0,
 }
-"""What every field that an old recipe.json lacks means, for ever."""
+"""The values of fields that an old recipe.json lacks; they never change."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ def later_version(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Make a run folder what it were if its recipe had been another from the start."""
+    """Rewrite a run folder as if its recipe had been another from the start."""
     document = json.loads((path / "recipe.json").read_bytes())
     change(document["recipe"])
     document["sha256"] = recipe_hash(document["recipe"])
@@ -88,12 +88,12 @@ def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 
 def hashes(path: Path) -> set[str]:
-    """The recipes that the checkpoints of a run say they are of."""
+    """The recipe hashes in the checkpoints of a run."""
     return {_unseal(file.read_bytes())["recipe_hash"] for file in path.glob(f"ckpt/*/{MANIFEST}")}
 
 
 def check_continued(path: Path) -> None:
-    """The stopped run went on as the unbroken one did."""
+    """The resumed run continued as the unbroken one."""
     before = (FIXTURES / "stopped" / NAME / "metrics.jsonl").read_bytes()
     assert (path / "metrics.jsonl").read_bytes().startswith(before)
     folder = RunFolder.open(path)
@@ -155,14 +155,14 @@ def test_old_runs_are_reported(stopped: Path, unbroken: Path, tmp_path: Path) ->
 
 
 def answer_to_row(monkeypatch: pytest.MonkeyPatch) -> Recipe:
-    """Let a row of Table 1 be answered by what the fixture's command line means today."""
+    """Assign the recipe of the fixture's command line, in this version, to a row of Table 1."""
     recipe = recipes.override(recipes.get("digits-rmp"), MADE_WITH)
     monkeypatch.setitem(recipes.RECIPES, ROW, recipe)
     return recipe
 
 
-def counted(runs: Path) -> Ours | None:
-    """What the row came to."""
+def row_of(runs: Path) -> SeedSummary | None:
+    """The results in the row."""
     (line,) = [line for line in table(1, runs) if line.recipe == ROW]
     return line.ours
 
@@ -175,7 +175,7 @@ def test_old_and_new_repeats_are_one_cell(
     if later:
         monkeypatch.setattr(run_module, "Recipe", LaterRecipe)
         recipe = LaterRecipe.from_json(recipe.to_json())
-    ours = counted(unbroken.parent)
+    ours = row_of(unbroken.parent)
     assert ours is not None
     assert (ours.seeds, ours.last) == (1, "80.00")
     again = recipe.but(seed=1)
@@ -183,7 +183,7 @@ def test_old_and_new_repeats_are_one_cell(
     assert ("warmup" in folder.stored_recipe()) == later
     numbers = {"test_accuracy": 82.0, "quantization_error": 0.1, "firing_rate": 0.2}
     folder.log_metrics({"epoch": 3, "step": 66, **numbers})
-    ours = counted(unbroken.parent)
+    ours = row_of(unbroken.parent)
     assert ours is not None
     assert (ours.seeds, ours.last) == (2, "81.00 ± 1.41")
 
@@ -225,7 +225,7 @@ def test_a_field_of_a_later_version_is_named_with_that_version(
     told = capsys.readouterr().err
     assert told.startswith(f"left out: {unbroken}")
     assert "warmup: unknown to rmploss" in told
-    assert counted(unbroken.parent) is None
+    assert row_of(unbroken.parent) is None
     events.unlink()
     assert main(["eval", str(unbroken)]) == 2
     assert "use another version of rmploss, which wrote it" in capsys.readouterr().err

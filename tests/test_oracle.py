@@ -102,8 +102,8 @@ def check_step(neuron: Neuron, shortcut: oracle.Shortcut, rmp: RMPLoss) -> None:
     loss = cross + rmp(stats, progress=0.25)
     loss.backward()
 
-    setting = oracle.Setting(T=T, neuron=neuron, weight=2 * 5.0 * 0.25, shortcut=shortcut)
-    expected = oracle.training_step(before, images.numpy(), target.numpy(), setting)
+    options = oracle.StepOptions(T=T, neuron=neuron, weight=2 * 5.0 * 0.25, shortcut=shortcut)
+    expected = oracle.training_step(before, images.numpy(), target.numpy(), options)
     assert min(entry.firing_rate.item() for entry in stats) > 0.05
     close(logits, expected.logits)
     close(cross, expected.cross_entropy)

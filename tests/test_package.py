@@ -1,4 +1,4 @@
-"""What is in the working tree is what others get: every file is tracked, and installed."""
+"""Every file of the working tree is tracked by git and installed."""
 
 import shutil
 import subprocess
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def sources(folder: Path) -> set[str]:
-    """The files of the package, without what Python and the compiler leave behind."""
+    """The files of the package, without those that Python and the compiler write."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return {
         str(path.relative_to(folder))

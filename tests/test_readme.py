@@ -1,4 +1,4 @@
-"""The README is true: one page, its example runs, and its demo prints what it shows."""
+"""The README is one page, its example runs, and the demo prints the output that it shows."""
 
 import re
 import subprocess

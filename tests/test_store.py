@@ -1,4 +1,4 @@
-"""What `store` writes, refuses and explains; test_store_crashes.py cuts it short."""
+"""`store` writes, refuses and explains; test_store_crashes.py interrupts it."""
 
 import errno
 import os
@@ -27,7 +27,7 @@ def log() -> Iterator[list[Operation]]:
 
 @pytest.fixture
 def refuse() -> Iterator[Callable[[str, int], None]]:
-    """A disk that refuses all operations of one name with one error."""
+    """Make all operations of one name fail with one error."""
     hooks: list[Callable[[Operation], None]] = []
 
     def start(name: str, code: int) -> None:
@@ -45,7 +45,7 @@ def refuse() -> Iterator[Callable[[str, int], None]]:
 
 @pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    """A living process that is not ours to judge."""
+    """A living process of another program."""
     with subprocess.Popen(
         [sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE
     ) as process:
@@ -174,7 +174,7 @@ def test_a_file_at_its_size_limit_stays_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_is_told_with_what_is_needed() -> None:
+def test_a_full_disk_is_reported_with_what_is_needed() -> None:
     with pytest.raises(StoreError) as caught:
         store.append(Path("/dev/full"), b"x" * 12_345)
     assert caught.value.exit_code == 5
@@ -189,11 +189,11 @@ def test_a_full_disk_is_told_with_what_is_needed() -> None:
         (errno.EACCES, "you may write to"),
         (errno.EROFS, "read-only"),
         (errno.EDQUOT, "quota"),
-        (errno.EIO, "the disk itself fails"),
+        (errno.EIO, "the disk fails"),
         (errno.EMFILE, "Too many open files"),
     ],
 )
-def test_other_refusals_are_told_with_what_to_do(
+def test_other_refusals_are_reported_with_what_to_do(
     tmp_path: Path, refuse: Callable[[str, int], None], code: int, advice: str
 ) -> None:
     refuse("create", code)

@@ -1,5 +1,5 @@
-"""Every function of `store` is cut short at every change it makes: by SIGKILL, by an error of the
-disk, by a loss of power. What is left must be the whole old content or the whole new one.
+"""Every function of `store` is interrupted at every change: by SIGKILL, by an error of the disk, by
+a loss of power. The disk must then hold the complete old content or the complete new one.
 """
 
 import errno
@@ -102,7 +102,7 @@ def prepare(folder: Path, scenario: Scenario) -> Path:
 
 
 def mended(disk: Disk) -> Disk:
-    """What a reader sees: no temporaries, and no half of a last line."""
+    """The content for a reader: without temporaries and an incomplete last line."""
     return {
         name: data[: data.rfind(b"\n") + 1] if name == "lines" else data
         for name, data in disk.items()
@@ -126,7 +126,7 @@ def undisturbed(scenario: Scenario, folder: Path) -> tuple[list[Disk], list[Oper
 
 
 def dies(action: Callable[[], object], hook: Callable[[Operation], None]) -> bool:
-    """Run an action in a forked child; whether it was killed. A failure there is a failure here."""
+    """Run an action in a forked child; True if it was killed. Its failure fails the test."""
     child = os.fork()
     if child == 0:
         try:

@@ -30,27 +30,27 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/decisions.md": {"index": source_map.decisions},
     "results/README.md": {"fair": tables.fair_results},
 }
-"""Every generated part: document, name, what makes it."""
+"""Document -> name of a generated part -> the function that generates it."""
 
 
 def generated(name: str) -> tuple[str, str]:
-    """A document as it is, and with every generated part made anew."""
+    """The present text of a document, and the text with all parts generated again."""
     before = after = (ROOT / name).read_text(encoding="utf-8")
     for block, make in BLOCKS[name].items():
-        after = _filled(name, after, block, make())
+        after = _replace(name, after, block, make())
     return before, after
 
 
-def _filled(document: str, text: str, name: str, made: str) -> str:
+def _replace(document: str, text: str, name: str, new: str) -> str:
     block = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-    text, found = block.subn(lambda match: f"{match[1]}{made}\n{match[2]}", text)
-    if found != 1:
-        sys.exit(f"{document} has {found} parts named {name}, not 1")
+    text, count = block.subn(lambda match: f"{match[1]}{new}\n{match[2]}", text)
+    if count != 1:
+        sys.exit(f"{document} has {count} parts named {name}, not 1")
     return text
 
 
 def main(check: bool) -> None:
-    """Write what is out of date, or exit with its names."""
+    """Write the documents that are out of date; with `check`, exit with their names."""
     stale = []
     for name in BLOCKS:
         before, after = generated(name)

@@ -11,7 +11,6 @@ from pathlib import Path
 from rmploss.engine.after_training import COST
 from rmploss.engine.run import RunFolder
 from rmploss.engine.run_summary import summarize
-from rmploss.recipes import Recipe
 
 FIELDS = (
     "recipe",
@@ -33,9 +32,9 @@ FIELDS = (
 
 
 def row(path: Path) -> dict[str, object] | None:
-    """What one run came to, or None if it is not finished."""
+    """The row of a finished run; None if the run is not finished."""
     folder = RunFolder.open(path)
-    recipe, metrics = Recipe.from_json(folder.recipe()), folder.metrics()
+    recipe, metrics = folder.recipe(), folder.metrics()
     if not metrics or metrics[-1]["epoch"] < recipe.epochs:
         return None
     done = summarize(metrics)
@@ -59,7 +58,7 @@ def row(path: Path) -> dict[str, object] | None:
 
 
 def _microjoules(path: Path) -> str:
-    """The estimated energy of an inference, where the run has counted it."""
+    """The estimated energy of an inference in microjoules; "" if the run has no cost.json."""
     if not (path / COST).is_file():
         return ""
     return f"{json.loads((path / COST).read_text())['microjoules']:.2f}"
@@ -67,7 +66,7 @@ def _microjoules(path: Path) -> str:
 
 def main(paths: list[str]) -> None:
     """Print the CSV of the finished runs among the folders."""
-    rows = [found for path in paths if (found := row(Path(path)))]
+    rows = [values for path in paths if (values := row(Path(path)))]
     out = csv.DictWriter(sys.stdout, FIELDS, lineterminator="\n")
     out.writeheader()
     out.writerows(sorted(rows, key=lambda r: (str(r["recipe"]), str(r["k"]), int(str(r["seed"])))))

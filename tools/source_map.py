@@ -1,4 +1,4 @@
-"""What the documents say about files: the map, the equations' places, the index of decisions."""
+"""Generated lists of the documents: file tree, files of each equation, index of decisions."""
 
 import ast
 import re
@@ -16,7 +16,7 @@ EQUATIONS = {
     (11, 12): "total loss and lambda(n)",
     (13, 17): "information loss (section 4.3)",
 }
-"""The equations of the paper, from the first to the last of a topic."""
+"""(first, last) equation of the paper -> topic."""
 
 
 def packages() -> list[Path]:
@@ -55,18 +55,18 @@ def native_map() -> str:
 
 
 def equations() -> str:
-    """In which files each equation of the paper stands, by the first lines of the files."""
+    """The files of each equation of the paper, by the first lines of the files."""
     files = [path for package in packages() for path in sorted(package.rglob("*.py"))]
     files += sorted((ROOT / "native").glob("*.[ch]*"))
     named = {path: set(_equations_in(_first_line(path))) for path in files}
     lines = ["| Eq. | what | files |", "|---|---|---|"]
     for (first, last), what in EQUATIONS.items():
         wanted = set(range(first, last + 1))
-        found = [path for path in files if named[path] & wanted]
-        found.sort(key=lambda path: path.name != "reference.py")
-        if not found:
+        matching = [path for path in files if named[path] & wanted]
+        matching.sort(key=lambda path: path.name != "reference.py")
+        if not matching:
             sys.exit(f"no file names Eq. {first} in its first line")
-        links = [_link(path) for path in found]
+        links = [_link(path) for path in matching]
         number = str(first) if first == last else f"{first}-{last}"
         lines.append(f"| {number} | {what} | {', '.join(links)} |")
     return "\n".join(lines)

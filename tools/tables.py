@@ -16,35 +16,35 @@ FAIR_FIELDS = (
     ("firing_rate", 3),
     ("microjoules", 1),
 )
-"""The columns of the fair table, and with how many digits."""
+"""The columns of the fair table -> decimals."""
 MEASURED = (("step", 1.0, "s"), ("memory", 2.0**20, "MiB"), ("eval", 1.0, "images/s"))
-"""Topics of `rmploss bench`, and their units."""
+"""Topics of `rmploss bench`, their scale and unit."""
 HEADLINE = (
     ("step", "training step", 1.0, "s", "rmploss+rmp"),
     ("memory", "peak memory of a step", 2.0**20, "MiB", "rmploss+rmp"),
     ("eval", "evaluation", 1.0, "images/s", "rmploss"),
     ("epoch", "training, loading and evaluation", 1.0, "epochs/hour", "rmploss+rmp"),
 )
-"""The rows of the headline: topic, words, scale, unit, our contestant."""
+"""The rows of the headline: topic, text, scale, unit, contestant of rmploss."""
 
 
 def headline() -> str:
-    """What was measured beside SpikingJelly: a row for each topic, with its command."""
+    """The measurements beside SpikingJelly: a row for each topic, with its command."""
     lines = [
         "| | rmploss | SpikingJelly | ratio | ratio, if compiled | command |",
         "|---|---:|---:|---:|---:|---|",
     ]
-    for topic, what, scale, unit, who in HEADLINE:
-        found = _figures(_only(f"{topic}-resnet20-*.csv"))
-        ours, peer = (float(found[name]["median"]) for name in (who, "spikingjelly"))
-        compiled = float(found["spikingjelly-compiled"]["median"])
+    for topic, what, scale, unit, contestant in HEADLINE:
+        figures = _figures(_only(f"{topic}-resnet20-*.csv"))
+        ours, peer = (float(figures[name]["median"]) for name in (contestant, "spikingjelly"))
+        compiled = float(figures["spikingjelly-compiled"]["median"])
         cells = [
             what,
             f"**{ours / scale:.3g} {unit}**",
             f"{peer / scale:.3g}",
             f"**{ours / peer:.3g}**",
             f"{ours / compiled:.2f}",
-            f"`{found[who]['command']}`",
+            f"`{figures[contestant]['command']}`",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -68,14 +68,14 @@ def table1() -> str:
 
 
 def readings() -> str:
-    """What the paper leaves open."""
+    """The open points of the paper."""
     lines = ["| field | paper (default) | `--mode code` | why |", "|---|---|---|---|"]
     lines += [f"| `{r.field}` | {r.paper} | {r.code} | {r.reason} |" for r in READINGS]
     return "\n".join(lines)
 
 
 def methods() -> str:
-    """The systems of the paper's tables: name, paper, idea, and whether RMP-Loss can be added."""
+    """The methods of the paper's tables: name, title, idea, and the recipe with RMP-Loss."""
     lines = ["| name | method | idea | RMP-Loss added |", "|---|---|---|---|"]
     for method in METHODS.values():
         added = method.alone or f"`fair-{method.name}{WITH_RMP}`"
@@ -118,7 +118,7 @@ def pocket_results() -> str:
 
 
 def fair_results() -> str:
-    """The fair comparison: every method alone, and what RMP-Loss changes when it is added."""
+    """The fair comparison: every method alone, and the changes by adding RMP-Loss."""
     by_name: dict[str, list[dict[str, str]]] = defaultdict(list)
     for path in sorted((ROOT / "results").glob("fair-*.csv")):
         for row in _rows(path):
@@ -151,7 +151,7 @@ def fair_results() -> str:
 
 
 def _change(without: list[dict[str, str]], with_rmp: list[dict[str, str]], field: str) -> float:
-    """The mean difference over the seeds that both have."""
+    """The mean difference over common seeds."""
     first, second = (
         {row["seed"]: float(row[field]) for row in rows} for rows in (without, with_rmp)
     )
@@ -159,31 +159,31 @@ def _change(without: list[dict[str, str]], with_rmp: list[dict[str, str]], field
 
 
 def _costs() -> dict[str, str]:
-    """A training step of every method, over that of the vanilla network."""
+    """The time of a training step of every method, over that of the vanilla network."""
     figures = _figures(_only("methods-resnet20-*.csv"))
-    found = {name: float(row["median"]) for name, row in figures.items()}
-    return {name: f"{seconds / found['vanilla']:.2f}" for name, seconds in found.items()}
+    medians = {name: float(row["median"]) for name, row in figures.items()}
+    return {name: f"{seconds / medians['vanilla']:.2f}" for name, seconds in medians.items()}
 
 
 def speed() -> str:
-    """A table per network: every contestant, what was measured, and the ratio to SpikingJelly's."""
+    """A table per network: every contestant, its figures, and their ratios to SpikingJelly's."""
     tables = []
     for network in ("resnet20", "resnet19", "vgg16"):
-        found = {
+        figures = {
             topic: _figures(path)
             for topic, *_ in MEASURED
             for path in (ROOT / "benchmarks").rglob(f"{topic}-{network}-*.csv")
         }
-        first = next(iter(found["step"].values()))
-        setting = "{network}, T = {T}, batch {batch}, {threads} threads".format(**first)
-        units = [(topic, scale, unit) for topic, scale, unit in MEASURED if topic in found]
-        heads = [setting, *(f"{topic} ({unit})" for topic, _, unit in units)]
+        first = next(iter(figures["step"].values()))
+        conditions = "{network}, T = {T}, batch {batch}, {threads} threads".format(**first)
+        units = [(topic, scale, unit) for topic, scale, unit in MEASURED if topic in figures]
+        heads = [conditions, *(f"{topic} ({unit})" for topic, _, unit in units)]
         heads[0] = heads[0].replace("resnet", "ResNet").replace("vgg", "VGG")
         lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * len(units)]
-        for name, row in found["step"].items():
-            cells = [_cell(found[topic].get(name), scale) for topic, scale, _ in units]
-            who = f"{name} {row['version']}".replace(" 0.1.0", "").strip()
-            lines.append(f"| {who} | " + " | ".join(cells) + " |")
+        for name, row in figures["step"].items():
+            cells = [_cell(figures[topic].get(name), scale) for topic, scale, _ in units]
+            contestant = f"{name} {row['version']}".replace(" 0.1.0", "").strip()
+            lines.append(f"| {contestant} | " + " | ".join(cells) + " |")
         tables.append("\n".join(lines))
     return "\n\n".join(tables)
 
@@ -196,7 +196,7 @@ def _cell(row: dict[str, str] | None, scale: float) -> str:
 
 
 def _only(pattern: str) -> Path:
-    """The one file of measurements of this name, wherever in `benchmarks/`."""
+    """The only file in `benchmarks/` whose name matches."""
     (path,) = (ROOT / "benchmarks").rglob(pattern)
     return path
 

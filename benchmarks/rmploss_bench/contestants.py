@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmploss.errors import Problem, UserError, unknown
-from rmploss.tables import Table
+from rmploss.registry import Registry
 from rmploss_bench.workload import Workload
 
 LR = 1e-4
@@ -86,7 +86,7 @@ def copied(workload: Workload) -> nn.Module:
 
 Make = Callable[[Workload, bool], Runner]
 """Makes a contestant for a workload; the second argument is True for training, else False."""
-CONTESTANTS: Table[Make] = Table(
+CONTESTANTS: Registry[Make] = Registry(
     "contestant",
     {
         "rmploss+rmp": "rmploss_bench.ours:make_rmploss_with_rmp",

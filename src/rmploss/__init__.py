@@ -1,7 +1,7 @@
 """rmploss: spiking neural networks whose membrane potentials stay close to their spikes.
 
-The reference implementation of RMP-Loss (Guo et al., ICCV 2023). Everything public is below; it is
-imported when first asked for, so that the command line answers without waiting for torch.
+An implementation of RMP-Loss (Guo et al., ICCV 2023). The public names are below; each is imported
+on first use, so that the command line does not wait for torch.
 """
 
 import importlib

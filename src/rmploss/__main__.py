@@ -1,4 +1,4 @@
-"""`python -m rmploss` is `rmploss`; torchrun starts it so."""
+"""`python -m rmploss` is `rmploss`, for torchrun."""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""The changes a disk knows: create, append, rename, remove, mkdir, lock, and how each is made sure.
+"""Single changes of the disk, each synced: create, append, rename, mkdir, lock; and remove.
 
-Every one is announced to `hooks` just before it is made, so that a test can stop the process at
-any of them. They raise OSError; `store`, the only module that calls them, composes and explains.
+Each calls `hooks` just before every system call that changes the disk, so that a test can stop the
+process there. They raise OSError. Only `store` calls them; it combines them and explains errors.
 """
 
 import errno
@@ -20,7 +20,13 @@ else:
 
 
 class Operation(NamedTuple):
-    """One change of the disk: its name, the path, the appended bytes or the new name."""
+    """One change of the disk.
+
+    name: of the system call.
+    path: of the file or folder.
+    data: the appended bytes.
+    target: the new name.
+    """
 
     name: str
     path: Path
@@ -32,12 +38,12 @@ hooks: list[Callable[[Operation], None]] = []
 
 # Windows only: without it, line ends are rewritten.
 _BINARY = getattr(os, "O_BINARY", 0)
-# A file that was swapped for a symbolic link is not written through.
+# A symbolic link that replaced a file is not followed.
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
 
 def create(path: Path, data: bytes) -> None:
-    """A new file with its content, synced; an existing one is refused."""
+    """Create a file with its content and sync it; raises FileExistsError if it exists."""
     _announce("create", path)
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
     try:
@@ -47,7 +53,7 @@ def create(path: Path, data: bytes) -> None:
 
 
 def append(path: Path, data: bytes) -> None:
-    """More bytes at the end of a file (a new one if need be), synced; all of them or none."""
+    """Append bytes to a file, created if missing, and sync it; all of them or none."""
     new = not path.exists()
     if new:
         _announce("create", path)
@@ -68,7 +74,7 @@ def append(path: Path, data: bytes) -> None:
 
 
 def rename(source: Path, target: Path) -> None:
-    """Another name for a file or folder, synced; a file that has it already is replaced."""
+    """Rename a file or folder and sync; an existing file of the new name is replaced."""
     _announce("rename", source, target=target)
     source.replace(target)
     sync(target.parent)
@@ -77,14 +83,14 @@ def rename(source: Path, target: Path) -> None:
 
 
 def mkdir(path: Path) -> None:
-    """A new folder, synced; one that has just appeared is as good."""
+    """Create a folder and sync its parent; a folder that exists is accepted."""
     _announce("mkdir", path)
     path.mkdir(exist_ok=True)
     sync(path.parent)
 
 
 def remove(path: Path) -> None:
-    """No such file, or folder with all it holds; not synced, links are not followed."""
+    """Remove a file, or a folder with its content; not synced, links are not followed."""
     if path.is_dir() and not path.is_symlink():
         for child in sorted(path.iterdir()):
             remove(child)
@@ -96,15 +102,15 @@ def remove(path: Path) -> None:
 
 
 def sync(folder: Path) -> None:
-    """The names in a folder, made to survive a loss of power."""
-    if sys.platform == "win32":  # Windows opens no folder; NTFS keeps its own journal of names.
+    """Make the names in a folder survive a loss of power."""
+    if sys.platform == "win32":  # Windows cannot open a folder; NTFS journals names.
         return
     _announce("sync", folder)
     file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         _flush(file)
     except OSError as error:
-        # Some network file systems cannot sync a folder and say so; they order names themselves.
+        # Some network file systems cannot sync a folder; they order names themselves.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
     finally:
@@ -113,18 +119,18 @@ def sync(folder: Path) -> None:
 
 @contextmanager
 def lock(path: Path) -> Iterator[bool]:
-    """Whether this process owns the lock file inside the block.
+    """Lock a file inside the block; yields False if another process has locked it.
 
-    The system frees the lock when its owner ends, however that ends. The file stays: removing it
-    would let two processes lock two files of one name.
+    The system releases the lock when its owner ends. The file is kept: if it were removed, two
+    processes could lock two files of one name.
     """
     _announce("lock", path)
     file = os.open(path, os.O_RDWR | os.O_CREAT | _NOFOLLOW, 0o666)
     _held.add(file)
     try:
-        owned = _grip(file)
+        owned = _try_lock(file)
         if owned:
-            # The words help the reader of a refusal; a full disk is no reason not to own the lock.
+            # The text is for the error message of others; a full disk does not prevent the lock.
             with suppress(OSError):
                 os.ftruncate(file, 0)
                 os.write(file, f"{os.getpid()} {socket.gethostname()}\n".encode())
@@ -150,17 +156,17 @@ def _write(file: int, path: Path, data: bytes) -> None:
 
 
 def _flush(file: int) -> None:
-    """fsync. A failed one is never tried again: the kernel may already have dropped the pages."""
-    if sys.platform == "darwin":  # There, fsync stops at the cache of the drive.
+    """fsync. A failed fsync is not repeated: the kernel may have dropped the pages already."""
+    if sys.platform == "darwin":  # fsync does not flush the drive's cache there.
         fcntl.fcntl(file, fcntl.F_FULLFSYNC)
     else:
         os.fsync(file)
 
 
-def _grip(file: int) -> bool:
+def _try_lock(file: int) -> bool:
     try:
         if sys.platform == "win32":
-            os.lseek(file, 1 << 30, os.SEEK_SET)  # Beyond the words: a locked byte cannot be read.
+            os.lseek(file, 1 << 30, os.SEEK_SET)  # Beyond the text: a locked byte cannot be read.
             msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
             os.lseek(file, 0, os.SEEK_SET)
         else:
@@ -170,15 +176,15 @@ def _grip(file: int) -> bool:
     return True
 
 
-# A lock lives as long as any copy of its file does. A forked worker that outlives its parent must
-# not keep the folder from the next run.
+# A lock lasts as long as any copy of its file descriptor. A forked worker that outlives its parent
+# must not lock the folder against the next run.
 _held: set[int] = set()
 
 
-def _let_go() -> None:
+def _close_inherited() -> None:
     while _held:
         os.close(_held.pop())
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go)
+    os.register_at_fork(after_in_child=_close_inherited)

@@ -1,6 +1,6 @@
-"""The errors a user can cause, and how they are told: what, where, why, what to type instead.
+"""Errors that a user can cause. Their messages say what, where, why, and what to type instead.
 
-Every class carries the exit code of the command line. Nothing here is ever shown with a traceback.
+Every class has the exit code of the command line, which prints them without a traceback.
 """
 
 import difflib
@@ -12,7 +12,9 @@ from dataclasses import dataclass
 class Problem:
     """One line of an error message.
 
-    where: the field, file or place; what: what is wrong and why; fix: what to type instead.
+    where: the field, file or option.
+    what: the mistake and its reason.
+    fix: what to type instead.
     """
 
     where: str
@@ -21,7 +23,7 @@ class Problem:
 
 
 class UserError(ValueError):
-    """A mistake that its reader can mend: a wrong value, a missing file. Exit code 2."""
+    """A mistake that the user can correct: a wrong value, a missing file. Exit code 2."""
 
     exit_code = 2
 
@@ -32,11 +34,11 @@ class UserError(ValueError):
 
 
 class DataError(UserError):
-    """A data set is missing, damaged or not what it says it is."""
+    """A data set is missing, damaged or altered."""
 
 
 class NonFiniteError(UserError):
-    """A loss or a gradient became NaN or infinite; the update was not made."""
+    """A loss or a gradient became NaN or infinite; the parameters were not updated."""
 
     exit_code = 3
 
@@ -54,25 +56,31 @@ class LockedError(UserError):
 
 
 class CheckpointError(UserError):
-    """No checkpoint of a run can be trusted."""
+    """No checkpoint of a run passes verification."""
 
     exit_code = 7
 
 
 class InterruptedRunError(UserError):
-    """Training stopped on a signal after writing a checkpoint: resume it."""
+    """Training stopped on a signal after writing a checkpoint; the run can be resumed."""
 
     exit_code = 75
 
 
 def closest(word: str, words: Iterable[str]) -> str | None:
-    """The member of `words` that a reader most likely meant by `word`, or None."""
+    """The member of `words` most similar to `word`, or None."""
     matches = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
     return matches[0] if matches else None
 
 
 def unknown(where: str, word: str, words: Iterable[str], see: str = "") -> Problem:
-    """The problem of a name that is not in a table, with the nearest one that is."""
+    """The problem of an unknown name, with the nearest known one.
+
+    where: the field or option.
+    word: the unknown name.
+    words: the known names.
+    see: a command that lists them.
+    """
     words = sorted(words)
     if not words:
         return Problem(where, f'unknown "{word}"', "it has no options")

@@ -16,8 +16,8 @@ from rmploss.errors import Problem, UserError
 from rmploss.ops import at_least_single
 from rmploss.ops.collectives import ranks
 from rmploss.ops.lif import tdbn as equations
+from rmploss.registry import Registry
 from rmploss.stats import recomputing
-from rmploss.tables import Table
 
 
 class TDBatchNorm2d(nn.Module):
@@ -222,7 +222,7 @@ class NoNorm(nn.Module):
         return x
 
 
-NORMS: Table[type[nn.Module]] = Table(
+NORMS: Registry[type[nn.Module]] = Registry(
     "norm",
     {
         "tdbn": "rmploss.norm:TDBatchNorm2d",

@@ -1,7 +1,7 @@
 """Derived randomness: every random number is a function of (seed, purpose, epoch, index).
 
-Nothing random is carried from step to step. So the order of the data and its augmentation do not
-depend on workers, ranks or interruptions, and a checkpoint holds no generator state.
+No generator state is carried from step to step: the order of the data and its augmentation do not
+depend on workers, ranks or interruptions, and a checkpoint holds no such state.
 """
 
 import hashlib
@@ -24,9 +24,9 @@ def generator(seed: int, *purpose: str | int) -> torch.Generator:
 
 @contextmanager
 def seeded(seed: int, *purpose: str | int) -> Iterator[None]:
-    """Torch's global CPU generator, derived for one purpose inside the block, restored after it.
+    """Seed torch's global CPU generator for one purpose inside the block; restore it afterwards.
 
-    For code that takes no generator, as torchvision's transforms do.
+    For code that takes no generator, such as torchvision's transforms.
     """
     state = torch.random.get_rng_state()
     torch.default_generator.manual_seed(derive(seed, *purpose))

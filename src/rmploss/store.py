@@ -1,14 +1,14 @@
-"""The one door to the disk: nothing else in rmploss opens a file for writing.
+"""Durable, atomic writes: the only module of rmploss that opens a file for writing.
 
-The promise: when a function here returns, what it wrote survives the death of the process and of
-the machine; wherever it is cut short, a reader finds the whole old content or the whole new one.
+When a function returns, its changes survive the death of the process and of the machine. If it is
+interrupted at any point, a reader finds the complete old content or the complete new one.
 
     a file      temporary beside it -> fsync -> rename over the old one -> sync the folder
     a folder    temporary beside it, each file with fsync, the manifest last -> sync the temporary
                 -> rename -> sync the parent
-    a line      one append of the whole line -> fsync; half a last line is cut by `truncate_lines`
+    a line      one append of the whole line -> fsync; `truncate_lines` drops an incomplete one
 
-Temporaries are named `.tmp-<process>-<name>`. What the disk refuses is told as a `StoreError`.
+Temporaries are named `.tmp-<process>-<name>`. An OSError of the disk becomes a `StoreError`.
 """
 
 import errno
@@ -25,29 +25,29 @@ from rmploss.errors import LockedError, Problem, StoreError
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Give a file this content, or make it: all of it or nothing."""
+    """Write or replace a file atomically."""
     temporary = _temporary(path)
-    with _explained("write", path, len(data)), _removed_if_cut_short(temporary):
+    with _translate_errors("write", path, len(data)), _remove_on_error(temporary):
         _disk.create(temporary, data)
         _disk.rename(temporary, path)
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_bytes` of the text in UTF-8, line ends as they are."""
+    """`write_bytes` of the text in UTF-8; line ends are not converted."""
     write_bytes(path, text.encode())
 
 
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    """Make a new folder of these files, written in their order: all of it or nothing.
+    """Create a folder with these files atomically; the files are written in the given order.
 
-    The file that vouches for the others (a manifest) belongs last. An existing path is refused: no
-    file system replaces a full folder in one step.
+    The file that verifies the others (a manifest) belongs last. An existing path is refused, since
+    no file system replaces a non-empty folder in one step.
     """
     temporary = _temporary(path)
-    with _explained("write", path, sum(map(len, files.values()))):
+    with _translate_errors("write", path, sum(map(len, files.values()))):
         if path.exists() or path.is_symlink():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-        with _removed_if_cut_short(temporary):
+        with _remove_on_error(temporary):
             _disk.mkdir(temporary)
             for name, data in files.items():
                 _disk.create(temporary / name, data)
@@ -56,64 +56,64 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
 
 
 def append(path: Path, data: bytes) -> None:
-    """Add to the end of a file, or make it. A refused append leaves the file as it was."""
-    with _explained("write", path, len(data)):
+    """Append to a file, created if missing. A failed append leaves the file unchanged."""
+    with _translate_errors("write", path, len(data)):
         _disk.append(path, data)
 
 
 def append_line(path: Path, text: str) -> None:
-    """`append` of one whole line; the text itself holds no line end."""
+    """`append` of one line; the text holds no line end."""
     if "\n" in text:
         raise ValueError(f"a line cannot hold a line end: {text!r}")
     append(path, f"{text}\n".encode())
 
 
 def truncate_lines(path: Path, keep: Callable[[str], bool]) -> int:
-    """Rewrite a file with those of its lines that `keep` accepts; returns how many were dropped.
+    """Drop the lines that `keep` rejects; returns the number of dropped lines.
 
-    Half a last line and a line that is not UTF-8 are always dropped. A file in no need of repair is
-    not touched.
+    An incomplete last line and lines that are not UTF-8 are always dropped. If there is nothing to
+    drop, the file is not written.
     """
 
-    def good(line: bytes) -> bool:
+    def is_kept(line: bytes) -> bool:
         try:
             return keep(line.decode())
         except UnicodeDecodeError:
             return False
 
-    with _explained("repair", path):
+    with _translate_errors("repair", path):
         *lines, rest = path.read_bytes().split(b"\n")
-    kept = [line for line in lines if good(line)]
+    kept = [line for line in lines if is_kept(line)]
     if rest or len(kept) < len(lines):
         write_bytes(path, b"".join(line + b"\n" for line in kept))
     return len(lines) + bool(rest) - len(kept)
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, and those above it that are missing."""
-    with _explained("make the folder", path):
+    """Create a folder and its missing parents."""
+    with _translate_errors("make the folder", path):
         for folder in (*reversed(path.parents), path):
             if not folder.is_dir():
                 _disk.mkdir(folder)
 
 
 def rename(source: Path, target: Path) -> None:
-    """Give a file or folder another name; a file there is replaced, a full folder refused."""
-    with _explained("rename", source):
+    """Rename a file or folder. Replaces an existing file; a non-empty folder is refused."""
+    with _translate_errors("rename", source):
         _disk.rename(source, target)
 
 
 def remove(path: Path) -> None:
-    """Remove a file, if it is there. A loss of power may bring it back."""
-    with _explained("remove", path):
+    """Remove a file if it exists. After a loss of power it may exist again."""
+    with _translate_errors("remove", path):
         if path.is_dir() and not path.is_symlink():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         _disk.remove(path)
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder with all it holds, if it is there; at no time half of it is in place."""
-    with _explained("remove", path):
+    """Remove a folder and its content if it exists; it disappears in one step."""
+    with _translate_errors("remove", path):
         if path.exists():
             temporary = _temporary(path)
             _disk.remove(temporary)
@@ -122,40 +122,40 @@ def remove_tree(path: Path) -> None:
 
 
 def clean_temporaries(folder: Path) -> None:
-    """Remove what dead processes left half written in a folder.
+    """Remove the temporaries of dead processes from a folder.
 
-    `LockedError` while a living process owns any of it: then nothing is removed.
+    Raises `LockedError`, and removes nothing, if one of them belongs to a living process.
     """
-    with _explained("clean", folder):
-        found = [
+    with _translate_errors("clean", folder):
+        temporaries = [
             (path, int(match[1]))
             for path in sorted(folder.iterdir())
             if (match := re.match(r"\.tmp-(\d+)-", path.name))
         ]
     living = [
         Problem(str(path), f"written by process {pid}", f"stop it (kill {pid}) or remove this")
-        for path, pid in found
-        if _alive(pid)
+        for path, pid in temporaries
+        if _is_alive(pid)
     ]
     if living:
         raise LockedError(f"another process writes in {folder}", living)
-    for path, _ in found:
-        with _explained("remove", path):
+    for path, _ in temporaries:
+        with _translate_errors("remove", path):
             _disk.remove(path)
 
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Own a folder inside the block; `LockedError` names the process that owns it already.
+    """Lock a folder inside the block; raises `LockedError`, which names the owner, if it is locked.
 
-    The lock ends with its process, however that ends, and is not inherited by forked workers.
+    The system releases the lock when its process ends. Forked workers do not inherit it.
     """
     path = folder / ".lock"
     with ExitStack() as stack:
-        with _explained("lock", path):
+        with _translate_errors("lock", path):
             owned = stack.enter_context(_disk.lock(path))
         if not owned:
-            raise _in_use(folder, path)
+            raise _lock_error(folder, path)
         yield
 
 
@@ -164,8 +164,8 @@ def _temporary(path: Path) -> Path:
 
 
 @contextmanager
-def _removed_if_cut_short(temporary: Path) -> Iterator[None]:
-    _disk.remove(temporary)  # Left by a dead process that had our number.
+def _remove_on_error(temporary: Path) -> Iterator[None]:
+    _disk.remove(temporary)  # Left by a dead process with our number.
     try:
         yield
     except BaseException:
@@ -174,12 +174,11 @@ def _removed_if_cut_short(temporary: Path) -> Iterator[None]:
         raise
 
 
-def _alive(pid: int) -> bool:
-    """Whether another process has this number.
+def _is_alive(pid: int) -> bool:
+    """True if another process has this number.
 
-    Our own number on something we did not just make is that of a dead process: containers give
-    their first process the same number every time. Windows lets nobody remove an open file, and
-    its `os.kill` kills, so it is not asked there.
+    Our own number belongs to a dead process: containers give their first process the same number
+    every time. On Windows, where `os.kill` kills, always False: an open file cannot be removed.
     """
     if pid == os.getpid() or sys.platform == "win32":
         return False
@@ -188,11 +187,11 @@ def _alive(pid: int) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
-        pass  # It lives, and is somebody else's.
+        pass  # It is alive and belongs to another user.
     return True
 
 
-def _in_use(folder: Path, path: Path) -> LockedError:
+def _lock_error(folder: Path, path: Path) -> LockedError:
     pid, _, host = path.read_text(errors="replace").strip().partition(" ")
     owner = f"process {pid} on {host}" if host else "another process"
     fix = f"wait for it to end, or stop it: kill {pid}" if host else "wait for it to end"
@@ -200,8 +199,8 @@ def _in_use(folder: Path, path: Path) -> LockedError:
 
 
 @contextmanager
-def _explained(doing: str, path: Path, size: int = 0) -> Iterator[None]:
-    """Tell an OSError as what could not be done, why, and what to do."""
+def _translate_errors(doing: str, path: Path, size: int = 0) -> Iterator[None]:
+    """Turn an OSError into a `StoreError`: what failed, why, and what to do."""
     try:
         yield
     except OSError as error:
@@ -213,9 +212,9 @@ def _explained(doing: str, path: Path, size: int = 0) -> Iterator[None]:
 
 
 def _free(path: Path) -> str:
-    for place in path.parents:
+    for folder in path.parents:
         with suppress(OSError):
-            return f"{shutil.disk_usage(place).free:,}"
+            return f"{shutil.disk_usage(folder).free:,}"
     return "unknown"
 
 
@@ -229,10 +228,10 @@ _FIXES = {
     errno.EROFS: "this disk is read-only: choose another",
     errno.EEXIST: "something has this name already: choose another name, or move it away",
     errno.ENOTEMPTY: "something has this name already: choose another name, or move it away",
-    errno.ENOTDIR: "a file is where a folder should be: choose another place, or move it away",
+    errno.ENOTDIR: "a file is where a folder should be: choose another path, or move it away",
     errno.EISDIR: "a folder is where a file should be: choose another name, or move it away",
-    errno.ELOOP: "this is a symbolic link, which is not followed: give the real place",
-    errno.ENOENT: "its folder is gone: was it moved or removed meanwhile?",
+    errno.ELOOP: "this is a symbolic link, which is not followed: give the path it points to",
+    errno.ENOENT: "its folder does not exist: was it moved or removed meanwhile?",
     errno.ENAMETOOLONG: "choose a shorter name",
-    errno.EIO: "the disk itself fails: save what you need on another one",
+    errno.EIO: "the disk fails: save your files on another one",
 }

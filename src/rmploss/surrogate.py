@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rmploss.errors import Problem, UserError
-from rmploss.tables import Table
+from rmploss.registry import Registry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +168,7 @@ class ArcTan(Surrogate):
         return self.alpha / 2 / (1 + (math.pi / 2 * self.alpha * v).square())
 
 
-SURROGATES: Table[type[Surrogate]] = Table(
+SURROGATES: Registry[type[Surrogate]] = Registry(
     "surrogate",
     {
         "clipped_tanh": "rmploss.surrogate:ClippedTanh",

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from rmploss.cli.common import assignments, given, literal
+from rmploss.cli.common import assignments, drop_none, literal
 from rmploss.errors import UserError
 
 
@@ -56,4 +56,4 @@ def test_what_is_no_assignment(word: str) -> None:
 
 
 def test_flags_that_were_given() -> None:
-    assert given({"T": None, "lr": 0.0, "amp": "off"}) == {"lr": 0.0, "amp": "off"}
+    assert drop_none({"T": None, "lr": 0.0, "amp": "off"}) == {"lr": 0.0, "amp": "off"}

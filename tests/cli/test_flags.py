@@ -1,4 +1,4 @@
-"""How the flags of `rmploss train` become recipes."""
+"""Flags of `rmploss train` become recipes."""
 
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ def test_every_seed_is_a_job() -> None:
     assert [job.seed for job in jobs("digits", seed=(3, 0, 2))] == [3, 0, 2]
 
 
-def test_a_wrong_seed_is_told_before_the_first_run() -> None:
+def test_a_wrong_seed_is_reported_before_the_first_run() -> None:
     with pytest.raises(UserError, match="seed = -1"):
         jobs("digits", seed=(0, -1))
 
@@ -57,16 +57,16 @@ def test_the_reading_covers_what_was_typed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         ({"set": ("seed=1",)}, "--seed N ..."),
         ({"T": 4, "set": ("T=6",)}, "--set T: is given as a flag, too"),
         ({"seed": ()}, "at least one number"),
-        ({"resume": Path("runs/x")}, "goes with no recipe"),
+        ({"resume": Path("runs/x")}, "cannot be combined with a recipe"),
     ],
 )
-def test_what_contradicts_itself(flags: dict[str, Any], told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_what_contradicts_itself(flags: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         jobs("digits", **flags)
 
 

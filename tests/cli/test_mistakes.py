@@ -1,4 +1,4 @@
-"""What a user can type wrong: exit code 2, what and where and how to mend it, nothing written."""
+"""Mistakes on the command line: exit code 2, a message with the fix, nothing written."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 from rmploss.cli import bench, main
 
 WRONG = [
-    ("train", ["which recipe"]),
+    ("train", ["no recipe was named"]),
     ("train digits-rpm", ["digits-rmp", "did you mean"]),
     ("train digits --epochs 0", ["epochs = 0", "at least 1"]),
     ("train digits --epochs many", ["many"]),
@@ -47,7 +47,7 @@ WRONG = [
     ("report nowhere", ["nowhere"]),
     ("table 9", ["no table 9"]),
     ("table one", ["one"]),
-    ("table fair --runs-dir nowhere", ["nowhere", "is no folder"]),
+    ("table fair --runs-dir nowhere", ["nowhere", "is not a folder"]),
     ("list nurons", ["neurons"]),
     ("data fetch cifar11", ["cifar10"]),
     ("data fetch", ["rmploss data fetch cifar10"]),
@@ -63,19 +63,19 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(("words", "told"), WRONG, ids=[words for words, _ in WRONG])
-def test_a_mistake_is_told_and_nothing_is_written(
-    words: str, told: list[str], empty_folder: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("words", "parts"), WRONG, ids=[words for words, _ in WRONG])
+def test_a_mistake_is_reported_and_nothing_is_written(
+    words: str, parts: list[str], empty_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words.split()) == 2
     out, err = capsys.readouterr()
-    for part in told:
+    for part in parts:
         assert part in err + out
     assert "Traceback" not in err + out
     assert list(empty_folder.iterdir()) == []
 
 
-def test_all_mistakes_are_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_mistakes_are_reported_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     wrong = "foo=1 T=0 neuron.decay=2 objective.kk=1 network.wdth=2 batch_size=7 accumulate=2"
     assert main(["train", "cifar10-resnet20-rmp", "--set", *wrong.split()]) == 2
     err = capsys.readouterr().err
@@ -97,10 +97,10 @@ def test_a_corrupt_cifar_file_is_named(
     assert not (empty_folder / "runs").exists()
 
 
-def test_a_fault_of_ours_keeps_its_traceback(
+def test_a_bug_of_ours_keeps_its_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("rmploss.cli.list._recipes", lambda: 1 / 0)
+    monkeypatch.setattr("rmploss.cli.list._print_recipes", lambda: 1 / 0)
     assert main(["list"]) == 1
     err = capsys.readouterr().err
     assert "ZeroDivisionError" in err

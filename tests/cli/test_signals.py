@@ -1,4 +1,4 @@
-"""Signals to `python -m rmploss train`, from outside: exit code 75, a checkpoint, how to go on."""
+"""Signals to `python -m rmploss train`, from outside: exit code 75, a checkpoint, how to resume."""
 
 import os
 import signal
@@ -87,7 +87,7 @@ def test_ctrl_c_anywhere_else_just_ends(
 ) -> None:
     from rmploss.cli import main
 
-    monkeypatch.setattr("rmploss.cli.list._recipes", _raise(KeyboardInterrupt))
+    monkeypatch.setattr("rmploss.cli.list._print_recipes", _raise(KeyboardInterrupt))
     assert main(["list"]) == 130
     assert capsys.readouterr().err == "\nstopped\n"
 

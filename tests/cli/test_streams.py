@@ -1,4 +1,4 @@
-"""Output that goes nowhere, to a file, to a narrow or simple terminal: told, and no traceback."""
+"""Output to closed streams, files, narrow or simple terminals: messages, no traceback."""
 
 import io
 import json
@@ -20,7 +20,7 @@ SMALL = (
 
 
 def shell(words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """What `sh` makes of it; `rmploss` is the command."""
+    """Run a line in `sh`, with `rmploss` as a command."""
     return subprocess.run(
         ["sh", "-c", words.replace("rmploss", f"{sys.executable} -m rmploss")],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""What a run says: a line per epoch, a bar on a terminal, JSON for programs."""
+"""The output of a run: a line per epoch, a bar on a terminal, JSON for programs."""
 
 import io
 import json
@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from rmploss.cli import terminal
-from rmploss.cli.terminal import Bar, JsonLines, PlainLines, clock, epoch_line, listener
+from rmploss.cli.terminal import Bar, JsonLines, TextLines, clock, epoch_line, listener
 from tests.engine.runs import TINY
 
 RECORD: dict[str, Any] = {
@@ -50,11 +50,11 @@ def test_clock(seconds: float, shown: str) -> None:
     assert clock(seconds) == shown
 
 
-def test_plain_lines_are_few_and_say_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_lines_are_few_and_say_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(terminal.time, "monotonic", lambda: now)
     out = io.StringIO()
-    lines = PlainLines(out)
+    lines = TextLines(out)
     lines.begin(TINY, FOLDER, epoch=0, device="cpu")
     for batch in range(1, 11):
         now += 10.0
@@ -90,7 +90,7 @@ def test_the_listener_fits_the_place(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert isinstance(listener(json_lines=True), JsonLines)
-    assert type(listener(json_lines=False)) is PlainLines
+    assert type(listener(json_lines=False)) is TextLines
     monkeypatch.setattr(terminal.sys.stderr, "isatty", lambda: True, raising=False)
     assert isinstance(listener(json_lines=False), Bar)
 

@@ -1,4 +1,4 @@
-"""Every verb does what its help says."""
+"""Every verb of the command line."""
 
 import json
 import subprocess
@@ -115,7 +115,7 @@ def test_report_writes_a_page(run: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "<svg" in page.read_text()
 
 
-def test_table_tells_the_paper_and_the_command(
+def test_table_prints_the_paper_and_the_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["table", "1", "--runs-dir", str(tmp_path)]) == 0
@@ -203,6 +203,6 @@ def test_a_full_disk_behind_the_output_is_not_our_fault() -> None:
     assert done.stderr == "error: No space left on device\n"
 
 
-def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"rmploss {version('rmploss')}\n"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rmploss.data import Key, Splits
-from rmploss.data.cifar10_dvs import CIFAR10DVS, SPLITS, held_out
+from rmploss.data.cifar10_dvs import CIFAR10DVS, SPLITS, held_out_mask
 from rmploss.errors import DataError, UserError
 from tests.data.files import aedat
 
@@ -75,11 +75,11 @@ def test_cached_frames_are_those_just_made(root: Path, frames, integrate) -> Non
 )
 def test_what_the_frames_depend_on_is_in_the_name_of_the_cache(root: Path, changed) -> None:
     CIFAR10DVS().open(root, seed=0, T=T)
-    told = []
+    calls = []
     steps = changed.pop("T", T)
     data = CIFAR10DVS(**changed)
-    data.open(root, seed=0, T=steps, progress=lambda done, total: told.append((done, total)))
-    assert told == [(done + 1, 200) for done in range(200)]
+    data.open(root, seed=0, T=steps, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(done + 1, 200) for done in range(200)]
 
 
 def test_what_they_do_not_depend_on_is_not(root: Path) -> None:
@@ -103,9 +103,9 @@ def test_a_damaged_cache_is_made_again(root: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-100] ^= 1
     path.write_bytes(data)
-    told = []
-    splits = CIFAR10DVS().open(root, seed=0, T=T, progress=lambda *now: told.append(now))
-    assert len(told) == 200
+    calls = []
+    splits = CIFAR10DVS().open(root, seed=0, T=T, progress=lambda *now: calls.append(now))
+    assert len(calls) == 200
     assert torch.equal(splits.test[Key(0, 3)][0], expected)
 
 
@@ -126,11 +126,11 @@ def test_splits_have_the_members_they_say(root: Path, split) -> None:
 
 def test_the_published_sizes() -> None:
     for split in SPLITS:
-        test = held_out(10_000, split, 0)
+        test = held_out_mask(10_000, split, 0)
         assert int(test.sum()) == 1000
         per_class = test.view(10, 1000).sum(1)
         assert (per_class == 100).all() or split == "random"
-    assert held_out(10_000, "random", 0).nonzero()[:4, 0].tolist() == [2, 25, 35, 36]
+    assert held_out_mask(10_000, "random", 0).nonzero()[:4, 0].tolist() == [2, 25, 35, 36]
 
 
 def test_training_recordings_alone_are_flipped_and_rolled(root: Path) -> None:
@@ -180,7 +180,7 @@ def test_size_must_be_positive() -> None:
 def test_on_real_recordings_of_the_same_camera(
     real_data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """CIFAR10-DVS itself is not to be had here: ten real DVS128 recordings in its layout."""
+    """Ten real DVS128 recordings in the layout of CIFAR10-DVS, which is not available here."""
     monkeypatch.setattr("rmploss.data.cifar10_dvs.PER_CLASS", 1)
     paths = sorted((real_data_root / "dvs128_objects" / "raw").glob("*/*.aedat"))
     for path, name in zip(paths[:10], CIFAR10DVS.classes, strict=True):

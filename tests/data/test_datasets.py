@@ -1,4 +1,4 @@
-"""What holds for every data set of the table, present and future."""
+"""The contract of every data set in the registry."""
 
 import dataclasses
 from pathlib import Path
@@ -41,7 +41,7 @@ def test_shape_has_time_if_temporal(name: str) -> None:
     assert shape[0] == 7 or not data.temporal
 
 
-def test_missing_data_is_told_and_nothing_is_written(name: str, tmp_path: Path) -> None:
+def test_missing_data_is_reported_and_nothing_is_written(name: str, tmp_path: Path) -> None:
     data = DATASETS[name]()
     problems = data.missing(tmp_path)
     assert bool(problems) == (name not in EMBEDDED)

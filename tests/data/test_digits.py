@@ -1,11 +1,11 @@
 import torch
 
 from rmploss.data import Key, batches
-from rmploss.data.digits import MEAN, STD, Digits, halves
+from rmploss.data.digits import MEAN, STD, Digits, load_splits
 
 
 def test_split_is_fixed_disjoint_and_stratified() -> None:
-    (train, train_labels), (test, test_labels) = halves()
+    (train, train_labels), (test, test_labels) = load_splits()
     assert (len(train), len(test)) == (1437, 360)
     assert test_labels.bincount().tolist() == [36] * 10
     assert train_labels.bincount().tolist() == [142, 146, 141, 147, 145, 146, 145, 143, 138, 144]
@@ -14,7 +14,7 @@ def test_split_is_fixed_disjoint_and_stratified() -> None:
 
 
 def test_training_pixels_have_mean_0_and_variance_1() -> None:
-    (train, _), _ = halves()
+    (train, _), _ = load_splits()
     assert abs(float(train.mean()) - MEAN) < 5e-5
     assert abs(float(train.std()) - STD) < 5e-5
     splits = Digits(augment=False).open(None, seed=0, T=4)

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from rmploss.data import Key, batches
-from rmploss.data.digits import halves
+from rmploss.data.digits import load_splits
 from rmploss.data.digits_events import (
     _CORNERS,
     EPS,
@@ -12,7 +12,7 @@ from rmploss.data.digits_events import (
     THETA,
     DigitsEvents,
     _path,
-    _seen,
+    _project,
     saccades,
 )
 from rmploss.data.events import to_frames
@@ -22,7 +22,7 @@ CORNERS = REACH * _CORNERS
 
 
 def _digit(index: int) -> np.ndarray:
-    (images, _), _ = halves()
+    (images, _), _ = load_splits()
     return images[index, 0].numpy()
 
 
@@ -38,13 +38,13 @@ def test_the_eye_goes_round_the_corners_steadily() -> None:
 
 def test_the_sensor_sees_the_image_shifted_and_interpolated() -> None:
     image = _digit(0)
-    still = _seen(image, np.zeros((1, 2)))[0]
+    still = _project(image, np.zeros((1, 2)))[0]
     expected = torch.nn.functional.interpolate(
         torch.nn.functional.pad(torch.from_numpy(image)[None, None], (1, 1, 1, 1)),
         scale_factor=2, mode="bilinear",
     )[0, 0, 2:-2, 2:-2]  # fmt: skip
     np.testing.assert_allclose(still, expected, atol=1e-6)
-    down, right = _seen(image, np.array([[0.5, 0], [0, 0.5]]))
+    down, right = _project(image, np.array([[0.5, 0], [0, 0.5]]))
     np.testing.assert_allclose(down[:-1], still[1:], atol=1e-6)
     np.testing.assert_allclose(right[:, :-1], still[:, 1:], atol=1e-6)
 
@@ -52,7 +52,7 @@ def test_the_sensor_sees_the_image_shifted_and_interpolated() -> None:
 def test_events_follow_the_light_within_one_threshold() -> None:
     """L(0) + theta * (ON - OFF so far) is never theta away from ln(I + eps)."""
     image = _digit(3)
-    light = np.log(_seen(image, _path(CORNERS)) + EPS)
+    light = np.log(_project(image, _path(CORNERS)) + EPS)
     events = saccades(image, CORNERS)
     counts = to_frames(
         events, PLACES, sensor=(16, 16), frames="count", integrate="time",

@@ -11,13 +11,13 @@ from rmploss.data.events import to_frames
 from rmploss.errors import DataError, UserError
 from tests.data.files import aedat
 
-# How long after the first event the published windows begin, in microseconds (found by trying).
+# How long after the first event the published windows begin, in microseconds (by trial).
 MOVED = {"caixa": 10, "caneca": 150, "celular": 120, "mouse": 110}
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """8 s, an event each 10 ms, whose column tells the second and whose row the recording."""
+    """8 s, an event each 10 ms, whose column is the second and whose row is the recording."""
     (tmp_path / FOLDER).mkdir(parents=True)
     for number, file in enumerate(FILES.values()):
         rows = [(1_000_000 + 10_000 * i, i // 100, number, i % 2) for i in range(800)]
@@ -58,7 +58,7 @@ def test_too_long_windows_are_refused_with_the_longest_possible(root: Path) -> N
     DVS128Objects(window_ms=1000).open(root, seed=0, T=2)
 
 
-def test_all_wrong_options_are_told_at_once() -> None:
+def test_all_wrong_options_are_reported_at_once() -> None:
     with pytest.raises(UserError) as caught:
         DVS128Objects(window_ms=0, stride_ms=-1)
     assert "window_ms = 0" in str(caught.value)

@@ -49,7 +49,7 @@ GOOD = _targz()
 
 
 class Server:
-    """Serves one body; `cut` ends a reply early, `ranges` is whether parts can be asked for."""
+    """Serves one body; `cut` ends a reply early, `ranges` allows requests for a part."""
 
     def __init__(self) -> None:
         self.body, self.ranges, self.status = GOOD, True, 200
@@ -96,7 +96,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def archive(server: Server, monkeypatch: pytest.MonkeyPatch) -> Archive:
-    """What `fetch("cifar10")` gets in these tests."""
+    """The archive that `fetch("cifar10")` downloads in these tests."""
     digest = hashlib.sha256(GOOD).hexdigest()
     archive = Archive(f"{server.url}/a/cifar.tar.gz?v=1", digest, len(GOOD), FOLDER)
     monkeypatch.setattr(module, "ARCHIVES", {"cifar10": archive})
@@ -110,14 +110,14 @@ def _complete(root: Path) -> bool:
 
 
 def test_fetches_verifies_and_unpacks(archive: Archive, server: Server, tmp_path: Path) -> None:
-    root, told = tmp_path / "new" / "data", []
-    fetch("cifar10", root, lambda done, total: told.append((done, total)))
+    root, calls = tmp_path / "new" / "data", []
+    fetch("cifar10", root, lambda done, total: calls.append((done, total)))
     assert _complete(root)
     assert CIFAR10().missing(root) == []
-    assert told[-1] == (len(GOOD), len(GOOD))
-    assert [done for done, _ in told] == sorted({done for done, _ in told})
+    assert calls[-1] == (len(GOOD), len(GOOD))
+    assert [done for done, _ in calls] == sorted({done for done, _ in calls})
     fetch("cifar10", root)
-    assert server.asked == ["bytes=0-"], "what is there is not fetched again"
+    assert server.asked == ["bytes=0-"], "existing data is not fetched again"
     assert sorted(path.name for path in root.iterdir()) == [FOLDER, "cifar.tar.gz"]
 
 
@@ -261,20 +261,23 @@ def test_unpack_gives_plain_files() -> None:
 @pytest.mark.parametrize(
     ("member", "why"),
     [
-        (_member("../evil"), "does not lie right in"),
-        (_member("/etc/evil"), "does not lie right in"),
-        (_member(f"{FOLDER}/../evil"), "does not lie right in"),
-        (_member(f"{FOLDER}/.hidden"), "does not lie right in"),
-        (_member(f"{FOLDER}/deep/evil"), "does not lie right in"),
-        (_member(f"{FOLDER}-evil/file"), "does not lie right in"),
-        (_member(f"{FOLDER}\\evil"), "does not lie right in"),
-        (_member("evil"), "does not lie right in"),
-        (_member(f"{FOLDER}/link", tarfile.SYMTYPE, "/etc/passwd"), "no plain file"),
-        (_member(f"{FOLDER}", tarfile.SYMTYPE, "/etc"), "no plain file"),
-        (_member(f"{FOLDER}/link", tarfile.LNKTYPE, f"{FOLDER}/test_batch"), "no plain file"),
-        (_member(f"{FOLDER}/device", tarfile.CHRTYPE), "no plain file"),
-        (_member(f"{FOLDER}/fifo", tarfile.FIFOTYPE), "no plain file"),
-        (_member(f"{FOLDER}/folder", tarfile.DIRTYPE), "no plain file"),
+        (_member("../evil"), "is not directly in"),
+        (_member("/etc/evil"), "is not directly in"),
+        (_member(f"{FOLDER}/../evil"), "is not directly in"),
+        (_member(f"{FOLDER}/.hidden"), "is not directly in"),
+        (_member(f"{FOLDER}/deep/evil"), "is not directly in"),
+        (_member(f"{FOLDER}-evil/file"), "is not directly in"),
+        (_member(f"{FOLDER}\\evil"), "is not directly in"),
+        (_member("evil"), "is not directly in"),
+        (_member(f"{FOLDER}/link", tarfile.SYMTYPE, "/etc/passwd"), "is not a regular file"),
+        (_member(f"{FOLDER}", tarfile.SYMTYPE, "/etc"), "is not a regular file"),
+        (
+            _member(f"{FOLDER}/link", tarfile.LNKTYPE, f"{FOLDER}/test_batch"),
+            "is not a regular file",
+        ),
+        (_member(f"{FOLDER}/device", tarfile.CHRTYPE), "is not a regular file"),
+        (_member(f"{FOLDER}/fifo", tarfile.FIFOTYPE), "is not a regular file"),
+        (_member(f"{FOLDER}/folder", tarfile.DIRTYPE), "is not a regular file"),
         (_member(f"{FOLDER}/test_batch"), "occurs twice"),
     ],
     ids=lambda value: value.name if isinstance(value, tarfile.TarInfo) else "",

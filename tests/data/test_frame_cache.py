@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rmploss.data._frame_cache import cached
+from rmploss.data._frame_cache import load_or_make
 
 DESCRIPTION = {"T": 2, "format": "1"}
 
@@ -21,11 +21,13 @@ class Maker:
 
 def _cached(folder: Path, description: dict[str, object] = DESCRIPTION) -> Maker:
     """The calls that were needed; the samples are checked."""
-    make, told = Maker(), []
-    samples = cached(folder, description, 4, make, lambda done, total: told.append((done, total)))
+    make, calls = Maker(), []
+    samples = load_or_make(
+        folder, description, 4, make, lambda done, total: calls.append((done, total))
+    )
     assert samples.dtype == np.uint8
     assert samples.tolist() == [[0, 1, 2], [1, 2, 3], [2, 3, 4], [3, 4, 5]]
-    assert told == [(index + 1, 4) for index in make.calls]
+    assert calls == [(index + 1, 4) for index in make.calls]
     return make
 
 
@@ -74,5 +76,5 @@ def test_a_maker_that_fails_leaves_nothing(tmp_path: Path) -> None:
         raise ValueError(f"sample {index}")
 
     with pytest.raises(ValueError, match="sample 0"):
-        cached(tmp_path, DESCRIPTION, 4, fail)
+        load_or_make(tmp_path, DESCRIPTION, 4, fail)
     assert list(tmp_path.iterdir()) == []

@@ -95,13 +95,13 @@ def test_flat_validation_images_are_recognized(root: Path) -> None:
         folder.rmdir()
     (problem,) = ImageNet().missing(root)
     assert problem.where == str(val)
-    assert "flat" in problem.what
+    assert "directly in this folder" in problem.what
     assert "valprep.sh" in problem.fix
-    with pytest.raises(DataError, match="flat"):
+    with pytest.raises(DataError, match="directly in this folder"):
         ImageNet().open(root, seed=0, T=4)
 
 
-def test_wrong_numbers_and_names_of_classes_are_told(root: Path) -> None:
+def test_wrong_numbers_and_names_of_classes_are_reported(root: Path) -> None:
     (root / "imagenet" / "val" / WNIDS[1]).rename(root / "imagenet" / "val" / "n99999999")
     (problem,) = ImageNet().missing(root)
     assert "differ in 2 class folders, first n01443537" in problem.what

@@ -140,7 +140,7 @@ def test_none_is_a_word_where_an_option_has_it() -> None:
 
 
 def test_parts_that_do_not_fit_together_are_refused() -> None:
-    assert "objective = rmp with neuron = liaf: it gives its membrane on" in complaint(
+    assert "objective = rmp with neuron = liaf: its output is a real number" in complaint(
         {"neuron": "liaf"}
     )
     assert "loss = joint with network = convnet: the loss needs branches" in complaint(
@@ -170,7 +170,7 @@ def test_the_dry_run_reports_what_a_step_would_raise(changes: dict[str, Any], me
 
 
 def test_a_network_without_neurons_takes_no_regularizer() -> None:
-    with pytest.raises(UserError, match="no membrane that a spike is compared with"):
+    with pytest.raises(UserError, match="an analog layer has no spikes"):
         check(recipes.get("cifar10-dvs-liaf-liafnet-conv3d").but(objective=recipes.use("rmp")))
 
 

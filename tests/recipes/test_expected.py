@@ -1,4 +1,4 @@
-"""What a recipe is expected to come to is what its rows in results/ and benchmarks/ say."""
+"""The expected results of recipes are those of their rows in results/ and benchmarks/."""
 
 import csv
 from collections import defaultdict
@@ -91,8 +91,8 @@ def test_the_cost_of_an_epoch_is_the_benchmarked_one(
 
 
 def test_a_recipe_tells_what_to_expect() -> None:
-    told = {name for name, recipe in RECIPES.items() if recipe.expect}
-    assert told == {*(name for _, name in ENTRIES), *EPOCHS}
+    expected = {name for name, recipe in RECIPES.items() if recipe.expect}
+    assert expected == {*(name for _, name in ENTRIES), *EPOCHS}
     assert get("cifar10-resnet20-pocket").expect == (
         "test accuracy 41.27 ± 0.80 % (3 seeds), 4 min on 2 cores of an AMD EPYC"
     )
@@ -101,7 +101,7 @@ def test_a_recipe_tells_what_to_expect() -> None:
         "with the reference backend"
     )
     assert get("cifar10-resnet20-rmp").expect == (
-        "not run to its end; 12.7 min an epoch (batch 32) on 2 cores of an AMD EPYC"
+        "not run completely; 12.7 min an epoch (batch 32) on 2 cores of an AMD EPYC"
     )
     assert expectation("imagenet-resnet34-rmp") == ""
 

@@ -176,7 +176,7 @@ def test_the_protocol_is_the_vanilla_network_of_table_1() -> None:
 
 
 def test_rmp_is_added_wherever_a_membrane_is_regularized(method: Method) -> None:
-    """A card says why not exactly if its neuron does, and in the same words."""
+    """A card and its neuron give the same reason, or none."""
     if "neuron" in method.parts:
         neuron = method.parts["neuron"]
         why_not = NEURONS.make(neuron.name, 1, **neuron.options).unregularized

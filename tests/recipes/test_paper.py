@@ -79,11 +79,11 @@ def test_tables_2_to_4() -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"table {row.table} {row.recipe} T={row.T}")
-def test_a_row_is_answered_by_its_recipe_at_its_number_of_steps(row: Row) -> None:
+def test_a_row_sets_its_number_of_steps(row: Row) -> None:
     recipe = RECIPES[row.recipe]
-    answer = row.answered_by(recipe)
-    assert answer.T == row.T
-    assert answer.but(T=recipe.T) == recipe
+    at_T = row.with_T(recipe)
+    assert at_T.T == row.T
+    assert at_T.but(T=recipe.T) == recipe
     assert not recipe.pocket
 
 
@@ -123,14 +123,14 @@ def test_every_name_and_option_exists(name: str, mode: str) -> None:
         if name.removesuffix(SUFFIX) not in {*PAPERS, "digits", "digits-rmp"}:
             return
         recipe = read_as(recipe, "code")
-    tables = {
+    registries = {
         "data": DATASETS, "network": MODELS, "neuron": NEURONS, "norm": NORMS,
         "loss": LOSSES, "objective": OBJECTIVES, "optimizer": OPTIMIZERS,
         "lr_schedule": LR_SCHEDULES,
     }  # fmt: skip
-    for field, table in tables.items():
+    for field, registry in registries.items():
         used = getattr(recipe, field)
-        assert table.problems(used.name, used.options) == [], field
+        assert registry.problems(used.name, used.options) == [], field
     assert problems_in(recipe) == []
     assert recipe.title
 
@@ -191,9 +191,9 @@ def test_a_reading_names_a_field_and_the_value_it_gets(reading: Reading) -> None
     if not option:
         assert hasattr(RECIPES["digits"], head) or head in NOT_FIELDS
         return
-    tables = {"data": DATASETS, "objective": OBJECTIVES, "network": MODELS, "norm": NORMS}
-    table = {**tables, "neuron": NEURONS}[head]
-    users = [r for r in rmp.RECIPES if option in table.options(getattr(r, head).name)]
+    registries = {"data": DATASETS, "objective": OBJECTIVES, "network": MODELS, "norm": NORMS}
+    registry = {**registries, "neuron": NEURONS}[head]
+    users = [r for r in rmp.RECIPES if option in registry.options(getattr(r, head).name)]
     assert users
     if reading.paper != reading.code:
         for recipe in users:
@@ -203,7 +203,7 @@ def test_a_reading_names_a_field_and_the_value_it_gets(reading: Reading) -> None
 
 @pytest.mark.parametrize("name", ["fair-tdbn", "fair-im-rmp", "fair-stbp", "cifar10-tet-resnet19"])
 def test_the_code_reading_is_of_rmp_loss_alone(name: str) -> None:
-    with pytest.raises(UserError, match="is another method's"):
+    with pytest.raises(UserError, match="is a recipe of another method"):
         read_as(RECIPES[name], "code")
 
 

@@ -36,7 +36,7 @@ def test_tuples_survive_json() -> None:
     assert back.fingerprint() == BASE.fingerprint()
 
 
-def test_a_recipe_of_another_version_is_told() -> None:
+def test_a_recipe_of_another_version_is_reported() -> None:
     plain = BASE.to_json() | {"epoch": 3, "colour": "red"}
     with pytest.raises(UserError, match="not a recipe of this version") as caught:
         Recipe.from_json(plain)
@@ -114,7 +114,7 @@ def test_all_wrong_overrides_at_once() -> None:
     assert lines["T = 2.5"][0] == "must be a whole number"
     assert lines["lr = 'fast'"][0] == "must be a number"
     assert lines["lr.k = 1"][0] == "must be a number"
-    assert lines["objective = 3"][0] == "must be a name in its table"
+    assert lines["objective = 3"][0] == "must be a name that `rmploss list` shows"
     assert lines["amp = 'fp8'"][0] == "must be one of 'off', 'bf16', 'fp16'"
     assert lines["train_samples = 'all'"][0] == "must be a whole number or none"
     assert lines["epochs = True"][0] == "must be a whole number"

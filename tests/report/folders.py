@@ -1,4 +1,4 @@
-"""Run folders made by hand: what a report reads, without any training."""
+"""Run folders for the tests of reports, written without training."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Figures are small, alike every time, colored by the page, and show what they are given."""
+"""Figures are small, reproducible, colored by the page, and show their data."""
 
 import re
 from xml.etree import ElementTree
@@ -20,7 +20,7 @@ DRAWN = {
 
 
 @pytest.mark.parametrize("name", DRAWN)
-def test_a_figure_is_plain_svg_in_the_colors_of_the_page(name: str) -> None:
+def test_a_figure_is_svg_without_scripts_in_the_colors_of_the_page(name: str) -> None:
     svg = DRAWN[name]()
     root = ElementTree.fromstring(str(svg))
     assert root.get("role") == "img"

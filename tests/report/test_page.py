@@ -1,4 +1,4 @@
-"""The page tells all it should, escaped, self-contained, small, and the same every time."""
+"""The page is complete, escaped, self-contained, small and reproducible."""
 
 import re
 from html.parser import HTMLParser
@@ -61,13 +61,13 @@ def test_one_run(tmp_path: Path) -> None:
     assert "After 8 of 8 epochs the network is right on 90.00 % of the test split" in seen.text
     assert "accuracy, best epoch90.00 %in epoch 8" in seen.text
     assert "quantization error0.1500" in seen.text
-    assert "No row of the paper: answers to no published number." in seen.text
+    assert "No row of the paper: comparable with no published number." in seen.text
     assert "rmploss train digits-rmp --runs-dir 'my runs'" in seen.text
     assert "torch2.9.0" in re.sub(r"(?<=torch) ", "", seen.text)
     assert source.count("<svg") == 1 + 4 + 2  # the figure layer, the curves, all layers
 
 
-def test_two_runs_are_told_side_by_side(tmp_path: Path) -> None:
+def test_two_runs_are_reported_side_by_side(tmp_path: Path) -> None:
     source, seen = page(tmp_path, *reversed(pair(tmp_path)))
     assert "digits with and without RMP-Loss" in seen.text
     assert "RMP-Loss lowered the quantization error by 25 %" in seen.text
@@ -99,10 +99,10 @@ def test_the_published_numbers_of_an_unchanged_recipe(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("recipe", "reason"),
     [
-        (recipes.get("cifar10-resnet20-rmp-pocket"), "Pocket size: answers to no published"),
+        (recipes.get("cifar10-resnet20-rmp-pocket"), "Pocket size: comparable with no published"),
         (
             recipes.get("cifar10-resnet20-rmp").but(epochs=9),
-            "Differs from the recipe of its name in epochs: answers to no published number",
+            "Differs from the recipe of that name in epochs: comparable with no published number",
         ),
     ],
 )
@@ -143,10 +143,10 @@ def test_a_run_without_any_number_renders(tmp_path: Path) -> None:
 def test_an_unfinished_run_beside_a_finished_one(tmp_path: Path) -> None:
     late = run_folder(tmp_path, WITH, epochs=0, finished=False)
     _, seen = page(tmp_path, run_folder(tmp_path, WITHOUT), late)
-    assert "It is too early to tell" in seen.text
+    assert "cannot be judged yet" in seen.text
 
 
-def test_what_happened_on_the_way_is_told(tmp_path: Path) -> None:
+def test_what_happened_on_the_way_is_reported(tmp_path: Path) -> None:
     events = [
         {"event": "interrupted", "step": 30},
         {
@@ -160,16 +160,16 @@ def test_what_happened_on_the_way_is_told(tmp_path: Path) -> None:
         {"event": "inexact", "why": "another machine"},
     ]
     _, seen = page(tmp_path, run_folder(tmp_path, events=events))
-    for told in (
+    for text in (
         "stopped by a signal; step 30",
         "resumed; step 22; ranks 1; rejected ['step-30: damaged']",
         "a number was NaN or infinite; epoch 2; step 44; non_finite {'test_ce': 'nan'}",
         "inexact; why another machine",
     ):
-        assert told in seen.text
+        assert text in seen.text
 
 
-def test_html_in_names_is_text(tmp_path: Path) -> None:
+def test_html_in_names_is_shown(tmp_path: Path) -> None:
     attack = "<script>alert(1)</script><img src=x onerror=alert(1)>"
     recipe = WITH.but(name=attack, title=attack)
     folders = [
@@ -213,7 +213,7 @@ def test_a_folder_that_is_no_run_is_refused_before_anything_is_written(tmp_path:
     assert len(caught.value.problems) == 2
     assert f"did you mean {tmp_path / 'digits-1'}?" in str(caught.value)
     assert not out.parent.exists()
-    with pytest.raises(UserError, match="which run"):
+    with pytest.raises(UserError, match="no run folders"):
         report.write([], out)
 
 

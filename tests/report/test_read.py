@@ -77,7 +77,7 @@ def test_half_a_line_a_repeated_epoch_and_null_do_no_harm(tmp_path: Path) -> Non
         ),
     ],
 )
-def test_damaged_histograms_are_told_and_left_out(
+def test_damaged_histograms_are_reported_and_left_out(
     tmp_path: Path, content: str, reason: str
 ) -> None:
     path = run_folder(tmp_path)

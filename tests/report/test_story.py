@@ -1,4 +1,4 @@
-"""The sentences are true: what RMP-Loss did, what differs, what answers to the paper."""
+"""The sentences of the report: effect of RMP-Loss, differing fields, rows of the paper."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from rmploss.report import story
 from rmploss.report.read import Group, read
 from tests.report.folders import WITH, WITHOUT, run_folder
 
-ONE_SEED = " One seed cannot tell a small difference from luck."
+ONE_SEED = " One seed cannot distinguish a small difference from noise."
 
 
 def ablation(
@@ -23,7 +23,7 @@ def ablation(
         for recipe, numbers in ((WITH, with_), (WITHOUT, without))
         for seed, (accuracy, error) in enumerate(numbers)
     ]
-    return story.groups_of(runs)
+    return story.group_runs(runs)
 
 
 @pytest.mark.parametrize(
@@ -76,12 +76,12 @@ def ablation(
 def test_what_rmp_loss_did(
     tmp_path: Path, without: tuple[float, float], with_: tuple[float, float], sentence: str
 ) -> None:
-    assert story.effect(ablation(tmp_path, [without], [with_])) == sentence + ONE_SEED
+    assert story.describe_effect(ablation(tmp_path, [without], [with_])) == sentence + ONE_SEED
 
 
 def test_a_difference_within_the_spread_over_seeds_is_no_gain(tmp_path: Path) -> None:
     groups = ablation(tmp_path, [(89.0, 0.2), (91.0, 0.2)], [(89.5, 0.1), (91.5, 0.1)])
-    assert story.effect(groups) == (
+    assert story.describe_effect(groups) == (
         "RMP-Loss lowered the quantization error by 50 % (0.200 to 0.100) and "
         "moved the accuracy no more than another seed does (90.00 to 90.50 %)."
     )
@@ -98,30 +98,30 @@ def test_the_groups_of_the_ablation_come_in_its_order_with_their_names(tmp_path:
 def test_one_recipe_is_one_group_of_the_color_of_its_kind(tmp_path: Path) -> None:
     [group] = ablation(tmp_path, [], [(91.0, 0.1), (91.0, 0.1)])
     assert (group.label, group.hue) == ("digits-rmp", 1)
-    assert story.effect([group]) == ""
+    assert story.describe_effect([group]) == ""
 
 
 def test_it_is_too_early_while_a_run_goes_on(tmp_path: Path) -> None:
     runs = [run_folder(tmp_path, WITHOUT), run_folder(tmp_path, WITH, epochs=3, finished=False)]
-    told = story.effect(story.groups_of([read(path) for path in runs]))
-    assert told == (
-        "It is too early to tell what RMP-Loss does here. Still to come: digits-rmp-s0."
-    )
+    text = story.describe_effect(story.group_runs([read(path) for path in runs]))
+    assert text == ("The effect of RMP-Loss cannot be judged yet. Missing: digits-rmp-s0.")
 
 
 def test_an_effect_is_claimed_only_where_all_else_is_alike(tmp_path: Path) -> None:
     runs = [run_folder(tmp_path, WITHOUT.but(T=6)), run_folder(tmp_path, WITH)]
-    groups = story.groups_of([read(path) for path in runs])
+    groups = story.group_runs([read(path) for path in runs])
     assert [group.label for group in groups] == ["digits", "digits-rmp"]
-    assert story.effect(groups).startswith("The recipes differ in T (6, 4); objective (none, rmp)")
+    assert story.describe_effect(groups).startswith(
+        "The recipes differ in T (6, 4); objective (none, rmp)"
+    )
 
 
-def test_recipes_that_are_no_ablation_are_told_apart(tmp_path: Path) -> None:
+def test_recipes_that_are_no_ablation_are_reported_apart(tmp_path: Path) -> None:
     strong = recipes.override(WITH, {"objective.k": 3.0})
     runs = [run_folder(tmp_path, WITH, name="a"), run_folder(tmp_path, strong, name="b")]
-    groups = story.groups_of([read(path) for path in runs])
+    groups = story.group_runs([read(path) for path in runs])
     assert [group.label for group in groups] == ["a", "b"]
-    assert story.effect(groups) == "The recipes differ in objective.k (1.0, 3.0)."
+    assert story.describe_effect(groups) == "The recipes differ in objective.k (1.0, 3.0)."
 
 
 PAPER = recipes.get("cifar10-resnet20-rmp")
@@ -140,13 +140,13 @@ PAPER = recipes.get("cifar10-resnet20-rmp")
 def test_only_the_unchanged_recipe_answers_to_the_paper(
     recipe: Recipe, accuracies: list[float]
 ) -> None:
-    assert [row.accuracy for row in story.published(recipe)] == accuracies
+    assert [row.accuracy for row in story.published_rows(recipe)] == accuracies
 
 
 def test_changes_against_the_recipe_of_that_name() -> None:
-    assert story.changes(PAPER.but(seed=3)) == []
-    assert story.changes(recipes.override(PAPER, {"neuron.decay": 0.5, "epochs": 9})) == [
+    assert story.changed_fields(PAPER.but(seed=3)) == []
+    assert story.changed_fields(recipes.override(PAPER, {"neuron.decay": 0.5, "epochs": 9})) == [
         "epochs",
         "neuron.decay",
     ]
-    assert story.changes(PAPER.but(name="mine")) is None
+    assert story.changed_fields(PAPER.but(name="mine")) is None

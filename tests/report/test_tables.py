@@ -1,4 +1,4 @@
-"""The tables hold what the finished runs of exactly their recipes came to, over the seeds."""
+"""The tables hold the results of finished runs of exactly their recipes, over seeds."""
 
 import statistics
 from pathlib import Path
@@ -10,7 +10,7 @@ from rmploss import recipes
 from rmploss.engine.run import RunFolder
 from rmploss.errors import UserError
 from rmploss.recipes import Recipe
-from rmploss.report.tables import Line, Ours, fair_table, table
+from rmploss.report.tables import Line, SeedSummary, fair_table, table
 
 NAME = "cifar10-resnet20-rmp"
 
@@ -48,14 +48,14 @@ def test_mean_and_deviation_over_the_seeds(short: Recipe, tmp_path: Path) -> Non
     assert ours.last == f"{statistics.mean(lasts):.2f} ± {statistics.stdev(lasts):.2f}"
     assert ours.best == f"{statistics.mean(bests):.2f} ± {statistics.stdev(bests):.2f}"
     assert ours.error == "0.1000 ± 0.0000"
-    assert line(2, tmp_path).ours == ours  # the same run answers to the same row of both tables
+    assert line(2, tmp_path).ours == ours  # the same run fills the same row of both tables
     assert line(2, tmp_path, T=6).ours is None
 
 
 def test_one_seed_has_no_deviation(short: Recipe, tmp_path: Path) -> None:
     run(tmp_path, [10.0, 20.0, 30.0], short)
     ours = line(1, tmp_path).ours
-    assert ours == Ours(1, "30.00", "30.00", "0.1000", "0.200", "", "6", 30.0)
+    assert ours == SeedSummary(1, "30.00", "30.00", "0.1000", "0.200", "", "6", 30.0)
 
 
 def test_the_cost_of_an_inference_is_read(short: Recipe, tmp_path: Path) -> None:

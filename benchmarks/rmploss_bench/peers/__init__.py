@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from rmploss.tables import Table
+from rmploss.registry import Registry
 from rmploss_bench.contestants import NetRunner, Runner
 from rmploss_bench.peers._network import Kit, MissingPeerError, PeerNetwork
 from rmploss_bench.peers.spikingjelly import SpikingJelly
 from rmploss_bench.workload import Workload
 
-PEERS: Table[type[Kit]] = Table(
+PEERS: Registry[type[Kit]] = Registry(
     "peer",
     {
         "spikingjelly": "rmploss_bench.peers.spikingjelly:SpikingJelly",

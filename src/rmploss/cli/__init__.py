@@ -1,4 +1,4 @@
-"""The command line: `rmploss VERB`. One file per verb; nothing heavy is imported before it runs."""
+"""The command line: `rmploss VERB`. One file per verb; a verb imports torch only when it runs."""
 
 import io
 import os
@@ -37,52 +37,54 @@ Verb = (
 
 ABOUT = """Train low-latency spiking neural networks with RMP-Loss (Guo et al., ICCV 2023).
 
-$ rmploss demo                                          see it work: digits, under a minute
+$ rmploss demo                                          try it: digits, under a minute
 $ rmploss list                                          all recipes
 $ rmploss train cifar10-resnet20-rmp --T 4 --seed 1     one row of the paper's Table 1
-$ rmploss train --resume runs/NAME                      go on with an interrupted run
+$ rmploss train --resume runs/NAME                      continue an interrupted run
 $ rmploss table 1                                       the paper's numbers beside yours
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit code.
+    """Run one verb and return the exit code.
 
-    0: done; 1: a fault of ours; 2: a mistake that the message explains; 3 to 8: see
-    `rmploss.errors`; 75: interrupted, resume it; 130: Ctrl-C.
+    0: success; 1: a bug of rmploss; 2: a mistake that the message explains; 3 to 8: see
+    `rmploss.errors`; 75: interrupted, can be resumed; 130: Ctrl-C.
     """
-    _mend_streams()
+    _repair_streams()
     words = [*(sys.argv[1:] if arguments is None else arguments)]
     if words == ["--version"]:
         print(f"rmploss {__version__}")
         return 0
     try:
         code = bench.run(words[1:]) if words[:1] == ["bench"] else _run(words)
-    except SystemExit as end:  # the help, or a word of the command line that is wrong
+    except SystemExit as end:  # of tyro: the help, or a wrong word
         code = end.code if isinstance(end.code, int) else 2
     except InterruptedRunError as stop:
-        _tell(str(stop))
+        _print_error(str(stop))
         code = stop.exit_code
     except UserError as error:
-        _tell(f"error: {error}")
+        _print_error(f"error: {error}")
         code = error.exit_code
     except KeyboardInterrupt:
-        _tell("\nstopped")
+        _print_error("\nstopped")
         code = 130
     except BrokenPipeError:
         code = 0
     except OSError as error:
-        code = _unwritten(error)
+        code = _report_os_error(error)
     except Exception:
-        _tell(traceback.format_exc())
-        _tell("This is a fault of rmploss. Please report it, with what `rmploss doctor` prints.")
+        _print_error(traceback.format_exc())
+        _print_error(
+            "This is a bug of rmploss. Please report it with the output of `rmploss doctor`."
+        )
         code = 1
     try:
         sys.stdout.flush()
     except OSError as error:
-        # If the reader of our output went away, nothing is wrong; nothing more can be said there.
+        # A reader that closed the pipe is no error; nothing more is written to it.
         if not isinstance(error, BrokenPipeError):
-            code = _unwritten(error)
+            code = _report_os_error(error)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
 
@@ -99,26 +101,26 @@ def _run(words: Sequence[str]) -> int:
     return verb.run()
 
 
-def _unwritten(error: OSError) -> int:
-    """Tell an error of the system, such as a full disk behind standard output."""
+def _report_os_error(error: OSError) -> int:
+    """Print an error of the system, such as a full disk behind standard output."""
     where = f"{error.filename}: " if error.filename else ""
-    _tell(f"error: {where}{error.strerror or error}")
+    _print_error(f"error: {where}{error.strerror or error}")
     return StoreError.exit_code
 
 
-def _mend_streams() -> None:
-    """Let every word be printed somewhere: no stream is closed, no letter is unknown to it."""
+def _repair_streams() -> None:
+    """Reopen closed standard streams, and print characters that the encoding lacks as `?`."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets this number, which no file of ours may have
+            os.open(os.devnull, os.O_RDWR)  # gets this number, so that no file of ours does
     sys.stdout = sys.stdout or io.StringIO()
     sys.stderr = sys.stderr or io.StringIO()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
 
 
-def _tell(text: str) -> None:
+def _print_error(text: str) -> None:
     with suppress(OSError):
         print(text, file=sys.stderr, flush=True)

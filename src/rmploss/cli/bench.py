@@ -1,4 +1,4 @@
-"""`rmploss bench`: hand the command line to `rmploss_bench`, a distribution of its own."""
+"""`rmploss bench`: run `rmploss_bench`, a separate distribution, on the command line."""
 
 import importlib
 import importlib.util
@@ -15,11 +15,11 @@ PACKAGE = "rmploss_bench"
 class Bench:
     """Measure training steps, evaluation, memory or single operations, beside other libraries.
 
-    A package of its own: `pip install ./benchmarks` in a clone of rmploss.
+    A separate package: `pip install ./benchmarks` in a clone of rmploss.
     """
 
-    # The list of verbs shows this text. `main` calls the function `run` with the words behind
-    # `bench`: their flags belong to the other package.
+    # The help lists this docstring. `main` calls the function `run` with the words after `bench`,
+    # whose flags the other package parses.
     def run(self) -> int:
         """Run `rmploss bench` without flags."""
         return run(())
@@ -28,11 +28,11 @@ class Bench:
 def run(words: Sequence[str]) -> int:
     """Run `rmploss bench WORDS` and return its exit code.
 
-    words: the command line behind `bench`.
+    words: the command line after `bench`.
     Raises `UserError` if `rmploss_bench` is not installed.
     """
     if importlib.util.find_spec(PACKAGE) is None:
         fix = "pip install ./benchmarks   (in a clone of rmploss)"
-        problem = Problem("rmploss-bench", "is not installed: it is a package of its own", fix)
+        problem = Problem("rmploss-bench", "is not installed: it is a separate package", fix)
         raise UserError("cannot benchmark", [problem])
     return importlib.import_module(f"{PACKAGE}.command").run(words)

@@ -1,4 +1,4 @@
-"""What several verbs share: words to values, flags to overrides."""
+"""Shared by the verbs: types of flags, words to values, flags to overrides."""
 
 import ast
 import os
@@ -16,9 +16,9 @@ DataDir = Annotated[
     Path | None,
     tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: $RMPLOSS_DATA, else ./data)"),
 ]
-"""Where the data sets are."""
+"""The folder of the data sets."""
 Device = Annotated[str, tyro.conf.arg(metavar="auto|cpu|cuda|cuda:N")]
-"""Where to compute."""
+"""The device to compute on."""
 RunDir = Annotated[Path, tyro.conf.arg(metavar="RUN")]
 """A run folder."""
 
@@ -41,19 +41,19 @@ def _number(read: Callable[[str], int | float], kind: str, metavar: str) -> Any:
 
 
 WHOLE = _number(int, "a whole number", "N")
-"""Reads a whole number or nothing."""
+"""An optional whole number."""
 OWN = tyro.conf.arg(help_behavior_hint="(default: the recipe's)")
 RecipeInt = Annotated[int | None, WHOLE, OWN]
-"""A whole number that a recipe has."""
+"""A whole number that overrides the recipe's."""
 RecipeFloat = Annotated[float | None, _number(float, "a number", "X"), OWN]
-"""A number that a recipe has."""
+"""A number that overrides the recipe's."""
 WORDS: dict[str, Value] = {"true": True, "false": False, "none": None}
 
 
 def literal(word: str) -> Value:
-    """A word of the command line as a plain value: number, true, false, none, (a, b), else text.
+    """A word of the command line as a literal: number, true, false, none, (a, b), else text.
 
-    Only literals are read; nothing is ever evaluated.
+    Nothing is evaluated.
     """
     if word.lower() in WORDS:
         return WORDS[word.lower()]
@@ -65,7 +65,7 @@ def literal(word: str) -> Value:
 
 
 def assignments(words: Sequence[str]) -> dict[str, Value]:
-    """`["objective.k=1", "neuron.decay=0.5"]` as fields and values; raises `UserError`."""
+    """`["objective.k=1", "neuron.decay=0.5"]` -> field -> value. Raises `UserError`."""
     problems = [
         Problem(f"--set {word}", "is not FIELD=VALUE", "for example --set objective.k=1")
         for word in words
@@ -77,11 +77,11 @@ def assignments(words: Sequence[str]) -> dict[str, Value]:
     return {field.strip(): literal(value.strip()) for field, _, value in pairs}
 
 
-def given(flags: Mapping[str, Value]) -> dict[str, Value]:
-    """The flags that were given: those that are not None."""
+def drop_none(flags: Mapping[str, Value]) -> dict[str, Value]:
+    """The flags that are not None: those of the command line."""
     return {field: value for field, value in flags.items() if value is not None}
 
 
 def is_main() -> bool:
-    """Whether this process speaks: of those that `torchrun` started, the first."""
+    """True for the process that prints: rank 0 of those that `torchrun` started."""
     return os.environ.get("RANK", "0") == "0"

@@ -1,4 +1,4 @@
-"""`rmploss data`: which data sets are here, and how to get the others."""
+"""`rmploss data`: list the data sets that are present, and fetch others."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from rmploss.errors import UserError
 
 @dataclass(frozen=True)
 class Data:
-    """Show which data sets are here and what is missing, or fetch one.
+    """Show which data sets are present and what is missing, or fetch one.
 
     $ rmploss data
     $ rmploss data fetch cifar10 --data-dir data
@@ -21,9 +21,9 @@ class Data:
     action: Positional[Literal["show", "fetch"]] = "show"
     """show, or fetch."""
     name: Annotated[Positional[str], arg(metavar="NAME", help_behavior_hint="")] = ""
-    """Which one to fetch."""
+    """The data set to fetch."""
     data_dir: DataDir = None
-    """Where the data sets are."""
+    """The folder of the data sets."""
 
     def run(self) -> int:
         """Print the list, or fetch and unpack one data set."""
@@ -34,11 +34,13 @@ class Data:
         from rmploss.data.fetch import fetch
 
         if not self.name:
-            raise UserError("fetch what? for example: rmploss data fetch cifar10")
-        _ = DATASETS[self.name]  # an unknown name is told with the nearest that exists
+            raise UserError(
+                "no data set to fetch was named; for example: rmploss data fetch cifar10"
+            )
+        _ = DATASETS[self.name]  # raises, with the nearest name, for an unknown one
         root = data_root(self.data_dir)
         if not DATASETS.make(self.name).missing(root):
-            print(f"{self.name} is here already")
+            print(f"{self.name} is complete already")
             return 0
         fetch(self.name, root)
         print(f"{self.name} is in {root}")
@@ -50,7 +52,7 @@ def show(data_dir: Path | None) -> None:
     from rmploss.data import DATASETS, data_root
 
     root = data_root(data_dir)
-    print(f"  (in {root}; --data-dir or $RMPLOSS_DATA say otherwise)")
+    print(f"  (in {root}; --data-dir or $RMPLOSS_DATA name another folder)")
     for name in DATASETS:
         missing = DATASETS.make(name).missing(root)
         print(f"  {name:<16}{'ready' if not missing else 'missing'}")

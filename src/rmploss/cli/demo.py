@@ -1,4 +1,4 @@
-"""`rmploss demo`: what RMP-Loss does to the membranes, on bundled digits, with a report."""
+"""`rmploss demo`: train on bundled digits without and with RMP-Loss, and write a report."""
 
 import time
 import webbrowser
@@ -18,9 +18,9 @@ class Demo:
     """
 
     runs_dir: Path = Path("runs")
-    """Where run folders are made."""
+    """The folder for run folders."""
     seed: int = 0
-    """Another seed, another pair of runs."""
+    """The seed of both runs."""
     open: bool = False
     """Open the report in a browser."""
 

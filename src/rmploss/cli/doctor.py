@@ -1,4 +1,4 @@
-"""`rmploss doctor`: what runs here, and why."""
+"""`rmploss doctor`: versions, devices, backends, a self-test and data sets of this machine."""
 
 import platform
 import shutil
@@ -9,7 +9,7 @@ from rmploss.cli.common import DataDir
 
 
 def _native() -> str:
-    """The state of the native kernels in a line."""
+    """One line about the native kernels."""
     from rmploss.ops import native
 
     if native.MISSING:
@@ -24,7 +24,7 @@ def _native() -> str:
 
 @dataclass(frozen=True)
 class Doctor:
-    """Show versions, devices, which backend every operation gets, and which data sets are here.
+    """Show versions, devices, the backend on each device, a self-test, and the data sets.
 
     Paste its output into a bug report.
 
@@ -32,10 +32,10 @@ class Doctor:
     """
 
     data_dir: DataDir = None
-    """Where the data sets are."""
+    """The folder of the data sets."""
 
     def run(self) -> int:
-        """Print it; 0 if the operations pass their self-test."""
+        """Print it; returns 0 if the self-test passes, else 1."""
         import torch
 
         from rmploss import ops
@@ -45,7 +45,7 @@ class Doctor:
 
         for name, value in environment().items():
             print(f"{name:<14}{value}")
-        print(f"{'disk':<14}{shutil.disk_usage(Path.cwd()).free / 2**30:.1f} GiB free here")
+        print(f"{'disk':<14}{shutil.disk_usage(Path.cwd()).free / 2**30:.1f} GiB free")
         print(f"{'machine':<14}{platform.machine()}")
         devices = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
         print("\nbackends")

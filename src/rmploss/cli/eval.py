@@ -1,4 +1,4 @@
-"""`rmploss eval`: a trained network on the test split, layer by layer."""
+"""`rmploss eval`: evaluate a trained network on the test split, layer by layer."""
 
 import json as json_module
 from dataclasses import asdict, dataclass
@@ -20,13 +20,13 @@ class Eval:
     run_dir: Positional[RunDir]
     """The run folder."""
     checkpoint: Literal["last", "best"] = "last"
-    """Of which epoch."""
+    """The epoch: the last or the most accurate."""
     fold: bool = False
-    """Bring the network into the form of its inference first: norms folded into convolutions."""
+    """Convert the network for inference first: norms are folded into convolutions."""
     data_dir: DataDir = None
-    """Where the data sets are."""
+    """The folder of the data sets."""
     device: Device = "auto"
-    """Where to compute."""
+    """The device to compute on."""
     workers: int = 0
     """Processes that load data."""
     json: bool = False
@@ -47,8 +47,8 @@ class Eval:
         if not is_main():
             return 0
         if self.json:
-            plain = {**asdict(result), "quantization_error": result.quantization_error}
-            print(json_module.dumps({**plain, "firing_rate": result.firing_rate}))
+            fields = {**asdict(result), "quantization_error": result.quantization_error}
+            print(json_module.dumps({**fields, "firing_rate": result.firing_rate}))
             return 0
         width = max((len(layer.name) for layer in result.layers), default=5)
         print(f"accuracy {result.accuracy:.2f} %   ({result.samples} test samples)")

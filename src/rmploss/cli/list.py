@@ -1,4 +1,4 @@
-"""`rmploss list`: recipes, the entries of a table, the open readings of the paper."""
+"""`rmploss list`: recipes, methods, the entries of a registry, the readings of the paper."""
 
 import shutil
 import textwrap
@@ -29,82 +29,82 @@ Topic = Literal[
 
 @dataclass(frozen=True)
 class List:
-    """Show recipes, methods, or what a field of a recipe can be.
+    """Show recipes, methods, or the entries that a field of a recipe can name.
 
     $ rmploss list                 all recipes
     $ rmploss list methods         the systems of the paper's tables: equations, sources, doubts
     $ rmploss list objectives      the regularizers and their options
-    $ rmploss list readings        what the paper leaves open, and what we chose
+    $ rmploss list readings        the open points of the paper, and our choices
     """
 
     topic: Positional[Topic] = "recipes"
-    """What to show."""
+    """The list to show."""
 
     def run(self) -> int:
         """Print it."""
         if self.topic == "recipes":
-            _recipes()
+            _print_recipes()
         elif self.topic == "methods":
-            _methods()
+            _print_methods()
         elif self.topic == "readings":
-            _readings()
+            _print_readings()
         else:
-            _table(self.topic)
+            _print_registry(self.topic)
         return 0
 
 
-def _recipes() -> None:
+def _print_recipes() -> None:
     for name, recipe in recipes.RECIPES.items():
         print(name)
-        _indented(recipe.title)
+        _print_indented(recipe.title)
         published = [
             f"published at T={row.T}: {row.words} % (Table {row.table})"
             for row in recipes.ROWS
             if row.recipe == name
         ]
         for line in dict.fromkeys(published):
-            _indented(line)
+            _print_indented(line)
         if recipe.expect:
-            _indented("expect: " + recipe.expect)
+            _print_indented("expect: " + recipe.expect)
 
 
-def _indented(text: str) -> None:
-    """The text below a name, as wide as the terminal (80 columns where there is none)."""
+def _print_indented(text: str) -> None:
+    """Print text below a name, wrapped at the width of the terminal (80 columns without one)."""
     width = max(shutil.get_terminal_size().columns, 40)
     print(textwrap.fill(text, width, initial_indent="    ", subsequent_indent="      "))
 
 
-def _methods() -> None:
+def _print_methods() -> None:
     for method in recipes.METHODS.values():
         print(f"{method.title}   ({method.name})")
-        told = {"paper": method.paper, "code": method.code, "idea": method.idea}
-        told["in inference"] = method.inference
-        told["RMP-Loss is not added"] = method.alone
-        for head, text in told.items():
+        parts = {"paper": method.paper, "code": method.code, "idea": method.idea}
+        parts["in inference"] = method.inference
+        parts["RMP-Loss is not added"] = method.alone
+        for head, text in parts.items():
             if text:
-                _wrapped(f"{head}: {text}")
+                _print_wrapped(f"{head}: {text}")
         for line in method.equations.splitlines():
             print(f"        {line}")
         for doubt in method.doubts:
-            _wrapped(f"- {doubt}")
+            _print_wrapped(f"- {doubt}")
         fair = {f"fair-{method.name}", f"fair-{method.name}-rmp"}
         names = [recipe.name for recipe in method.recipes]
         names += [recipe.name for recipe in recipes.FAIR if recipe.name in fair]
-        _wrapped("recipes: " + ", ".join(names))
+        _print_wrapped("recipes: " + ", ".join(names))
         print()
 
 
-def _wrapped(text: str) -> None:
+def _print_wrapped(text: str) -> None:
     print(textwrap.fill(text, 92, initial_indent="    ", subsequent_indent="      "))
 
 
-def _readings() -> None:
+def _print_readings() -> None:
     for reading in recipes.READINGS:
         print(f"{reading.field}:  paper {reading.paper}  |  code {reading.code}")
         print(textwrap.fill(reading.reason, 88, initial_indent="    ", subsequent_indent="    "))
 
 
-def _table(topic: str) -> None:
+def _print_registry(topic: str) -> None:
     from rmploss.data import DATASETS
     from rmploss.engine.initial_weights import STARTS
     from rmploss.engine.optimizers import LR_SCHEDULES, OPTIMIZERS
@@ -114,7 +114,7 @@ def _table(topic: str) -> None:
     from rmploss.objectives import LOSSES, OBJECTIVES, SCHEDULES
     from rmploss.surrogate import SURROGATES
 
-    tables = {
+    registries = {
         "networks": MODELS,
         "neurons": NEURONS,
         "surrogates": SURROGATES,
@@ -127,10 +127,10 @@ def _table(topic: str) -> None:
         "starts": STARTS,
         "data": DATASETS,
     }
-    table = tables[topic]
-    width = max(map(len, table), default=0) + 2
-    for name in table:
-        about = (table[name].__doc__ or "").strip().splitlines()[0]
+    registry = registries[topic]
+    width = max(map(len, registry), default=0) + 2
+    for name in registry:
+        about = (registry[name].__doc__ or "").strip().splitlines()[0]
         print(f"{name:<{width}}{about}")
-        for option, spelled in table.spelled_options(name).items():
+        for option, spelled in registry.spelled_options(name).items():
             print(f"{'':<{width}}  {option}: {spelled}")

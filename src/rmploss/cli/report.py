@@ -1,4 +1,4 @@
-"""`rmploss report`: run folders as one page to look at."""
+"""`rmploss report`: write one HTML page about run folders."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +23,13 @@ class Report:
         Path | None,
         arg(metavar="FILE", help_behavior_hint="(default: report.html in the (last) run folder)"),
     ] = None
-    """Where to write it."""
+    """The HTML file to write."""
 
     def run(self) -> int:
         """Write the page and print its path."""
         from rmploss import report
 
         if not self.run_dirs:
-            raise UserError("which run? for example: rmploss report runs/NAME")
+            raise UserError("no run folder was named; for example: rmploss report runs/NAME")
         print(report.write(self.run_dirs, self.out or self.run_dirs[-1] / "report.html"))
         return 0

@@ -1,4 +1,4 @@
-"""`rmploss table N`: the paper's table, or the fair comparison, beside your runs."""
+"""`rmploss table N`: a table of the paper, or the fair comparison, beside your runs."""
 
 import json as json_module
 import sys
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Table:
-    """Print a table of the paper, what your runs came to, and the command for each empty cell.
+    """Print a table of the paper, the results of your runs, and the command of each empty cell.
 
     $ rmploss table 1
     $ rmploss table 2 --pocket
@@ -27,31 +27,31 @@ class Table:
     which: Annotated[Positional[str], arg(metavar="1|2|3|4|fair")]
     """1: ablation; 2: CIFAR; 3: CIFAR10-DVS; 4: ImageNet; fair: only the method differs."""
     pocket: bool = False
-    """The pocket variants of its recipes, which no published number stands beside."""
+    """The pocket variants of its recipes, without the published numbers."""
     runs_dir: Path = Path("runs")
-    """Where to look for runs."""
+    """The folder of run folders."""
     json: bool = False
     """One JSON object per row on standard output, for programs."""
 
     def run(self) -> int:
         """Print it."""
-        from rmploss.report.tables import fair_table, left_out, table
+        from rmploss.report.tables import fair_table, table, unreadable_runs
 
         fair = self.which == "fair"
         if not fair and not self.which.isdecimal():
             raise UserError(
-                "no such table", [Problem(self.which, "is no table", "1, 2, 3, 4 or fair")]
+                "no such table", [Problem(self.which, "is not a table", "1, 2, 3, 4 or fair")]
             )
         if self.runs_dir != Path("runs") and not self.runs_dir.is_dir():
-            fix = "rmploss table without --runs-dir looks into ./runs"
-            raise UserError("no runs", [Problem(str(self.runs_dir), "is no folder", fix)])
+            fix = "rmploss table without --runs-dir reads ./runs"
+            raise UserError("no runs", [Problem(str(self.runs_dir), "is not a folder", fix)])
         if fair:
             lines = fair_table(self.runs_dir, pocket=self.pocket)
         else:
             lines = table(int(self.which), self.runs_dir, pocket=self.pocket)
-        for problem in left_out(self.runs_dir):
-            told = f"left out: {problem.where}: {problem.what}   {problem.fix}"
-            print(told.rstrip(), file=sys.stderr)
+        for problem in unreadable_runs(self.runs_dir):
+            text = f"left out: {problem.where}: {problem.what}   {problem.fix}"
+            print(text.rstrip(), file=sys.stderr)
         if self.json:
             for line in lines:
                 print(json_module.dumps(asdict(line)))

@@ -1,4 +1,4 @@
-"""What a person at a terminal, a log file or a program sees of a run."""
+"""Print a training run: a progress bar on a terminal, lines in a log, or JSON for programs."""
 
 import json
 import sys
@@ -21,18 +21,23 @@ from rmploss.engine.listener import Listener
 from rmploss.recipes import Recipe
 
 QUIET_S = 30
-"""Seconds between two plain lines within an epoch."""
+"""Seconds between two lines within an epoch."""
 
 
 def listener(json_lines: bool) -> Listener:
-    """The listener that fits: JSON lines for a program, a bar on a terminal, plain lines else."""
+    """The listener: JSON lines on request, else a bar on a terminal, else lines of text."""
     if json_lines:
         return JsonLines(sys.stdout)
-    return Bar() if sys.stderr.isatty() else PlainLines(sys.stderr)
+    return Bar() if sys.stderr.isatty() else TextLines(sys.stderr)
 
 
 def epoch_line(record: dict[str, Any], epochs: int, width: int = sys.maxsize) -> str:
-    """One epoch in one line of that width; what has no place in it stands in metrics.jsonl."""
+    """One epoch as a line of at most `width` characters; metrics.jsonl holds all fields.
+
+    record: a line of metrics.jsonl.
+    epochs: of the run.
+    width: in characters; fields that do not fit are left out.
+    """
     fields = [
         f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}",
         f"test {record['test_accuracy']:5.2f} %",
@@ -48,28 +53,28 @@ def epoch_line(record: dict[str, Any], epochs: int, width: int = sys.maxsize) ->
     return "  ".join(fields)
 
 
-class PlainLines(Listener):
+class TextLines(Listener):
     """One line per epoch, and one every half minute within it."""
 
     def __init__(self, out: TextIO) -> None:
         self.out = out
         self.epochs = 0
         self.start_epoch = 0
-        self.began = self.spoke = time.monotonic()
+        self.began = self.printed = time.monotonic()
 
     def begin(self, recipe: Recipe, folder: Path, *, epoch: int, device: str) -> None:
-        """Say what starts, and where its folder is."""
+        """Print the title, T, seed, device and folder of the run."""
         self.epochs, self.start_epoch = recipe.epochs, epoch
-        self.began = self.spoke = time.monotonic()
+        self.began = self.printed = time.monotonic()
         self.note(recipe.title)
         self.note(f"T={recipe.T}, seed {recipe.seed}, on {device}: {folder}")
 
     def loading(self, what: str, done: int, total: int) -> None:
-        """Say how far it is, every half minute."""
-        self._seldom(f"preparing {what}: {done}/{total}")
+        """Print the progress of the preparation, every half minute."""
+        self._note_rarely(f"preparing {what}: {done}/{total}")
 
     def batch(self, phase: str, epoch: int, done: int, total: int, **numbers: float) -> None:
-        """Say how far it is, every half minute."""
+        """Print the progress of training, every half minute."""
         if phase != "train":
             return
         shown = "".join(f"  {name} {value:.3f}" for name, value in numbers.items())
@@ -77,26 +82,26 @@ class PlainLines(Listener):
             self.epochs - self.start_epoch, 1
         )
         left = (time.monotonic() - self.began) * (1 / fraction - 1)
-        self._seldom(
+        self._note_rarely(
             f"epoch {epoch}/{self.epochs}  batch {done}/{total}{shown}  left {clock(left)}"
         )
 
     def epoch(self, record: dict[str, Any]) -> None:
-        """Say what the epoch came to."""
+        """Print the results of the epoch."""
         self.note(epoch_line(record, self.epochs))
 
     def note(self, text: str) -> None:
-        """Say it. Training goes on when nobody can hear it any more."""
-        self.spoke = time.monotonic()
+        """Print a line. Training continues if the stream is closed."""
+        self.printed = time.monotonic()
         with suppress(OSError):
             print(text, file=self.out, flush=True)
 
-    def _seldom(self, text: str) -> None:
-        if time.monotonic() - self.spoke >= QUIET_S:
+    def _note_rarely(self, text: str) -> None:
+        if time.monotonic() - self.printed >= QUIET_S:
             self.note(text)
 
 
-class Bar(PlainLines):
+class Bar(TextLines):
     """A progress bar over the whole run with its remaining time, and one line per epoch."""
 
     def __init__(self) -> None:
@@ -106,7 +111,7 @@ class Bar(PlainLines):
         self.task = TaskID(0)
 
     def begin(self, recipe: Recipe, folder: Path, *, epoch: int, device: str) -> None:
-        """Show what starts, and the bar."""
+        """Print the run, and open the bar."""
         self._close()
         super().begin(recipe, folder, epoch=epoch, device=device)
         self._open("train", total=float(recipe.epochs - epoch))
@@ -130,20 +135,20 @@ class Bar(PlainLines):
         self.progress.update(self.task, description=what, completed=completed)
 
     def epoch(self, record: dict[str, Any]) -> None:
-        """What the epoch came to, in one line."""
+        """Print the results of the epoch above the bar."""
         self.note(epoch_line(record, self.epochs, self.console.width))
 
     def note(self, text: str) -> None:
-        """A line above the bar."""
+        """Print a line above the bar."""
         with suppress(OSError):
             self.console.print(text, markup=False, soft_wrap=True)
 
     def end(self, summary: dict[str, Any]) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._close()
 
     def close(self) -> None:
-        """Take the bar away, whatever happened."""
+        """Remove the bar, also after an error."""
         self._close()
 
     def _open(self, what: str, total: float) -> None:
@@ -172,26 +177,26 @@ class JsonLines(Listener):
         self.out = out
 
     def begin(self, recipe: Recipe, folder: Path, *, epoch: int, device: str) -> None:
-        """The run."""
-        self._say("begin", run=str(folder), recipe=recipe.name, epoch=epoch, device=device)
+        """Print the run."""
+        self._print("begin", run=str(folder), recipe=recipe.name, epoch=epoch, device=device)
 
     def epoch(self, record: dict[str, Any]) -> None:
-        """A line of metrics.jsonl."""
-        self._say("epoch", **record)
+        """Print a line of metrics.jsonl."""
+        self._print("epoch", **record)
 
     def note(self, text: str) -> None:
-        """A remark."""
-        self._say("note", text=text)
+        """Print a remark."""
+        self._print("note", text=text)
 
     def end(self, summary: dict[str, Any]) -> None:
-        """What the run came to."""
-        self._say("end", **summary)
+        """Print the summary of the run."""
+        self._print("end", **summary)
 
-    def _say(self, event: str, **fields: Any) -> None:
-        # JSON knows no NaN and no infinity: here, as in metrics.jsonl, they are null.
-        plain = json.loads(json.dumps(fields), parse_constant=lambda _: None)
+    def _print(self, event: str, **fields: Any) -> None:
+        # JSON has no NaN and no infinity: here, as in metrics.jsonl, they are null.
+        values = json.loads(json.dumps(fields), parse_constant=lambda _: None)
         with suppress(OSError):
-            print(json.dumps({"event": event, **plain}), file=self.out, flush=True)
+            print(json.dumps({"event": event, **values}), file=self.out, flush=True)
 
 
 def clock(seconds: float) -> str:

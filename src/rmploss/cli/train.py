@@ -1,4 +1,4 @@
-"""`rmploss train`: a recipe in a new run folder, or an interrupted run to its end."""
+"""`rmploss train`: train a recipe in a new run folder, or resume an interrupted run."""
 
 import shlex
 import sys
@@ -16,7 +16,7 @@ from rmploss.cli.common import (
     RecipeFloat,
     RecipeInt,
     assignments,
-    given,
+    drop_none,
     is_main,
 )
 from rmploss.errors import Problem, UserError
@@ -25,7 +25,7 @@ from rmploss.recipes import Recipe
 
 @dataclass(frozen=True)
 class Train:
-    """Train a recipe in a new run folder, or go on with an interrupted run.
+    """Train a recipe in a new run folder, or resume an interrupted run.
 
     $ rmploss train cifar10-resnet20-rmp --T 4 --seed 1 --data-dir data
     $ rmploss train cifar10-resnet20-rmp-pocket --seed 0 1 2 --set objective.k=1
@@ -36,9 +36,9 @@ class Train:
     recipe: Annotated[Positional[str], arg(metavar="RECIPE", help_behavior_hint="")] = ""
     """Its name: `rmploss list` shows all."""
     resume: Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="")] = None
-    """Go on with this run folder instead."""
+    """Resume this run folder instead."""
     start: Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="")] = None
-    """Begin with the weights of this run, where the recipe asks for one."""
+    """Initialize from the weights of this run, if the recipe starts from a trained network."""
     seed: Annotated[tuple[int, ...], arg(metavar="N ...")] = (0,)
     """One run per seed, one after the other."""
     T: RecipeInt = None
@@ -50,9 +50,9 @@ class Train:
     batch_size: RecipeInt = None
     """Images per step, over all ranks."""
     accumulate: RecipeInt = None
-    """Work off a batch in that many parts, for less memory."""
+    """Process a batch in that many parts, for less memory."""
     width: RecipeFloat = None
-    """Channels of the network, times this."""
+    """Multiply the channels of the network by this."""
     amp: Annotated[Literal["off", "bf16", "fp16"] | None, arg(metavar="off|bf16|fp16"), OWN] = None
     """Run convolutions in half precision; membranes stay float32."""
     train_samples: RecipeInt = None
@@ -64,22 +64,22 @@ class Train:
     set: Annotated[tuple[str, ...], arg(metavar="FIELD=VALUE ...", help_behavior_hint="")] = ()
     """Any other field: --set objective.k=1 neuron.decay=0.5."""
     data_dir: DataDir = None
-    """Where the data sets are."""
+    """The folder of the data sets."""
     runs_dir: Path = Path("runs")
-    """Where run folders are made."""
+    """The folder for run folders."""
     device: Device = "auto"
-    """Where to compute."""
+    """The device to compute on."""
     backend: Annotated[
         Literal["auto", "reference", "cpu", "triton"], arg(metavar="auto|reference|cpu|triton")
     ] = "auto"
-    """Who computes: `rmploss doctor` says what auto picks."""
+    """The kernels to compute with; `rmploss doctor` shows the choice of auto."""
     workers: int = 0
     """Processes that load data; the result does not depend on it."""
     json: bool = False
     """One JSON object per line on standard output, for programs."""
 
     def run(self) -> int:
-        """Train; 0 when done."""
+        """Train; returns 0."""
         from rmploss.cli.terminal import Bar, listener
         from rmploss.engine.execution import Execution, join
         from rmploss.engine.train import resume, train
@@ -104,7 +104,7 @@ class Train:
         return 0
 
     def _jobs(self) -> list[Recipe]:
-        """The recipes to train, one per seed; every flag is checked before the first starts."""
+        """The recipes to train, one per seed; all flags are checked before the first run starts."""
         from rmploss.data import data_root
         from rmploss.engine.build import check, restore_none_words
 
@@ -114,23 +114,23 @@ class Train:
             if others or self.seed != (0,):
                 raise UserError(
                     "a run is resumed as it was started",
-                    [Problem("--resume", "goes with no recipe and no other field of one")],
+                    [Problem("--resume", "cannot be combined with a recipe or a change of one")],
                 )
             return []
         if not self.recipe:
             names = ", ".join(list(recipes.RECIPES)[:4])
             raise UserError(
-                "which recipe?",
+                "no recipe was named",
                 [Problem("recipe", "is missing", f"one of {names}, ...   (rmploss list)")],
             )
         if not self.seed or len(set(self.seed)) < len(self.seed):
             raise UserError("--seed needs at least one number, and each only once")
         recipe, problems = recipes.apply(recipes.get(self.recipe), changes)
-        if self.mode != "paper":  # what was typed counts more than the reading
+        if self.mode != "paper":  # flags take precedence over the reading
             recipe, _ = recipes.apply(recipes.read_as(recipe, self.mode), changes)
         recipe = restore_none_words(recipe)
         jobs = [recipe.but(seed=seed) for seed in self.seed]
-        lowest = min(jobs, key=lambda job: job.seed)  # the only one that could be wrong
+        lowest = min(jobs, key=lambda job: job.seed)  # the only one that can be negative
         check(lowest, data_root(self.data_dir), earlier=problems)
         return jobs
 
@@ -146,14 +146,14 @@ class Train:
             "train_samples": self.train_samples,
             "test_samples": self.test_samples,
         }
-        typed, named = given(flags), assignments(self.set)
+        typed, named = drop_none(flags), assignments(self.set)
         problems = [
-            Problem(f"--set {field}", "is given as a flag, too", "say it once")
+            Problem(f"--set {field}", "is given as a flag, too", "give it once")
             for field in named
             if field in typed
         ]
         if "seed" in named:
-            problems.append(Problem("--set seed", "is a flag of its own", "--seed N ..."))
+            problems.append(Problem("--set seed", "has its own flag", "--seed N ..."))
         if problems:
             raise UserError("cannot read --set", problems)
         return {**typed, **named}

@@ -1,14 +1,14 @@
-"""Data sets: one file each, one line each in `DATASETS`.
+"""Data sets: one file each, and one line each in the registry `DATASETS`.
 
-A data set is a frozen dataclass whose fields are its options (see `_base.DataSet`). Nothing in this
-folder knows of neurons or networks.
+A data set is a frozen dataclass whose fields are its options (see `_base.DataSet`). This folder
+imports no neurons and no networks.
 """
 
-from rmploss.data._base import DataSet, Key, Progress, Samples, Splits, data_root
+from rmploss.data._base import DataSet, Key, ProgressCallback, Samples, Splits, data_root
 from rmploss.data._loading import batches, n_batches, take
-from rmploss.tables import Table
+from rmploss.registry import Registry
 
-DATASETS: Table[type[DataSet]] = Table(
+DATASETS: Registry[type[DataSet]] = Registry(
     "data set",
     {
         "digits": "rmploss.data.digits:Digits",
@@ -26,7 +26,7 @@ __all__ = [
     "DATASETS",
     "DataSet",
     "Key",
-    "Progress",
+    "ProgressCallback",
     "Samples",
     "Splits",
     "batches",

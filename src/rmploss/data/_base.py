@@ -1,4 +1,4 @@
-"""What every data set gives: samples by key, two splits, and the shape of one input.
+"""The protocols of a data set: samples by key, two splits, and the shape of one input.
 
 A sample is a function of (seed, epoch, index): its augmentation is drawn from randomness derived
 for exactly that triple, so it does not depend on workers, ranks or interruptions.
@@ -16,15 +16,15 @@ from torch import Tensor
 from rmploss.errors import DataError, Problem
 from rmploss.randomness import seeded
 
-Progress = Callable[[int, int], None]
-"""Called with (done, total) while long work goes on."""
+ProgressCallback = Callable[[int, int], None]
+"""Called with (done, total) during long work."""
 
 
 class Key(NamedTuple):
-    """Which sample, seen in which epoch."""
+    """The epoch and index of a sample; both decide its augmentation."""
 
     epoch: int
-    index: int  # pyright: ignore[reportIncompatibleMethodOverride]  # nobody searches a key
+    index: int  # pyright: ignore[reportIncompatibleMethodOverride]  # `tuple.index` is unused
 
 
 class Samples(Protocol):
@@ -46,7 +46,7 @@ class Samples(Protocol):
 
 @dataclass(frozen=True)
 class Splits:
-    """The two halves of a data set."""
+    """The training and the test split of a data set."""
 
     train: Samples
     test: Samples
@@ -65,16 +65,19 @@ class DataSet(Protocol):
         ...
 
     def missing(self, root: Path | None) -> list[Problem]:
-        """What is absent under `root`, and what to put where. Cheap, and writes nothing."""
+        """The files absent under `root`, and how to get them. Cheap, and writes nothing."""
         ...
 
     def open(
-        self, root: Path | None, *, seed: int, T: int, progress: Progress | None = None
+        self, root: Path | None, *, seed: int, T: int, progress: ProgressCallback | None = None
     ) -> Splits:
-        """Both splits. `seed` drives the augmentation of the training split alone.
+        """Both splits.
 
+        root: the folder of the data sets; None: the default (`data_root`).
+        seed: of the augmentation of the training split.
         T: number of frames of an event sample; an image does not depend on it.
-        Raises `DataError` on files that are damaged or not what they say.
+        progress: called during a long preparation.
+        Raises `DataError` for missing, damaged or altered files.
         """
         ...
 
@@ -83,8 +86,10 @@ class DataSet(Protocol):
 class InMemory:
     """Samples held as one tensor.
 
-    inputs: `[N, ...]`; labels: int64 `[N]`; prepare: input -> x, which may draw from torch's global
-    generator; seed: of the augmentation, None where `prepare` draws nothing.
+    inputs: `[N, ...]`.
+    labels: int64 `[N]`.
+    prepare: input -> x; may draw from torch's global generator.
+    seed: of the augmentation; None where `prepare` draws nothing.
     """
 
     inputs: Tensor
@@ -116,14 +121,14 @@ class Standardize:
 
 
 def ensure_complete(data_set: DataSet, root: Path | None) -> None:
-    """Raise `DataError` with all that is missing, if anything is."""
+    """Raise `DataError` with every missing file, if there is one."""
     problems = data_set.missing(root)
     if problems:
         raise DataError(f"{data_set.name} is not complete", problems)
 
 
-def no_folder(folder: Path, fix: str) -> Problem:
-    """The problem of a data folder that is not there."""
+def missing_folder(folder: Path, fix: str) -> Problem:
+    """The problem of a data folder that does not exist."""
     what = "no such folder (--data-dir or RMPLOSS_DATA names another one)"
     return Problem(str(folder), what, fix)
 
@@ -134,5 +139,5 @@ def data_root(explicit: Path | None) -> Path:
 
 
 def cache_root(root: Path | None) -> Path:
-    """The folder for what is computed from data: $RMPLOSS_CACHE, else `cache` in the data root."""
+    """The folder of computed files: $RMPLOSS_CACHE, else `cache` in the data root."""
     return Path(os.environ.get("RMPLOSS_CACHE") or data_root(root) / "cache").expanduser()

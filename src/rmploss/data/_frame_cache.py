@@ -1,8 +1,8 @@
-"""Frames that took minutes to make, kept in one file that proves itself.
+"""A cache on disk for frames that take minutes to compute, verified by a checksum.
 
-A safetensors file with one tensor, uint8 `[N, bytes of a sample]`, and as metadata the description
-of how it was made and the SHA-256 of the tensor. A file that does not agree with either is made
-anew: so a damaged cache, or one of other data, costs time and nothing else.
+A safetensors file holds one tensor, uint8 `[N, bytes of a sample]`; its metadata holds the options
+and sources of the frames and the SHA-256 of the tensor. A file in which either differs is computed
+again: a damaged cache, or one of other data, costs time and nothing else.
 """
 
 import hashlib
@@ -15,33 +15,36 @@ import safetensors
 from safetensors.numpy import save
 
 from rmploss import store
-from rmploss.data._base import Progress
+from rmploss.data._base import ProgressCallback
 
 
-def cached(
+def load_or_make(
     folder: Path,
     description: Mapping[str, object],
     n: int,
     make: Callable[[int], np.ndarray],
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> np.ndarray:
-    """The n samples that `make` gives, uint8 `[n, bytes]`, from the cache if it holds them.
+    """Samples uint8 `[n, bytes]`, from the cache if it holds them, else computed and cached.
 
-    description: all that the samples depend on. Several processes may do this at once: each writes
-    the same file whole.
+    folder: of the cache.
+    description: everything that the samples depend on.
+    make: index -> sample, uint8 `[bytes]`.
+    progress: called after every computed sample.
+    Several processes may call this at once: each writes the same complete file.
     """
     name = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
     path = folder / f"frames-{name}.safetensors"
     samples = _read(path, description)
     if samples is None:
-        samples = _made(n, make, progress)
+        samples = _make_all(n, make, progress)
         store.make_folder(folder)
         store.write_bytes(path, save({"frames": samples}, _metadata(description, samples)))
     return samples
 
 
 def _read(path: Path, description: Mapping[str, object]) -> np.ndarray | None:
-    """The samples of a cache file that is whole and answers to the description; None else."""
+    """The samples of an intact cache file of this description; None if there is none."""
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata, samples = dict(file.metadata() or {}), file.get_tensor("frames")
@@ -50,7 +53,9 @@ def _read(path: Path, description: Mapping[str, object]) -> np.ndarray | None:
     return samples if metadata == _metadata(description, samples) else None
 
 
-def _made(n: int, make: Callable[[int], np.ndarray], progress: Progress | None) -> np.ndarray:
+def _make_all(
+    n: int, make: Callable[[int], np.ndarray], progress: ProgressCallback | None
+) -> np.ndarray:
     samples = []
     for index in range(n):
         samples.append(make(index))
@@ -60,7 +65,7 @@ def _made(n: int, make: Callable[[int], np.ndarray], progress: Progress | None) 
 
 
 def _metadata(description: Mapping[str, object], samples: np.ndarray) -> dict[str, str]:
-    """What the file says of itself; one entry, since safetensors keeps no order of several."""
+    """Description and checksum in one entry: safetensors does not keep the order of several."""
     digest = hashlib.sha256(repr(samples.shape).encode())
     digest.update(samples.tobytes())
     return {"made": json.dumps({**description, "sha256": digest.hexdigest()}, sort_keys=True)}

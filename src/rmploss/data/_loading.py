@@ -1,8 +1,8 @@
-"""From samples to batches: balanced subsets, the order of an epoch, and the share of each rank.
+"""Iterate batches: balanced subsets, the order of an epoch, and the share of each rank.
 
 The order is a permutation drawn for (seed, epoch) alone, cut into global batches; rank r of `world`
-takes the r-th contiguous share of every batch. All ranks together therefore see, sample for sample,
-what one rank alone would see.
+takes the r-th contiguous share of every batch. All ranks together therefore process
+exactly the batches that a single rank would.
 """
 
 from collections import defaultdict
@@ -20,7 +20,7 @@ from rmploss.randomness import derive, generator
 
 @dataclass(frozen=True, eq=False)
 class Subset:
-    """Some samples of another split; sample i is augmented as sample `indices[i]` would be."""
+    """Some samples of a split; sample i gets the augmentation of sample `indices[i]`."""
 
     samples: Samples
     indices: Tensor
@@ -40,9 +40,8 @@ class Subset:
 def balanced(labels: Tensor, n: int, purpose: str) -> Tensor:
     """Indices of n samples, as equal in number per class as the classes allow, ascending, int64.
 
-    Each class is put into a fixed order; the classes then give their samples in turn. The smaller
-    of two subsets thus lies inside the larger. Ordered by hash, so that no library's generator
-    can change a published split.
+    Each class is sorted by a hash, and samples are taken from the classes in turn: the smaller of
+    two subsets lies inside the larger, and no library's generator can change a published split.
     """
     turns: dict[int, int] = defaultdict(int)
     places: list[tuple[int, int, int]] = []
@@ -68,7 +67,7 @@ def take(samples: Samples, n: int | None) -> Samples:
 
 
 def n_batches(samples: Samples, batch_size: int, drop_last: bool) -> int:
-    """How many batches one epoch has."""
+    """The number of batches of one epoch."""
     return len(samples) // batch_size if drop_last else -(-len(samples) // batch_size)
 
 
@@ -85,15 +84,20 @@ def batches(
     workers: int = 0,
     start: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of one epoch that fall to one rank, as (x, labels).
+    """One rank's share of the batches of one epoch, as (x, labels).
 
-    x: `[B, C, H, W]` for images, `[T, B, C, H, W]` (time first) for events; labels: int64 `[B]`.
-    batch_size: of the global batch, so B is batch_size / world. start: batches to leave out at the
-    beginning (resume); none of their samples is loaded. A last batch that is not full is shared out
-    as evenly as it goes: B may then differ between ranks, and be 0.
+    x is `[B, C, H, W]` for images, `[T, B, C, H, W]` (time first) for events; labels are int64
+    `[B]`. The last batch, if incomplete, is divided as evenly as possible: B may then differ
+    between ranks, and be 0. The process's own generators are neither read nor advanced.
 
-    The process's own generators are neither read nor moved. Raises `UserError` if `world` does not
-    divide `batch_size`, or if `drop_last` would leave no batch.
+    batch_size: of the global batch: B is batch_size / world.
+    epoch, seed: decide the order and the augmentation.
+    shuffle: a random order; False: the order of the split.
+    drop_last: leave out an incomplete last batch.
+    rank, world: this process, and the number of processes.
+    workers: processes that load; 0: this one.
+    start: the number of batches to skip (resume); none of their samples is loaded.
+    Raises `UserError` if `world` does not divide `batch_size`, or if `drop_last` leaves no batch.
     """
     _check(len(samples), batch_size, drop_last, world)
     n = len(samples)
@@ -108,9 +112,9 @@ def batches(
         share,
         batch_size=None,  # an item of a share is a batch already
         num_workers=workers,
-        generator=generator(seed, "workers", epoch),  # without it, the global one would be drawn on
+        generator=generator(seed, "workers", epoch),  # without it, the global one would be used
     )
-    return map(_raised, loader)
+    return map(_raise_error, loader)
 
 
 def _shares(
@@ -151,16 +155,16 @@ class _Share(Dataset[tuple[Tensor, Tensor] | UserError]):
         return len(self.indices)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor] | UserError:
-        """A batch; a user's mistake comes as a value, lest the worker wrap it in a traceback."""
+        """A batch; a `UserError` is returned, since a worker would wrap it in a traceback."""
         try:
             return self.load(index)
         except UserError as error:
             return error
 
     def load(self, index: int) -> tuple[Tensor, Tensor]:
-        """A batch: the samples stacked in front of `[C, H, W]`, that is behind time, if any."""
+        """A batch: samples stacked along a new dimension in front of `[C, H, W]`, after time."""
         indices = self.indices[index]
-        # If there are none, one sample is loaded for its shape alone.
+        # An empty share loads one sample for its shape.
         loaded = [self.samples[Key(self.epoch, i)] for i in indices or [0]]
         inputs, labels = zip(*loaded, strict=True)
         dim = inputs[0].ndim - 3
@@ -168,7 +172,7 @@ class _Share(Dataset[tuple[Tensor, Tensor] | UserError]):
         return x, torch.tensor(labels)[: len(indices)]
 
 
-def _raised(batch: tuple[Tensor, Tensor] | UserError) -> tuple[Tensor, Tensor]:
+def _raise_error(batch: tuple[Tensor, Tensor] | UserError) -> tuple[Tensor, Tensor]:
     if isinstance(batch, UserError):
         raise batch
     return batch

@@ -1,8 +1,8 @@
-"""Reads the one kind of pickle CIFAR is published as, without running anything that it names.
+"""Read the pickles of CIFAR without calling any function that they name.
 
-A pickle may name any importable function and call it. Here every name it may use stands for a
-harmless look-alike of this file: nothing is imported, nothing of numpy is called, and any other
-name is refused.
+A pickle may name any importable function and call it. Here four names are allowed, and each is
+replaced by a harmless stand-in of this file: nothing is imported and nothing of numpy is called.
+Any other name is refused.
 """
 
 import io
@@ -15,26 +15,27 @@ from rmploss.errors import DataError, Problem
 
 
 def unpickle(data: bytes, source: str) -> dict[bytes, Any]:
-    """A pickled dictionary of numbers, bytes and uint8 arrays; text comes as bytes.
+    """Decode a pickled dictionary of numbers, bytes and uint8 arrays; text becomes bytes.
 
-    source: the file's name, for messages. Raises `DataError` for anything else.
+    source: the file's name, for messages.
+    Raises `DataError` for any other content.
     """
     try:
         content = _Unpickler(io.BytesIO(data), encoding="bytes").load()
-    except Exception as error:  # a hostile pickle can make the machine underneath raise anything
-        raise _refusal(source, str(error) or type(error).__name__) from error
+    except Exception as error:  # a hostile pickle can make pickle's interpreter raise anything
+        raise _pickle_error(source, str(error) or type(error).__name__) from error
     if not isinstance(content, dict):
-        raise _refusal(source, f"it holds a {type(content).__name__}, not a dictionary")
+        raise _pickle_error(source, f"it holds a {type(content).__name__}, not a dictionary")
     return {name: v.array if isinstance(v, _Array) else v for name, v in content.items()}
 
 
-def _refusal(source: str, why: str) -> DataError:
+def _pickle_error(source: str, why: str) -> DataError:
     fix = "delete it and get it again from its publisher"
-    return DataError("a file is not what it should be", [Problem(source, why, fix)])
+    return DataError("a damaged or altered file", [Problem(source, why, fix)])
 
 
 class _Array:
-    """Stands for a uint8 `numpy.ndarray`."""
+    """The stand-in for `numpy.ndarray`, uint8 only."""
 
     array: np.ndarray
 
@@ -46,7 +47,7 @@ class _Array:
 
 
 class _Dtype:
-    """Stands for `numpy.dtype`, of which only uint8 is allowed: its state tells nothing more."""
+    """The stand-in for `numpy.dtype`, uint8 only; its state is ignored."""
 
     def __init__(self, code: bytes | str, *_: object) -> None:
         if code not in (b"u1", "u1"):
@@ -72,5 +73,5 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         name = f"{module_name}.{global_name}"
         if name not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {name}, which is not allowed")
+            raise pickle.UnpicklingError(f"it names {name}, which is not allowed")
         return _ALLOWED[name]

@@ -20,20 +20,20 @@ from torchvision.transforms import v2
 from rmploss.data._augment import crop, cutout, flip
 from rmploss.data._base import (
     InMemory,
-    Progress,
+    ProgressCallback,
     Splits,
     Standardize,
     data_root,
     ensure_complete,
-    no_folder,
+    missing_folder,
 )
 from rmploss.data._unpickle import unpickle
 from rmploss.errors import DataError, Problem
 
 Augment = Literal["autoaugment+cutout", "standard", "none"]
 
-# The policy of CIFAR-10 serves CIFAR-100 too, and what it shifts in is gray: so do the public
-# trainers of the paper's authors. (torchvision's own default is black.)
+# As in the public trainers of the paper's authors: the policy of CIFAR-10 for CIFAR-100 too, and a
+# gray fill. (torchvision's default is black.)
 _autoaugment = v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10, fill=(128, 128, 128))
 
 
@@ -45,7 +45,7 @@ class Prepare:
     standardize: Standardize
 
     def __call__(self, image: Tensor) -> Tensor:
-        """What the network sees of one image."""
+        """The network's input for one image."""
         if self.augment != "none":
             image = flip(crop(image, pad=4))
         if self.augment == "autoaugment+cutout":
@@ -58,9 +58,9 @@ class Prepare:
 
 @dataclass(frozen=True, kw_only=True)
 class _CIFAR:
-    """What both sets share; they differ in files, key of the labels, classes and constants.
+    """The base of both sets; they differ in files, key of the labels, classes and constants.
 
-    augment: of training images. "autoaugment+cutout" is the paper's; "standard" is crop and flip.
+    augment: of training images; "autoaugment+cutout" is the paper's, "standard" crop and flip.
     """
 
     augment: Augment = "autoaugment+cutout"
@@ -81,11 +81,11 @@ class _CIFAR:
         return (3, 32, 32)
 
     def missing(self, root: Path | None) -> list[Problem]:
-        """The files that are absent; their content is judged by `open`."""
+        """The absent files; `open` checks their content."""
         folder = data_root(root) / self.folder
         fix = f"rmploss data fetch {self.name} --data-dir {folder.parent}"
         if not folder.is_dir():
-            return [no_folder(folder, fix)]
+            return [missing_folder(folder, fix)]
         return [
             Problem(str(folder / file), "no such file", fix)
             for file in (*self.train_files, *self.test_files)
@@ -93,18 +93,18 @@ class _CIFAR:
         ]
 
     def open(
-        self, root: Path | None, *, seed: int, T: int, progress: Progress | None = None
+        self, root: Path | None, *, seed: int, T: int, progress: ProgressCallback | None = None
     ) -> Splits:
-        """Both splits, uint8 in memory. Raises `DataError` for a file that is absent or altered."""
+        """Both splits, uint8 in memory. Raises `DataError` for an absent or altered file."""
         ensure_complete(self, root)
         folder = data_root(root) / self.folder
-        content = _verified(folder, {**self.train_files, **self.test_files})
+        content = _read_verified(folder, {**self.train_files, **self.test_files})
         return Splits(
-            InMemory(*self._decoded(folder, content, self.train_files), self._prepare(), seed),
-            InMemory(*self._decoded(folder, content, self.test_files), self._prepare("none")),
+            InMemory(*self._decode(folder, content, self.train_files), self._prepare(), seed),
+            InMemory(*self._decode(folder, content, self.test_files), self._prepare("none")),
         )
 
-    def _decoded(
+    def _decode(
         self, folder: Path, content: Mapping[str, bytes], files: Mapping[str, str]
     ) -> tuple[Tensor, Tensor]:
         """Images uint8 `[N, 3, 32, 32]` and labels int64 `[N]`."""
@@ -117,14 +117,14 @@ class _CIFAR:
         return Prepare(augment or self.augment, Standardize(self.mean, self.std))
 
 
-def _verified(folder: Path, checksums: Mapping[str, str]) -> dict[str, bytes]:
-    """The content of all files, once the MD5 of every one is as published."""
+def _read_verified(folder: Path, checksums: Mapping[str, str]) -> dict[str, bytes]:
+    """The content of all files. Raises `DataError` if an MD5 is not the published one."""
     content = {file: (folder / file).read_bytes() for file in checksums}
     problems = []
     for file, expected in checksums.items():
-        found = hashlib.md5(content[file], usedforsecurity=False).hexdigest()
-        if found != expected:
-            what = f"MD5 is {found}, published is {expected} ({len(content[file])} bytes here)"
+        actual = hashlib.md5(content[file], usedforsecurity=False).hexdigest()
+        if actual != expected:
+            what = f"MD5 is {actual}, published is {expected} ({len(content[file])} bytes here)"
             problems.append(Problem(str(folder / file), what, f"remove {folder}, then fetch again"))
     if problems:
         raise DataError("damaged or altered files; none of them was decoded", problems)

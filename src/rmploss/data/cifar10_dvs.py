@@ -1,10 +1,10 @@
 """CIFAR10-DVS (Li et al. 2017): 10,000 CIFAR-10 images moved before a DVS128 camera, 128x128.
 
-Each recording becomes T frames of 48x48 pixels, 0/1, of equally many events: "we used the 0/1 spike
-format directly" (paper, section 5). Training samples are flipped and rolled. Reading all the
+Each recording becomes T frames of 48x48 pixels, 0/1, with equal numbers of events: "we used the 0/1
+spike format directly" (paper, section 5). Training samples are flipped and rolled. Reading all the
 recordings takes minutes, so the frames are cached, one file for each set of options.
 
-The published 9000/1000 numbers stand on three different splits (`SPLITS`).
+The published results use three different 9000/1000 splits (`SPLITS`).
 """
 
 import hashlib
@@ -20,14 +20,14 @@ from torch import Tensor
 from rmploss.data._augment import PrepareFrames
 from rmploss.data._base import (
     InMemory,
-    Progress,
+    ProgressCallback,
     Splits,
     cache_root,
     data_root,
     ensure_complete,
-    no_folder,
+    missing_folder,
 )
-from rmploss.data._frame_cache import cached
+from rmploss.data._frame_cache import load_or_make
 from rmploss.data.aedat import SENSOR, read_aedat
 from rmploss.data.events import Events, Frames, Integrate, to_frames
 from rmploss.errors import Problem, UserError
@@ -49,10 +49,13 @@ SPLITS: dict[Split, str] = {
 class CIFAR10DVS:
     """Recordings as T frames.
 
-    split: which tenth tests, see `SPLITS`; split_seed: of "random" alone, apart from the run's seed
-    so that runs can be compared. frames: 0/1 or counts. integrate: "number" by default, as the code
-    of the paper's authors does; frames are then equally full, whatever the speed. augment: flip and
-    roll training samples.
+    split: which tenth is the test split, see `SPLITS`.
+    split_seed: of the split "random"; not the run's seed, so that runs share their test split.
+    size: side of the frames in pixels.
+    frames: 0/1 or counts.
+    integrate: "number", as in the code of the paper's authors, puts equally many events into each
+        frame, whatever the speed.
+    augment: flip and roll training samples.
     """
 
     split: Split = "random"
@@ -79,45 +82,45 @@ class CIFAR10DVS:
         return (T, 2, self.size, self.size)
 
     def missing(self, root: Path | None) -> list[Problem]:
-        """The classes whose recordings are absent or not all there."""
+        """The classes of which recordings are absent."""
         folder = data_root(root) / self.name
         steps = f"unpack the ten .zip files of {SOURCE} in {folder}"
         if not folder.is_dir():
-            return [no_folder(folder, steps)]
+            return [missing_folder(folder, steps)]
         problems = []
         for label in self.classes:
-            found = {path.name for path in (folder / label).glob("*.aedat")}
-            absent = [file for file in _files(label) if file not in found]
+            present = {path.name for path in (folder / label).glob("*.aedat")}
+            absent = [file for file in _files(label) if file not in present]
             if absent:
                 what = f"{len(absent)} of {PER_CLASS} recordings absent, first {absent[0]}"
                 problems.append(Problem(str(folder / label), what, steps))
         return problems
 
     def open(
-        self, root: Path | None, *, seed: int, T: int, progress: Progress | None = None
+        self, root: Path | None, *, seed: int, T: int, progress: ProgressCallback | None = None
     ) -> Splits:
-        """Both splits, from the cache if it has these frames; `progress` tells of making them."""
+        """Both splits; `progress` is called while frames are computed that are not in the cache."""
         ensure_complete(self, root)
         folder = data_root(root) / self.name
         paths = [folder / label / file for label in self.classes for file in _files(label)]
         samples = torch.from_numpy(
-            cached(
+            load_or_make(
                 cache_root(root) / self.name,
                 self._description(paths, T),
                 len(paths),
-                lambda index: self._packed(paths[index], T),
+                lambda index: self._pack(paths[index], T),
                 progress,
             )
         )
         labels = torch.arange(len(paths)) // PER_CLASS
-        test = held_out(len(paths), self.split, self.split_seed)
+        test = held_out_mask(len(paths), self.split, self.split_seed)
         return Splits(
             InMemory(samples[~test], labels[~test], self._prepare(T, self.augment), seed),
             InMemory(samples[test], labels[test], self._prepare(T, augment=False)),
         )
 
     def _description(self, paths: Sequence[Path], T: int) -> dict[str, object]:
-        """What the frames depend on: the recordings (names and sizes) and how they are read."""
+        """Everything the frames depend on: the recordings (names and sizes) and the options."""
         sizes = "\n".join(f"{path.name} {path.stat().st_size}" for path in paths)
         return {
             "format": CACHE_FORMAT,
@@ -128,10 +131,10 @@ class CIFAR10DVS:
             "recordings": hashlib.sha256(sizes.encode()).hexdigest(),
         }
 
-    def _packed(self, path: Path, T: int) -> np.ndarray:
+    def _pack(self, path: Path, T: int) -> np.ndarray:
         """The frames of one recording, flat; 0/1 frames as bits."""
         frames = to_frames(
-            _as_published(read_aedat(path)),
+            _orient(read_aedat(path)),
             T,
             sensor=SENSOR,
             size=self.size,
@@ -146,22 +149,22 @@ class CIFAR10DVS:
 
 @dataclass(frozen=True)
 class Unpack:
-    """A sample as the cache holds it -> float32 `[T, 2, H, W]`."""
+    """A cached sample, uint8 `[bytes]` -> float32 `[T, 2, H, W]`."""
 
     shape: tuple[int, ...]
     bits: bool
     prepare: PrepareFrames
 
     def __call__(self, packed: Tensor) -> Tensor:
-        """What the network sees of one recording."""
+        """The network's input for one recording."""
         flat = packed.numpy()
         if self.bits:
             flat = np.unpackbits(flat, count=int(np.prod(self.shape)))
         return self.prepare(torch.from_numpy(flat).view(self.shape))
 
 
-def held_out(n: int, split: Split, split_seed: int) -> Tensor:
-    """Which of n recordings, class by class and by number, are for testing; bool `[n]`."""
+def held_out_mask(n: int, split: Split, split_seed: int) -> Tensor:
+    """True at the test samples of n recordings, in order of class and number; bool `[n]`."""
     test = torch.zeros(n, dtype=torch.bool)
     if split == "random":
         order = sorted(range(n), key=lambda index: derive(split_seed, "cifar10-dvs test", index))
@@ -173,14 +176,14 @@ def held_out(n: int, split: Split, split_seed: int) -> Tensor:
 
 
 def _files(label: str) -> list[str]:
-    """The official names, by number."""
+    """The official file names of a class, by number."""
     return [f"cifar10_{label}_{number}.aedat" for number in range(PER_CLASS)]
 
 
-def _as_published(events: Events) -> Events:
-    """Row 127 - x, column y: the frames that the paper's family of code computes.
+def _orient(events: Events) -> Events:
+    """Row 127 - x, column y, as in the code of the paper's authors.
 
     The camera lay on its side, so x of the address is vertical. The picture is upright but
-    mirrored (its column would be 127 - y); to a network that is flipped in training it is all one.
+    mirrored (its column would be 127 - y), which does not matter to training with flips.
     """
     return Events(events.t, events.y, SENSOR[0] - 1 - events.x, events.p)

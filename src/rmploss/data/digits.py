@@ -1,6 +1,6 @@
 """The digits bundled with scikit-learn: 1797 gray images of 8x8 pixels (Alpaydin & Kaynak 1998).
 
-The data set that is always there: nothing to download, an epoch in a second on one core.
+Nothing to download; an epoch takes a second on one core.
 """
 
 from dataclasses import dataclass
@@ -12,23 +12,23 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from rmploss.data._augment import crop
-from rmploss.data._base import InMemory, Progress, Splits
+from rmploss.data._base import InMemory, ProgressCallback, Splits
 from rmploss.data._loading import balanced
 from rmploss.errors import Problem
 
-# Of the pixels of the training split, scaled to 0..1.
+# Of the pixels of the training split, in 0..1.
 MEAN, STD = 0.3055, 0.3763
 TEST = 360
 
 
 @dataclass(frozen=True)
 class Prepare:
-    """Gray values 0..1 `[1, 8, 8]` -> mean 0 and variance 1, moved by at most a pixel."""
+    """Gray values 0..1 `[1, 8, 8]` -> mean 0 and variance 1, shifted by at most a pixel."""
 
     augment: bool
 
     def __call__(self, image: Tensor) -> Tensor:
-        """What the network sees of one image."""
+        """The network's input for one image."""
         if self.augment:
             image = crop(image, pad=1)
         return (image - MEAN) / STD
@@ -36,9 +36,9 @@ class Prepare:
 
 @dataclass(frozen=True, kw_only=True)
 class Digits:
-    """1437 training and 360 test images; the split is fixed, the test half has 36 of each digit.
+    """1437 training and 360 test images; the split is fixed and tests on 36 of each digit.
 
-    augment: move each training image by up to one pixel, along H and along W.
+    augment: shift each training image by up to one pixel, along H and along W.
     """
 
     augment: bool = True
@@ -53,22 +53,22 @@ class Digits:
         return (1, 8, 8)
 
     def missing(self, root: Path | None) -> list[Problem]:
-        """Nothing ever is."""
+        """Nothing: scikit-learn brings the images."""
         return []
 
     def open(
-        self, root: Path | None, *, seed: int, T: int, progress: Progress | None = None
+        self, root: Path | None, *, seed: int, T: int, progress: ProgressCallback | None = None
     ) -> Splits:
         """Both splits."""
-        (train_images, train_labels), (test_images, test_labels) = halves()
+        (train_images, train_labels), (test_images, test_labels) = load_splits()
         return Splits(
             InMemory(train_images, train_labels, Prepare(self.augment), seed),
             InMemory(test_images, test_labels, Prepare(augment=False)),
         )
 
 
-def halves() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """The training and the test half: gray values 0..1 `[N, 1, 8, 8]` and labels int64 `[N]`."""
+def load_splits() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """The training and the test split: gray values 0..1 `[N, 1, 8, 8]`, labels int64 `[N]`."""
     pixels, digits = load_digits(return_X_y=True)
     images = torch.from_numpy(pixels).float().view(-1, 1, 8, 8) / 16
     labels = torch.from_numpy(digits).long()

@@ -1,9 +1,9 @@
-"""The bundled digits seen by a simulated event camera that makes three saccades, as N-MNIST's did.
+"""The bundled digits recorded by a simulated event camera in three saccades, as N-MNIST was.
 
-The eye moves along a triangle; at each of 30 places s the image I (8x8, 0..1) falls on a sensor of
-16x16 pixels, interpolated linearly. A pixel keeps the logarithm L = ln(I + eps) of the light at
-its last event, and when |ln(I_s + eps) - L| has grown to theta, tells as many events as theta goes
-into it, ON if brighter, OFF if darker (Lichtsteiner et al. 2008), and moves L by that much.
+The camera moves along a triangle; at each of 30 places s the image I (8x8, 0..1) is interpolated
+linearly on a sensor of 16x16 pixels. A pixel stores the logarithm L = ln(I + eps) of the light at
+its last event. At a place s it emits floor(|ln(I_s + eps) - L| / theta) events, ON if brighter, OFF
+if darker (Lichtsteiner et al. 2008), and L moves by theta for each.
 """
 
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rmploss.data._base import InMemory, Progress, Splits
-from rmploss.data.digits import halves
+from rmploss.data._base import InMemory, ProgressCallback, Splits
+from rmploss.data.digits import load_splits
 from rmploss.data.events import Events, Frames, Integrate, to_frames
 from rmploss.errors import Problem, UserError
 
 SENSOR = (16, 16)
 PLACES = 30
-STEP_US = 10_000  # the eye's time at one place: 0.3 s in all, as N-MNIST's
-REACH = 1.0  # of the eye, in pixels of the image
+STEP_US = 10_000  # the time at one place: 0.3 s in total, as in N-MNIST
+REACH = 1.0  # of the camera, in pixels of the image
 JITTER = 0.5  # of the triangle's corners, in pixels of the image
-EPS = 0.2  # the dark: without it, its logarithm would be endless
+EPS = 0.2  # keeps the logarithm of black finite
 THETA = 0.5
 """Contrast threshold."""
 
@@ -41,7 +41,7 @@ class Prepare:
     jitter: bool
 
     def __call__(self, image: Tensor) -> Tensor:
-        """What the network sees of one digit."""
+        """The network's input for one digit."""
         corners = REACH * _CORNERS
         if self.jitter:
             corners = corners + JITTER * (2 * torch.rand(3, 2).double().numpy() - 1)
@@ -61,8 +61,9 @@ class Prepare:
 class DigitsEvents:
     """The splits of `Digits`, as events in T frames; needs no files.
 
-    frames: 0/1 or counts; integrate: "time" by default: the eye moves steadily. augment: move the
-    corners of the path of each training sample by up to half a pixel.
+    frames: 0/1 or counts.
+    integrate: "time" by default, since the camera moves at a constant speed.
+    augment: move the corners of the path of each training sample by up to half a pixel.
     """
 
     frames: Frames = "binary"
@@ -79,20 +80,24 @@ class DigitsEvents:
         return (T, 2, *SENSOR)
 
     def missing(self, root: Path | None) -> list[Problem]:
-        """Nothing ever is."""
+        """Nothing: scikit-learn brings the images."""
         return []
 
     def open(
-        self, root: Path | None, *, seed: int, T: int, progress: Progress | None = None
+        self, root: Path | None, *, seed: int, T: int, progress: ProgressCallback | None = None
     ) -> Splits:
-        """Both splits; a training sample is simulated each time it is asked for."""
+        """Both splits; a training sample is simulated at each access."""
         if PLACES < T:
-            problem = Problem(f"T = {T}", f"the eye has {PLACES} places", f"T of at most {PLACES}")
+            problem = Problem(
+                f"T = {T}", f"the camera records at {PLACES} places", f"T of at most {PLACES}"
+            )
             raise UserError("too many frames", [problem])
-        (images, labels), (test_images, test_labels) = halves()
+        (images, labels), (test_images, test_labels) = load_splits()
         train = InMemory(images, labels, self._prepare(T, self.augment), seed)
         still = self._prepare(T, jitter=False)
-        test = InMemory(torch.stack([still(image) for image in test_images]), test_labels, _same)
+        test = InMemory(
+            torch.stack([still(image) for image in test_images]), test_labels, _identity
+        )
         return Splits(train, test)
 
     def _prepare(self, T: int, jitter: bool) -> Prepare:
@@ -100,8 +105,8 @@ class DigitsEvents:
 
 
 def saccades(image: np.ndarray, corners: np.ndarray) -> Events:
-    """What the camera tells of an image 0..1 `[h, w]` on the way round corners `[3, 2]`."""
-    light = np.log(_seen(image, _path(corners)) + EPS) / THETA
+    """The events of a camera that moves over an image 0..1 `[h, w]` along corners `[3, 2]`."""
+    light = np.log(_project(image, _path(corners)) + EPS) / THETA
     level = light[0].copy()
     changes = np.zeros_like(light)
     for place in range(1, PLACES):
@@ -117,14 +122,14 @@ def saccades(image: np.ndarray, corners: np.ndarray) -> Events:
 
 
 def _path(corners: np.ndarray) -> np.ndarray:
-    """Where the eye is at each place, `[PLACES, 2]`: along the triangle at steady pace."""
+    """The camera's position at each place, `[PLACES, 2]`: at constant speed along the triangle."""
     leg, along = np.divmod(np.arange(PLACES) * 3 / PLACES, 1)
     start, end = corners[leg.astype(int)], corners[(leg.astype(int) + 1) % 3]
     return start + along[:, None] * (end - start)
 
 
-def _seen(image: np.ndarray, path: np.ndarray) -> np.ndarray:
-    """What falls on the sensor at each place, `[PLACES, H, W]`: R @ image @ C.T, linear weights."""
+def _project(image: np.ndarray, path: np.ndarray) -> np.ndarray:
+    """The image on the sensor at each place, `[PLACES, H, W]`: R @ image @ C.T, linear weights."""
     rows, columns = (
         np.maximum(0, 1 - np.abs(_positions(n, side) + path[:, [axis], None] - np.arange(side)))
         for axis, (n, side) in enumerate(zip(SENSOR, image.shape, strict=True))
@@ -137,5 +142,5 @@ def _positions(n: int, side: int) -> np.ndarray:
     return ((np.arange(n) + 0.5) * side / n - 0.5)[:, None]
 
 
-def _same(x: Tensor) -> Tensor:
+def _identity(x: Tensor) -> Tensor:
     return x

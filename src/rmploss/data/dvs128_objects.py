@@ -1,9 +1,9 @@
 """Seven desk objects before a real DVS128 camera (BioLab, Federal University of Uberlandia, 2018).
 
-Same sensor and same file format as CIFAR10-DVS, but one recording of some 18 s per object: windows
-of it are the samples. Neighboring windows are nearly alike, so the split is by time: the first 75 %
-of each recording train, the rest tests, with one window of nothing in between. Good for trying a
-network on real events; its accuracy is not to be set beside that of any paper.
+Sensor and file format are those of CIFAR10-DVS, but each object has one recording of some 18 s,
+whose windows are the samples. Neighboring windows are nearly alike, so the split is by time: the
+first 75 % of each recording train and the rest tests, with a gap of one window. The set is for
+trying a network on real events; no paper reports its accuracy.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,14 @@ import torch
 from torch import Tensor
 
 from rmploss.data._augment import PrepareFrames
-from rmploss.data._base import InMemory, Progress, Splits, data_root, ensure_complete, no_folder
+from rmploss.data._base import (
+    InMemory,
+    ProgressCallback,
+    Splits,
+    data_root,
+    ensure_complete,
+    missing_folder,
+)
 from rmploss.data.aedat import SENSOR, read_aedat
 from rmploss.data.events import Events, Frames, Integrate, to_frames
 from rmploss.errors import Problem, UserError
@@ -37,9 +44,12 @@ FILES = {
 class DVS128Objects:
     """Windows of `window_ms` milliseconds, as T frames.
 
-    stride_ms: from one training window to the next, which may overlap; test windows do not. frames:
-    0/1 or counts; integrate: "time" by default, since a window is a stretch of time. augment: flip
-    and roll training windows.
+    window_ms: the duration of a window.
+    stride_ms: from one training window to the next; these may overlap, test windows do not.
+    size: side of the frames in pixels.
+    frames: 0/1 or counts.
+    integrate: "time" by default, since a window is a duration.
+    augment: flip and roll training windows.
     """
 
     window_ms: int = 500
@@ -68,11 +78,11 @@ class DVS128Objects:
         return (T, 2, self.size, self.size)
 
     def missing(self, root: Path | None) -> list[Problem]:
-        """The recordings that are absent."""
+        """The absent recordings."""
         folder = data_root(root) / FOLDER
         fix = f"put the files of DataSet2 of github.com/eberlawrence/DVS128_BioLab in {folder}"
         if not folder.is_dir():
-            return [no_folder(folder, fix)]
+            return [missing_folder(folder, fix)]
         return [
             Problem(str(folder / file), "no such file", fix)
             for file in FILES.values()
@@ -80,23 +90,23 @@ class DVS128Objects:
         ]
 
     def open(
-        self, root: Path | None, *, seed: int, T: int, progress: Progress | None = None
+        self, root: Path | None, *, seed: int, T: int, progress: ProgressCallback | None = None
     ) -> Splits:
         """Both splits, uint8 frames in memory."""
         ensure_complete(self, root)
         train, test = [], []
         for file in FILES.values():
-            recording = _upright(read_aedat(data_root(root) / FOLDER / file))
+            recording = _orient(read_aedat(data_root(root) / FOLDER / file))
             first, second = self._starts(recording)
             train.append(self._cut(recording, first, T))
             test.append(self._cut(recording, second, T))
         return Splits(
-            InMemory(*_labeled(train), PrepareFrames(self.augment), seed),
-            InMemory(*_labeled(test), PrepareFrames(augment=False)),
+            InMemory(*_concatenate(train), PrepareFrames(self.augment), seed),
+            InMemory(*_concatenate(test), PrepareFrames(augment=False)),
         )
 
     def _starts(self, recording: Events) -> tuple[range, range]:
-        """When the training and the test windows begin, in microseconds; they share no event."""
+        """The starts of training and test windows, in microseconds; the splits share no event."""
         window, stride = 1000 * self.window_ms, 1000 * self.stride_ms
         begin, end = int(recording.t[0]), int(recording.t[-1]) + 1
         border = begin + int(TRAIN_SHARE * (end - begin))
@@ -128,12 +138,12 @@ class DVS128Objects:
         )
 
 
-def _upright(events: Events) -> Events:
-    """Row 0 on top: the address counts rows from the bottom, as jAER does."""
+def _orient(events: Events) -> Events:
+    """Put row 0 on top: the address counts rows from the bottom, as jAER does."""
     return Events(events.t, events.x, SENSOR[0] - 1 - events.y, events.p)
 
 
-def _labeled(parts: list[np.ndarray]) -> tuple[Tensor, Tensor]:
-    """All frames in one tensor, and the class (the number of its part) of each."""
+def _concatenate(parts: list[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """All frames in one tensor, and the class of each: the index of its part."""
     labels = [label for label, part in enumerate(parts) for _ in part]
     return torch.from_numpy(np.concatenate(parts)), torch.tensor(labels)

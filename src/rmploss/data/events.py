@@ -1,9 +1,9 @@
-"""Events of a dynamic vision sensor, and how they become frames that a network can take.
+"""Events of a dynamic vision sensor, and their integration into frames.
 
-An event says: at time t, the logarithm of the light at pixel (x, y) has risen (p = 1, ON) or fallen
-(p = 0, OFF) by one step. Frame i is, per pixel and polarity,
+An event (t, x, y, p) reports that at time t the logarithm of the light at pixel (x, y) has risen
+(p = 1, ON) or fallen (p = 0, OFF) by one step. Frame i of T is, per pixel and polarity,
 
-    count:   n[i, p, y, x] = number of events with that p, y, x that fall into part i of T
+    count:   n[i, p, y, x] = number of events with that p, y, x in part i
     binary:  min(n, 1)
 
 Channel 0 is OFF and channel 1 is ON: the index is the polarity itself.
@@ -23,9 +23,11 @@ Integrate = Literal["number", "time"]
 
 @dataclass(frozen=True, eq=False)
 class Events:
-    """A recording, as four arrays of one length `[N]`, int64; t in microseconds, never falling.
+    """A recording: four arrays int64 `[N]`.
 
-    x, y: column and row, from the left and from the top; p: 1 ON, 0 OFF.
+    t: time in microseconds, never decreasing.
+    x, y: column and row, from the left and from the top.
+    p: polarity, 1 ON, 0 OFF.
     """
 
     t: np.ndarray
@@ -55,10 +57,12 @@ def to_frames(
 ) -> np.ndarray:
     """T frames, uint8 `[T, 2, H, W]`; counts above 255 stay at 255.
 
-    sensor: (H, W) of the sensor, within which all events lie. size: side of the square frames, by
-    nearest neighbor, which keeps 0/1 what is 0/1; None: as the sensor. integrate: "number" gives
-    every frame the same number of events (but for one), "time" the same duration. window: (start,
-    stop) that "time" divides, in microseconds; None: from the first event to the last.
+    sensor: (H, W) of the sensor; all events lie within.
+    size: side of the square frames, by nearest neighbor, so that 0/1 stays 0/1; None: the sensor's.
+    frames: "binary" or "count".
+    integrate: "number" gives every frame the same number of events (up to one), "time" the same
+        duration.
+    window: (start, stop) that "time" divides, in microseconds; None: first to last event.
     """
     H, W = sensor
     part = _by_number(len(events), T) if integrate == "number" else _by_time(events, T, window)
@@ -69,19 +73,19 @@ def to_frames(
     return np.minimum(counts, 1 if frames == "binary" else 255).astype(np.uint8)
 
 
-def damaged(path: Path, offset: int, why: str) -> DataError:
-    """The error of a recording that is out of form from a byte on."""
+def recording_error(path: Path, offset: int, why: str) -> DataError:
+    """The error of a recording that is malformed at a byte offset."""
     where = f"{path}, byte {offset}"
     return DataError("a damaged recording", [Problem(where, why, "put the original file there")])
 
 
 def _by_number(n: int, T: int) -> np.ndarray:
-    """Which of T frames each of n events falls into, int64 `[n]`: i * T // n."""
+    """The frame of each of n events, int64 `[n]`: i * T // n."""
     return np.arange(n) * T // max(n, 1)
 
 
 def _by_time(events: Events, T: int, window: tuple[int, int] | None) -> np.ndarray:
-    """Which of T frames each event falls into, int64 `[N]`: (t - start) * T // (stop - start)."""
+    """The frame of each event, int64 `[N]`: (t - start) * T // (stop - start)."""
     if len(events) == 0:
         return np.zeros(0, dtype=np.int64)
     start, stop = window or (int(events.t[0]), int(events.t[-1]) + 1)
@@ -89,5 +93,5 @@ def _by_time(events: Events, T: int, window: tuple[int, int] | None) -> np.ndarr
 
 
 def _nearest(n: int, size: int) -> np.ndarray:
-    """The pixel of n that each of `size` shows: floor(i * n / size), as torch's "nearest"."""
+    """The source pixel of each of `size` pixels: floor(i * n / size), as torch's "nearest"."""
     return np.arange(size) * n // size

@@ -1,12 +1,11 @@
-"""Gets a data set from its publisher: download, compare the SHA-256, unpack, in this order.
+"""Fetch a data set from its publisher: download, compare the SHA-256, unpack, in this order.
 
-The archive lies beside the data under its own name. What is already there of it is not loaded
-again, so a broken download goes on where it broke, and a file that was put there by hand will do.
-Nothing is unpacked from an archive of another checksum, and the folder of the data set appears
-whole or not at all.
+The archive is stored beside the data under its own name. An interrupted download continues where
+it stopped, and an archive that was put there by hand is used. An archive with another checksum is
+not unpacked, and the folder of the data set appears complete or not at all.
 
-Unpacking trusts the archive in nothing but the bytes of its files: they are read into memory,
-within limits, under plain names, and written by `store`. Links, devices and paths are refused.
+Unpacking reads the files of the archive into memory, within limits, and `store` writes them. Links,
+devices, and names with a path are refused.
 """
 
 import gzip
@@ -24,7 +23,7 @@ from urllib.parse import urlsplit
 
 from rmploss import store
 from rmploss.data import DATASETS
-from rmploss.data._base import Progress, data_root
+from rmploss.data._base import ProgressCallback, data_root
 from rmploss.errors import DataError, Problem, UserError
 
 CHUNK = 4 << 20
@@ -35,7 +34,13 @@ MOST_BYTES = 512 << 20
 
 @dataclass(frozen=True)
 class Archive:
-    """A .tar.gz that unpacks to one folder of files. size: in bytes."""
+    """A published .tar.gz of one folder of files.
+
+    url: its address.
+    sha256: its published checksum.
+    size: in bytes.
+    folder: the folder that it unpacks to.
+    """
 
     url: str
     sha256: str
@@ -64,30 +69,33 @@ ARCHIVES = {
 }
 
 
-def fetch(name: str, root: Path | None, progress: Progress | None = None) -> None:
-    """Make a data set complete under `root`; nothing happens if it is.
+def fetch(name: str, root: Path | None, progress: ProgressCallback | None = None) -> None:
+    """Download and unpack a data set under `root`, unless it is complete.
 
-    progress: called with (bytes here, bytes in all). Raises `UserError` for a set that can't be
-    fetched, telling the steps to take instead, and `DataError` for a download that failed.
+    name: of the data set.
+    root: the folder of the data sets; None: the default (`data_root`).
+    progress: called with (bytes downloaded, bytes in total).
+    Raises `UserError`, with the steps to take instead, for a set that cannot be fetched, and
+    `DataError` for a failed download.
     """
     problems = DATASETS[name]().missing(root)
     if not problems:
         return
     if name not in ARCHIVES:
-        raise UserError(f"{name} can't be fetched: these steps are for you", problems)
+        raise UserError(f"{name} cannot be fetched: take these steps instead", problems)
     archive, root = ARCHIVES[name], data_root(root)
     folder = root / archive.folder
     if folder.exists():
-        problem = Problem(str(folder), "there, but not complete", "remove it, then fetch again")
-        raise DataError(f"{name} is not fetched over what is there", [problem])
+        problem = Problem(str(folder), "exists, but is not complete", "remove it, then fetch again")
+        raise DataError(f"{name} is not fetched over an existing folder", [problem])
     store.make_folder(root)
     path = root / archive.file
     _download(archive, path, progress)
-    store.write_folder(folder, unpack(_verified(archive, path), archive.folder, str(path)))
+    store.write_folder(folder, unpack(_read_verified(archive, path), archive.folder, str(path)))
 
 
-def _download(archive: Archive, path: Path, progress: Progress | None) -> None:
-    """Load what `path` lacks of the archive."""
+def _download(archive: Archive, path: Path, progress: ProgressCallback | None) -> None:
+    """Download the rest of the archive to `path`."""
     here = path.stat().st_size if path.exists() else 0
     if here >= archive.size:
         return
@@ -100,15 +108,15 @@ def _download(archive: Archive, path: Path, progress: Progress | None) -> None:
             _append(reply, here, archive, path, progress)
     except (OSError, http.client.HTTPException) as error:
         why = str(error) or type(error).__name__
-        raise _unfetched(
+        raise _download_error(
             archive, why, f"try again later, or put {archive.file} in {path.parent}"
         ) from error
 
 
 def _append(
-    reply: IO[bytes], here: int, archive: Archive, path: Path, progress: Progress | None
+    reply: IO[bytes], here: int, archive: Archive, path: Path, progress: ProgressCallback | None
 ) -> None:
-    """Write the reply to the end of `path`, never beyond the size of the archive."""
+    """Append the reply to `path`, never beyond the size of the archive."""
     while here < archive.size and (data := reply.read(min(CHUNK, archive.size - here))):
         store.append(path, data)
         here += len(data)
@@ -116,34 +124,34 @@ def _append(
             progress(here, archive.size)
     if here < archive.size:
         why = f"the connection ended after {here} of {archive.size} bytes"
-        raise _unfetched(archive, why, "fetch again: it goes on from there")
+        raise _download_error(archive, why, "fetch again: it continues from there")
 
 
 def _continues(reply: http.client.HTTPResponse, here: int) -> bool:
-    """Whether the server sends the rest (206, from the byte asked for) and not the whole (200)."""
+    """True if the server sends the rest (206, from the requested byte), not the whole (200)."""
     return reply.status == 206 and reply.headers.get("Content-Range", "").startswith(
         f"bytes {here}-"
     )
 
 
-def _verified(archive: Archive, path: Path) -> bytes:
-    """The archive's content, if it is the published one."""
+def _read_verified(archive: Archive, path: Path) -> bytes:
+    """The content of the archive. Raises `DataError` if its SHA-256 is not the published one."""
     data = path.read_bytes()
-    found = hashlib.sha256(data).hexdigest()
-    if found == archive.sha256:
+    actual = hashlib.sha256(data).hexdigest()
+    if actual == archive.sha256:
         return data
     page = ", a web page" if data[:512].lstrip()[:1] == b"<" else ""
-    what = f"SHA-256 is {found}, should be {archive.sha256} ({len(data)} bytes{page})"
+    what = f"SHA-256 is {actual}, should be {archive.sha256} ({len(data)} bytes{page})"
     problem = Problem(str(path), what, "remove it, then fetch again")
     raise DataError("the archive is not the published one; nothing was unpacked", [problem])
 
 
-def _unfetched(archive: Archive, why: str, fix: str) -> DataError:
+def _download_error(archive: Archive, why: str, fix: str) -> DataError:
     return DataError("the download failed", [Problem(archive.url, why, fix)])
 
 
 class _NoDowngrade(urllib.request.HTTPRedirectHandler):
-    """Follows a redirection to https, and from http to http; to nothing else."""
+    """Follow a redirection to https, or from http to http, and no other."""
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):
         old, new = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
@@ -160,26 +168,29 @@ def unpack(
     most_files: int = MOST_FILES,
     most_bytes: int = MOST_BYTES,
 ) -> dict[str, bytes]:
-    """The files of a .tar.gz by name; all must be plain files right in `folder`.
+    """The files of a .tar.gz, name -> content; all must be regular files directly in `folder`.
 
-    source: the archive's name, for messages. Raises `DataError` for anything else in it, and for
-    more than the limits.
+    archive: its bytes.
+    folder: the only folder it may hold.
+    source: its name, for messages.
+    most_files, most_bytes: limits.
+    Raises `DataError` for any other member and beyond the limits.
     """
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(archive)) as stream:
             content = stream.read(most_bytes + 1)
         if len(content) > most_bytes:
-            raise _refused(source, f"more than {most_bytes} bytes unpacked")
+            raise _archive_error(source, f"more than {most_bytes} bytes unpacked")
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
             files = _files(tar, folder, source, most_files)
-            # The reader stops in silence where the archive breaks off; a whole one ends in zeros.
+            # tarfile stops silently at the end of a cut-off archive; a complete one ends in zeros.
             if not files or not (rest := content[tar.offset :]) or any(rest):
-                raise _refused(source, "it holds no files or is cut off")
+                raise _archive_error(source, "it holds no files or is cut off")
             return files
     except UserError:
         raise
     except (OSError, EOFError, ValueError, zlib.error, tarfile.TarError) as error:
-        raise _refused(source, f"not a sound .tar.gz: {error}") from error
+        raise _archive_error(source, f"not a valid .tar.gz: {error}") from error
 
 
 def _files(tar: tarfile.TarFile, folder: str, source: str, most_files: int) -> dict[str, bytes]:
@@ -189,20 +200,20 @@ def _files(tar: tarfile.TarFile, folder: str, source: str, most_files: int) -> d
             continue
         top, _, name = member.name.partition("/")
         if not member.isreg() or member.issparse():
-            raise _refused(source, f"{member.name!r} is no plain file")
+            raise _archive_error(source, f"{member.name!r} is not a regular file")
         if top != folder or not name or name.startswith(".") or set(name) & set("/\\:\0"):
-            raise _refused(source, f"{member.name!r} does not lie right in {folder!r}")
+            raise _archive_error(source, f"{member.name!r} is not directly in {folder!r}")
         if name in files:
-            raise _refused(source, f"{member.name!r} occurs twice")
+            raise _archive_error(source, f"{member.name!r} occurs twice")
         if len(files) == most_files:
-            raise _refused(source, f"more than {most_files} files")
+            raise _archive_error(source, f"more than {most_files} files")
         content = tar.extractfile(member)
         files[name] = content.read() if content is not None else b""
         if len(files[name]) != member.size:
-            raise _refused(source, f"{member.name!r} is cut off")
+            raise _archive_error(source, f"{member.name!r} is cut off")
     return files
 
 
-def _refused(source: str, why: str) -> DataError:
+def _archive_error(source: str, why: str) -> DataError:
     fix = "remove it, then get it again"
     return DataError("the archive is refused; nothing was unpacked", [Problem(source, why, fix)])

@@ -1,8 +1,8 @@
 """ImageNet (ILSVRC 2012): 1,281,167 + 50,000 photographs of 1000 classes, in class folders.
 
-Training images: a random part of random size scaled to 224x224, flip; test images: 256 on the short
-side, the middle 224x224; both normalized (paper, section 5, "Preprocessing"). The layout is the one
-that all of PyTorch's programs use: `imagenet/{train,val}/<wnid>/*.JPEG`.
+Training images: a random crop of random size scaled to 224x224, flip; test images: short side 256,
+center crop 224x224; both normalized (paper, section 5, "Preprocessing"). The layout is that of
+torchvision's `ImageFolder`: `imagenet/{train,val}/<wnid>/*.JPEG`.
 """
 
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from torchvision.transforms import v2
 from rmploss.data._augment import flip
 from rmploss.data._base import (
     Key,
-    Progress,
+    ProgressCallback,
     Splits,
     Standardize,
     data_root,
     ensure_complete,
-    no_folder,
+    missing_folder,
 )
 from rmploss.errors import DataError, Problem
 from rmploss.randomness import seeded
@@ -35,19 +35,22 @@ STEPS = (
 SORT_VAL = "sort them into class folders (valprep.sh of github.com/soumith/imagenetloader.torch)"
 
 _standardize = Standardize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_random_part = v2.RandomResizedCrop(224, antialias=True)
-_middle = v2.Compose([v2.Resize(256, antialias=True), v2.CenterCrop(224)])
+_random_crop = v2.RandomResizedCrop(224, antialias=True)
+_center_crop = v2.Compose([v2.Resize(256, antialias=True), v2.CenterCrop(224)])
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageNet:
-    """Images read when asked for. augment: random part and flip of training images."""
+    """Images, read at access.
+
+    augment: random crop and flip of training images.
+    """
 
     augment: bool = True
 
     name: ClassVar[str] = "imagenet"
     num_classes: ClassVar[int] = 1000
-    classes: ClassVar[tuple[str, ...]] = ()  # told by the folders: the sorted wnids
+    classes: ClassVar[tuple[str, ...]] = ()  # the names of the folders: the sorted wnids
     temporal: ClassVar[bool] = False
 
     def shape(self, T: int) -> tuple[int, ...]:
@@ -55,14 +58,14 @@ class ImageNet:
         return (3, 224, 224)
 
     def missing(self, root: Path | None) -> list[Problem]:
-        """What the two folders lack; looks at the names of the class folders alone."""
+        """Missing folders and class folders; no image is read."""
         problems, wnids = [], []
         for folder in _folders(root):
             wnids.append(_wnids(folder))
             if not folder.is_dir():
-                problems.append(no_folder(folder, STEPS))
+                problems.append(missing_folder(folder, STEPS))
             elif not wnids[-1] and any(map(_is_image, folder.iterdir())):
-                what = "all images lie flat in this folder, so their classes are not known"
+                what = "all images are directly in this folder, so their classes are not known"
                 problems.append(Problem(str(folder), what, SORT_VAL))
             elif len(wnids[-1]) != self.num_classes:
                 what = f"{len(wnids[-1])} class folders, not {self.num_classes}"
@@ -74,16 +77,20 @@ class ImageNet:
         return problems
 
     def open(
-        self, root: Path | None, *, seed: int, T: int, progress: Progress | None = None
+        self, root: Path | None, *, seed: int, T: int, progress: ProgressCallback | None = None
     ) -> Splits:
-        """Both splits; nothing is kept in memory but the names of the files."""
+        """Both splits; only the file names are kept in memory."""
         ensure_complete(self, root)
         train, val = _folders(root)
         return Splits(Images(train, seed if self.augment else None), Images(val, None))
 
 
 class Images:
-    """One split: the images of each class folder. seed: of the augmentation; None: without."""
+    """One split: the images of each class folder.
+
+    folder: of the split.
+    seed: of the augmentation; None: no augmentation.
+    """
 
     def __init__(self, folder: Path, seed: int | None) -> None:
         self._seed = seed
@@ -103,10 +110,10 @@ class Images:
     def __getitem__(self, key: Key) -> tuple[Tensor, int]:
         image = _read(self._files[key.index])
         if self._seed is None:
-            x = v2.functional.pil_to_tensor(_middle(image))
+            x = v2.functional.pil_to_tensor(_center_crop(image))
         else:
             with seeded(self._seed, "augment", key.epoch, key.index):
-                x = flip(v2.functional.pil_to_tensor(_random_part(image)))
+                x = flip(v2.functional.pil_to_tensor(_random_crop(image)))
         return _standardize(x), int(self.labels[key.index])
 
 
@@ -126,7 +133,7 @@ def _folders(root: Path | None) -> tuple[Path, Path]:
 
 
 def _wnids(folder: Path) -> list[str]:
-    """The class folders, sorted: a class is its place in this list."""
+    """The class folders, sorted: a label is an index into this list."""
     if not folder.is_dir():
         return []
     return sorted(path.name for path in folder.iterdir() if path.is_dir())

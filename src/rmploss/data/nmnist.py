@@ -1,7 +1,7 @@
-"""N-MNIST: MNIST seen by a moving event camera, 34x34 pixels (Orchard et al. 2015, CC BY-SA 4.0).
+"""N-MNIST: MNIST recorded by a moving event camera, 34x34 pixels (Orchard et al. 2015).
 
-A file is one recording of some 0.3 s (three saccades), 5 bytes an event: x, y, then bit 23 the
-polarity (1 ON) and bits 22-0 the time in microseconds, big-endian.
+License: CC BY-SA 4.0. A file is one recording of some 0.3 s (three saccades). Each event has 5
+bytes: x, y, then, big-endian, bit 23 the polarity (1 ON) and bits 22-0 the time in microseconds.
 """
 
 from dataclasses import dataclass
@@ -12,21 +12,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rmploss.data._base import Key, Progress, Splits, data_root, ensure_complete, no_folder
-from rmploss.data.events import Events, Frames, Integrate, damaged, to_frames
+from rmploss.data._base import (
+    Key,
+    ProgressCallback,
+    Splits,
+    data_root,
+    ensure_complete,
+    missing_folder,
+)
+from rmploss.data.events import Events, Frames, Integrate, recording_error, to_frames
 from rmploss.errors import Problem
 
 SENSOR = (34, 34)
-# The folders under the root, and their splits: as the official archives unpack, and as the small
-# set of 1,000 + 100 recordings does.
+# The folder under the root and those of the splits: of the official archives, and of the small set
+# of 1,000 + 100 recordings.
 LAYOUTS = (("nmnist", "Train", "Test"), ("nmnist_small", "train", "test"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class NMNIST:
-    """Recordings as T frames, read when asked for. No augmentation: a digit is not to be flipped.
+    """Recordings as T frames, read at access. No augmentation: a flipped digit is no digit.
 
-    frames: 0/1 or counts; integrate: "time" by default, since the saccades take equal times.
+    frames: 0/1 or counts.
+    integrate: "time" by default, since the saccades take equal times.
     """
 
     frames: Frames = "binary"
@@ -42,21 +50,21 @@ class NMNIST:
         return (T, 2, *SENSOR)
 
     def missing(self, root: Path | None) -> list[Problem]:
-        """The digits that have no recording."""
+        """The digits without recordings."""
         fix = f"unpack Train.zip and Test.zip of N-MNIST in {data_root(root) / 'nmnist'}"
         problems = []
         for folder in _folders(data_root(root)):
             if not folder.is_dir():
-                problems.append(no_folder(folder, fix))
+                problems.append(missing_folder(folder, fix))
                 continue
             empty = [d for d in self.classes if next((folder / d).glob("*.bin"), None) is None]
             problems += [Problem(str(folder / d), "no recordings (*.bin) here", fix) for d in empty]
         return problems
 
     def open(
-        self, root: Path | None, *, seed: int, T: int, progress: Progress | None = None
+        self, root: Path | None, *, seed: int, T: int, progress: ProgressCallback | None = None
     ) -> Splits:
-        """Both splits; nothing is kept in memory but the names of the files."""
+        """Both splits; only the file names are kept in memory."""
         ensure_complete(self, root)
         train, test = (
             Recordings([sorted((folder / digit).glob("*.bin")) for digit in self.classes], T, self)
@@ -66,7 +74,7 @@ class NMNIST:
 
 
 class Recordings:
-    """One split: the files of each class, read as they are asked for."""
+    """One split: the files of each class, read at access."""
 
     def __init__(self, files: list[list[Path]], T: int, options: NMNIST) -> None:
         self._files = [file for part in files for file in part]
@@ -88,13 +96,15 @@ class Recordings:
 
 
 def read_bin(path: Path) -> Events:
-    """The events of a file. Raises `DataError`, with the byte offset, for anything out of form."""
+    """The events of a file. Raises `DataError`, with the byte offset, for a malformed file."""
     data = path.read_bytes()
     if len(data) == 0:
-        raise damaged(path, 0, "the file holds no events")
+        raise recording_error(path, 0, "the file holds no events")
     if len(data) % 5:
         whole = len(data) - len(data) % 5
-        raise damaged(path, whole, f"the last event is cut off: {len(data) % 5} of its 5 bytes")
+        raise recording_error(
+            path, whole, f"the last event is cut off: {len(data) % 5} of its 5 bytes"
+        )
     x, y, high, middle, low = np.frombuffer(data, np.uint8).reshape(-1, 5).T.astype(np.int64)
     t = (high & 127) << 16 | middle << 8 | low
     for wrong, why in (
@@ -104,12 +114,12 @@ def read_bin(path: Path) -> Events:
         if wrong.any():
             event = int(wrong.argmax())
             values = f"event {event}: x {x[event]}, y {y[event]}, time {t[event]} us"
-            raise damaged(path, 5 * event, f"{why} ({values})")
+            raise recording_error(path, 5 * event, f"{why} ({values})")
     return Events(t=t, x=x, y=y, p=high >> 7)
 
 
 def _folders(root: Path) -> tuple[Path, Path]:
-    """The training and the test folder of the layout that is there; the official one else."""
+    """The training and test folders of the layout that exists; else those of the official one."""
     for top, train, test in LAYOUTS:
         if (root / top).is_dir():
             return root / top / train, root / top / test

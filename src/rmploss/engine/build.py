@@ -21,9 +21,9 @@ from rmploss.neurons.diet import Diet
 from rmploss.norm import NORMS
 from rmploss.objectives import LOSSES, OBJECTIVES, Loss, Objective
 from rmploss.randomness import seeded
-from rmploss.recipes import Recipe, Use, counted, problems_in
+from rmploss.recipes import Recipe, Use, problem_count, problems_in
+from rmploss.registry import fits
 from rmploss.stats import membrane_stats
-from rmploss.tables import fits
 
 PARTS = {
     "data": DATASETS,
@@ -76,7 +76,7 @@ def check(
         conflicts = _incompatible(recipe)
         problems += conflicts or (_dry_run(recipe) if recipe.T >= 1 else [])
     if problems:
-        raise UserError(counted(problems, recipe.name), problems)
+        raise UserError(problem_count(problems, recipe.name), problems)
 
 
 def resolve(recipe: Recipe) -> Recipe:

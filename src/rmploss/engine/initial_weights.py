@@ -21,7 +21,7 @@ from rmploss.errors import Problem, UserError
 from rmploss.models import SpikingNetwork
 from rmploss.models.hybrid import hybrid_start
 from rmploss.recipes import RECIPES, Recipe
-from rmploss.tables import Table
+from rmploss.registry import Registry
 
 
 class Start(Protocol):
@@ -110,7 +110,7 @@ class HybridStart:
         return {"thresholds": thresholds}
 
 
-STARTS: Table[type[Start]] = Table(
+STARTS: Registry[type[Start]] = Registry(
     "start",
     {
         "none": "rmploss.engine.initial_weights:SeedStart",

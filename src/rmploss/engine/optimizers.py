@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from rmploss.recipes import Use
-from rmploss.tables import Table
+from rmploss.registry import Registry
 
 WARM_UP = 0.3
 """The share of all steps in which "onecycle" rises, dimensionless."""
@@ -36,7 +36,7 @@ def adamw(groups: Iterable[Any], *, beta1: float = 0.9, beta2: float = 0.999) ->
     return torch.optim.AdamW(groups, lr=0.0, betas=(beta1, beta2))
 
 
-OPTIMIZERS: Table[Callable[..., Optimizer]] = Table(
+OPTIMIZERS: Registry[Callable[..., Optimizer]] = Registry(
     "optimizer",
     {
         "sgd": "rmploss.engine.optimizers:sgd",
@@ -112,7 +112,7 @@ def constant(at: Position) -> float:
     return 1.0
 
 
-LR_SCHEDULES: Table[Callable[..., float]] = Table(
+LR_SCHEDULES: Registry[Callable[..., float]] = Registry(
     "learning-rate schedule",
     {
         "cosine": "rmploss.engine.optimizers:cosine",

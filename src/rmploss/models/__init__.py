@@ -3,12 +3,12 @@
 from typing import Any
 
 from rmploss.models.network import SpikingNetwork
+from rmploss.registry import Registry
 from rmploss.stats import name_layers
-from rmploss.tables import Table
 
 __all__ = ["MODELS", "SpikingNetwork", "create"]
 
-MODELS: Table[type[SpikingNetwork]] = Table(
+MODELS: Registry[type[SpikingNetwork]] = Registry(
     "network",
     {
         "resnet20": "rmploss.models.resnet:ResNet20",

@@ -3,11 +3,11 @@
 from rmploss.neurons.accumulator import Accumulator
 from rmploss.neurons.layer import SpikingLayer
 from rmploss.neurons.lif import IF, LIF
-from rmploss.tables import Table
+from rmploss.registry import Registry
 
 __all__ = ["IF", "LIF", "NEURONS", "Accumulator", "SpikingLayer"]
 
-NEURONS: Table[type[SpikingLayer]] = Table(
+NEURONS: Registry[type[SpikingLayer]] = Registry(
     "neuron",
     {
         "lif": "rmploss.neurons.lif:LIF",

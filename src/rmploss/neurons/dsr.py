@@ -61,7 +61,7 @@ class _DSR(SpikingLayer):
     """
 
     unregularized: ClassVar[str | None] = (
-        "its gradient is a closed form of all steps: there is none of the membrane at a step"
+        "its gradient is a closed form over all steps, not one of the membrane at each step"
     )
     decay: float = 1.0
     slope: float = 1.0

@@ -39,7 +39,7 @@ class LIAF(SpikingLayer):
     """
 
     unregularized: ClassVar[str | None] = (
-        "it gives its membrane on as a real number: its spikes leave it nowhere, and lose nothing"
+        "its output is a real number, not a spike: there is no quantization error"
     )
 
     def __init__(

@@ -18,7 +18,7 @@ class ReLU(SpikingLayer):
     """
 
     unregularized: ClassVar[str | None] = (
-        "an analog layer has no membrane that a spike is compared with"
+        "an analog layer has no spikes: there is no quantization error"
     )
 
     def integrate(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -88,7 +88,7 @@ class TSSL(SpikingLayer):
     """
 
     unregularized: ClassVar[str | None] = (
-        "its gradient is its own: no derivative with respect to the membrane"
+        "its backward pass has no derivative with respect to the membrane"
     )
 
     def __init__(

@@ -12,8 +12,8 @@ from rmploss.objectives.losses import LOSSES, Loss
 from rmploss.objectives.rmp import RMPLoss
 from rmploss.objectives.schedules import SCHEDULES, Schedule
 from rmploss.ops.lif.moments import MomentSpec
+from rmploss.registry import Registry
 from rmploss.stats import MembraneStats
-from rmploss.tables import Table
 
 __all__ = ["LOSSES", "OBJECTIVES", "SCHEDULES", "Loss", "Objective", "RMPLoss", "Schedule"]
 
@@ -43,7 +43,7 @@ class Objective(Protocol):
         ...
 
 
-OBJECTIVES: Table[type[Objective]] = Table(
+OBJECTIVES: Registry[type[Objective]] = Registry(
     "objective",
     {
         "none": "rmploss.objectives.none:NoRegularizer",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rmploss.errors import Problem, UserError
 from rmploss.ops import at_least_single
-from rmploss.tables import Table
+from rmploss.registry import Registry
 
 
 class Loss(Protocol):
@@ -86,7 +86,7 @@ class MeanSquaredError:
         return F.mse_loss(wide, target.expand_as(wide))
 
 
-LOSSES: Table[type[Loss]] = Table(
+LOSSES: Registry[type[Loss]] = Registry(
     "loss",
     {
         "ce": "rmploss.objectives.losses:CrossEntropy",

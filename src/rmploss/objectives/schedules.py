@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 
 from rmploss.errors import UserError
-from rmploss.tables import Table
+from rmploss.registry import Registry
 
 Schedule = Callable[[float], float]
 """From progress n/N in [0, 1] to the shape of lambda in [0, 1], dimensionless."""
@@ -28,7 +28,7 @@ def cosine(progress: float) -> float:
     return (1 + math.cos(math.pi * progress)) / 2
 
 
-SCHEDULES: Table[Schedule] = Table(
+SCHEDULES: Registry[Schedule] = Registry(
     "schedule",
     {
         "triangle": "rmploss.objectives.schedules:triangle",

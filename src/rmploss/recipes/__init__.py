@@ -1,13 +1,13 @@
-"""Recipes: every row of the paper's tables as plain data, with its published number.
+"""Recipes: every row of the paper's tables as data, with its published number.
 
 rmp.py       the paper's networks, with and without RMP-Loss
-tables.py    the published numbers of the paper's own method
-methods/     the other systems of its tables: cards, recipes, published numbers
-fair.py      every method on one protocol, and RMP-Loss added to it
-small.py     runs for anywhere: digits, event recordings
-pocket.py    the small variant of each of these (name + "-pocket")
-expected.py  what those that have been run came to, and their cost
-readings.py  what the paper leaves open, and both readings
+tables.py    the published numbers of RMP-Loss
+methods/     all methods of the paper's tables: cards, recipes, published numbers
+fair.py      every method on one protocol, without and with RMP-Loss
+small.py     small runs: digits, event recordings
+pocket.py    the small variant of each published and fair recipe (name + "-pocket")
+expected.py  measured results and costs of the recipes
+readings.py  the open points of the paper, and both readings of each
 """
 
 from rmploss.errors import UserError, unknown
@@ -18,7 +18,16 @@ from rmploss.recipes.method import Method
 from rmploss.recipes.methods import METHODS
 from rmploss.recipes.pocket import SUFFIX, fair_pocket, pocket
 from rmploss.recipes.readings import READINGS, Mode, Reading, read_as
-from rmploss.recipes.recipe import Recipe, Use, Value, apply, counted, override, problems_in, use
+from rmploss.recipes.recipe import (
+    Recipe,
+    Use,
+    Value,
+    apply,
+    override,
+    problem_count,
+    problems_in,
+    use,
+)
 from rmploss.recipes.tables import Row
 
 __all__ = [
@@ -37,9 +46,9 @@ __all__ = [
     "Use",
     "Value",
     "apply",
-    "counted",
     "get",
     "override",
+    "problem_count",
     "problems_in",
     "read_as",
     "use",
@@ -65,7 +74,7 @@ ROWS: tuple[Row, ...] = tuple(row for method in METHODS.values() for row in meth
 
 
 def get(name: str) -> Recipe:
-    """A recipe by name; an unknown one raises `UserError` with the nearest that exists."""
+    """A recipe by name. Raises `UserError`, with the nearest name, for an unknown one."""
     if name not in RECIPES:
         problem = unknown("recipe", name, RECIPES, see="rmploss list")
         raise UserError("no such recipe", [problem])

@@ -1,10 +1,10 @@
-"""What the recipes that have been run came to, and what a run of them costs.
+"""Measured results and costs of the recipes.
 
-Typed from the rows of results/ and benchmarks/, which the package does not carry; a test holds each
-entry against them. A recipe without an entry has not been run as it stands. The full-size recipes
-have not been run to their end: those of ResNet20 on CIFAR-10 have the cost of an epoch. (A run of
-45 epochs on one NVIDIA H200 took another learning rate, weight decay, precision and augmentation:
-it is no result of these recipes.)
+Copied from the rows of results/ and benchmarks/, which are not installed; a test compares them. A
+recipe without an entry has not been run unchanged. No full-size recipe has been run
+completely; those of ResNet20 on CIFAR-10 have the cost of an epoch. (A run of 45 epochs on one
+NVIDIA H200 used another learning rate, weight decay, precision and augmentation: it is not a result
+of these recipes.)
 """
 
 from dataclasses import dataclass
@@ -15,14 +15,15 @@ HARDWARE = "2 cores of an AMD EPYC"
 
 @dataclass(frozen=True)
 class Measured:
-    """Finished runs of one recipe that differ in their seed alone.
+    """Finished runs of one recipe that differ only in their seed.
 
     accuracy: of the last epoch, on the test split, mean over the seeds, in percent.
     std: its standard deviation over the seeds, in percent; None for a single seed.
-    seeds: their number.
-    wall_s: seconds that the training of one run took, mean; None where the machine was shared.
-    cpu_s: CPU seconds of the training of one run, over all threads, mean; None: not recorded.
-    backend: the backend that it ran on if that was not the one that "auto" takes today.
+    seeds: the number of runs.
+    wall_s: wall time of the training of one run in seconds, mean; None on a shared machine.
+    cpu_s: CPU time of the training of one run in seconds, over all threads, mean; None: not
+        recorded.
+    backend: the backend, if it was not the present choice of "auto".
     """
 
     accuracy: float
@@ -49,10 +50,10 @@ class Measured:
 
 @dataclass(frozen=True)
 class EpochCost:
-    """A full-size recipe that has not been run to its end, but for some epochs.
+    """Cost of the epochs of a full-size recipe that has not been run completely.
 
-    per_hour: epochs per hour, loading and evaluation included, median.
-    batch: the batch size it was measured at.
+    per_hour: epochs per hour, including loading and evaluation, median.
+    batch: the batch size of the measurement.
     """
 
     per_hour: float
@@ -60,9 +61,9 @@ class EpochCost:
 
     @property
     def words(self) -> str:
-        """`not run to its end; 12.7 min an epoch (batch 32) on 2 cores of an AMD EPYC`."""
+        """`not run completely; 12.7 min an epoch (batch 32) on 2 cores of an AMD EPYC`."""
         minutes = 60 / self.per_hour
-        return f"not run to its end; {minutes:.1f} min an epoch (batch {self.batch}) on {HARDWARE}"
+        return f"not run completely; {minutes:.1f} min an epoch (batch {self.batch}) on {HARDWARE}"
 
 
 def _spelled(seconds: float) -> str:
@@ -123,18 +124,18 @@ MEASURED: dict[str, dict[str, Measured]] = {
         "cifar10-vgg16-rmp-pocket": Measured(41.65, 0.91, 3, backend="reference"),
     },
 }
-"""File of results/ -> recipe -> its runs there. A recipe stands once, under its latest file."""
+"""File of results/ -> recipe -> its runs there. A recipe is listed once, under its latest file."""
 EPOCHS = {
     "cifar10-resnet20": EpochCost(4.84, 32),
     "cifar10-resnet20-rmp": EpochCost(4.72, 32),
     "fair-vanilla": EpochCost(4.84, 32),  # the same two under the names of the fair comparison
     "fair-rmp": EpochCost(4.72, 32),
 }
-"""Recipe -> the cost of its epochs, of benchmarks/.../epoch-resnet20-2xEPYC.csv."""
+"""Recipe -> the cost of its epochs, from benchmarks/rows/epoch-resnet20-2xEPYC.csv."""
 
 
 def expectation(name: str) -> str:
-    """The result and cost to expect of the recipe of that name; "" if it has not been run."""
+    """The expected result and cost of a recipe, as text; "" if it has not been run."""
     for entries in (*MEASURED.values(), EPOCHS):
         if name in entries:
             return entries[name].words

@@ -2,7 +2,7 @@
 
 The protocol is the paper's own ablation (Table 1): ResNet20 on CIFAR-10, T = 4, AutoAugment and
 Cutout, SGD, cosine, 400 epochs, LIF neurons with decay 0.25 and threshold 0.5, tdBN, cross-entropy.
-A method changes the parts that its card names, and nothing else. `-rmp` adds RMP-Loss to it.
+A method changes only the parts that its card names. `-rmp` adds RMP-Loss to it.
 """
 
 from collections.abc import Iterable
@@ -14,17 +14,17 @@ from rmploss.recipes.rmp import CIFAR10, NONE, RMP, small
 PREFIX = "fair-"
 WITH_RMP = "-rmp"
 PROTOCOL = small(CIFAR10, "resnet20", T=4, objective=NONE)
-"""What every method starts from: the vanilla network of Table 1."""
+"""The recipe that every method changes: the vanilla network of Table 1."""
 
 
 def fair(method: Method) -> Recipe:
-    """The method on the protocol."""
+    """The recipe of a method on the protocol."""
     title = f"{method.title}, fair: {PROTOCOL.title.removesuffix(' without RMP-Loss')}"
     return PROTOCOL.but(name=PREFIX + method.name, title=title, **method.parts)
 
 
 def with_rmp(method: Method) -> Recipe:
-    """The same, with RMP-Loss added."""
+    """The recipe of a method on the protocol, with RMP-Loss added."""
     recipe = fair(method)
     title = recipe.title.replace(", fair", " + RMP-Loss, fair")
     own = recipe.objective.name
@@ -33,7 +33,7 @@ def with_rmp(method: Method) -> Recipe:
 
 
 def fair_recipes(methods: Iterable[Method]) -> tuple[Recipe, ...]:
-    """All of them: each method, and with RMP-Loss where its card does not say why not."""
+    """Every method alone, and with RMP-Loss unless its card excludes it (`Method.alone`)."""
     alone = [fair(method) for method in methods if method.parts or method.name == "vanilla"]
     combined = [with_rmp(method) for method in methods if method.parts and not method.alone]
     return (*alone, *combined)

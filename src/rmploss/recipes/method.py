@@ -1,4 +1,4 @@
-"""A method card: what a system of the paper's tables is, where it comes from, and its recipes."""
+"""A method card: sources, equations, recipes and published numbers of a method."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,23 +8,27 @@ from rmploss.recipes.tables import Row
 
 NOT_ONE_HALF = (
     "RMP-Loss with a threshold other than 1/2: (o - u)^2 pulls a membrane that is nearer to 1 but "
-    "does not fire to 0; only at 1/2 is the spike the nearest of the two."
+    "does not fire to 0; only at 1/2 is the spike always the nearer of 0 and 1."
 )
-"""A doubt of every method with another threshold."""
+"""The open point of every method with another threshold."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """One system that the paper compares with, or the paper's own.
+    """A method of the paper's tables: one that it compares with, RMP-Loss, or the vanilla SNN.
 
-    name, title: what it is called; paper, code: where its equations come from; idea: one sentence;
-    equations: as lines of text; inference: what is removed then, exactly, or "unchanged"; that
-        norms are folded into convolutions goes for all.
-    doubts: where paper and code disagree or are silent, each with our choice.
-    parts: fields of a recipe that make it this method on anybody's network, for the fair
-        comparison (recipes/fair.py); empty: it cannot leave its own network.
-    alone: why RMP-Loss cannot be added to it; "" where it can.
-    recipes: as published, one per network and data set; rows: the published numbers they answer to.
+    name, title: short and full.
+    paper, code: the sources of its equations.
+    idea: one sentence.
+    equations: lines of text.
+    inference: what is removed, exactly, for inference, or "unchanged". (Norms are folded into
+        convolutions for all methods.)
+    doubts: points on which paper and code disagree or are silent, each with our choice.
+    parts: the fields of a recipe that turn any network into this method, for the fair comparison
+        (recipes/fair.py); empty: the method requires its own network.
+    alone: the reason why RMP-Loss cannot be added; "" where it can.
+    recipes: as published, one per network and data set.
+    rows: the published numbers of these recipes.
     """
 
     name: str

@@ -1,18 +1,18 @@
-"""Pocket variants: every recipe of a paper, small enough for two CPU cores and some minutes.
+"""Pocket variants: every published recipe, reduced to minutes on two CPU cores.
 
-Fewer images, fewer channels, few epochs, at most ten time steps, "onecycle" with a learning rate
-that fits so few steps (up to 10 times the published one), crop and flip alone and no dropout
-(these pay over hundreds of epochs, not over six). A pocket result answers to no published number;
-it shows directions.
+Fewer images, channels and epochs, at most ten time steps, "onecycle" with a learning rate for few
+steps (up to 10 times the published one), only crop and flip, and no dropout (AutoAugment, Cutout
+and dropout need hundreds of epochs, not six). No published number is comparable with a pocket
+result; it shows directions.
 """
 
 from rmploss.recipes.recipe import Recipe, Use, use
 
 SUFFIX = "-pocket"
 WIDTHS = {"resnet20": 0.25, "vgg16": 0.25, "diet-resnet20": 0.25, "diet-vgg16": 0.25}
-"""Of the networks that are not the large ones; all others are made an eighth as wide."""
+"""Factors of the channels of the smaller networks; all others get 1/8."""
 RATES = {"sgd": 0.1, "adam": 0.001, "adamw": 0.0002}
-"""The peak of "onecycle" for each optimizer; half of it for a network that is trained already."""
+"""The peak of "onecycle" for each optimizer; half of it for a network that starts trained."""
 DROPPING = ("cifarnet", "tssl-cifarnet", "plifnet", "plifnet-dvs", "diet-vgg16", "diet-resnet20")
 """Networks with dropout."""
 POLICIES = ("autoaugment+cutout", "standard")
@@ -25,7 +25,7 @@ SAMPLES = {
 
 
 def pocket(recipe: Recipe) -> Recipe:
-    """The pocket variant of a recipe of a paper."""
+    """The pocket variant of a published recipe."""
     train, test = SAMPLES[recipe.data.name]
     name = str(recipe.network.options.get("backbone", recipe.network.name))
     network = recipe.network.but(width=WIDTHS.get(name, 0.125))
@@ -49,17 +49,17 @@ def pocket(recipe: Recipe) -> Recipe:
 
 
 def _without_dropout(network: Use) -> Use:
-    given = {option: 0.0 for option in network.options if option.endswith("_dropout")}
-    return network.but(dropout=0.0, **given)
+    others = {option: 0.0 for option in network.options if option.endswith("_dropout")}
+    return network.but(dropout=0.0, **others)
 
 
 def _smaller(start: Use) -> Use:
-    """The start from the pocket variant of a run, looking at fewer images for fewer steps."""
+    """The start from the pocket variant of an ANN, calibrated on fewer images and steps."""
     if "ann" not in start.options:
         return start
     return start.but(ann=f"{start.options['ann']}{SUFFIX}", samples=64, steps=50)
 
 
 def fair_pocket(recipe: Recipe) -> Recipe:
-    """The pocket variant of the fair comparison, shorter still: it has many methods to run."""
+    """The pocket variant of a fair recipe, shorter still, since there are many methods."""
     return pocket(recipe).but(epochs=4, test_samples=1000)

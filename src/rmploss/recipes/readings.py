@@ -1,9 +1,8 @@
-"""What the paper leaves open: each doubt, the two readings, and the reason for the default.
+"""The open points of the paper: two readings of each, and the reason for the default.
 
-`mode="paper"` is the paper's text; `mode="code"` is what the group's code does, as far as it is
-known. No repository of RMP-Loss itself was published: what is known is byte code of the same loss
-inside another repository of the group, and its sibling code. That either made the paper's tables is
-likely, not certain.
+`mode="paper"` follows the paper's text, `mode="code"` the group's code, as far as it is known. The
+code of RMP-Loss was not published; byte code of the same loss in another repository of the group,
+and its sibling code, were. Probably, but not certainly, one of them produced the paper's tables.
 """
 
 from dataclasses import dataclass
@@ -17,7 +16,12 @@ Mode = Literal["paper", "code"]
 
 @dataclass(frozen=True)
 class Reading:
-    """One doubt: which field decides it, its value in either mode, and why there are two."""
+    """One open point.
+
+    field: the field of a recipe that decides it.
+    paper, code: its value in either mode.
+    reason: for the two readings.
+    """
 
     field: str
     paper: str
@@ -44,7 +48,7 @@ READINGS = (
         "layers",
         "layers",
         "Eq. 10 is one mean over layers of unequal size: of the layers' means, or of all elements "
-        '("elements"). The code takes the mean of means, and so do we in both modes.',
+        '("elements"). The code takes the mean of means, and so do both modes.',
     ),
     Reading(
         "objective.detach_target",
@@ -69,7 +73,7 @@ READINGS = (
         "data.split (CIFAR10-DVS)",
         "random",
         "files0-899",
-        "The paper says 9000/1000: a random tenth, read plainly. The sibling code tests on "
+        "The paper says 9000/1000: literally, a random tenth. The sibling code tests on "
         "recordings 900-999 of each class. Accuracies differ by points between splits.",
     ),
     Reading(
@@ -89,7 +93,7 @@ READINGS = (
         "the quantization error of Table 1",
         "u_pre, all layers, mean of means, test split",
         "the same",
-        "The table does not say. Both modes measure it alike, also where the loss looks at x.",
+        "Not stated. Both modes measure it on u_pre, also if the loss takes x.",
     ),
     Reading(
         "the layer of Figures 2 and 3",
@@ -108,14 +112,14 @@ READINGS = (
         "neuron.detach_reset",
         "false",
         "false",
-        "Whether a gradient passes the reset is not said; in the code it does.",
+        "Not stated whether a gradient passes through the reset; in the code it does.",
     ),
     Reading(
         "objective.schedule",
         "triangle",
         "triangle",
-        "Eq. 12. A script of the group has 0.05 (1 + cos(pi n / N)), commented out: of the same "
-        "height, and falling from the start.",
+        "Eq. 12. A script of the group has 0.05 (1 + cos(pi n / N)), commented out: the same "
+        "maximum, decreasing from the start.",
     ),
     Reading(
         "initialization",
@@ -153,16 +157,16 @@ READINGS = (
 
 
 def read_as(recipe: Recipe, mode: Mode) -> Recipe:
-    """The recipe in one of the two readings; "paper" is what all recipes are written in.
+    """The recipe in one of the two readings; all recipes are written in "paper".
 
-    Raises `UserError` for the code reading of another method's recipe.
+    Raises `UserError` for "code" of another method's recipe.
     """
     if mode == "paper":
         return recipe
     objective = recipe.objective
     ours = (recipe.neuron.name, recipe.norm.name, recipe.loss.name) == ("lif", "tdbn", "ce")
     if not ours or objective.name not in ("none", "rmp") or "branches" in recipe.network.options:
-        what = "is another method's: the readings are of RMP-Loss"
+        what = "is a recipe of another method: the readings concern RMP-Loss"
         problem = Problem(f"--mode code with {recipe.name}", what, "rmploss list methods")
         raise UserError("no such reading", [problem])
     if objective.name == "rmp":

@@ -1,6 +1,6 @@
-"""A recipe: everything that decides the result of a training run, as plain frozen data.
+"""A recipe: everything that decides the result of a training run, as frozen data.
 
-Names refer to the tables of the families (`rmploss list`); options are those of the named entry.
+Names are those of the registries (`rmploss list`); options are those of the named entry.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ from dataclasses import MISSING, dataclass, field
 from typing import Any, Literal, Self
 
 from rmploss.errors import Problem, UserError, unknown
-from rmploss.tables import fits, spell
+from rmploss.registry import fits, spell
 
 FIXED = ("name", "title", "expect", "pocket")
 """The fields of a recipe that no override changes."""
@@ -20,7 +20,7 @@ Value = str | float | int | bool | None | tuple["Value", ...]
 
 @dataclass(frozen=True)
 class Use:
-    """An entry of a table by name, with its options."""
+    """An entry of a registry by name, with its options."""
 
     name: str
     options: Mapping[str, Value] = field(default_factory=dict)
@@ -31,34 +31,42 @@ class Use:
 
 
 def use(name: str, **options: Value) -> Use:
-    """`use("rmp", k=0.1)`: an entry of a table and its options."""
+    """`use("rmp", k=0.1)`: an entry of a registry and its options."""
     return Use(name, options)
 
 
 RETIRED = {"neuron": ("backend",)}
-"""Options that recipes of earlier runs hold and that decided no result: they are not read."""
+"""Options in recipes of earlier versions that never changed a result: they are ignored."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One training run, but for its seed's luck.
+    """One training run.
 
-    name, title: what it is called, and what it is.
-    expect: the result and cost of the recipe as it stands (recipes/expected.py); "": not run.
-    data, network, neuron, norm, loss, objective: entries of their tables; loss: of the
-        classification; objective: the regularizer of the membrane. T: time steps.
-    optimizer, lr, lr_schedule, epochs: "cosine" falls to 0, once per epoch as in the authors' code;
-        "onecycle" rises over the first 30 % of the steps and falls to 0 over the rest.
-    clip_norm: gradients whose norm over all parameters is larger are scaled down to it.
-    start: "none" takes the weights that the seed gives; another one those of a run (`--start`).
-    batch_size: global, over all ranks; accumulate: in that many parts, one after the other (the
-        norm then sees one part at a time, and so do regularizers that are not linear in the
-        moments: IM-Loss, RecDis).
-    weight_decay: the paper is silent; 1e-4 on all parameters is what the authors' family of code
-        does ("all"). "weights" leaves out gains, offsets and biases, as their later code does.
+    name, title: short and full.
+    expect: the measured result and cost of the unchanged recipe (recipes/expected.py); "": not run.
+    data, network, neuron, norm: entries of their registries.
+    T: time steps.
+    loss: of the classification, an entry of its registry.
+    objective: the regularizer of the membrane, an entry of its registry.
+    optimizer: an entry of its registry.
+    lr: peak learning rate.
+    lr_schedule: "cosine" falls to 0, once per epoch as in the authors' code; "onecycle" rises over
+        the first 30 % of the steps and falls to 0 over the rest.
+    start: the initial weights: "none" draws them from the seed, another entry takes those of a run
+        (`--start`).
+    epochs: passes over the training split.
+    batch_size: global, over all ranks.
+    accumulate: the number of parts in which a batch is processed, one after the other. Norms and
+        regularizers that are not linear in the moments (IM-Loss, RecDis) see one part at a time.
+    clip_norm: the bound to which gradients are scaled down, by their norm over all parameters.
+    weight_decay: not stated in the paper; 1e-4 is that of the authors' code.
+    weight_decay_on: "all" parameters, as in the authors' code; "weights" leaves out gains, offsets
+        and biases, as in their later code.
     amp: "bf16" or "fp16" runs convolutions in that type; membranes stay float32.
-    train_samples, test_samples: class-balanced subsets of a split; None: the whole.
-    pocket: a small variant that answers to no published number.
+    train_samples, test_samples: sizes of class-balanced subsets of the splits; None: all samples.
+    pocket: True for a pocket variant: no published number is comparable.
+    seed: of all randomness.
     """
 
     name: str
@@ -92,21 +100,21 @@ class Recipe:
         return dataclasses.replace(self, **changes)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data that `from_json` reads back."""
-        plain = dataclasses.asdict(self)
-        return json.loads(json.dumps(plain, allow_nan=False))
+        """The fields as JSON data, for `from_json`."""
+        values = dataclasses.asdict(self)
+        return json.loads(json.dumps(values, allow_nan=False))
 
     @classmethod
-    def from_json(cls, plain: Mapping[str, Any]) -> Self:
-        """The recipe of `to_json`; raises `UserError` for unknown or missing fields.
+    def from_json(cls, stored: Mapping[str, Any]) -> Self:
+        """The recipe of `to_json`. Raises `UserError` for unknown or missing fields.
 
-        A field that has a default may be missing: the recipe was stored before it came.
+        A field with a default may be missing: an earlier version, without the field, stored it.
         """
         names = {f.name for f in dataclasses.fields(cls)}
-        problems = [unknown(key, key, names) for key in plain if key not in names]
+        problems = [unknown(key, key, names) for key in stored if key not in names]
         if problems:
             raise UserError("not a recipe of this version", problems)
-        values = {key: _read(value) for key, value in plain.items()}
+        values = {key: _read(value) for key, value in stored.items()}
         for part, gone in RETIRED.items():
             if isinstance(use := values.get(part), Use):
                 kept = {key: v for key, v in use.options.items() if key not in gone}
@@ -117,32 +125,32 @@ class Recipe:
             raise UserError(f"not a recipe: {error}") from None
 
     def fingerprint(self) -> str:
-        """SHA-256 over all that decides the result except the seed: equal for repeats of a run.
+        """SHA-256 of all fields that decide the result except the seed: equal for repeats of a run.
 
-        Fields at their defaults are left out, so that a field that comes later, at its default,
-        changes no fingerprint. For the same reason the default of a field never changes.
+        Fields at their defaults are left out, so that a new field does not change fingerprints. For
+        the same reason the default of a field never changes.
         """
-        silent = ("name", "title", "expect", "seed")
-        usual = {f.name: f.default for f in dataclasses.fields(self) if f.default is not MISSING}
-        usual = json.loads(json.dumps(usual, default=dataclasses.asdict))
-        plain = {
+        ignored = ("name", "title", "expect", "seed")
+        defaults = {f.name: f.default for f in dataclasses.fields(self) if f.default is not MISSING}
+        defaults = json.loads(json.dumps(defaults, default=dataclasses.asdict))
+        values = {
             key: value
             for key, value in self.to_json().items()
-            if key not in silent and usual.get(key, MISSING) != value
+            if key not in ignored and defaults.get(key, MISSING) != value
         }
-        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def apply(recipe: Recipe, changes: Mapping[str, Value]) -> tuple[Recipe, list[Problem]]:
-    """A recipe with fields changed by dotted names, {"T": 6, "objective.k": 1.0}, and what failed.
+    """Change fields by dotted names, {"T": 6, "objective.k": 1.0}; returns recipe and problems.
 
-    "objective" alone names another entry, whose options start from its defaults. A change of a
-    field that does not exist, or to the wrong type, is left out and told.
+    "objective" without an option names another entry, with its default options. A change of an
+    unknown field, or to a wrong type, is not made and is returned as a problem.
     """
     fields = {f.name: f for f in dataclasses.fields(Recipe) if f.name not in FIXED}
     problems: list[Problem] = []
     values: dict[str, Any] = {}
-    # Names of entries before their options, in whatever order they were typed.
+    # Names of entries before their options, in any order of the command line.
     for key, value in sorted(changes.items(), key=lambda change: "." in change[0]):
         head, _, option = key.partition(".")
         if head not in fields:
@@ -151,7 +159,7 @@ def apply(recipe: Recipe, changes: Mapping[str, Value]) -> tuple[Recipe, list[Pr
         current = values.get(head, getattr(recipe, head))
         hint = fields[head].type
         if isinstance(current, Use) and not option and value is None:
-            value = "none"  # the entry of that name, which the command line reads as nothing
+            value = "none"  # the entry of that name, which the command line parses as None
         if isinstance(current, Use) and option:
             values[head] = current.but(**{option: value})
         elif isinstance(current, Use) and isinstance(value, str):
@@ -161,36 +169,38 @@ def apply(recipe: Recipe, changes: Mapping[str, Value]) -> tuple[Recipe, list[Pr
         else:
             values[head] = float(value) if hint is float else value  # pyright: ignore[reportArgumentType]
     if any(value != getattr(recipe, name) for name, value in values.items() if name != "seed"):
-        values["expect"] = ""  # that was measured on the recipe as it stands
+        values["expect"] = ""  # it was measured on the unchanged recipe
     return recipe.but(**values), problems
 
 
 def override(recipe: Recipe, changes: Mapping[str, Value]) -> Recipe:
-    """`apply`, but raising `UserError` with everything that failed."""
+    """`apply`, but problems are raised as one `UserError`."""
     changed, problems = apply(recipe, changes)
     if problems:
-        raise UserError(counted(problems, recipe.name), problems)
+        raise UserError(problem_count(problems, recipe.name), problems)
     return changed
 
 
-def counted(problems: list[Problem], name: str) -> str:
+def problem_count(problems: list[Problem], name: str) -> str:
     """The title of an error about a recipe: "3 problems in the recipe cifar10-resnet20-rmp"."""
     return f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in the recipe {name}"
 
 
 def problems_in(recipe: Recipe) -> list[Problem]:
-    """What is wrong with the plain numbers of a recipe, all of it."""
-    found = [
+    """All problems of the numbers of a recipe."""
+    problems = [
         Problem(f"{name} = {getattr(recipe, name)!r}", "must be at least 1")
         for name in ("T", "epochs", "batch_size", "accumulate")
         if getattr(recipe, name) < 1
     ]
     if not 0 < recipe.lr < float("inf"):
-        found.append(Problem(f"lr = {recipe.lr!r}", "must be positive", "the paper: 0.01, CIFAR"))
+        problems.append(
+            Problem(f"lr = {recipe.lr!r}", "must be positive", "the paper: 0.01, CIFAR")
+        )
     if not 0 <= recipe.weight_decay < 1:
-        found.append(Problem(f"weight_decay = {recipe.weight_decay!r}", "must lie in [0, 1)"))
+        problems.append(Problem(f"weight_decay = {recipe.weight_decay!r}", "must lie in [0, 1)"))
     if recipe.accumulate >= 1 and recipe.batch_size % recipe.accumulate:
-        found.append(
+        problems.append(
             Problem(
                 f"accumulate = {recipe.accumulate}",
                 f"does not divide batch_size = {recipe.batch_size}",
@@ -199,12 +209,12 @@ def problems_in(recipe: Recipe) -> list[Problem]:
     for name in ("train_samples", "test_samples"):
         value = getattr(recipe, name)
         if value is not None and value < 1:
-            found.append(Problem(f"{name} = {value}", "must be at least 1, or none for all"))
+            problems.append(Problem(f"{name} = {value}", "must be at least 1, or none for all"))
     if recipe.clip_norm is not None and not 0 < recipe.clip_norm < float("inf"):
-        found.append(Problem(f"clip_norm = {recipe.clip_norm!r}", "must be positive, or none"))
+        problems.append(Problem(f"clip_norm = {recipe.clip_norm!r}", "must be positive, or none"))
     if recipe.seed < 0:
-        found.append(Problem(f"seed = {recipe.seed}", "must not be negative"))
-    return found
+        problems.append(Problem(f"seed = {recipe.seed}", "must not be negative"))
+    return problems
 
 
 def _read(value: Any) -> Any:
@@ -218,4 +228,4 @@ def _tuples(value: Any) -> Any:
 
 
 def _words(hint: Any) -> str:
-    return "a name in its table" if hint is Use else spell(hint)
+    return "a name that `rmploss list` shows" if hint is Use else spell(hint)

@@ -1,8 +1,8 @@
 """The recipes of the paper's own networks (section 5.1): with RMP-Loss, and without it (Table 1).
 
 SGD, momentum 0.9, cosine to 0. CIFAR and CIFAR10-DVS: 400 epochs, learning rate 0.01, batch 128,
-AutoAugment and Cutout on CIFAR. ImageNet: 320 epochs, learning rate 0.1; its batch is not stated,
-320 is what the group's only public ImageNet trainer uses (8 x 40).
+AutoAugment and Cutout on CIFAR. ImageNet: 320 epochs, learning rate 0.1; the batch, not stated, is
+that of the group's only public ImageNet trainer, 320 (8 x 40).
 
     rmploss train cifar10-resnet20-rmp --T 4 --seed 1
 """

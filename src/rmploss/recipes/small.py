@@ -1,13 +1,13 @@
-"""Recipes that run anywhere: the demonstration on bundled digits, and real event recordings.
+"""Small recipes: the demonstration on bundled digits, and event recordings.
 
-None of them answers to a published number.
+No published number is comparable with them.
 """
 
 from rmploss.recipes.recipe import Recipe, Use, use
 from rmploss.recipes.rmp import NONE
 
 STRONG = use("rmp", k=1.0, p=2.0)
-"""Ten times the paper's k: a short run has no 400 epochs to act in."""
+"""Ten times the paper's k, since a short run has few steps instead of 400 epochs."""
 
 
 def digits(objective: Use) -> Recipe:

@@ -1,8 +1,4 @@
-"""The published numbers of the paper's Tables 1-4 that its own method answers for, row by row.
-
-`Row(table, recipe, T, accuracy, std, error)`: accuracy and its standard deviation over three trials
-in percent, error: the quantization error of Table 1, dimensionless.
-"""
+"""The published numbers of RMP-Loss itself: the paper's Tables 1-4, row by row."""
 
 from dataclasses import dataclass
 
@@ -11,9 +7,14 @@ from rmploss.recipes.recipe import Recipe
 
 @dataclass(frozen=True)
 class Row:
-    """One published number and the recipe, at T time steps, that answers to it.
+    """One published number, and the recipe that reproduces it.
 
-    accuracy: None where our copy of the paper lost it.
+    table: 1 to 4.
+    recipe: its name.
+    T: time steps.
+    accuracy: in percent; None where our copy of the paper is illegible.
+    std: standard deviation of the accuracy over three trials, in percent.
+    error: quantization error (Table 1), dimensionless.
     """
 
     table: int
@@ -30,7 +31,7 @@ class Row:
             return "illegible"
         return f"{self.accuracy:.2f}" + (f" ± {self.std:.2f}" if self.std is not None else "")
 
-    def answered_by(self, recipe: Recipe) -> Recipe:
+    def with_T(self, recipe: Recipe) -> Recipe:
         """The recipe at this row's number of time steps."""
         return recipe.but(T=self.T)
 

@@ -1,6 +1,7 @@
-"""The report of runs: one self-contained HTML page, made from their folders alone.
+"""Report runs: one self-contained HTML page from their folders.
 
-read.py: folders as values; story.py: numbers in words; figures.py: inline SVG; page.py: the page.
+read.py reads folders, story.py writes sentences, figures.py draws SVG, page.py renders the page,
+tables.py fills the paper's tables.
 """
 
 from collections.abc import Sequence
@@ -11,10 +12,10 @@ from rmploss.errors import Problem, UserError
 
 
 def write(folders: Sequence[Path], out: Path) -> Path:
-    """Write the report of these run folders to the HTML file `out`, whose path is returned.
+    """Write the report of run folders to the HTML file `out` and return its path.
 
-    Runs that are not finished are told as far as they went. The same folders give the same bytes.
-    `UserError` names every folder that is not a run; then nothing is written.
+    Unfinished runs are reported up to their last epoch. The same folders give the same bytes.
+    Raises `UserError`, which names every folder that is not a run, and writes nothing then.
     """
     from rmploss.report.page import render  # matplotlib: `rmploss table` does not wait for it
     from rmploss.report.read import read
@@ -26,7 +27,7 @@ def write(folders: Sequence[Path], out: Path) -> Path:
         except UserError as error:
             problems += error.problems or (Problem(str(folder), error.title),)
     if problems or not runs:
-        raise UserError("cannot report" if problems else "which run folders?", problems)
+        raise UserError("cannot report" if problems else "no run folders given", problems)
     store.make_folder(out.absolute().parent)
     store.write_text(out, render(runs))
     return out

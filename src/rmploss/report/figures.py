@@ -1,6 +1,6 @@
-"""Histograms and curves as inline SVG, drawn as wide as a phone; the page sets them side by side.
+"""Histograms and curves as inline SVG, each at the width of a phone.
 
-Colors are placeholders that become CSS variables, so that the same page can be light or dark.
+Colors are placeholders that are replaced by CSS variables, so that the page can be light or dark.
 """
 
 import io
@@ -20,13 +20,18 @@ from rmploss.analysis.histogram import BINS, HIGH, LOW, edges
 INK, MUTED, RULE = "#000001", "#000002", "#000003"
 HUES = [f"#00001{number}" for number in range(6)]
 STEPS = [1, 2, 2.5, 5, 10]
-"""Between ticks of a curve, times a power of ten."""
+"""Distances between ticks of a curve, times a power of ten."""
 CSS = {INK: "var(--ink)", MUTED: "var(--muted)", RULE: "var(--rule)"}
 CSS |= {hue: f"var(--hue-{number})" for number, hue in enumerate(HUES)}
 
 
 def curve(name: str, lines: Sequence[tuple[int, list[int], list[float]]], epochs: int) -> Markup:
-    """A number over the epochs; lines: hue, epochs and values, with a dot where each line ends."""
+    """Plot a number over the epochs.
+
+    name: of the number, as the title.
+    lines: (hue, epochs, values) of each run; a dot marks the end of a line.
+    epochs: the right end of the axis.
+    """
 
     def draw(axes: Axes) -> None:
         for hue, x, y in lines:
@@ -43,7 +48,12 @@ def curve(name: str, lines: Sequence[tuple[int, list[int], list[float]]], epochs
 
 
 def membrane(histogram: Histogram, hue: int, top: float) -> Markup:
-    """The density of u_pre in one layer, as in Figures 2 and 3; top: the highest density shown."""
+    """Plot the density of u_pre in one layer, as in Figures 2 and 3.
+
+    histogram: of the layer.
+    hue: the color.
+    top: the highest density of the axis, per unit of u_pre.
+    """
     at, density, v_threshold = edges(), histogram.density(), histogram.v_threshold
     fires = min(max(round((v_threshold - LOW) / (HIGH - LOW) * BINS), 0), BINS)
     texts = (
@@ -59,7 +69,7 @@ def membrane(histogram: Histogram, hue: int, top: float) -> Markup:
             part = density[start:stop], at[start : stop + 1]
             axes.stairs(*part, fill=True, color=_color(hue), alpha=alpha, lw=0)
         axes.stairs(density, at, color=_color(hue), lw=1.2)
-        _marks(axes, v_threshold)
+        _draw_marks(axes, v_threshold)
         for x, y, text, align, ink in texts:
             where = axes.get_xaxis_transform()
             axes.text(x, y, text, ha=align, color=ink, transform=where)
@@ -72,7 +82,7 @@ def membrane(histogram: Histogram, hue: int, top: float) -> Markup:
 
 
 def thumbnail(histograms: Sequence[tuple[int, Histogram]]) -> Markup:
-    """The densities of u_pre in one layer over each other; each comes with its hue."""
+    """Plot the densities of u_pre in one layer over each other, as (hue, histogram)."""
 
     def draw(axes: Axes) -> None:
         for hue, histogram in histograms:
@@ -80,7 +90,7 @@ def thumbnail(histograms: Sequence[tuple[int, Histogram]]) -> Markup:
             coarse = [(a + b) / 2 for a, b in zip(fine[::2], fine[1::2], strict=True)]
             axes.stairs(coarse, edges()[::2], fill=True, color=_color(hue), alpha=0.25, lw=0)
             axes.stairs(coarse, edges()[::2], color=_color(hue), lw=1.3)
-        _marks(axes, histograms[0][1].v_threshold)
+        _draw_marks(axes, histograms[0][1].v_threshold)
         axes.set(xticks=[0, 1], yticks=[])
         axes.set_ylim(bottom=0)
 
@@ -92,7 +102,7 @@ def _color(hue: int) -> str:
     return HUES[hue % len(HUES)]
 
 
-def _marks(axes: Axes, v_threshold: float) -> None:
+def _draw_marks(axes: Axes, v_threshold: float) -> None:
     axes.set_xlim(LOW, HIGH)
     for spike in (0, 1):
         axes.axvline(spike, color=INK, lw=0.8, alpha=0.45)
@@ -105,7 +115,13 @@ def _svg(
     size: tuple[int, int],
     margins: tuple[int, int, int, int],
 ) -> Markup:
-    """A drawing as an element of a page; margins: left, right, top, bottom, in points like size."""
+    """Draw an SVG element.
+
+    draw: draws on the axes.
+    label: the accessible name.
+    size: width and height in points.
+    margins: left, right, top and bottom of the axes in points.
+    """
     (width, height), (left, right, top, bottom) = size, margins
     inner = (width - left - right) / width, (height - top - bottom) / height
     drawn = io.StringIO()
@@ -117,22 +133,22 @@ def _svg(
         draw(figure.add_axes((left / width, bottom / height, *inner)))
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(drawn, format="svg", transparent=True, metadata=nothing)
-    return Markup(_spare(drawn.getvalue(), str(escape(label))))
+    return Markup(_strip(drawn.getvalue(), str(escape(label))))
 
 
-def _spare(text: str, label: str) -> str:
-    """The SVG without what a page has itself or can spare: fonts, ids, clips, far decimals."""
+def _strip(text: str, label: str) -> str:
+    """Remove fonts, ids, clip paths and needless decimals from an SVG, and label it."""
     text = re.sub(r"<defs>.*?</defs>|</?g\b[^>]*>", "", text[text.index("<svg") :], flags=re.S)
     text = re.sub(r' (?:id|clip-path|xmlns(?::\w+)?|version)="[^"]*"', "", text)
     text = re.sub(r' (?:width|height)="[^"]*pt"| transform="rotate\(-0 [^"]*"', "", text)
     text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
-    text = re.sub(r' (?:d|x|y)="[^"]*"', lambda match: _rounded(match[0]), text)
+    text = re.sub(r' (?:d|x|y)="[^"]*"', lambda match: _round(match[0]), text)
     for placeholder, variable in CSS.items():
         text = text.replace(placeholder, variable)
     text = re.sub(r"\s*\n\s*", "\n", text).strip()
     return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
 
 
-def _rounded(coordinates: str) -> str:
-    """Coordinates to a tenth of a point, which is as much as can be seen."""
+def _round(coordinates: str) -> str:
+    """Round coordinates to a tenth of a point, which is not visible."""
     return re.sub(r"\s+", " ", re.sub(r"\d+\.\d+", lambda m: f"{float(m[0]):.1f}", coordinates))

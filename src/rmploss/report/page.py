@@ -1,4 +1,4 @@
-"""The page: runs in, HTML out. Its words are in template.html.jinja, its looks in report.css."""
+"""Render runs as an HTML page. Text is in template.html.jinja, style in report.css."""
 
 import shlex
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ CURVES = {
 
 
 def render(runs: Sequence[Run]) -> str:
-    """The whole page."""
-    groups = story.groups_of(runs)
+    """The complete page."""
+    groups = story.group_runs(runs)
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -43,7 +43,12 @@ def render(runs: Sequence[Run]) -> str:
 
 
 def number(values: float | list[float] | None, digits: int = 4, sign: str = "") -> str:
-    """A number, or mean and standard deviation of several, with so many digits after the point."""
+    """A number as text, or mean and standard deviation of several.
+
+    values: one or several, or None for a dash.
+    digits: after the point.
+    sign: "+" shows the sign of positive numbers.
+    """
     if values is None or values == []:
         return "–"
     several = values if isinstance(values, list) else [values]
@@ -64,9 +69,9 @@ def _curve(key: str, groups: Sequence[Group]) -> Markup | None:
 
 
 def _membranes(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """The layer of Figures 2 and 3, of every group that has it, with one scale for all."""
-    found = [(g, g.shown.membranes.get(g.shown.figure_layer)) for g in groups]
-    known = [(group, histogram) for group, histogram in found if histogram]
+    """The layer of Figures 2 and 3 of every group that has it, on one scale."""
+    pairs = [(g, g.shown.membranes.get(g.shown.figure_layer)) for g in groups]
+    known = [(group, histogram) for group, histogram in pairs if histogram]
     top = max((max(histogram.density()) for _, histogram in known), default=1)
     return [
         {"group": group, "histogram": h, "svg": figures.membrane(h, group.hue, top)}
@@ -75,7 +80,7 @@ def _membranes(groups: Sequence[Group]) -> list[dict[str, Any]]:
 
 
 def _layers(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """Every spiking layer in running order: its name, thumbnail and information loss per group."""
+    """Every spiking layer in order of execution: name, thumbnail, information loss per group."""
     shown = [group.shown for group in groups]
     names = [name for run in shown for name in (*run.last.get("layers", ()), *run.membranes)]
     layers = []

@@ -1,4 +1,4 @@
-"""Run folders as values. What one does not hold, as it is not finished, `Run.missing` tells."""
+"""Read run folders. `Run.missing` lists what an unfinished or damaged run lacks."""
 
 import json
 from dataclasses import dataclass
@@ -15,9 +15,15 @@ from rmploss.recipes import Recipe
 class Run:
     """One run folder.
 
-    epochs: the records of its epochs; last: of the last one, with the best accuracy, its epoch and
-    all the seconds it took;
-    membranes: histograms by layer, over so many test samples after the last epoch.
+    path: of the folder.
+    recipe: of the run.
+    epochs: the records of its epochs.
+    last: the record of the last epoch, and the best accuracy, its epoch, and the run's seconds.
+    events: starts, resumes and whatever else happened.
+    membranes: layer -> histogram of u_pre after the last epoch.
+    figure_layer: the layer of Figures 2 and 3.
+    samples: the number of test samples in the histograms.
+    missing: sentences about what the folder lacks.
     """
 
     path: Path
@@ -33,7 +39,12 @@ class Run:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one recipe with their seeds; label: short, unlike other groups'; hue: their color."""
+    """Runs of one recipe over seeds.
+
+    runs: at least one.
+    label: short, and different from that of other groups.
+    hue: the number of their color.
+    """
 
     runs: tuple[Run, ...]
     label: str
@@ -41,11 +52,11 @@ class Group:
 
     @property
     def shown(self) -> Run:
-        """The run whose membranes are shown: the first that has any."""
+        """The run whose histograms are shown: the first that has any."""
         return next((run for run in self.runs if run.membranes), self.runs[0])
 
     def values(self, key: str, layer: str = "") -> list[float]:
-        """A number of every run's last epoch, or of one layer then, from those that have it."""
+        """A number of each run's last epoch, or of one layer; runs without it are skipped."""
         records = [run.last for run in self.runs]
         if layer:
             records = [record.get("layers", {}).get(layer, {}) for record in records]
@@ -53,10 +64,10 @@ class Group:
 
 
 def read(path: Path) -> Run:
-    """A run folder as a value; `UserError` if it is not one."""
+    """Read a run folder. Raises `UserError` if it is not one."""
     folder = RunFolder.open(path)
     recipe = folder.recipe()
-    # A resumed run that died again may hold an epoch twice: the later record counts.
+    # A run that was killed after a resume may hold an epoch twice: the later record counts.
     by_epoch = {record["epoch"]: record for record in folder.metrics() if "test_accuracy" in record}
     epochs = [by_epoch[n] for n in sorted(by_epoch)]
     missing = []
@@ -64,8 +75,8 @@ def read(path: Path) -> Run:
         missing.append(f"not finished: {len(epochs)} of {recipe.epochs} epochs")
     membranes, figure_layer, samples = {}, "", 0
     try:
-        plain = json.loads((path / "membrane.json").read_bytes())
-        figure_layer, samples, layers = plain["figure_layer"], plain["samples"], plain["layers"]
+        stored = json.loads((path / "membrane.json").read_bytes())
+        figure_layer, samples, layers = stored["figure_layer"], stored["samples"], stored["layers"]
         if any((h["low"], h["high"], len(h["counts"])) != (LOW, HIGH, BINS) for h in layers):
             raise ValueError("its bins are not those of this version")
         membranes = {h["layer"]: Histogram.from_json(h) for h in layers}

@@ -1,4 +1,4 @@
-"""Numbers in words: what tells recipes apart, what RMP-Loss did, what answers to the paper."""
+"""Sentences of the report: how recipes differ, the effect of RMP-Loss, the paper's rows."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -11,11 +11,11 @@ from rmploss.recipes.recipe import Value
 from rmploss.report.read import Group, Run
 
 ERROR, POINTS = 0.02, 0.05
-"""Less than 2 % of the quantization error, or 0.05 points of accuracy, is called no change."""
+"""Changes below 2 % of the quantization error, or 0.05 points of accuracy, count as none."""
 
 
 def fields(recipe: Recipe) -> dict[str, Value]:
-    """What decides the result, but for the seed, by dotted names: `objective.k`."""
+    """The fields that decide the result, except the seed, by dotted names: `objective.k`."""
     flat: dict[str, Value] = {}
     for name, value in recipe.to_json().items():
         if isinstance(value, dict):
@@ -26,29 +26,30 @@ def fields(recipe: Recipe) -> dict[str, Value]:
     return flat
 
 
-def varied(several: Sequence[Recipe]) -> dict[str, str]:
-    """The fields in which recipes differ, each with its values: `{"T": "4, 6"}`."""
+def differing_fields(several: Sequence[Recipe]) -> dict[str, str]:
+    """The fields in which recipes differ -> their values: `{"T": "4, 6"}`."""
     flat = [fields(recipe) for recipe in several]
     values = {key: [str(one.get(key, "–")) for one in flat] for one in flat for key in one}
-    return {key: ", ".join(found) for key, found in values.items() if len(set(found)) > 1}
+    return {key: ", ".join(texts) for key, texts in values.items() if len(set(texts)) > 1}
 
 
-def against(groups: Sequence[Group]) -> bool:
-    """Whether this is the paper's ablation: without and with RMP-Loss, and all else alike."""
+def is_ablation(groups: Sequence[Group]) -> bool:
+    """True for the paper's ablation: without and with RMP-Loss, all other fields equal."""
     several = [group.runs[0].recipe for group in groups]
     kinds = [recipe.objective.name for recipe in several]
-    return kinds == ["none", "rmp"] and all(key.startswith("objective") for key in varied(several))
+    different = differing_fields(several)
+    return kinds == ["none", "rmp"] and all(key.startswith("objective") for key in different)
 
 
-def groups_of(runs: Sequence[Run]) -> list[Group]:
-    """The runs by recipe, those without a regularizer first."""
+def group_runs(runs: Sequence[Run]) -> list[Group]:
+    """Group the runs by recipe, those without a regularizer first."""
     marks = [resolve(run.recipe).fingerprint() for run in runs]
 
     def rank(run: Run) -> tuple[bool, int]:
         return run.recipe.objective.name != "none", marks.index(resolve(run.recipe).fingerprint())
 
     parts = [(key, tuple(part)) for key, part in groupby(sorted(runs, key=rank), key=rank)]
-    hue = int(parts[0][0][0])  # the color of the first with a regularizer is always the same
+    hue = int(parts[0][0][0])  # the first group with a regularizer always has the same color
     names = [part[0].recipe.name for _, part in parts]
     if len(set(names)) < len(names):
         names = [part[0].path.name for _, part in parts]
@@ -56,28 +57,28 @@ def groups_of(runs: Sequence[Run]) -> list[Group]:
         Group(part, name, hue + i)
         for i, ((_, part), name) in enumerate(zip(parts, names, strict=True))
     ]
-    if against(groups):
+    if is_ablation(groups):
         labels = "without RMP-Loss", "with RMP-Loss"
         groups = [Group(g.runs, label, g.hue) for g, label in zip(groups, labels, strict=True)]
     return groups
 
 
-def effect(groups: Sequence[Group]) -> str:
-    """What came of the difference between the groups, in a sentence or two; "" for one group."""
-    if not against(groups):
-        differ = varied([group.runs[0].recipe for group in groups])
-        told = "; ".join(f"{key} ({values})" for key, values in differ.items())
-        return f"The recipes differ in {told}." if told else ""
+def describe_effect(groups: Sequence[Group]) -> str:
+    """The difference between the groups in one or two sentences; "" for one group."""
+    if not is_ablation(groups):
+        different = differing_fields([group.runs[0].recipe for group in groups])
+        listed = "; ".join(f"{key} ({values})" for key, values in different.items())
+        return f"The recipes differ in {listed}." if listed else ""
     runs = [run for group in groups for run in group.runs]
     late = [run.path.name for run in runs if run.last.get("epoch") != run.recipe.epochs]
     q = [group.values("quantization_error") for group in groups]
     accuracy = [group.values("test_accuracy") for group in groups]
     if late or not all(q + accuracy):
         names = ", ".join(late) or "numbers of the last epoch"
-        return f"It is too early to tell what RMP-Loss does here. Still to come: {names}."
+        return f"The effect of RMP-Loss cannot be judged yet. Missing: {names}."
     text = _verdict(q[0], q[1], accuracy[0], accuracy[1])
     if min(map(len, accuracy)) == 1:
-        text += " One seed cannot tell a small difference from luck."
+        text += " One seed cannot distinguish a small difference from noise."
     return text
 
 
@@ -108,14 +109,14 @@ def _from_to(before: list[float], after: list[float], digits: int) -> str:
     return " to ".join(ends)
 
 
-def published(recipe: Recipe) -> list[Row]:
-    """The rows of the paper's tables that a recipe answers to; a changed or pocket one to none."""
+def published_rows(recipe: Recipe) -> list[Row]:
+    """The rows of the paper's tables for a recipe; none for a changed or pocket recipe."""
     mark = resolve(recipe).fingerprint()
-    known = ((row, resolve(row.answered_by(recipes.get(row.recipe)))) for row in ROWS)
-    return [row for row, answer in known if answer.fingerprint() == mark]
+    known = ((row, resolve(row.with_T(recipes.get(row.recipe)))) for row in ROWS)
+    return [row for row, resolved in known if resolved.fingerprint() == mark]
 
 
-def changes(recipe: Recipe) -> list[str] | None:
-    """The fields in which a recipe differs from the known one of its name; None: there is none."""
+def changed_fields(recipe: Recipe) -> list[str] | None:
+    """The fields in which a recipe differs from the package's of the same name; None: no such."""
     known = recipes.RECIPES.get(recipe.name)
-    return list(varied([known, recipe])) if known else None
+    return list(differing_fields([known, recipe])) if known else None

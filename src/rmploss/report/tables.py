@@ -1,4 +1,4 @@
-"""The paper's tables beside what the run folders hold: a reader of folders, nothing else."""
+"""The paper's tables beside the results in run folders."""
 
 import json
 import statistics
@@ -17,16 +17,21 @@ from rmploss.recipes import METHODS, Recipe
 from rmploss.recipes.fair import PREFIX, WITH_RMP
 
 Values = dict[str, float]
-"""What one finished run came to."""
+"""The results of one finished run."""
 
 
 @dataclass(frozen=True)
-class Ours:
-    """What the finished runs of one recipe came to, over their seeds; accuracy in percent.
+class SeedSummary:
+    """Results of the finished runs of one recipe: mean and standard deviation over seeds, as text.
 
-    rate: spikes per neuron and step; energy: of one inference, in microjoules ("" if the run holds
-    no cost.json, which `rmploss train --resume` makes); seconds: of all threads of the processor in
-    training ("" where a run does not say).
+    seeds: the number of runs.
+    last, best: accuracy of the last and of the best epoch, in percent.
+    error: quantization error, dimensionless.
+    rate: spikes per neuron and step.
+    energy: of one inference, in microjoules; "" without cost.json (`rmploss train --resume` adds
+        it).
+    seconds: CPU time of training over all threads; "" if not recorded.
+    accuracy: the mean of `last`, for sorting.
     """
 
     seeds: int
@@ -41,31 +46,41 @@ class Ours:
 
 @dataclass(frozen=True)
 class Line:
-    """One row: the method, the recipe, the published number, ours, and what fills the cell."""
+    """One row of a table.
+
+    method, recipe: their titles and names.
+    T: time steps.
+    published, published_error: accuracy in percent and quantization error of the paper, or "".
+    ours: our results; None: not run.
+    command: the command that runs the recipe.
+    """
 
     method: str
     recipe: str
     T: int
     published: str
     published_error: str
-    ours: Ours | None
+    ours: SeedSummary | None
     command: str
 
 
 def table(number: int, runs_dir: Path, *, pocket: bool = False) -> list[Line]:
     """The rows of a table of the paper, all methods.
 
-    pocket: the pocket variants of its recipes instead, which no published number stands beside.
+    number: of the table, 1 to 4.
+    runs_dir: the folder of run folders.
+    pocket: the pocket variants of its recipes, without the published numbers.
+    Raises `UserError` for another number.
     """
     rows = [(m, row) for m in METHODS.values() for row in m.rows if row.table == number]
     if not rows:
         numbers = ", ".join(map(str, sorted({row.table for row in recipes.ROWS})))
         raise UserError(f"no table {number}; there are {numbers} and fair")
-    found = _finished(runs_dir)
+    runs = _finished_runs(runs_dir)
     lines = []
     for method, row in rows:
         name = row.recipe + recipes.SUFFIX if pocket else row.recipe
-        recipe = row.answered_by(recipes.get(name))
+        recipe = row.with_T(recipes.get(name))
         error = "" if row.error is None else f"{row.error:.3f}"
         lines.append(
             Line(
@@ -74,7 +89,7 @@ def table(number: int, runs_dir: Path, *, pocket: bool = False) -> list[Line]:
                 T=row.T,
                 published="" if pocket else row.words,
                 published_error="" if pocket else error,
-                ours=_ours(found[resolve(recipe).fingerprint()]),
+                ours=_summarize_seeds(runs[resolve(recipe).fingerprint()]),
                 command=_command(recipe, f" --T {row.T}"),
             )
         )
@@ -82,7 +97,7 @@ def table(number: int, runs_dir: Path, *, pocket: bool = False) -> list[Line]:
 
 
 def _command(recipe: Recipe, flags: str = "") -> str:
-    """What fills the cell of a recipe; one that starts from an ANN has one for each seed."""
+    """The command that runs a recipe; one that starts from an ANN loops over seeds."""
     ann = recipe.start.options.get("ann")
     if ann is None:
         return f"rmploss train {recipe.name}{flags} --seed 0 1 2"
@@ -94,8 +109,8 @@ def _command(recipe: Recipe, flags: str = "") -> str:
 
 
 def fair_table(runs_dir: Path, *, pocket: bool = False) -> list[Line]:
-    """Every method on one protocol, with and without RMP-Loss: the most accurate first."""
-    found = _finished(runs_dir)
+    """Every method on one protocol, with and without RMP-Loss, sorted by accuracy."""
+    runs = _finished_runs(runs_dir)
     lines = []
     for recipe in recipes.FAIR:
         name = recipe.name + recipes.SUFFIX if pocket else recipe.name
@@ -109,39 +124,39 @@ def fair_table(runs_dir: Path, *, pocket: bool = False) -> list[Line]:
                 T=recipe.T,
                 published="",
                 published_error="",
-                ours=_ours(found[resolve(recipe).fingerprint()]),
+                ours=_summarize_seeds(runs[resolve(recipe).fingerprint()]),
                 command=_command(recipe),
             )
         )
     return sorted(lines, key=lambda line: -line.ours.accuracy if line.ours else 1)
 
 
-def _finished(runs_dir: Path) -> dict[str, dict[int, Values]]:
-    """Per recipe and seed, what the (newest) finished run of it came to."""
+def _finished_runs(runs_dir: Path) -> dict[str, dict[int, Values]]:
+    """Fingerprint of a recipe -> seed -> the results of its (newest) finished run."""
     if runs_dir.exists() and not runs_dir.is_dir():
         raise UserError(f"{runs_dir} is not a folder of runs")
-    found: dict[str, dict[int, Values]] = defaultdict(dict)
+    runs: dict[str, dict[int, Values]] = defaultdict(dict)
     for folder in _folders(runs_dir):
         try:
             recipe = folder.recipe()
             mark = resolve(recipe).fingerprint()
         except UserError:
-            continue  # another version's, or damaged: it answers to no row, as `left_out` tells
+            continue  # of another version, or damaged: see `unreadable_runs`
         metrics, altered = folder.metrics(), any(e.get("altered") for e in folder.events())
         if metrics and metrics[-1]["epoch"] == recipe.epochs and not altered:
-            found[mark][recipe.seed] = {**summarize(metrics), **_cost(folder.path)}
-    return found
+            runs[mark][recipe.seed] = {**summarize(metrics), **_cost(folder.path)}
+    return runs
 
 
-def left_out(runs_dir: Path) -> list[Problem]:
-    """The run folders whose recipe this version cannot read, and why: no table counts them."""
+def unreadable_runs(runs_dir: Path) -> list[Problem]:
+    """The run folders whose recipe this version cannot read, and why. No table counts them."""
     problems: list[Problem] = []
     for folder in _folders(runs_dir):
         try:
             resolve(folder.recipe())
         except UserError as error:
-            told = error.problems or (Problem("", error.title),)
-            problems += [Problem(f"{folder.path}: {p.where}", p.what, p.fix) for p in told]
+            causes = error.problems or (Problem("", error.title),)
+            problems += [Problem(f"{folder.path}: {p.where}", p.what, p.fix) for p in causes]
     return problems
 
 
@@ -158,14 +173,14 @@ def _cost(path: Path) -> Values:
         return {}
 
 
-def _ours(by_seed: dict[int, Values]) -> Ours | None:
+def _summarize_seeds(by_seed: dict[int, Values]) -> SeedSummary | None:
     if not by_seed:
         return None
 
     def values(field: str) -> list[float]:
         return [summary[field] for summary in by_seed.values() if field in summary]
 
-    return Ours(
+    return SeedSummary(
         len(by_seed),
         _spread(values("last_accuracy"), 2),
         _spread(values("best_accuracy"), 2),

@@ -1,4 +1,4 @@
-"""The systems of the paper's tables: one file per paper, one line each in `METHODS`."""
+"""The methods of the paper's tables: one file each, and one line each in `METHODS`."""
 
 from rmploss.recipes.method import Method
 from rmploss.recipes.methods import (

@@ -1,4 +1,4 @@
-"""Diet-SNN (Rathi and Roy 2020): leak and threshold are learnt, from the weights of an ANN on."""
+"""Diet-SNN (Rathi and Roy 2020): learn leak and threshold, starting from a trained ANN."""
 
 from rmploss.recipes.method import NOT_ONE_HALF, Method
 from rmploss.recipes.recipe import Recipe, Use, use
@@ -12,7 +12,7 @@ STEM = ("lif1", "lif2", "lif3")
 
 
 def names(data: Use, network: Use) -> tuple[str, str]:
-    """The name of a recipe, and what its title ends with."""
+    """The name of a recipe, and the end of its title."""
     short = network.name.removeprefix("diet-")
     return f"{data.name}-diet-{short}", f"{NAMES[short]} on {NAMES[data.name]}"
 
@@ -38,7 +38,7 @@ def ann(data: Use, network: Use) -> Recipe:
 
 
 def snn(data: Use, network: Use) -> Recipe:
-    """The spiking network. Of a ResNet the stem alone is calibrated."""
+    """The spiking network. In a ResNet only the stem is calibrated."""
     name, title = names(data, network)
     vgg = network.name == VGG16.name
     start = use("hybrid", ann=f"{name}-ann", percentile=99.7, scale=0.2, samples=512, steps=100)
@@ -73,22 +73,23 @@ METHOD = Method(
     "do/dz = 0.3 max(0, 1 - |z|);  l <= 1",
     doubts=(
         "The code subtracts in the same step, so the leak acts on the reset as well; the paper's "
-        "form, as we recall it, does not leak the reset. We follow the code.",
+        "form, from memory, does not leak the reset. We follow the code.",
         "The code fires at z > 0, we at z >= 0: the two differ on a set of measure zero.",
-        "Thresholds: calibrated ones times 0.2, and 0.4 in the blocks of ResNet20, as the README "
-        "has them for T = 5; T = 10 keeps them.",
+        "Thresholds: calibrated ones times 0.2, and 0.4 in the blocks of ResNet20, as in the "
+        "README for T = 5; also for T = 10.",
         "The learning rate reaches 0 at epoch 128 and rises again until 300: period=128, as "
         "released.",
-        "Schedule (cosine to 0) and weight decay (0) of the ANN are ours: they could not be read.",
-        "Where exactly dropout stands in VGG16 (not before a pooling), and the initialization of "
+        "Schedule (cosine to 0) and weight decay (0) of the ANN are ours; the authors' are unknown "
+        "to us.",
+        "The position of dropout in VGG16 (not before a pooling), and the initialization of "
         "the ANN (He's), are ours. On CIFAR-100 the authors start from CIFAR-10 weights if the ANN "
         "does not begin to learn; we do not.",
-        "The calibration looks at augmented training images, with dropout off.",
-        "Fair: the neuron alone, on ResNet20 with tdBN and from random weights; no ANN, no "
+        "The calibration uses augmented training images, without dropout.",
+        "Fair: only the neuron, on ResNet20 with tdBN and from random weights; no ANN, no "
         "dropout, and the protocol's weight decay acts on leak and threshold, too. With a norm and "
-        "without a calibration it is not all of the authors' method.",
-        "RMP-Loss sees the membrane in units of the learnt threshold, m / v: a higher threshold "
-        "makes it smaller, and no spike at all the smallest, so it must be weighed with care.",
+        "without calibration it is only a part of the authors' method.",
+        "RMP-Loss takes the membrane in units of the learnt threshold, m / v: a higher threshold "
+        "lowers the loss, and a silent network has the lowest, so its weight needs care.",
         NOT_ONE_HALF,
     ),
     parts={"neuron": use("diet")},

@@ -1,4 +1,4 @@
-"""DSR (Meng et al., CVPR 2022): differentiation on the rates that spike trains represent."""
+"""DSR (Meng et al., CVPR 2022): differentiate the rates that spike trains represent."""
 
 from rmploss.recipes.method import Method
 from rmploss.recipes.recipe import Recipe, Use, use
@@ -7,7 +7,7 @@ from rmploss.recipes.tables import Row
 
 NEURON = use("dsr-lif")
 SHORT = use("dsr-if", threshold=2.0)
-"""For the four steps of the fair protocol."""
+"""The neuron for the four steps of the fair protocol."""
 NORM = use("tdbn", factor="none")
 
 
@@ -37,32 +37,34 @@ METHOD = Method(
     paper="Meng et al., Training High-Performance Low-Latency Spiking Neural Networks by "
     "Differentiation on Spike Representation, CVPR 2022",
     code="github.com/qymeng94/DSR",
-    idea="Fire exactly, and differentiate what the trains stand for: a clamp of their mean input.",
-    inference="V_th, the height of the spikes: it goes into the kernels and shortcuts that read "
-    "them (in the pre-activation network the last two layers, which no kernel reads, keep theirs)",
+    idea="Fire exactly, and differentiate the rate of a train, a clamp of its mean input.",
+    inference="V_th, the height of the spikes: it is folded into the kernels and shortcuts that "
+    "read them (in the pre-activation network the last two layers, which no kernel reads, keep it)",
     equations="U = decay V + k I;  s = 1[U >= alpha V_th];  V = U - V_th s;  o = h s\n"
     "mean_w o ~ clip(mean_w I, 0, V_th)   or   clip(mean_w I / tau, 0, V_th / dt)\n"
     "dL/dI(t) = sum_t w_t g(t) / tau inside of the clamp;  V_th is learnt",
     doubts=(
-        "The gradient of V_th: the code of the leaky neurons multiplies by dt where the derivative "
-        "of the clamp has 1 / dt; as coded. --set neuron.threshold_gain=20 is the derivative.",
-        "The gradient of the current is the same for all steps, as coded, also where the weights "
-        "of the mean differ between steps.",
-        "V_th is held at its bound after each step of the optimizer; the code does it in forward.",
-        "Learning rate 0.1: the default of the single-GPU script since August 2022, 0.05 before.",
-        "The weights of convolutions start as published; those of the last layer and all biases "
-        "start as PyTorch's.",
+        "The gradient of V_th: the code of the leaky neurons multiplies by dt, where the "
+        "derivative of the clamp has 1 / dt. We follow the code; --set neuron.threshold_gain=20 is "
+        "the derivative.",
+        "The gradient of the current is the same for all steps, as in the code, although the "
+        "weights of the mean differ between steps.",
+        "V_th is clipped to its bound after each step of the optimizer; in the code, in forward.",
+        "Learning rate 0.1: the default of the single-GPU script since August 2022; before, 0.05.",
+        "The convolutions are initialized as published, the last layer and all biases as by "
+        "PyTorch.",
         "The paper's ResNet18 is pre-activation, unlike other rows of that name.",
         "The rows are those of leaky neurons (± 0.15 and ± 0.12; without leak 95.24 and 78.20).",
         "The protocol's weight decay acts on V_th in the fair comparison, as the published one "
         "does.",
         "On the fair protocol, T = 4: neurons without leak and V_th 2 at the start, ours. With the "
-        "published 6 few fire so soon (1 to 6 %, before training); leaky ones, with the constants "
-        "of the authors' T = 5 commands, learnt more slowly in a small run. Plain batch norm, and "
-        "the mean over time of a linear layer instead of spiking classes.",
+        "published 6 few fire in 4 steps (1 to 6 %, before training); leaky ones, with the "
+        "constants of the authors' T = 5 commands, learnt more slowly in a small run. Batch norm "
+        "without the factor of tdBN, and the mean over time of a linear layer instead of spiking "
+        "classes.",
     ),
     parts={"neuron": SHORT, "norm": NORM, "network": use("resnet20", readout="mean")},
-    alone="its gradient is a closed form of all steps: there is none of the membrane at a step",
+    alone="its gradient is a closed form over all steps, not one of the membrane at each step",
     recipes=(recipe("cifar10"), recipe("cifar100")),
     rows=(
         Row(2, "cifar10-dsr-preact-resnet18", 20, 95.40),

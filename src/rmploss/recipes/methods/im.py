@@ -1,4 +1,4 @@
-"""IM-Loss (Guo et al., NeurIPS 2022): spikes that carry as much information as they can."""
+"""IM-Loss (Guo et al., NeurIPS 2022): maximize the information of the spikes."""
 
 from rmploss.recipes.method import Method
 from rmploss.recipes.recipe import use
@@ -29,20 +29,20 @@ METHOD = Method(
     "NeurIPS 2022",
     code="github.com/yfguo91/IM-Loss-Information-Maximization-Loss-for-Spiking-Neural-Networks, "
     "and its NeurIPS supplement",
-    idea="Centre the membranes on the threshold, where a spike has the largest entropy; and a "
-    "surrogate that grows steeper over training.",
+    idea="Center the membranes on the threshold, where a spike has the largest entropy; use a "
+    "surrogate that becomes steeper during training.",
     equations="L = CE + 2 mean_l mean_c (mean u_lc - V_th)^2\n"
     "phi(v) = 1/2 tanh(K v) + 1/2;  K(n) = 10^(n/N)",
     doubts=(
         "Three published versions of the loss disagree (--set objective.version): we take the "
-        "supplement's, which is a whole formula in code.",
+        "supplement's, the only complete formula in code.",
         "The surrogate: the supplement computes the evolving tanh and returns a rectangle, the "
         "released code has Eq. 5 of RMP-Loss; we take the paper's evolving one.",
         "K(n) is from memory and a summary.",
-        "The fair comparison takes the loss alone. With the evolving surrogate, --set "
+        "The fair comparison takes only the loss. With the evolving surrogate, --set "
         "neuron=evolving, the pocket run fell back to chance in its last epochs (docs/log.md).",
-        "AutoAugment and Cutout: RMP-Loss says so, the supplement's loader has neither; we have "
-        "both. "
+        "AutoAugment and Cutout: the RMP-Loss paper has both, the supplement's loader neither; we "
+        "have both. "
         "1000 epochs, batch 64 and decay 0.2 are the supplement's.",
         "The supplement's ResNet19 is another network (stem of 64, 3x3 shortcuts, 15,973,194 "
         "parameters); ours is that of the group's later code. The released version leaves out the "

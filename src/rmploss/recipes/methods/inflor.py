@@ -1,4 +1,4 @@
-"""InfLoR-SNN (Guo et al., ECCV 2022): the membrane is redistributed before it fires."""
+"""InfLoR-SNN (Guo et al., ECCV 2022): redistribute the membrane before it fires."""
 
 from rmploss.recipes.method import Method
 from rmploss.recipes.recipe import use
@@ -28,10 +28,10 @@ METHOD = Method(
     idea="Redistribute the membrane towards 0 and 1 before it fires; a soft reset keeps the rest.",
     equations="u = u + x;  o = 1[phi(u) >= 0.5];  u = u - o\n"
     "phi(u) = 1 - (1-u)^(1/3), u < 0;  tanh(3(u-1/2))/(2 tanh(3/2)) + 1/2;  u^(1/3), u > 1",
-    inference="phi: it is monotone with phi(1/2) = 1/2 and moves no spike",
+    inference="phi: it is monotone with phi(1/2) = 1/2 and changes no spike",
     doubts=(
-        "No leak, and a reset by 1 with a threshold of 1/2: the released code; the paper's text "
-        "could not be read.",
+        "No leak, and a reset by 1 with a threshold of 1/2, as in the released code; we had no "
+        "access to the paper's text.",
         "The released training loader does not shuffle; we do.",
         "Its norms: tdBN inside of blocks (with 1/sqrt(2) at the ends of blocks with a "
         "projection), "

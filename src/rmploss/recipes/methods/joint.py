@@ -1,4 +1,4 @@
-"""Joint A-SNN (Guo et al., Pattern Recognition 2023): an ANN and an SNN share their kernels."""
+"""Joint A-SNN (Guo et al., Pattern Recognition 2023): an ANN and an SNN share kernel factors."""
 
 from rmploss.recipes.method import Method
 from rmploss.recipes.recipe import Recipe, use
@@ -18,22 +18,21 @@ METHOD = Method(
     equations="K_ann = U diag(s_ann) V;  K_snn = U diag(s_snn) V   at every position of a kernel\n"
     "L = (1 - a) sum CE + 9 a [sum S(ann_i <- ann_4) + sum S(snn_i <- ann_i)]\n"
     "  + b sum |f_snn - f_ann|^2 where f_snn > 0 or f_ann > 0",
-    inference="the ANN, the auxiliary heads, the factors: an ordinary kernel is left",
+    inference="the ANN, the auxiliary heads, the factors: an ordinary kernel remains",
     doubts=(
-        "The paper could not be read; all of this is the released code.",
-        "Its norm sees every time step as a batch of its own (bn_step), not tdBN. We do the same "
-        "in the published recipe; the fair one has tdBN in the SNN, as all methods there.",
+        "We had no access to the paper; all of this follows the released code.",
+        "Its norm takes statistics of each time step separately (bn_step), not tdBN. The published "
+        "recipe does so, too; the fair one has tdBN in the SNN, as all methods there.",
         "Its raw reshape scrambles the initial kernel before it is decomposed; ours is not "
         "scrambled, which for independent random weights is the same distribution.",
         "The second convolution of an auxiliary head keeps 128 channels: our reading.",
-        "An image gives the same current at every step, so the first norm counts it once; the "
+        "A static image has the same current at every step, so the first norm counts it once; the "
         "code passes it T times, with the same statistics.",
         "The released feature term is a sum over the batch; ours is 1024 times the mean over its "
         "samples, the same at the published batch of 1024, also in the small fair batches.",
         "The code's seed is 1000, and its SGD has no momentum.",
-        "ANN and auxiliary heads cost about a third more in training (dense operations at T = 4); "
-        "T "
-        "counts for the SNN only. RMP-Loss takes the neurons of the auxiliary heads, too.",
+        "ANN and auxiliary heads add about a third to the cost of training (dense operations at "
+        "T = 4); T concerns the SNN only. RMP-Loss includes the neurons of the auxiliary heads.",
     ),
     parts={
         "network": use("joint", backbone="resnet20"),

@@ -19,17 +19,17 @@ METHOD = Method(
     "L = MSE(1/T sum_t vote(t), one-hot y)",
     inference="the norm is folded into the convolution",
     doubts=(
-        "The paper's formula is the squared error of every step, its code that of the mean: we "
-        "follow the code; --set loss.per_step=true is the other.",
-        "The norm takes statistics of every step by itself, and of a static image once; later "
+        "The paper's formula is the squared error of every step, the code's that of the mean. We "
+        "follow the code; --set loss.per_step=true follows the paper.",
+        "The norm takes statistics of each step separately, and of a static image once; later "
         "versions of SpikingJelly take them over all steps.",
         "One dropout on CIFAR-10, before the first linear layer, as in the code; the paper's table "
         "shows two.",
-        "93.50 is the best test accuracy over the epochs; the last epoch of their log has 92.40.",
-        "In the fair comparison the protocol's weight decay acts on w as well, and pulls tau to "
-        "2; the "
-        "paper has none.",
-        "Fair: the neuron alone; the norm follows its threshold of 1, and the loss is the "
+        "93.50 is the best test accuracy over the epochs; the last epoch of the authors' log has "
+        "92.40.",
+        "In the fair comparison the protocol's weight decay acts on w as well, and pulls tau to 2; "
+        "the paper has none.",
+        "Fair: only the neuron; the norm follows its threshold of 1, and the loss is the "
         "protocol's.",
         NOT_ONE_HALF,
     ),

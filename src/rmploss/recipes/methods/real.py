@@ -1,4 +1,4 @@
-"""Real Spike (Guo et al., ECCV 2022): spikes of a learnt height, binary again in inference."""
+"""Real Spike (Guo et al., ECCV 2022): spikes of learnt height, folded to binary for inference."""
 
 from rmploss.recipes.method import Method
 from rmploss.recipes.recipe import use
@@ -12,21 +12,23 @@ METHOD = Method(
     paper="Guo et al., Real Spike: Learning Real-Valued Spikes for Spiking Neural Networks, "
     "ECCV 2022",
     code="github.com/yfguo91/Real-Spike (one file, for SEW ResNet)",
-    idea="Let every channel learn the height of its spikes; fold it into the next kernels later.",
+    idea="Learn the height of the spikes of every channel; fold it into the next kernels later.",
     equations="o~ = a o;  K * (a o) = (a K) * o",
-    inference="the heights: they go into the kernels that read the spikes; a shortcut without a "
-    "kernel keeps one scale per channel",
+    inference="the heights: they are folded into the kernels that read the spikes; a shortcut "
+    "without a kernel keeps one scale per channel",
     doubts=(
-        "The released code is for SEW ResNet on ImageNet; the recipe for CIFAR could not be read. "
-        "Ours is that of the family: SGD 0.01, 400 epochs, threshold 0.5, decay 0.25.",
-        "One height per channel, as in the code, from 1. The paper also has one per layer "
-        "(neuron.per=layer) and one per element, which leaves no shared kernel and is not here.",
+        "The released code is for SEW ResNet on ImageNet; we had no access to the recipe "
+        "for CIFAR. Ours is that of the group's other papers: SGD 0.01, 400 epochs, threshold 0.5, "
+        "decay 0.25.",
+        "One height per channel, initially 1, as in the code. The paper also has one per layer "
+        "(neuron.per=layer) and one per element, which cannot be folded and is not implemented.",
         "The heights get no weight decay in the published recipes (ours); nor do the norms then. "
         "In the fair one they get the protocol's.",
-        "The code's neuron (leak-free, threshold 1, reset detached) is SEW's; ours the family's.",
-        "Behind a spike-element-wise ADD or a max pooling the heights cannot be folded by one "
-        "kernel, or only if none is negative: there they stay, as they do in the networks of other "
-        "methods that do not tell which kernel reads which neurons (their `readers`): CIFARNet, "
+        "The code's neuron (leak-free, threshold 1, reset detached) is SEW's; ours is that of the "
+        "group's other papers.",
+        "After a spike-element-wise ADD or a max pooling the heights cannot be folded into one "
+        "kernel, or only if none is negative: there they remain. They also remain in networks "
+        "that do not state which kernel reads which neurons (their `readers`): CIFARNet, "
         "PLIFNet, LIAF-Net.",
         "On SEW blocks the neurons of a shortcut get heights as well; the code has none there.",
     ),

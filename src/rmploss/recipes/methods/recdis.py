@@ -1,4 +1,4 @@
-"""RecDis-SNN (Guo et al., CVPR 2022), reconstructed: its formula is not public."""
+"""RecDis-SNN (Guo et al., CVPR 2022), reconstructed, since its formula is not public."""
 
 from rmploss.recipes.method import Method
 from rmploss.recipes.recipe import use
@@ -31,9 +31,9 @@ METHOD = Method(
     "m, s: mean and deviation of u per channel; V = 0.5; a = 0.5",
     doubts=(
         "RECONSTRUCTED: the paper names the three shifts; the formula is that of Ding et al. (CVPR "
-        "2019) for binary activations, moved to V_th. The published numbers answer to the paper's "
-        "own loss, not to ours.",
-        "Weight 1 is ours; which of Ding's terms has which name is an inference. The rectangle is "
+        "2019) for binary activations, moved to V_th. The published numbers are those of the "
+        "paper's own loss, not of ours.",
+        "Weight 1 is ours; the names of Ding's terms are inferred. The rectangle is "
         "that of the IM-Loss supplement of the same months, decay 0.25 (there 0.2) and the recipe "
         "are those of the group's later papers. The fair comparison keeps the protocol's surrogate "
         "and the half-width 1/2.",

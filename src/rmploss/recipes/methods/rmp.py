@@ -1,4 +1,4 @@
-"""RMP-Loss (Guo et al., ICCV 2023): the paper that this package starts from."""
+"""RMP-Loss (Guo et al., ICCV 2023), the paper that this package implements."""
 
 from rmploss.recipes.method import Method
 from rmploss.recipes.rmp import RECIPES, RMP
@@ -9,10 +9,10 @@ METHOD = Method(
     title="RMP-Loss",
     paper="Guo et al., RMP-Loss: Regularizing Membrane Potential Distribution for Spiking Neural "
     "Networks, ICCV 2023",
-    code="none published; byte code of the same loss stands in the authors' IM-Loss repository",
+    code="none published; byte code of the same loss is in the authors' IM-Loss repository",
     idea="Pull every membrane potential towards the spike that it becomes.",
     equations="L = CE + lambda(n) mean |o - u|^2;  lambda(n) = 2k n/N, then 2k (1 - n/N);  k = 0.1",
-    doubts=("all of them: rmploss list readings",),
+    doubts=("see `rmploss list readings`",),
     parts={"objective": RMP},
     alone="it is RMP-Loss",
     recipes=RECIPES,

@@ -1,4 +1,4 @@
-"""SEW ResNet (Fang et al., NeurIPS 2021): blocks that join spikes, not currents."""
+"""SEW ResNet (Fang et al., NeurIPS 2021): residual blocks add spikes, not currents."""
 
 from rmploss.recipes.method import NOT_ONE_HALF, Method
 from rmploss.recipes.recipe import Recipe, use
@@ -9,7 +9,7 @@ NEURON = use("if", v_threshold=1.0, detach_reset=True, surrogate="arctan")
 
 
 def recipe(network: str, title: str) -> Recipe:
-    """A recipe of the paper for ImageNet; its Spiking ResNets are trained alike."""
+    """A recipe of the paper for ImageNet; its Spiking ResNets are trained in the same way."""
     return Recipe(
         name=f"imagenet-{network}",
         title=f"{title} on ImageNet",
@@ -40,10 +40,10 @@ METHOD = Method(
         "The published accuracies are the best of all test epochs; the last ones are 62.81 "
         "(ResNet18) and 66.66 (ResNet34).",
         "ADD, as in the paper's ImageNet runs; network.connect=and or =iand are its other two.",
-        "Its outputs are whole numbers, so the next convolution multiplies: energy figures that "
-        "count spikes do not hold for it.",
-        "32 images on each of eight GPUs, every one with its own batch statistics: the norm is not "
-        "shared between ranks; on fewer ranks it sees more images at a time.",
+        "Its outputs are whole numbers, so the next convolution multiplies: energy estimates that "
+        "count spikes do not apply.",
+        "32 images on each of eight GPUs, each with its own batch statistics: the norm is not "
+        "synchronized; on fewer ranks it takes more images at a time.",
         "The fair comparison keeps ResNet20's average pooling, so its first stage adds spikes to "
         "multiples of 1/4.",
         NOT_ONE_HALF,

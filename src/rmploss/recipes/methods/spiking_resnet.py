@@ -1,4 +1,4 @@
-"""Spiking ResNet as SEW ResNet's authors built and trained it (Fang et al., NeurIPS 2021)."""
+"""Spiking ResNet, as built and trained by SEW ResNet's authors (Fang et al., NeurIPS 2021)."""
 
 from rmploss.recipes.method import NOT_ONE_HALF, Method
 from rmploss.recipes.methods.sew import NEURON, recipe
@@ -9,7 +9,7 @@ METHOD = Method(
     title="Spiking ResNet",
     paper="Fang et al., Deep Residual Learning in Spiking Neural Networks, NeurIPS 2021",
     code="github.com/fangwei123456/Spike-Element-Wise-ResNet",
-    idea="ResNet with neurons for its ReLUs: currents are added, and spikes leave the block.",
+    idea="ResNet with neurons for its ReLUs: a block adds currents and outputs spikes.",
     equations="y = SN(BN(conv(SN(BN(conv(x))))) + b),  b = x or BN(conv1x1(x))\n"
     "H = V + X;  S = 1[H >= 1];  V = H (1 - S)",
     inference="the norm is folded into the convolution",
@@ -18,7 +18,7 @@ METHOD = Method(
         "(ResNet18) and 61.59 (ResNet34).",
         "Its blocks start as the identity, as in the authors' runs; "
         "network.zero_init_residual=false for a gain of 1.",
-        "The fair comparison changes the neuron alone: ResNet20's blocks are these blocks already, "
+        "The fair comparison changes only the neuron: ResNet20's blocks are these blocks already, "
         "and start with a gain of 1.",
         NOT_ONE_HALF,
     ),

@@ -13,22 +13,23 @@ METHOD = Method(
     paper="Wu et al., Direct Training for Spiking Neural Networks: Faster, Larger, Better, "
     "AAAI 2019",
     code="github.com/yjwu17/STBP-for-training-SpikingNN, branch yjwu17-pytorch-snn",
-    idea="Backpropagate through layers and time with a rectangle as slope; ten neurons vote for "
+    idea="Backpropagate through layers and time with a rectangular surrogate; ten neurons vote for "
     "each class; NeuNorm subtracts the shared activity of all channels.",
     equations="u(t) = 0.25 u(t-1) (1 - o(t-1)) + x(t);  o = 1[u >= 0.75];  do/du = 1[|u - 0.75| "
     "< 1/2]\n"
     "NeuNorm: n(t) = k n(t-1) + v/F sum_f o_f(t);  o~_f = o_f - U_f n(t)\n"
     "L = MSE(1/T sum_t vote(t), one-hot y)",
     doubts=(
-        "The public code has no NeuNorm. Of its constraint k + v F = 1 we follow the letter, by "
-        "which it starts as almost nothing; --set network.constraint=k+v=1 is the other reading.",
-        "The public network starts as PyTorch starts it. We measured: no neuron fires from the "
-        "third layer on, and all gradients are exactly 0. We start it normal with variance "
+        "The public code has no NeuNorm. We take its constraint k + v F = 1 literally, by which v "
+        "starts near 0; --set network.constraint=k+v=1 is the other reading.",
+        "The public network has PyTorch's initialization, with which, as measured, no neuron fires "
+        "from the third layer on and all gradients are exactly 0. Ours is normal with variance "
         "2 / fan-in.",
         "The code's learning rate is 0.1 for convolutions and 0.01 for the linear layers; we have "
-        "one, 0.1 (of a recipe with T = 5 and no results). The paper is said to use Adam.",
-        "Fires at u >= V_th; the code has >. Rows: T = 12 and NeuNorm, as the published 90.53 "
-        "(89.83 without).",
+        "one, 0.1 (of a recipe with T = 5 and no results). From "
+        "memory, the paper uses Adam.",
+        "Fires at u >= V_th; the code has >. The row has T = 12 and NeuNorm: 90.53 (without, "
+        "89.83).",
         "Fair: squared error of the mean outputs of a linear layer; no voting neurons and no "
         "NeuNorm, as the network of the protocol has its own head and norm.",
         NOT_ONE_HALF,

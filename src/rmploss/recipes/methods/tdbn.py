@@ -1,4 +1,4 @@
-"""STBP-tdBN (Zheng et al., AAAI 2021): batch normalization that knows the threshold."""
+"""STBP-tdBN (Zheng et al., AAAI 2021): threshold-dependent batch normalization."""
 
 from rmploss.recipes.method import Method
 from rmploss.recipes.recipe import Recipe, Use, use
@@ -42,17 +42,16 @@ METHOD = Method(
         "it in blocks with a projection only.",
         "Stem of 128 channels, as in the paper's table (12,697,994 parameters); "
         "--set network.stem_width=64 gives the 12,630,858 that later tables count.",
-        "Crop and flip alone on CIFAR-10 are from memory; weight decay 1e-4 is ours (a later "
-        "paper of "
+        "Only crop and flip on CIFAR-10: from memory; weight decay 1e-4 is ours (a later paper of "
         "the authors has 1e-5, and label smoothing on ImageNet). Event data at 48 x 48, flipped "
-        "and rolled, as RMP-Loss has it; the paper had 42 x 42, from memory.",
+        "and rolled, as in RMP-Loss; the paper had 42 x 42, from memory.",
         "The stem of ResNet34 (average pooling 3x3, stride 2) and the initialization are those of "
         "RMP-Loss's authors.",
-        "Fires at u >= V_th; the equations have >. A linear layer ends the network; STBP-simple "
-        "spikes behind it and averages spikes.",
+        "Fires at u >= V_th; the equations have >. The network ends with a linear layer; "
+        "STBP-simple adds a spiking layer and averages its spikes.",
         "The fair comparison changes the surrogate to the rectangle as well as the norms.",
-        "SGD, learning rate 0.1, batch 128 and 200 epochs (ImageNet: 125) are ours: the paper's "
-        "schedule could not be read.",
+        "SGD, learning rate 0.1, batch 128 and 200 epochs (ImageNet: 125) are ours: we had no "
+        "access to the paper's schedule.",
     ),
     parts={
         "neuron": NEURON,

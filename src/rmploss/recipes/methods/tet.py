@@ -1,4 +1,4 @@
-"""TET (Deng et al., ICLR 2022): the loss is taken of every time step, not of their mean."""
+"""TET (Deng et al., ICLR 2022): the loss of every time step, not of their mean."""
 
 from rmploss.recipes.method import NOT_ONE_HALF, Method
 from rmploss.recipes.recipe import Recipe, Use, use
@@ -37,21 +37,21 @@ METHOD = Method(
     paper="Deng et al., Temporal Efficient Training of Spiking Neural Network via Gradient "
     "Re-weighting, ICLR 2022",
     code="github.com/Gus-Lab/temporal_efficient_training",
-    idea="Make the outputs of every time step right, so that the loss does not flatten where their "
-    "mean is right already.",
+    idea="Train the output of every time step, so that the loss does not become flat where only "
+    "their mean is right.",
     equations="L = (1 - lambda) 1/T sum_t CE(O(t), y) + lambda mean (O - phi)^2,  phi = V_th = 1\n"
     "u(t) = 0.5 u(t-1) (1 - o(t-1)) + x(t);  o = 1[u >= 1];  do/du = max(0, 1 - |u - 1|)",
     inference="the norm is folded into the convolution",
     doubts=(
         "lambda is 0.05 on CIFAR and 0.001 on ImageNet in the paper's text (second-hand); the "
         "code's scripts have 0, 0.001 and 0.0001.",
-        "300 epochs at every T: the paper trains T = 2 and goes on for 50 epochs at T = 4 and 6; "
+        "300 epochs at every T: the paper trains T = 2 and continues for 50 epochs at T = 4 and 6; "
         "the code's script has 100. Adam, 0.001 and batch 512 are the code's.",
         "ImageNet: neither the network nor its script is public. 120 epochs is second-hand; Adam, "
         "0.001 and batch 256 are ours, as is the stem of ResNet34.",
-        "Fires at u >= V_th; the code has >. Its tdBN has no factor alpha V_th: plain batch "
+        "Fires at u >= V_th; the code has >. Its tdBN has no factor alpha V_th: it is batch "
         "normalization over time.",
-        "VGGSNN for event data is there; RMP-Loss's tables have no row of it: rmploss train "
+        "VGGSNN for event data is included, though not in RMP-Loss's tables: rmploss train "
         "cifar10-tet-resnet19 --T 10 --set data=cifar10-dvs network=vggsnn loss.weight=0.001.",
         NOT_ONE_HALF,
     ),

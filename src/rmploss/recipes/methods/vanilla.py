@@ -1,4 +1,4 @@
-"""The network without any of the methods: where the paper's ablation starts (Table 1)."""
+"""The network without any method: the baseline of the paper's ablation (Table 1)."""
 
 from rmploss.recipes.method import Method
 
@@ -9,5 +9,5 @@ METHOD = Method(
     code="",
     idea="LIF neurons, the surrogate of Eq. 5 and tdBN, trained by cross-entropy.",
     equations="u = 0.25 u + x;  o = 1[u >= 0.5];  u = u (1 - o);  L = CE(sum_t O(t), y)",
-    alone="with RMP-Loss it is RMP-Loss",
+    alone="the vanilla SNN with RMP-Loss is the method RMP-Loss",
 )

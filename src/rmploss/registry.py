@@ -1,6 +1,6 @@
-"""Explicit lazy tables: a name and the place that implements it, imported when first asked for.
+"""Registries: names of neurons, losses, ... and the code of each, imported on first use.
 
-A new method is one new file and one line in the table of its family.
+A new method is one new file and one line in the registry of its family.
 """
 
 import importlib
@@ -15,11 +15,12 @@ from rmploss.errors import Problem, UserError, unknown
 T = TypeVar("T")
 
 
-class Table(Mapping[str, T], Generic[T]):
-    """Names and the things they stand for, imported when first looked up.
+class Registry(Mapping[str, T], Generic[T]):
+    """A mapping from names to classes or functions, each imported on its first lookup.
 
-    kind: what the table holds, in the singular ("neuron"); places: name -> "module:attribute".
-    Looking up an unknown name raises `UserError` with the nearest name that exists.
+    kind: the word for one entry, singular ("neuron").
+    places: name -> "module:attribute".
+    Looking up an unknown name raises `UserError` with the nearest existing name.
     """
 
     def __init__(self, kind: str, places: Mapping[str, str]) -> None:
@@ -42,22 +43,22 @@ class Table(Mapping[str, T], Generic[T]):
         return name in self._places
 
     def make(self, name: str, /, *arguments: Any, **options: Any) -> Any:
-        """Call the entry; options it does not take or of a wrong type raise `UserError`."""
+        """Call the entry. Raises `UserError` for unknown options and options of a wrong type."""
         problems = self.problems(name, options)
         if problems:
             raise UserError(f"cannot make {self.kind} {name!r}", problems)
         return typing.cast("Callable[..., Any]", self[name])(*arguments, **options)
 
     def problems(self, name: str, options: Mapping[str, Any]) -> list[Problem]:
-        """What is wrong with a name and its options, judged by the entry's signature."""
+        """All problems of a name and its options, by the signature of the entry."""
         where = self.kind.replace(" ", "-")
         if name not in self._places:
             return [self._unknown(name)]
         hints = self.options(name)
-        found = [
+        problems = [
             unknown(f"{where}.{option}", option, hints) for option in options if option not in hints
         ]
-        found += [
+        problems += [
             Problem(
                 f"{where}.{option} = {value!r}",
                 f"must be {spell(hints[option])}",
@@ -66,32 +67,32 @@ class Table(Mapping[str, T], Generic[T]):
             for option, value in options.items()
             if option in hints and not fits(value, hints[option])
         ]
-        return found
+        return problems
 
     def options(self, name: str) -> dict[str, Any]:
-        """The options of an entry (its keyword-only parameters) and their types, in order.
+        """The options of an entry (its keyword-only parameters) -> their types, in order.
 
-        `**options: Unpack[...]` of a constructor stands for those that it passes to its base class.
+        `**options: Unpack[T]` of a constructor counts as the options that T names.
         """
-        return {option: found.hint for option, found in _options(self[name]).items()}
+        return {name: option.hint for name, option in _options(self[name]).items()}
 
     def complete(self, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Options with the defaults of those not given, in order: what plain data can say of them.
+        """All options that a recipe can hold, in order: those given, else their defaults.
 
-        A whole number where the entry takes a real one is made one, so that equal is equal.
+        An int becomes a float where the entry takes a float: k=1 and k=1.0 are one recipe.
         """
         full: dict[str, Any] = {}
-        for option, found in _options(self[name]).items():
-            if is_plain(found.hint):
-                value = options.get(option, found.default)
+        for key, option in _options(self[name]).items():
+            if is_literal(option.hint):
+                value = options.get(key, option.default)
                 whole = isinstance(value, int) and not isinstance(value, bool)
-                full[option] = float(value) if whole and _takes_real(found.hint) else value
+                full[key] = float(value) if whole and _takes_real(option.hint) else value
         return full
 
     def spelled_options(self, name: str) -> dict[str, str]:
-        """The options of an entry and their types in words; what only code can give is left out."""
+        """The options of an entry that a recipe can hold -> their types in words."""
         hints = self.options(name).items()
-        return {option: spell(hint) for option, hint in hints if is_plain(hint)}
+        return {option: spell(hint) for option, hint in hints if is_literal(hint)}
 
     def _unknown(self, name: str) -> Problem:
         return unknown(self.kind.replace(" ", "-"), name, self._places)
@@ -108,10 +109,10 @@ def _options(entry: Any) -> dict[str, _Option]:
     """The keyword-only parameters of an entry, in order.
 
     A class that takes `**options: Unpack[T]` passes the keys of T to the next class in its
-    resolution order, which says their types and defaults.
+    resolution order, whose signature has their types and defaults.
     """
-    found: dict[str, _Option] = {}
-    passed: set[str] | None = None  # names that have come so far; None: all
+    options: dict[str, _Option] = {}
+    passed: set[str] | None = None  # the names that this constructor receives; None: all
     for function in _constructors(entry):
         hints = typing.get_type_hints(function)
         rest = None
@@ -119,16 +120,16 @@ def _options(entry: Any) -> dict[str, _Option]:
             if parameter.kind is parameter.VAR_KEYWORD:
                 rest = hints.get(name)
             elif parameter.kind is parameter.KEYWORD_ONLY and (passed is None or name in passed):
-                found.setdefault(name, _Option(hints.get(name, Any), parameter.default))
+                options.setdefault(name, _Option(hints.get(name, Any), parameter.default))
         if typing.get_origin(rest) is not typing.Unpack:
             break
         keys = set(typing.get_type_hints(*typing.get_args(rest)))
         passed = keys if passed is None else passed & keys
-    return found
+    return options
 
 
 def _constructors(entry: Any) -> Iterator[Callable[..., Any]]:
-    """The function that is called, and behind a class's those of its base classes."""
+    """The function itself; of a class, the constructors in its resolution order."""
     if not inspect.isclass(entry):
         yield entry
         return
@@ -138,7 +139,7 @@ def _constructors(entry: Any) -> Iterator[Callable[..., Any]]:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value (bool, int, float, str, None, tuple) has the annotated type."""
+    """True if a literal (bool, int, float, str, None, tuple) has the annotated type."""
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, part) for part in typing.get_args(hint))
@@ -159,7 +160,7 @@ def fits(value: Any, hint: Any) -> bool:
         return isinstance(value, hint)
     if hint is type(None):
         return value is None
-    # Types that only code can build (modules, callables) are judged by the entry itself.
+    # No literal is a module or a callable: the entry itself checks those.
     return True
 
 
@@ -167,20 +168,20 @@ def _takes_real(hint: Any) -> bool:
     return hint is float or float in typing.get_args(hint)
 
 
-def is_plain(hint: Any) -> bool:
-    """Whether an option of this type can be written in a recipe."""
+def is_literal(hint: Any) -> bool:
+    """True if a value of this type can be a literal, so that a recipe can hold it."""
     parts = typing.get_args(hint)
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return any(map(is_plain, parts))
+        return any(map(is_literal, parts))
     return typing.get_origin(hint) in (typing.Literal, tuple) or hint in (int, float, bool, str)
 
 
 def spell(hint: Any) -> str:
-    """A type as a reader of the command line knows it."""
+    """A type in the words of the command line's messages."""
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
-        plain = [part for part in typing.get_args(hint) if is_plain(part) or part is type(None)]
-        return " or ".join(map(spell, plain))
+        parts = [part for part in typing.get_args(hint) if is_literal(part) or part is type(None)]
+        return " or ".join(map(spell, parts))
     if origin is tuple:
         return f"a list of {spell(typing.get_args(hint)[0])}"
     if origin is typing.Literal:

@@ -1,4 +1,4 @@
-"""Tables: lazy, with errors that name the nearest entry and all wrong options at once."""
+"""Registries: lazy imports, and errors that name the nearest entry and every wrong option."""
 
 import inspect
 import subprocess
@@ -14,18 +14,18 @@ from rmploss.models import MODELS
 from rmploss.neurons import NEURONS
 from rmploss.norm import NORMS
 from rmploss.objectives import OBJECTIVES, SCHEDULES
+from rmploss.registry import Registry, fits, is_literal, spell
 from rmploss.surrogate import SURROGATES
-from rmploss.tables import Table, fits, is_plain, spell
 
 FAMILIES = {
-    table.kind: table
-    for table in (DATASETS, MODELS, NEURONS, NORMS, OBJECTIVES, SCHEDULES, SURROGATES)
+    registry.kind: registry
+    for registry in (DATASETS, MODELS, NEURONS, NORMS, OBJECTIVES, SCHEDULES, SURROGATES)
 }
-ENTRIES = [(kind, name) for kind, table in FAMILIES.items() for name in table]
+ENTRIES = [(kind, name) for kind, registry in FAMILIES.items() for name in registry]
 
 
 class Widget:
-    """An entry to make; options of every kind a table judges."""
+    """An entry with an option of every type that a registry checks."""
 
     def __init__(
         self,
@@ -62,11 +62,11 @@ class SmallGadget(Gadget):
     """A gadget without a constructor of its own."""
 
 
-TABLE: Table[Any] = Table(
+WIDGETS: Registry[Any] = Registry(
     "test widget",
     {"widget": f"{__name__}:Widget", "missing": "rmploss.no_such_module:Thing"},
 )
-GADGETS: Table[Any] = Table(
+GADGETS: Registry[Any] = Registry(
     "test gadget",
     {"gadget": f"{__name__}:Gadget", "small": f"{__name__}:SmallGadget"},
 )
@@ -82,22 +82,22 @@ def test_every_entry_imports_and_has_a_card(kind: str, name: str) -> None:
 
 @pytest.mark.parametrize(("kind", "name"), ENTRIES)
 def test_the_defaults_of_every_entry_fit_their_types(kind: str, name: str) -> None:
-    table = FAMILIES[kind]
-    assert table.problems(name, {}) == []
-    assert table.problems(name, {"no_such_option": 1})[0].what == 'unknown "no_such_option"'
+    registry = FAMILIES[kind]
+    assert registry.problems(name, {}) == []
+    assert registry.problems(name, {"no_such_option": 1})[0].what == 'unknown "no_such_option"'
 
 
 def test_it_is_a_mapping() -> None:
-    assert list(TABLE) == ["widget", "missing"]
-    assert len(TABLE) == 2
-    assert "widget" in TABLE
-    assert "gadget" not in TABLE
-    assert TABLE["widget"] is Widget
+    assert list(WIDGETS) == ["widget", "missing"]
+    assert len(WIDGETS) == 2
+    assert "widget" in WIDGETS
+    assert "gadget" not in WIDGETS
+    assert WIDGETS["widget"] is Widget
 
 
 def test_nothing_is_imported_before_it_is_asked_for() -> None:
     with pytest.raises(ModuleNotFoundError):
-        TABLE["missing"]
+        WIDGETS["missing"]
     code = (
         "import sys, rmploss.models, rmploss.data;"
         "print([m for m in sys.modules if m in ('rmploss.models.vgg', 'rmploss.data.cifar')])"
@@ -108,16 +108,16 @@ def test_nothing_is_imported_before_it_is_asked_for() -> None:
 
 def test_an_unknown_name() -> None:
     with pytest.raises(UserError) as caught:
-        TABLE["wigdet"]
+        WIDGETS["wigdet"]
     assert str(caught.value).splitlines() == [
         "unknown test widget",
         '  test-widget: unknown "wigdet"   did you mean "widget"?',
     ]
-    assert TABLE.problems("wigdet", {"x": 1}) == list(caught.value.problems)
+    assert WIDGETS.problems("wigdet", {"x": 1}) == list(caught.value.problems)
 
 
 def test_make() -> None:
-    widget = TABLE.make("widget", 3, width=2, mode="b", limit=None, parts=("x",), on=True)
+    widget = WIDGETS.make("widget", 3, width=2, mode="b", limit=None, parts=("x",), on=True)
     assert (widget.size, widget.width, widget.mode, widget.parts) == (3, 2, "b", ("x",))
 
 
@@ -127,7 +127,7 @@ def test_all_wrong_options_at_once() -> None:
         "size": 3,
     }  # fmt: skip
     with pytest.raises(UserError) as caught:
-        TABLE.make("widget", 3, **options)
+        WIDGETS.make("widget", 3, **options)
     lines = [(p.where, p.what) for p in caught.value.problems]
     assert lines == [
         ("test-widget.widht", 'unknown "widht"'),
@@ -142,7 +142,7 @@ def test_all_wrong_options_at_once() -> None:
 
 
 def test_options_are_the_keyword_only_parameters() -> None:
-    assert list(TABLE.options("widget")) == ["width", "mode", "limit", "parts", "on"]
+    assert list(WIDGETS.options("widget")) == ["width", "mode", "limit", "parts", "on"]
 
 
 @pytest.mark.parametrize("name", GADGETS)
@@ -166,19 +166,20 @@ def test_options_that_are_passed_on_are_those_of_the_base_class(name: str) -> No
 def test_a_class_passes_on_what_its_base_class_takes(kind: str, name: str) -> None:
     entry = FAMILIES[kind][name]
     for owner in entry.__mro__ if inspect.isclass(entry) else ():
-        table: Table[Any] = Table("class", {"it": f"{owner.__module__}:{owner.__qualname__}"})
+        place = f"{owner.__module__}:{owner.__qualname__}"
+        registry: Registry[Any] = Registry("class", {"it": place})
         for hint in get_type_hints(owner.__init__).values():
             if get_origin(hint) is Unpack:
                 (passed,) = get_args(hint)
-                assert get_type_hints(passed).items() <= table.options("it").items()
+                assert get_type_hints(passed).items() <= registry.options("it").items()
 
 
 def test_options_completed_by_their_defaults() -> None:
-    complete = TABLE.complete("widget", {"on": True, "width": 2})
+    complete = WIDGETS.complete("widget", {"on": True, "width": 2})
     assert complete == {"width": 2.0, "mode": "a", "limit": None, "parts": (), "on": True}
     assert isinstance(complete["width"], float)
     assert complete["on"] is True
-    assert isinstance(TABLE.complete("widget", {"limit": 2})["limit"], int)
+    assert isinstance(WIDGETS.complete("widget", {"limit": 2})["limit"], int)
 
 
 def test_options_in_words_leave_out_what_only_code_can_give() -> None:
@@ -214,6 +215,6 @@ def test_types_are_spelled_for_readers() -> None:
 
 
 def test_what_a_recipe_can_write() -> None:
-    plain = [int, float | None, bool, str, Literal["a"], tuple[str, ...], str | Widget]
-    assert all(map(is_plain, plain))
-    assert not any(map(is_plain, [Widget, Callable[[], Widget], type(None)]))
+    literals = [int, float | None, bool, str, Literal["a"], tuple[str, ...], str | Widget]
+    assert all(map(is_literal, literals))
+    assert not any(map(is_literal, [Widget, Callable[[], Widget], type(None)]))

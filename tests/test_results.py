@@ -1,0 +1,18 @@
+"""`tools/results.py` writes a row of CSV for every finished run, and none for an unfinished one."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+RUNS = Path(__file__).parent / "fixtures" / "runs"
+
+
+def test_a_finished_run_is_a_row() -> None:
+    words = [sys.executable, str(ROOT / "tools" / "results.py"), *map(str, RUNS.glob("*/*"))]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    (row,) = csv.DictReader(done.stdout.splitlines())
+    assert (row["recipe"], row["seed"], row["epochs"]) == ("digits-rmp", "0", "3")
+    assert float(row["last_accuracy"]) <= float(row["best_accuracy"]) <= 100
+    assert row["command"].startswith("rmploss train digits-rmp")
