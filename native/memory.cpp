@@ -91,7 +91,8 @@ void* take(size_t bytes) {
     total.kept -= bytes;
   } else {
     const size_t needed = total.in_use + bytes;
-    keep_at_most(total.peak > needed ? total.peak - needed : 0);
+    const size_t most = total.peak - total.peak / 32;  // kept blocks fit requests only roughly
+    keep_at_most(most > needed ? most - needed : 0);
     block = from_system(bytes);
     if (!block) {
       keep_at_most(0);
