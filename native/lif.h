@@ -138,43 +138,34 @@ template <class S> RMPLOSS_INLINE Vec<S> distance_slope(Vec<S> d, S p) {
   return d == zero ? zero : p * power<S>(absolute<S>(d), p - 1) * sign;
 }
 
-// The spikes of one register to memory: as numbers, as bits, or both. The registers of a row come in the order of their channels,
-// so the first of a word sets it and the others add to it.
+// The bits of some registers to their word. The registers of a row come in the order of their channels, so the first of a word sets
+// it and the others add to it.
 template <class S>
-RMPLOSS_INLINE void store_spikes(const Neurons<S>& a, const Forward<S>& f, Vec<S> o, index_t t, index_t row, index_t c, int n) {
-  const index_t place = t * a.rows + row;
-  if (f.spikes) store(f.spikes + place * a.channels + c, o, n);
-  if (!f.bits) return;
-  uint64_t& word = f.bits[place * words_of(a.channels) + c / 64];
-  uint64_t found = bits_of<S>(o);
-  if (n < kLanes<S>) found &= (uint64_t(1) << n) - 1;  // lanes beyond the last channel have a potential, too
+RMPLOSS_INLINE void store_bits(const Neurons<S>& a, uint64_t* bits, uint64_t found, index_t t, index_t row, index_t c) {
+  uint64_t& word = bits[(t * a.rows + row) * words_of(a.channels) + c / 64];
   if (c % 64 == 0) word = found;
   else word |= found << (c % 64);
 }
 
-// How many spikes the words of a row hold.
-template <class S> inline int64_t spikes_of_row(const Neurons<S>& a, const Forward<S>& f, index_t row) {
-  const index_t words = words_of(a.channels);
-  int64_t count = 0;
-  for (index_t t = 0; t < a.steps; t++)
-    for (index_t w = 0; w < words; w++) count += __builtin_popcountll(f.bits[(t * a.rows + row) * words + w]);
-  return count;
-}
-
 // Some registers of channels from c on, of one row; all of n lanes.
 template <class S, int count>
-RMPLOSS_INLINE void forward_registers(const Neurons<S>& a, const Forward<S>& f, const Channels<S>* k, index_t row, index_t c,
-                                      int n, Moments<S>* m) {
+RMPLOSS_INLINE int64_t forward_registers(const Neurons<S>& a, const Forward<S>& f, const Channels<S>* k, index_t row,
+                                         index_t c, int n, Moments<S>* m) {
+  // Lanes beyond the last channel have a potential, too, but no bit.
+  const uint64_t lanes = n < kLanes<S> ? (uint64_t(1) << n) - 1 : ~uint64_t(0);
+  int64_t spikes = 0;
   Vec<S> u[count];
 #pragma GCC unroll 4
   for (int i = 0; i < count; i++) u[i] = initial(a, row, c + i * kLanes<S>, n);
-  for (index_t t = 0; t < a.steps; t++)
+  for (index_t t = 0; t < a.steps; t++) {
+    uint64_t found = 0;
 #pragma GCC unroll 4
     for (int i = 0; i < count; i++) {
       const index_t here = c + i * kLanes<S>;
       const Vec<S> x = current(a, k[i], t, row, here, n);
       const Vec<S> pre = charge<S>(k[i], u[i], x), o = fire<S>(k[i], pre);
-      store_spikes(a, f, o, t, row, here, n);
+      if (f.spikes) store(f.spikes + (t * a.rows + row) * a.channels + here, o, n);
+      if (f.bits) found |= (bits_of<S>(o) & lanes) << (i * kLanes<S>);
       if (a.moments) {
         const Vec<S> potential = a.of_input ? x : pre;
         const Vec<S> target = a.of_input ? fire<S>(k[i], x) : o;
@@ -185,9 +176,15 @@ RMPLOSS_INLINE void forward_registers(const Neurons<S>& a, const Forward<S>& f, 
       }
       u[i] = after_reset(a, k[i], pre, o);
     }
+    if (f.bits) {
+      store_bits(a, f.bits, found, t, row, c);
+      spikes += __builtin_popcountll(found);
+    }
+  }
   if (f.last)
 #pragma GCC unroll 4
     for (int i = 0; i < count; i++) store(f.last + row * a.channels + c + i * kLanes<S>, u[i], n);
+  return spikes;
 }
 
 // Calls work(first row, last row, scratch, padded) for blocks of rows, in parallel. scratch holds four sums per channel
@@ -227,8 +224,8 @@ inline void in_pieces(const Neurons<S>& a, S* sums, const Work& work) {
 // Arguments are copied and sums travel by value: a store through a pointer could otherwise change them for all that the
 // compiler knows. scratch: the sums of some rows, four arrays of `padded` channels.
 template <class S, int count>
-RMPLOSS_INLINE void forward_place(const Neurons<S>& a, const Forward<S>& f, index_t row, index_t c, int n, S* scratch,
-                                  index_t padded) {
+RMPLOSS_INLINE int64_t forward_place(const Neurons<S>& a, const Forward<S>& f, index_t row, index_t c, int n, S* scratch,
+                                     index_t padded) {
   Channels<S> k[count];
   Moments<S> m[count];
 #pragma GCC unroll 4
@@ -238,11 +235,12 @@ RMPLOSS_INLINE void forward_place(const Neurons<S>& a, const Forward<S>& f, inde
     if (a.moments)
       for (int r = 0; r < 4; r++) m[i].sum[r] = load(scratch + r * padded + here);
   }
-  forward_registers<S, count>(a, f, k, row, c, n, m);
+  const int64_t spikes = forward_registers<S, count>(a, f, k, row, c, n, m);
   if (a.moments)
 #pragma GCC unroll 4
     for (int i = 0; i < count; i++)
       for (int r = 0; r < 4; r++) store(scratch + r * padded + c + i * kLanes<S>, m[i].sum[r]);
+  return spikes;
 }
 
 // Rows first, channels inside: every array is read and written in the order of its memory.
@@ -254,9 +252,8 @@ template <bool usual, class S> void forward_with(const Neurons<S>& all, const Fo
     int64_t spikes = 0;
     for (index_t row = block; row < end; row++) {
       along_channels<S, kTogether>(a.channels, [&]<int count>(index_t c, int n, Count<count>) RMPLOSS_INLINE_LAMBDA {
-        forward_place<S, count>(a, f, row, c, n, scratch, padded);
+        spikes += forward_place<S, count>(a, f, row, c, n, scratch, padded);
       });
-      if (f.bits) spikes += spikes_of_row(a, f, row);
     }
 #pragma omp atomic
     total += spikes;
