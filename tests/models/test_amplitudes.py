@@ -139,7 +139,7 @@ def test_an_identity_shortcut_keeps_a_scale_per_channel() -> None:
 def test_every_neuron_of_these_networks_has_its_readers() -> None:
     for name, options in FOLDED.items():
         net = real(name, **options)
-        readers = net.readers()
+        readers = net.heights_fold_into()
         neurons = {n for n, module in net.named_modules() if isinstance(module, RealSpike)}
         assert readers.keys() == neurons, name
         for reading in readers.values():

@@ -257,4 +257,4 @@ def test_what_cannot_be() -> None:
 def test_it_is_a_network_like_the_others() -> None:
     net: SpikingNetwork = tiny(neuron=LIF, norm=TDBatchNorm2d)
     assert net(images()).shape == (4, K)
-    assert net.readers() == {}
+    assert net.heights_fold_into() == {}

@@ -31,13 +31,13 @@ class Scale(nn.Module):
         return x * self.height.view(-1, 1, 1)
 
 
-def fold_amplitudes(net: nn.Module, readers: Mapping[str, tuple[str, ...]]) -> None:
-    """Make the spikes of all neurons with known readers binary, in place; the outputs stay.
+def fold_amplitudes(net: nn.Module, targets: Mapping[str, tuple[str, ...]]) -> None:
+    """Fold the heights of spikes into the kernels behind them, in place; the outputs stay.
 
-    readers: names of neurons, and of all modules that read their spikes. Real spikes of other
+    targets: names of neurons, and of all modules whose kernels read their spikes. Spikes of other
     neurons keep their height.
     """
-    for name, reading in readers.items():
+    for name, reading in targets.items():
         neuron = net.get_submodule(name)
         height = neuron.release() if isinstance(neuron, HasHeight) else None
         if height is not None:

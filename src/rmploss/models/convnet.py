@@ -38,6 +38,6 @@ class ConvNet(PooledNetwork):
         x = through(self.halve, self.conv2.fire(x, self.lif2))
         return self.conv3.fire(x, self.lif3)
 
-    def readers(self) -> dict[str, tuple[str, ...]]:
+    def heights_fold_into(self) -> dict[str, tuple[str, ...]]:
         """The next convolution, the linear layer at the end."""
         return {"lif1": ("conv2",), "lif2": ("conv3",), "lif3": ("head",)}

@@ -93,7 +93,7 @@ class SpikingNetwork(nn.Module, ABC):
         outputs = self.outputs(x)
         return outputs if over_time else self.readout(outputs)
 
-    def readers(self) -> dict[str, tuple[str, ...]]:
+    def heights_fold_into(self) -> dict[str, tuple[str, ...]]:
         """The names of neurons, and of the modules into whose kernels the height of spikes folds.
 
         The heights of neurons that are left out stay.
@@ -102,7 +102,7 @@ class SpikingNetwork(nn.Module, ABC):
 
     def fold(self) -> None:
         """Put the heights of the spikes into the kernels that read them (exact)."""
-        fold_amplitudes(self, self.readers())
+        fold_amplitudes(self, self.heights_fold_into())
 
     def finish(self) -> None:
         """Initialize the weights; called at the end of a constructor."""

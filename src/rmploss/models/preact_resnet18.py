@@ -110,7 +110,7 @@ class PreActResNet18(SpikingNetwork):
         x = self.lif2(dense_of(through(self.pool, fire(x, self.norm1, self.lif1))))
         return self.head.fire(x, self.lif3).flatten(2)
 
-    def readers(self) -> dict[str, tuple[str, ...]]:
+    def heights_fold_into(self) -> dict[str, tuple[str, ...]]:
         """A block's spikes go to its convolution and its shortcut, the head's to the linear layer.
 
         Left out: the neurons before the pooling and the last ones; no kernel reads those.

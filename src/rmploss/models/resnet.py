@@ -175,7 +175,7 @@ class _ResNet(PooledNetwork):
             x = through(layer, x)
         return x
 
-    def readers(self) -> dict[str, tuple[str, ...]]:
+    def heights_fold_into(self) -> dict[str, tuple[str, ...]]:
         """The next convolution of the stem or of the block; of a block's end, also a shortcut.
 
         The output of a `SEWBlock` joins the spikes of two layers: no kernel reads one alone.

@@ -72,9 +72,9 @@ class _FangResNet(ImageNetResNet):
             if isinstance(module, nn.Linear):
                 module.reset_parameters()
 
-    def readers(self) -> dict[str, tuple[str, ...]]:
+    def heights_fold_into(self) -> dict[str, tuple[str, ...]]:
         """As in every ResNet, but for the stem: a height below 0 would turn the maximum around."""
-        found = super().readers()
+        found = super().heights_fold_into()
         found.pop("lif1", None)
         return found
 

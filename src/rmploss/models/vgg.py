@@ -55,7 +55,7 @@ class VGG16(PooledNetwork):
         """The pooled spikes of the last stage."""
         return in_sequence(self.layers, x, self.T)
 
-    def readers(self) -> dict[str, tuple[str, ...]]:
+    def heights_fold_into(self) -> dict[str, tuple[str, ...]]:
         """The next convolution, the linear layer at the end."""
         names = [f"layers.{name}" for name, _ in self.layers.named_children()]
         neurons = [name for name in names if name.startswith("layers.lif")]

@@ -28,7 +28,7 @@ METHOD = Method(
         "group's other papers.",
         "After a spike-element-wise ADD or a max pooling the heights cannot be folded into one "
         "kernel, or only if none is negative: there they remain. They also remain in networks "
-        "that do not state which kernel reads which neurons (their `readers`): CIFARNet, "
+        "that do not state which kernel reads which neurons (`heights_fold_into`): CIFARNet, "
         "PLIFNet, LIAF-Net.",
         "On SEW blocks the neurons of a shortcut get heights as well; the code has none there.",
     ),
