@@ -254,7 +254,7 @@ nb::object empty(const std::vector<size_t>& shape, const std::vector<int64_t>& s
 }  // namespace
 
 NB_MODULE(_native, m) {
-  m.doc() = "The native kernels of the `cpu` provider; called by rmploss.ops only.";
+  m.doc() = "The native kernels of the `cpu` backend; called by rmploss.ops only.";
   m.def("surrogates", &surrogates, "The number of every surrogate, by the name of its class.");
   m.def("resets", &resets, "The number of every reset, by its name in ops/lif/inputs.py.");
   m.def("instruction_sets", &names, "Those that this machine runs, the widest first.");

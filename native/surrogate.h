@@ -1,4 +1,4 @@
-// The surrogate derivatives phi'(v), v = u_pre - V_th, as in rmploss/surrogate.py.
+// The surrogate derivatives phi'(v), v = u_pre - V_th (Eq. 5 and others), as in rmploss/surrogate.py.
 #pragma once
 #include "kernels.h"
 #include "simd.h"

@@ -1,4 +1,4 @@
-"""The neuron once more, in NumPy and without autograd: what every provider is compared with.
+"""The neuron once more, in NumPy and without autograd: what every backend is compared with.
 
 Forward is Eqs. 1-3, 5, 8 and 9 as the paper prints them, element by element. Backward is the
 reverse recursion over time, derived by hand. With D = dL/du(t) coming from the step after,

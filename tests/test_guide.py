@@ -63,6 +63,6 @@ def test_the_guide_holds(tmp_path: Path) -> None:
     ):
         assert re.search(rf"^{entry} +[A-Z]|^{entry} +weight", listed, re.MULTILINE)
         assert f"{option}: a number" in listed
-        assert "epoch 1/1" in trained
+        assert "epoch 1/" in trained
         assert re.search(r"\d+ passed", tested)
         assert "failed" not in tested

@@ -31,7 +31,7 @@ HEADLINE = (
 def headline() -> str:
     """The measurements beside SpikingJelly: a row for each topic, with its command."""
     lines = [
-        "| | rmploss | SpikingJelly | ratio | ratio, if compiled | command |",
+        "| | rmploss | SpikingJelly | ratio | ratio to it compiled | command |",
         "|---|---:|---:|---:|---:|---|",
     ]
     for topic, what, scale, unit, contestant in HEADLINE:

@@ -132,7 +132,7 @@ def _backends(call: Call) -> tuple[dict[str, Act], dict[str, str]]:
     status: dict[str, str] = {}
     for backend in ops.BACKENDS[1:]:  # the first is "auto"
         try:
-            ops.explain(backend, tensors[0].device)
+            ops.choose(backend, tensors[0].device)
         except UserError as absent:
             status[backend] = str(absent)
             continue

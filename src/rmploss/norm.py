@@ -6,7 +6,7 @@
 Mean and variance are per channel and joint over T, B, H, W and, in a process group, over all ranks.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,8 @@ class TDBatchNorm2d(nn.Module):
     unbiased as in `torch.nn.BatchNorm2d`. Raises `UserError`.
     """
 
+    counts_repeats: ClassVar[bool] = True
+    """Whether equal steps count as often as they are shown, in the unbiased running variance."""
     running_mean: Tensor
     running_var: Tensor
 
@@ -125,6 +127,10 @@ class TDBatchNorm2d(nn.Module):
         In evaluation eps is None: the running statistics are part of gain and bias. Raises
         `UserError` for an x that this norm does not fit.
         """
+        kind = type(self)
+        if kind.forward is not TDBatchNorm2d.forward and kind.operands is TDBatchNorm2d.operands:
+            what, fix = "has a forward of its own", "apply it before: lif(norm(x))"
+            raise UserError("no norm for neurons over time", [Problem(kind.__name__, what, fix)])
         if x.ndim != 5 or x.shape[2] != self.channels:
             self.check(x)
         if not self.training:

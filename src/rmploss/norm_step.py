@@ -21,6 +21,8 @@ class StepBatchNorm2d(TDBatchNorm2d):
     In evaluation mode it is one affine map for all steps, which folds into a convolution.
     """
 
+    counts_repeats = False
+
     def __init__(
         self, channels: int, *, eps: float = 1e-5, momentum: float = 0.1, sync: bool = True
     ) -> None:

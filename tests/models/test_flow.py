@@ -167,6 +167,23 @@ def test_neurons_may_be_exchanged_in_any_mode() -> None:
 
 
 @needs_native
+@pytest.mark.parametrize("place", ["layer1", "layer1.0"])
+def test_a_forward_of_an_objects_own_and_a_compiled_module_are_called(place: str) -> None:
+    net: Any = narrow("resnet20")
+    expected = net(frames(net))
+    part, called = net.get_submodule(place), []
+    forward = part.forward
+    part.forward = lambda x: called.append(x) or forward(x)
+    assert torch.equal(net(frames(net)), expected)
+    assert len(called) == 1
+    del part.forward
+    graphs: list[Any] = []
+    part.compile(backend=lambda graph, _: graphs.append(graph) or graph.forward)
+    torch.testing.assert_close(net(frames(net)), expected, rtol=1e-4, atol=1e-5)
+    assert graphs
+
+
+@needs_native
 def test_a_layer_over_time_may_change_its_input() -> None:
     """What reads the spikes afterwards reads the changed numbers."""
 

@@ -126,7 +126,7 @@ def test_a_gpu_packs_for_gradients_only(monkeypatch: pytest.MonkeyPatch) -> None
     def wait(*_: object) -> tuple[Tensor, Tensor]:
         raise AssertionError("a GPU has to wait")
 
-    monkeypatch.setattr(backends, "choose", lambda *_: "triton")
+    monkeypatch.setattr(backends, "choose", lambda *_: ("triton", "a test"))
     monkeypatch.setattr(passes, "pack", wait)
     x, w = torch.ones(1, 8, 4, 4), torch.ones(8, 8, 3, 3)
     with torch.no_grad():

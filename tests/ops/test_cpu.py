@@ -1,6 +1,6 @@
 """The native kernels equal the reference: forward and backward, on every instruction set.
 
-Float64 is compared at rounding error. In float32 both providers are compared with the reference in
+Float64 is compared at rounding error. In float32 both backends are compared with the reference in
 float64, and the native one may err at most twice as much as plain PyTorch (plus one rounding of the
 largest value): the tolerance follows from the data, nothing is chosen. Inputs whose membrane comes
 close to the threshold are drawn again, so that rounding cannot decide about a spike.

@@ -188,3 +188,25 @@ def test_a_first_derivative_may_keep_its_graph() -> None:
     kept = torch.autograd.grad(y.sum(), [x, w], create_graph=True, retain_graph=True)
     for one, other in zip(kept, torch.autograd.grad(y.sum(), [x, w]), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("bits", [(4, 1), (4, 0), (4,), (4, 3)])
+@pytest.mark.parametrize("channels", [65, 6400, 0])
+def test_bits_that_do_not_fit_are_not_unpacked(bits: tuple[int, ...], channels: int) -> None:
+    words = torch.zeros(bits, dtype=torch.int64)
+    with pytest.raises(REFUSED):
+        torch.ops.rmploss.unpack("cpu", words, channels, torch.float32)
+    with pytest.raises(REFUSED):
+        torch.ops.rmploss.unpack("cpu", words.int(), 64, torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int8, torch.int32])
+def test_a_type_that_no_kernel_computes_in_is_refused(dtype: torch.dtype) -> None:
+    names = ("y", "gain", "bias", "residual", "u", "decay", "threshold")
+    given = {**LAYER, **{name: LAYER[name].to(dtype) for name in names}}
+    with pytest.raises(REFUSED):
+        torch.ops.rmploss.lif(**given)
+    with pytest.raises(REFUSED):
+        torch.ops.rmploss.lif_backward(**{**given, **GRADIENTS})
+    with pytest.raises(REFUSED):
+        torch.ops.rmploss.pack("cpu", LAYER["y"].to(torch.int8))

@@ -1,7 +1,7 @@
 """The Triton kernels against the reference: in Triton's interpreter, and compiled where a GPU is.
 
 Triton reads TRITON_INTERPRET when it is imported, so the interpreter has a process of its own: one
-test runs this file again. All memory that the provider asks for is NaN at first (conftest.py).
+test runs this file again. All memory that the backend asks for is NaN at first (conftest.py).
 """
 
 import itertools
@@ -465,7 +465,7 @@ class TestOnGpu(Cases):
     device = "cuda"
 
     def test_auto_picks_it(self) -> None:
-        assert ops.explain("auto", torch.device("cuda")) == ("triton", "the fastest that runs here")
+        assert ops.choose("auto", torch.device("cuda")) == ("triton", "the fastest that runs here")
 
     def test_the_same_bits_every_time(self) -> None:
         case = Case(shape=(4, 8, 33, 16, 16), norm=True, residual="spikes")
@@ -514,13 +514,13 @@ def test_why_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
     for device in (cpu, gpu):
         with pytest.raises(UserError, match="triton is not installed"):
             ops.pick("triton", device)
-    assert ops.explain("auto", gpu) == ("reference", "triton: triton is not installed")
+    assert ops.choose("auto", gpu) == ("reference", "triton: triton is not installed")
 
 
 def test_auto_never_interprets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     monkeypatch.setattr(native, "MISSING", "not built")
-    assert ops.explain("auto", torch.device("cpu")) == ("reference", "cpu: not built")
+    assert ops.choose("auto", torch.device("cpu")) == ("reference", "cpu: not built")
 
 
 @needs_triton

@@ -50,7 +50,7 @@ class Doctor:
         devices = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
         print("\nbackends")
         for device in devices:
-            picked, why = ops.explain("auto", torch.device(device))
+            picked, why = ops.choose("auto", torch.device(device))
             print(f"  on {device:<8}{picked:<11}{why}")
         print(f"  native      {_native()}")
         deviation, bound = selftest()

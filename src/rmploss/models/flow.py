@@ -38,7 +38,7 @@ class PassesSpikes(nn.Module):
 
 def through(module: nn.Module, x: Tensor | Spikes, **options: Any) -> Any:
     """The output of `module(x, **options)` inside a network: `Spikes`, or a tensor."""
-    if type(module) is nn.Sequential and not is_watched(module):
+    if type(module) is nn.Sequential and calls(module, nn.Sequential) and not options:
         for child in module:
             x = through(child, x)
         return x
@@ -51,7 +51,8 @@ def through(module: nn.Module, x: Tensor | Spikes, **options: Any) -> Any:
 def calls(module: nn.Module, kind: type[nn.Module]) -> bool:
     """True if calling `module` runs the `forward` of `kind` and nothing else."""
     own = type(module).forward is kind.forward and "forward" not in module.__dict__
-    return own and type(module).__call__ is nn.Module.__call__ and not is_watched(module)
+    called = type(module).__call__ is nn.Module.__call__ and module._compiled_call_impl is None
+    return own and called and not is_watched(module)
 
 
 def is_watched(module: nn.Module) -> bool:

@@ -149,7 +149,8 @@ class LIF(SpikingLayer):
             look=not as_spikes,
         )
         if norm is not None and eps is not None:
-            norm.track(mean, var, x.numel() // x.shape[2] * repeats)
+            shown = repeats if norm.counts_repeats else 1
+            norm.track(mean, var, x.numel() // x.shape[2] * shown)
         if stats is not None and moments is not None:
             stats.record(self, moments, x.numel() // (x.shape[0] * x.shape[2]) * spikes.shape[0])
         if self.carry_state:

@@ -64,30 +64,32 @@ def check_backend(backend: str) -> None:
         raise UserError("no such backend", [unknown("backend", backend, list(BACKENDS))])
 
 
-def choose(backend: str, device: torch.device, dtype: torch.dtype) -> str:
-    """The backend that runs an operation on a tensor of that device and type.
+def choose(
+    backend: str, device: torch.device, dtype: torch.dtype = torch.float32
+) -> tuple[str, str]:
+    """The backend that runs an operation on a tensor of that device and type, and why.
 
     backend: "auto" (what `use_backend` asked for, else the fastest that can run), or a backend by
-    name. Raises `UserError` for a backend asked for by name that cannot run.
+        name. Raises `UserError` for a backend asked for by name that cannot run.
     """
     name = _ASKED.get() if backend == "auto" else backend
     named = name != "auto"
+    if name not in BACKENDS:
+        check_backend(name)
     if not named:
         name = FAST.get(device.type, "reference")
-    elif name not in PROBLEMS:
-        check_backend(name)
     if name == "reference":
-        return name
+        return name, "asked for" if named else f"no other backend runs on {device.type}"
     problem = native.MISSING if name == device.type == "cpu" else PROBLEMS[name](device)
     if problem is None and dtype not in FLOATS:
         problem = f"its kernels take no {dtype}"
     if problem is None:
         problem = needs_plain_operations()
     if problem is None:
-        return name
+        return name, "asked for" if named else "the fastest that runs here"
     if named:
         raise UserError(f"backend {name!r} cannot run on {device}: {problem}")
-    return "reference"
+    return "reference", f"{name}: {problem}"
 
 
 def is_named(backend: str) -> bool:
@@ -95,25 +97,9 @@ def is_named(backend: str) -> bool:
     return backend != "auto" or _ASKED.get() != "auto"
 
 
-def explain(
-    backend: str, device: torch.device, dtype: torch.dtype = torch.float32
-) -> tuple[str, str]:
-    """The backend that runs for `backend` on `device`, and why. Raises `UserError`."""
-    check_backend(backend)
-    name = choose(backend, device, dtype)
-    if is_named(backend):
-        return name, "asked for"
-    fast = FAST.get(device.type)
-    if fast is None:
-        return name, f"no other backend runs on {device.type}"
-    if name == fast:
-        return name, "the fastest that runs here"
-    return name, f"{fast}: {PROBLEMS[fast](device) or f'its kernels take no {dtype}'}"
-
-
 def pick(backend: str, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
     """The name of the backend that runs for `backend` on `device`. Raises `UserError`."""
-    return explain(backend, device, dtype)[0]
+    return choose(backend, device, dtype)[0]
 
 
 def describe(device: torch.device) -> str:

@@ -141,8 +141,3 @@ def memory() -> tuple[int, int, int]:
 def release_memory() -> int:
     """Return kept memory to the system; the result is the number of bytes."""
     return 0 if module is None else module.release_kept()
-
-
-def threads() -> int:
-    """The number of threads of a kernel: PyTorch's."""
-    return torch.get_num_threads()

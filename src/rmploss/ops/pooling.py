@@ -17,8 +17,8 @@ from rmploss.ops.tracing import needs_plain_operations
 
 
 def avg_pool2d(x: Tensor, size: int) -> Tensor:
-    """The means `[N, C, H / size, W / size]` over squares of x `[N, C, H, W]`; H, W divisible."""
-    if needs_plain_operations():
+    """The means `[N, C, H // size, W // size]` over squares of x `[N, C, H, W]`."""
+    if x.shape[-2] % size or x.shape[-1] % size or needs_plain_operations():
         return F.avg_pool2d(x, size)
     return _AvgPool2d.apply(x, size)
 

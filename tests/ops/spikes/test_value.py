@@ -215,6 +215,37 @@ def test_its_gradient_is_that_of_all_readers() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
 
 
+def test_a_look_in_inference_mode_leaves_training_alone() -> None:
+    x = current()
+    spikes = fired(x)
+    with torch.inference_mode():
+        assert 0 < float(spikes.mean()) < 1
+    w = normal(32, 64, 3, 3, name="w").float().requires_grad_()
+    (g,) = torch.autograd.grad(ops.spike_conv2d(spikes, w, padding=1).sum(), x)
+    assert spikes.bits is not None
+    assert g.any()
+
+
+def test_it_is_compared_as_its_tensor_is() -> None:
+    spikes: Any = fired(current())
+    x = spikes.dense
+    for found, expected in (
+        (spikes == 1, x == 1), (spikes != 0, x != 0), (spikes > 0, x > 0), (spikes >= 1, x >= 1),
+        (spikes < 1, x < 1), (spikes <= 0, x <= 0), (spikes**2, x**2), (abs(spikes), x),
+        (1 / (spikes + 1), 1 / (x + 1)), (spikes @ x.mT, x @ x.mT),
+    ):  # fmt: skip
+        assert torch.equal(found, expected)
+    assert len({spikes, spikes}) == 1
+
+
+def test_a_tensor_that_was_looked_at_may_change() -> None:
+    x = ops.lif(current().detach(), **NEURON)[0]
+    found = Spikes.found_in(x)
+    x.zero_()
+    w = normal(32, 64, 3, 3, name="w").float()
+    assert not ops.spike_conv2d(found, w, padding=1).any()
+
+
 def test_maxima_are_packed_when_they_are_read() -> None:
     spikes = fired(current())
     y = F.max_pool2d(spikes.dense.flatten(0, 1), 2).unflatten(0, (T, B))

@@ -219,8 +219,10 @@ class LIFInputs(NamedTuple):
     def check(self) -> None:
         """Raise `UserError` for the first tensor that does not fit y: kernels check no bounds."""
         y, T, dtype = self.y, self.steps, self.decay.dtype
-        step, C = tuple(y.shape[1:]), y.shape[2]
         residual = self.residual if self.residual_bits is None else None
+        if dtype not in native.TYPES or y.ndim < 3 or not y.numel() or T < 1:
+            raise UserError(f"y is {list(y.shape)}, {y.dtype}, to be computed in {dtype}")
+        step, C = tuple(y.shape[1:]), y.shape[2]
         if y.shape[0] not in (1, T):
             raise UserError(f"y has {y.shape[0]} steps, not 1 or {T}")
         if y.shape[0] < T and (residual is not None or self.residual_bits is not None):
@@ -275,7 +277,7 @@ class LIFOutputs(NamedTuple):
     u: the membrane after the last step, `[B, C, ...]`.
     statistics: of y, mean, biased variance and number of values, float64 `[3, C]`; or empty.
     bits: of the spikes, `[T R, words]`, or empty.
-    spike_count: how many spikes there are, `[]`; on a GPU, where no kernel reads it, unspecified.
+    spike_count: how many spikes there are, `[]`; on a GPU, where no kernel reads it, -1.
     """
 
     spikes: Tensor

@@ -92,7 +92,7 @@ def lif_layer(
 
     The arguments are those of `norm_lif`, with eps, and of `lif`, without; look: as in `LIFInputs`.
     """
-    name = backends.choose(backend, x.device, x.dtype)
+    name, _ = backends.choose(backend, x.device, x.dtype)
     numbers = None if name == "reference" else NeuronNumbers.of(neuron)
     if isinstance(numbers, str):
         if backends.is_named(backend):

@@ -1,7 +1,7 @@
 """The operations as the paper writes them: LIF neurons (Eqs. 1-3) and tdBN (Eqs. 6-7) before them.
 
 Autograd does the backward; any device, float64 too. This file is the truth that every other
-provider is tested against. README.md beside it derives the recursion that backward performs.
+backend is tested against. README.md beside it derives the recursion that backward performs.
 """
 
 from typing import Unpack

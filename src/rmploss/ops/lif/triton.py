@@ -37,7 +37,7 @@ def forward(rows: LIFRows, dense: bool, bits: bool) -> tuple[Tensor, ...]:
             MOMENTS=rows.neuron.moments, **tile, **OPTIONS,
         )  # fmt: skip
     moments = like.new_empty(0) if partial is None else _total(partial)
-    count = y.new_empty((), dtype=torch.int64)
+    count = y.new_full((), -1, dtype=torch.int64)
     return spikes, moments, last, count.new_empty(0) if words is None else words, count
 
 

@@ -41,7 +41,7 @@ def spike_conv2d(
     """
     if isinstance(x, Spikes):
         return _of_spikes(x, weight, bias, stride, padding, backend)
-    name = backends.choose(backend, x.device, x.dtype)
+    name, _ = backends.choose(backend, x.device, x.dtype)
     if name == "reference":
         return reference.spike_conv2d(x, weight, bias, stride=stride, padding=padding)
     x, autocast = _autocast(x)
@@ -55,7 +55,8 @@ def _of_spikes(
     """`spike_conv2d` of `Spikes`: of their bits, unless they may have been changed."""
     if x.ndim != 5:
         raise UserError(f"spikes have shape {list(x.shape)}; a convolution takes [T, B, C, H, W]")
-    name, steps = backends.choose(backend, x.device, x.dtype), x.shape[:2]
+    name, _ = backends.choose(backend, x.device, x.dtype)
+    steps = x.shape[:2]
     known = None
     if name != "reference" and (name == "cpu" or torch.is_grad_enabled()):
         known = x.bits

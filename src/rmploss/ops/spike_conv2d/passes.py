@@ -122,6 +122,8 @@ def _check_gradients(
     weight: Tensor,
 ) -> None:
     """Raise `UserError` for tensors of backward that do not fit."""
+    if shape.stride < 1 or shape.padding < 0 or min(shape[:7]) < 1:
+        raise UserError(f"no convolution has the shape {shape}")
     N, C, H, W = shape[:4]
     for name, tensor, wanted in (
         ("gradient", g_y, (N, weight.shape[0], *shape.out)),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.library import Library, register_fake
 
+from rmploss.errors import UserError
 from rmploss.ops import layout
 from rmploss.ops.layout import words
 from rmploss.ops.spikes import native, triton
@@ -66,10 +67,16 @@ class _Unpack(torch.autograd.Function):
 
 
 def _pack(backend: str, x: Tensor) -> tuple[Tensor, Tensor]:
+    if not x.is_floating_point() or x.ndim < 3 or not x.numel():
+        raise UserError(f"x is {list(x.shape)}, {x.dtype}; bits are of sequences [T, B, C, ...]")
     return KERNELS[backend].pack_rows(layout.rows(x, x.dtype).view(-1, x.shape[2]))
 
 
 def _unpack(backend: str, bits: Tensor, channels: int, dtype: torch.dtype) -> Tensor:
+    fits = bits.dtype == torch.int64 and bits.ndim == 2 and channels >= 1
+    if not fits or bits.shape[1] != words(channels) or not dtype.is_floating_point:
+        shape = f"{list(bits.shape)}, {bits.dtype}"
+        raise UserError(f"the bits are {shape}; {channels} channels need [rows, {words(channels)}]")
     return KERNELS[backend].unpack_rows(bits, channels, dtype)
 
 

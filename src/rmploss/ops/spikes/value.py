@@ -57,15 +57,21 @@ class Spikes:
         """`Spikes` for a tensor `[T, B, C, ...]` of 0 and 1 alone, if looking is free; else x."""
         if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 3 or not x.numel():
             return x
-        name = choose("auto", x.device, x.dtype)
+        name, _ = choose("auto", x.device, x.dtype)
         if name != "cpu" or is_traced(x):
             return x
         bits = pack(name, x)
-        return Spikes(name, x, bits, is_dense=True) if int(bits[1]) >= 0 else x
+        if int(bits[1]) < 0:
+            return x
+        found = Spikes(name, x, bits, is_dense=True)
+        found._is_lent = True  # whoever has x may change it
+        return found
 
     def maximum(self, y: Tensor) -> "Spikes":
         """The value for y `[T, B, C, ...]`, whose elements are maxima of these spikes."""
-        return Spikes(self._backend, y, None, is_dense=True)
+        maxima = Spikes(self._backend, y, None, is_dense=True)
+        maxima._is_lent = True
+        return maxima
 
     @property
     def dense(self) -> Tensor:
@@ -78,7 +84,7 @@ class Spikes:
         if self._dense is None:
             assert self._bits is not None
             # With its place in the graph, whatever mode it is first asked for in.
-            with torch.enable_grad():
+            with torch.inference_mode(self._edge.is_inference()), torch.enable_grad():
                 self._dense = unpack(self._backend, self._bits[0], self._edge)
             self._version = _version(self._dense)
         return self._dense
@@ -170,6 +176,35 @@ class Spikes:
     def __getitem__(self, index: Any) -> Tensor:
         return self.dense[index]
 
+    def __eq__(self, other: object) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return self.dense == dense_of(other)
+
+    def __ne__(self, other: object) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return self.dense != dense_of(other)
+
+    __hash__ = object.__hash__
+
+    def __gt__(self, other: Any) -> Tensor:
+        return self.dense > dense_of(other)
+
+    def __lt__(self, other: Any) -> Tensor:
+        return self.dense < dense_of(other)
+
+    def __ge__(self, other: Any) -> Tensor:
+        return self.dense >= dense_of(other)
+
+    def __le__(self, other: Any) -> Tensor:
+        return self.dense <= dense_of(other)
+
+    def __pow__(self, other: Any) -> Tensor:
+        return self.dense ** dense_of(other)
+
+    def __abs__(self) -> Tensor:
+        return self.dense.abs()
+
+    def __matmul__(self, other: Any) -> Tensor:
+        return self.dense @ dense_of(other)
+
     def __neg__(self) -> Tensor:
         return -self.dense
 
@@ -191,6 +226,9 @@ class Spikes:
 
     def __truediv__(self, other: Any) -> Tensor:
         return self.dense / dense_of(other)
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        return dense_of(other) / self.dense
 
 
 def dense_of(x: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Eqs. 1-3, 6 and 9 and the surrogates on a tile, for all kernels of neurons."""
+"""Eqs. 1-3, 5, 6 and 9 and the other surrogates on a tile, for all kernels of neurons."""
 
 # What @triton.jit compiles only looks like Python: to pyright a number is no constexpr there.
 # pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportAssignmentType=false
