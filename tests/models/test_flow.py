@@ -167,6 +167,7 @@ def test_neurons_may_be_exchanged_in_any_mode() -> None:
 
 
 @needs_native
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # torch.compile's own
 @pytest.mark.parametrize("place", ["layer1", "layer1.0"])
 def test_a_forward_of_an_objects_own_and_a_compiled_module_are_called(place: str) -> None:
     net: Any = narrow("resnet20")
