@@ -210,3 +210,9 @@ def test_a_type_that_no_kernel_computes_in_is_refused(dtype: torch.dtype) -> Non
         torch.ops.rmploss.lif_backward(**{**given, **GRADIENTS})
     with pytest.raises(REFUSED):
         torch.ops.rmploss.pack("cpu", LAYER["y"].to(torch.int8))
+
+
+@pytest.mark.parametrize("name", ["decay", "threshold"])
+def test_a_missing_constant_is_refused(name: str) -> None:
+    with pytest.raises((*REFUSED, AttributeError)):
+        torch.ops.rmploss.lif(**{**LAYER, name: None})

@@ -37,8 +37,9 @@ class OverTime(PassesSpikes):
         """The layer's output `[T, B, ...]`; the maximum of spikes is a spike."""
         if isinstance(x, Spikes) and calls(self.layer, SpikeConv2d):
             return self.layer.forward(x)
+        unchanged = isinstance(x, Spikes) and x.is_unchanged
         y = self.layer(dense_of(x).flatten(0, 1)).unflatten(0, x.shape[:2])
-        if isinstance(x, Spikes) and calls(self.layer, nn.MaxPool2d):
+        if unchanged and calls(self.layer, nn.MaxPool2d):
             return x.maximum(y)
         return y
 

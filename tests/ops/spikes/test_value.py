@@ -12,6 +12,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from rmploss import LIF, ops
 from rmploss.conv import SpikeConv2d
+from rmploss.errors import UserError
+from rmploss.models.flow import through
+from rmploss.models.layers import OverTime
 from rmploss.ops import Spikes, dense_of, native
 from rmploss.ops.spikes import op
 from rmploss.ops.spikes.native import pack_rows
@@ -244,6 +247,41 @@ def test_a_tensor_that_was_looked_at_may_change() -> None:
     x.zero_()
     w = normal(32, 64, 3, 3, name="w").float()
     assert not ops.spike_conv2d(found, w, padding=1).any()
+
+
+@pytest.mark.parametrize("shape", [(T, B, 63, 6, 6), (B, T, 64, 6, 6), (T, B, 64, 9, 4)])
+def test_a_shortcut_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
+    spikes = fired(normal(*shape, mean=0.3).float())
+    with pytest.raises(UserError, match="the residual has shape"):
+        ops.lif(current(), residual=spikes, **NEURON)
+
+
+def test_maxima_of_changed_spikes_are_no_spikes() -> None:
+    pool = OverTime(torch.nn.MaxPool2d(2))
+    spikes = fired(current())
+    assert isinstance(through(pool, spikes), Spikes)
+    spikes.dense.mul_(0.5)
+    assert isinstance(through(pool, spikes), Tensor)
+
+
+def test_what_would_reach_a_part_of_it_is_refused() -> None:
+    spikes: Any = fired(current())
+    for name in ("requires_grad_", "detach_", "data"):
+        with pytest.raises(AttributeError, match="dense"):
+            getattr(spikes, name)
+    with pytest.raises(AttributeError, match="dense"):
+        spikes.data = spikes.dense
+    with pytest.raises(RuntimeError, match="ambiguous"):
+        bool(spikes)
+    spikes.retain_grad()
+    spikes.dense.sum().backward()
+    assert spikes.grad is not None
+    spikes.grad = None
+    assert spikes.grad is None
+    with torch.no_grad():
+        changed: Any = fired(current().detach())
+        changed[0] = 0.5
+        assert changed.bits is None
 
 
 def test_maxima_are_packed_when_they_are_read() -> None:

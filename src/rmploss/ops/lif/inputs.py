@@ -219,13 +219,14 @@ class LIFInputs(NamedTuple):
     def check(self) -> None:
         """Raise `UserError` for the first tensor that does not fit y: kernels check no bounds."""
         y, T, dtype = self.y, self.steps, self.decay.dtype
-        residual = self.residual if self.residual_bits is None else None
-        if dtype not in native.TYPES or y.ndim < 3 or not y.numel() or T < 1:
-            raise UserError(f"y is {list(y.shape)}, {y.dtype}, to be computed in {dtype}")
+        if dtype not in native.TYPES:
+            raise UserError(f"decay is {dtype}; neurons are computed in float32 or float64")
+        if y.ndim < 3 or not y.numel() or T < 1:
+            raise UserError(f"y has shape {list(y.shape)} for {T} steps; it needs [T, B, C, ...]")
         step, C = tuple(y.shape[1:]), y.shape[2]
         if y.shape[0] not in (1, T):
             raise UserError(f"y has {y.shape[0]} steps, not 1 or {T}")
-        if y.shape[0] < T and (residual is not None or self.residual_bits is not None):
+        if y.shape[0] < T and (self.residual is not None or self.residual_bits is not None):
             raise UserError("a residual changes over time: one step of y cannot stand for all")
         if self.eps is not None and (self.gain is None or self.bias is None):
             raise UserError("eps needs a gain and a bias")
@@ -237,14 +238,18 @@ class LIFInputs(NamedTuple):
             ("gain", self.gain, (C,), (dtype,)),
             ("bias", self.bias, (C,), (dtype,)),
             ("carried membrane", self.u, step, (dtype,)),
-            ("residual", residual, (T, *step), (y.dtype, dtype)),
+            ("residual", self.residual, (T, *step), (y.dtype, dtype)),
             ("residual's bits", self.residual_bits, words, (torch.int64,)),
         ):
+            if x is None and name in ("decay", "threshold"):
+                raise UserError(f"the {name} is missing")
             if x is None:
                 continue
             if x.device != y.device:
                 raise UserError(f"the {name} is on {x.device}, the input current on {y.device}")
-            if x.dtype not in types:
+            # Of a residual whose bits are given only the shape and the gradient count.
+            is_edge = name == "residual" and self.residual_bits is not None
+            if x.dtype not in types and not is_edge:
                 raise UserError(f"the {name} is {x.dtype}, to be computed in {dtype}")
             if x.shape != shape:
                 raise UserError(

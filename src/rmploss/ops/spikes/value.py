@@ -18,12 +18,16 @@ from rmploss.ops.tracing import is_traced
 GRADIENT = ("grad", "retain_grad", "register_hook", "grad_fn", "is_leaf")
 """Attributes about the gradient: that of the place in the graph is the sum over all readers."""
 
+REFUSED = ("requires_grad_", "detach_", "data", "set_", "resize_")
+"""Attributes that would reach the dense tensor and not the bits, or only a part of the gradient."""
+
 
 class Spikes:
     """The spikes of a layer, `[T, B, C, ...]`, all of them 0 or 1; dimensionless.
 
     dense: the tensor of 0.0 and 1.0, differentiable; it is made when it is first asked for. A
-        change of it in place drops the bits: from then on the value is what the tensor holds.
+        change of it in place drops the bits: from then on the value is what the tensor holds. (A
+        change that PyTorch does not count, through `.data` or NumPy, is not noticed.)
     shape, dtype, device, ndim, requires_grad: those of the dense tensor.
 
     Used as a tensor (`spikes + x`, `spikes.mean()`, `torch.nn.functional.avg_pool2d(spikes, 2)`) it
@@ -105,12 +109,17 @@ class Spikes:
     @property
     def bits(self) -> tuple[Tensor, Tensor] | None:
         """The words `[T R, words]` and the number of spikes `[]`; None after a change in place."""
-        if self._is_lent and self._may_be_changed():
+        if not self.is_unchanged:
             self._bits = None
             return None
         if self._bits is None:
             self._bits = pack(self._backend, self.read())
         return self._bits
+
+    @property
+    def is_unchanged(self) -> bool:
+        """False if the dense tensor was, or may have been, changed in place."""
+        return not (self._is_lent and self._may_be_changed())
 
     @property
     def is_dense(self) -> bool:
@@ -156,8 +165,8 @@ class Spikes:
         return self._edge.requires_grad
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
+        if name.startswith("_") or name in REFUSED:
+            raise AttributeError(f"Spikes have no {name}: take spikes.dense")
         return getattr(self._edge if name in GRADIENT else self.dense, name)
 
     @classmethod
@@ -169,6 +178,20 @@ class Spikes:
 
     def __repr__(self) -> str:
         return f"Spikes(shape={list(self.shape)}, dtype={self.dtype}, device={self.device})"
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "grad":
+            self._edge.grad = value
+        elif name.startswith("_"):
+            super().__setattr__(name, value)
+        else:
+            raise AttributeError(f"Spikes have no {name} to set: set it on spikes.dense")
+
+    def __bool__(self) -> bool:
+        return bool(self.dense)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.dense[index] = dense_of(value)
 
     def __len__(self) -> int:
         return self.shape[0]
