@@ -241,9 +241,9 @@ class LIFInputs(NamedTuple):
             ("residual", self.residual, (T, *step), (y.dtype, dtype)),
             ("residual's bits", self.residual_bits, words, (torch.int64,)),
         ):
-            if x is None and name in ("decay", "threshold"):
-                raise UserError(f"the {name} is missing")
             if x is None:
+                if name in ("decay", "threshold"):
+                    raise UserError(f"the {name} is missing")
                 continue
             if x.device != y.device:
                 raise UserError(f"the {name} is on {x.device}, the input current on {y.device}")

@@ -44,9 +44,10 @@ def spike_conv2d(
     name, _ = backends.choose(backend, x.device, x.dtype)
     if name == "reference":
         return reference.spike_conv2d(x, weight, bias, stride=stride, padding=padding)
-    x, autocast = _autocast(x)
+    cast = _autocast_type(x)
+    x = x if cast is None else x.to(cast)
     inputs = ConvInputs(name, x, None, None, weight, bias, stride, padding, True, look)
-    return _run(inputs, backend, autocast)
+    return _run(inputs, backend, cast is not None)
 
 
 def _of_spikes(
@@ -60,24 +61,24 @@ def _of_spikes(
     known = None
     if name != "reference" and (name == "cpu" or torch.is_grad_enabled()):
         known = x.bits
-    if known is not None and _autocast(x.edge)[0] is x.edge:
+    cast = _autocast_type(x.edge)
+    if known is not None and cast in (None, x.dtype):
         edge, (bits, count), dense = x.edge.flatten(0, 1), known, x.is_dense
         inputs = ConvInputs(name, edge, bits, count, weight, bias, stride, padding, dense, False)
         if not inputs.problem():
             if not dense and not KERNELS[name].reads_bits(inputs.shape, count):
                 inputs = inputs._replace(x=x.read().flatten(0, 1), is_dense=True)
-            autocast = torch.is_autocast_enabled(edge.device.type)
-            return _run(inputs, backend, autocast).unflatten(0, steps)
+            return _run(inputs, backend, cast is not None).unflatten(0, steps)
     options: Any = {"stride": stride, "padding": padding, "backend": backend}
     flat = x.read().flatten(0, 1)
     return spike_conv2d(flat, weight, bias, **options, look=False).unflatten(0, steps)
 
 
-def _autocast(x: Tensor) -> tuple[Tensor, bool]:
-    """x in the type of autocast, and whether that is on."""
+def _autocast_type(x: Tensor) -> torch.dtype | None:
+    """The type in which autocast convolves x; None where it is off or leaves x alone."""
     if not torch.is_autocast_enabled(x.device.type) or x.dtype not in TYPES:
-        return x, False
-    return x.to(torch.get_autocast_dtype(x.device.type)), True
+        return None
+    return torch.get_autocast_dtype(x.device.type)
 
 
 def _run(inputs: ConvInputs, backend: str, autocast: bool) -> Tensor:

@@ -68,7 +68,7 @@ class Spikes:
         if int(bits[1]) < 0:
             return x
         found = Spikes(name, x, bits, is_dense=True)
-        found._is_lent = True  # whoever has x may change it
+        found._is_lent = True  # the caller has x, and may change it
         return found
 
     def maximum(self, y: Tensor) -> "Spikes":
@@ -119,7 +119,12 @@ class Spikes:
     @property
     def is_unchanged(self) -> bool:
         """False if the dense tensor was, or may have been, changed in place."""
-        return not (self._is_lent and self._may_be_changed())
+        dense = self._dense
+        if dense is None or not self._is_lent:
+            return True
+        if is_traced(dense) or dense.is_inference():  # no version counts the changes
+            return False
+        return dense._version == self._version
 
     @property
     def is_dense(self) -> bool:
@@ -130,14 +135,6 @@ class Spikes:
     def edge(self) -> Tensor:
         """A tensor of the spikes' shape and place in the graph; its numbers need not be there."""
         return self._edge
-
-    def _may_be_changed(self) -> bool:
-        dense = self._dense
-        if dense is None:
-            return False
-        if is_traced(dense) or dense.is_inference():  # no version counts the changes
-            return True
-        return dense._version != self._version
 
     @property
     def shape(self) -> torch.Size:
