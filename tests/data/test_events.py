@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rmploss.data.events import Events, to_frames
+from rmploss.errors import UserError
 
 SENSOR = (6, 8)
 
@@ -64,6 +65,55 @@ def test_by_time_frames_are_equally_long() -> None:
     assert frames.sum((1, 2, 3)).tolist() == [2, 2, 1, 1]
     frames = to_frames(events, 4, sensor=SENSOR, frames="count", integrate="time", window=(0, 200))
     assert frames.sum((1, 2, 3)).tolist() == [0, 0, 4, 2]
+
+
+@pytest.mark.parametrize("integrate", ["number", "time"])
+def test_only_events_in_the_window_count(integrate) -> None:
+    events = _events(*((t, t // 10, 0, 1) for t in (0, 10, 20, 29, 30, 40)))
+    options = {"sensor": SENSOR, "frames": "count", "integrate": integrate}
+    frames = to_frames(events, 2, window=(10, 30), **options)
+    assert frames.sum(dtype=int) == 3  # 10, 20, 29: start belongs to it, stop does not
+    assert frames[0].sum() == (2 if integrate == "number" else 1)
+    np.testing.assert_array_equal(
+        frames, to_frames(events.between(10, 30), 2, window=(10, 30), **options)
+    )
+    assert to_frames(events, 2, window=(50, 60), **options).sum() == 0
+    assert to_frames(events, 7, window=(10, 11), **options).sum() == 1
+
+
+@given(recordings, st.integers(1, 12), st.integers(0, 2**32), st.integers(1, 2**32))
+def test_any_window_by_time_is_that_of_python_integers(events, T, start, length) -> None:
+    frames = to_frames(
+        events, T, sensor=SENSOR, frames="count", integrate="time", window=(start, start + length)
+    )
+    expected = np.zeros((T, 2, *SENSOR), np.uint8)
+    for t, x, y, p in zip(*(getattr(events, f).tolist() for f in "txyp"), strict=True):
+        if start <= t < start + length:
+            expected[(t - start) * T // length, p, y, x] += 1
+    np.testing.assert_array_equal(frames, expected)
+
+
+@pytest.mark.parametrize(
+    ("event", "what"),
+    [
+        ((9, 8, 0, 0), "events.x: event 1: 8 is outside of 0 to 7"),
+        ((9, -1, 0, 0), "events.x: event 1: -1 is"),
+        ((9, 0, 6, 0), "events.y: event 1: 6 is outside of 0 to 5"),
+        ((9, 0, 0, 2), "events.p: event 1: 2 is outside of 0 to 1"),
+        ((4, 0, 0, 0), "events.t: event 1: time runs back from 5 to 4 us"),
+    ],
+)
+def test_an_event_that_has_no_place_is_refused(event, what) -> None:
+    with pytest.raises(UserError, match="cannot make frames") as caught:
+        to_frames(_events((5, 0, 0, 0), event), 2, sensor=SENSOR)
+    assert what in str(caught.value)
+
+
+def test_impossible_frames_are_refused() -> None:
+    with pytest.raises(UserError) as caught:
+        to_frames(_events((5, 0, 0, 0)), 0, sensor=SENSOR, window=(7, 7))
+    assert "T = 0: must be at least 1" in str(caught.value)
+    assert "window = (7, 7): must be (start, stop)" in str(caught.value)
 
 
 def test_counts_stay_at_255_instead_of_wrapping() -> None:

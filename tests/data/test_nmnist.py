@@ -42,7 +42,9 @@ def test_reads_the_published_format(tmp_path: Path) -> None:
         (b"", 0, "no events"),
         (_bytes(EVENTS)[:-2], 5, "cut off: 3 of its 5 bytes"),
         (_bytes([(0, 0, 0, 1), (1, 34, 0, 1)]), 5, "outside 34x34"),
-        (_bytes([(0, 0, 0, 1), (1, 0, 240, 1)]), 5, "outside 34x34"),
+        (_bytes([(0, 0, 0, 1), (1, 0, 239, 1)]), 5, "outside 34x34"),
+        (_bytes([(0, 0, 240, 0), (0, 34, 0, 1)]), 5, "event 1: x 34"),
+        (_bytes([(0, 0, 240, 0)] * 2), 0, "no events, only 2 overflows"),
         (_bytes([(7, 0, 0, 1), (6, 0, 0, 1)]), 5, "time runs back"),
     ],
 )
@@ -53,6 +55,27 @@ def test_refuses_with_file_and_byte(data: bytes, offset: int, why: str, tmp_path
         read_bin(path)
     assert f"1.bin, byte {offset}: " in str(caught.value)
     assert why in str(caught.value)
+
+
+def test_an_overflow_of_the_clock_moves_all_later_times(tmp_path: Path) -> None:
+    path = tmp_path / "1.bin"
+    path.write_bytes(
+        _bytes([(10, 1, 2, 1), (8191, 0, 240, 0), (20, 3, 4, 0), (0, 9, 240, 1), (5, 3, 4, 0)])
+    )
+    events = read_bin(path)
+    assert events.t.tolist() == [10, 20 + 8192, 5 + 2 * 8192]
+    assert (events.x.tolist(), events.y.tolist()) == ([1, 3, 3], [2, 4, 4])
+    assert events.p.tolist() == [1, 0, 0]
+
+
+def test_the_metadata_files_of_macos_are_no_recordings(root: Path) -> None:
+    for path in list(root.rglob("0/*.bin")):
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")
+    splits = NMNIST().open(root, seed=0, T=2)
+    assert (len(splits.train), len(splits.test)) == (20, 20)
+    for path in list(root.rglob("0/[0-9]*.bin")):
+        path.unlink()
+    assert len(NMNIST().missing(root)) == 2
 
 
 def test_either_layout_is_found(root: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from rmploss.errors import DataError, Problem
+from rmploss.errors import DataError, Problem, UserError
 
 Frames = Literal["binary", "count"]
 Integrate = Literal["number", "time"]
@@ -57,20 +57,53 @@ def to_frames(
 ) -> np.ndarray:
     """T frames, uint8 `[T, 2, H, W]`; counts above 255 stay at 255.
 
+    events: in order of time.
+    T: the number of frames, at least 1.
     sensor: (H, W) of the sensor; all events lie within.
     size: side of the square frames, by nearest neighbor, so that 0/1 stays 0/1; None: the sensor's.
     frames: "binary" or "count".
     integrate: "number" gives every frame the same number of events (up to one), "time" the same
         duration.
-    window: (start, stop) that "time" divides, in microseconds; None: first to last event.
+    window: (start, stop) in microseconds: only events with start <= t < stop count, and "time"
+        divides this duration; None: from the first to the last event, both included.
+
+    Frames without events are 0. Raises `UserError` for an impossible T or window, and for events
+    outside of the sensor or not in order of time.
     """
     H, W = sensor
+    _check(events, T, sensor, window)
+    if window is not None:
+        events = events.between(*window)
     part = _by_number(len(events), T) if integrate == "number" else _by_time(events, T, window)
     pixel = ((part * 2 + events.p) * H + events.y) * W + events.x
     counts = np.bincount(pixel, minlength=T * 2 * H * W).reshape(T, 2, H, W)
     if size is not None:
         counts = counts[:, :, _nearest(H, size)][..., _nearest(W, size)]
     return np.minimum(counts, 1 if frames == "binary" else 255).astype(np.uint8)
+
+
+def _check(events: Events, T: int, sensor: tuple[int, int], window: tuple[int, int] | None) -> None:
+    """Raise `UserError` for what would put events into other frames or pixels than theirs."""
+    problems = []
+    if T < 1:
+        problems.append(Problem(f"T = {T}", "must be at least 1"))
+    if window is not None and not window[0] < window[1]:
+        problems.append(Problem(f"window = {window}", "must be (start, stop) with start < stop"))
+    limits = {"x": sensor[1], "y": sensor[0], "p": 2}
+    for field, limit in limits.items():
+        values = getattr(events, field)
+        wrong = (values < 0) | (values >= limit)
+        if wrong.any():
+            event = int(wrong.argmax())
+            what = f"event {event}: {values[event]} is outside of 0 to {limit - 1}"
+            problems.append(Problem(f"events.{field}", what, "give the sensor's (H, W)"))
+    back = np.diff(events.t) < 0
+    if back.any():
+        event = int(back.argmax()) + 1
+        what = f"event {event}: time runs back from {events.t[event - 1]} to {events.t[event]} us"
+        problems.append(Problem("events.t", what, "sort the events by time"))
+    if problems:
+        raise UserError("cannot make frames of these events", problems)
 
 
 def recording_error(path: Path, offset: int, why: str) -> DataError:

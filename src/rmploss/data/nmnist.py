@@ -2,6 +2,8 @@
 
 License: CC BY-SA 4.0. A file is one recording of some 0.3 s (three saccades). Each event has 5
 bytes: x, y, then, big-endian, bit 23 the polarity (1 ON) and bits 22-0 the time in microseconds.
+An event with y = 240 is no pixel but an overflow of the camera's clock: it and all later times are
+2^13 us later than written, as the data set's own reader has it.
 """
 
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from rmploss.data.events import Events, Frames, Integrate, recording_error, to_f
 from rmploss.errors import Problem
 
 SENSOR = (34, 34)
+OVERFLOW_Y, OVERFLOW_US = 240, 1 << 13
 # The folder under the root and those of the splits: of the official archives, and of the small set
 # of 1,000 + 100 recordings.
 LAYOUTS = (("nmnist", "Train", "Test"), ("nmnist_small", "train", "test"))
@@ -57,7 +60,7 @@ class NMNIST:
             if not folder.is_dir():
                 problems.append(missing_folder(folder, fix))
                 continue
-            empty = [d for d in self.classes if next((folder / d).glob("*.bin"), None) is None]
+            empty = [d for d in self.classes if not _recordings(folder / d)]
             problems += [Problem(str(folder / d), "no recordings (*.bin) here", fix) for d in empty]
         return problems
 
@@ -67,7 +70,7 @@ class NMNIST:
         """Both splits; only the file names are kept in memory."""
         ensure_complete(self, root)
         train, test = (
-            Recordings([sorted((folder / digit).glob("*.bin")) for digit in self.classes], T, self)
+            Recordings([_recordings(folder / digit) for digit in self.classes], T, self)
             for folder in _folders(data_root(root))
         )
         return Splits(train, test)
@@ -98,24 +101,33 @@ class Recordings:
 def read_bin(path: Path) -> Events:
     """The events of a file. Raises `DataError`, with the byte offset, for a malformed file."""
     data = path.read_bytes()
-    if len(data) == 0:
-        raise recording_error(path, 0, "the file holds no events")
     if len(data) % 5:
         whole = len(data) - len(data) % 5
         raise recording_error(
             path, whole, f"the last event is cut off: {len(data) % 5} of its 5 bytes"
         )
     x, y, high, middle, low = np.frombuffer(data, np.uint8).reshape(-1, 5).T.astype(np.int64)
-    t = (high & 127) << 16 | middle << 8 | low
+    overflow = y == OVERFLOW_Y
+    t = ((high & 127) << 16 | middle << 8 | low) + OVERFLOW_US * np.cumsum(overflow)
+    (pixels,) = np.nonzero(~overflow)
+    if len(pixels) == 0:
+        overflows = f", only {len(y)} overflows of the clock" if len(y) else ""
+        raise recording_error(path, 0, f"the file holds no events{overflows}")
+    x, y, t, p = x[pixels], y[pixels], t[pixels], high[pixels] >> 7
     for wrong, why in (
         ((x >= SENSOR[1]) | (y >= SENSOR[0]), "a pixel outside 34x34"),
         (np.diff(t, prepend=t[0]) < 0, "time runs back"),
     ):
         if wrong.any():
             event = int(wrong.argmax())
-            values = f"event {event}: x {x[event]}, y {y[event]}, time {t[event]} us"
-            raise recording_error(path, 5 * event, f"{why} ({values})")
-    return Events(t=t, x=x, y=y, p=high >> 7)
+            values = f"event {pixels[event]}: x {x[event]}, y {y[event]}, time {t[event]} us"
+            raise recording_error(path, 5 * int(pixels[event]), f"{why} ({values})")
+    return Events(t=t, x=x, y=y, p=p)
+
+
+def _recordings(folder: Path) -> list[Path]:
+    """The recordings of one digit; "._<name>" is metadata that macOS puts beside files."""
+    return sorted(path for path in folder.glob("*.bin") if not path.name.startswith("."))
 
 
 def _folders(root: Path) -> tuple[Path, Path]:
