@@ -2,6 +2,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 
 from rmploss.data._frame_cache import load_or_make
 
@@ -68,6 +70,19 @@ def test_a_file_of_another_description_is_not_believed(tmp_path: Path) -> None:
     _cached(tmp_path, {**DESCRIPTION, "T": 3})
     (other,) = set(tmp_path.iterdir()) - {path}
     other.replace(path)
+    assert len(_cached(tmp_path).calls) == 4
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int8, torch.bfloat16, torch.float8_e5m2])
+def test_the_same_bytes_of_another_type_are_not_believed(
+    dtype: torch.dtype, tmp_path: Path
+) -> None:
+    _cached(tmp_path)
+    (path,) = tmp_path.iterdir()
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata, frames = dict(file.metadata()), file.get_tensor("frames")
+    frames = frames if dtype.itemsize == 1 else frames.repeat(1, 2)
+    path.write_bytes(safetensors.torch.save({"frames": frames.view(dtype)}, metadata))
     assert len(_cached(tmp_path).calls) == 4
 
 
