@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from rmploss.engine.optimizers import OPTIMIZERS, WARM_UP, Position, groups_of, learning_rate
+from rmploss.errors import UserError
 from rmploss.recipes import Use, use
 from tests.given import normal
 
@@ -74,6 +75,29 @@ def test_onecycle_rises_over_a_third_and_falls_to_zero() -> None:
     assert found[: top + 1] == sorted(found[: top + 1])
     assert found[top:] == sorted(found[top:], reverse=True)
     assert found[-1] == pytest.approx(0.1 * (1 - math.cos(math.pi / 70)) / 2, rel=1e-9)
+
+
+def test_onecycle_with_the_options_of_the_fast_recipes() -> None:
+    options = {"warm_up": 0.2, "initial": 0.0, "rise": "linear"}
+    found = rates(use("onecycle", **options), epochs=5, batches=4)
+    # The GPU prototype: lr done / .2 up to a fifth of the steps, then half a cosine to 0.
+    done = [step / 20 for step in range(20)]
+    expected = [
+        0.1 * (d / 0.2 if d < 0.2 else (1 + math.cos(math.pi * (d - 0.2) / 0.8)) / 2) for d in done
+    ]
+    assert found == pytest.approx(expected, rel=1e-12)
+    above = rates(use("onecycle", warm_up=0.0, final=0.5), epochs=5, batches=4)
+    assert above[0] == 0.1
+    assert above[10] == pytest.approx(0.075, rel=1e-12)
+    assert min(above) > 0.05
+
+
+def test_onecycle_refuses_shares_that_are_none() -> None:
+    with pytest.raises(UserError) as caught:
+        rates(use("onecycle", warm_up=1.0, initial=-0.1, final=2.0), 1, 1)
+    assert [p.where for p in caught.value.problems] == [
+        "initial = -0.1", "final = 2.0", "warm_up = 1.0"
+    ]  # fmt: skip
 
 
 def test_one_epoch_of_one_step_is_no_special_case() -> None:

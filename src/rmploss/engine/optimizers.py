@@ -12,11 +12,12 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from rmploss.errors import Problem, UserError
 from rmploss.recipes import Use
 from rmploss.registry import Registry
 
 WARM_UP = 0.3
-"""The share of all steps in which "onecycle" rises, dimensionless."""
+"""The usual share of all steps in which "onecycle" rises, dimensionless."""
 
 
 def sgd(groups: Iterable[Any], *, momentum: float = 0.9, nesterov: bool = False) -> Optimizer:
@@ -94,12 +95,43 @@ def cosine(at: Position, *, period: int | None = None, warm_up: int = 0) -> floa
     return factor * min(1.0, (at.step + 1) / warm_up) if warm_up else factor
 
 
-def onecycle(at: Position) -> float:
-    """From 1/25 to 1 by half a cosine over the first `WARM_UP` of all steps, then to 0."""
+def onecycle(
+    at: Position,
+    *,
+    warm_up: float = WARM_UP,
+    initial: float = 1 / 25,
+    final: float = 0.0,
+    rise: Literal["cosine", "linear"] = "cosine",
+) -> float:
+    """From `initial` to 1 over the first share of all steps, then by half a cosine to `final`.
+
+    warm_up: the share of the steps that rise, in [0, 1).
+    initial: the factor of the first step, in [0, 1].
+    final: the factor that the last step almost reaches, in [0, 1].
+    rise: by half a cosine, or "linear".
+
+    Raises `UserError`.
+    """
+    _require_shares(warm_up, initial, final)
     done = at.step / (at.epochs * at.batches)
-    if done < WARM_UP:
-        return 1 / 25 + (1 - 1 / 25) * (1 - math.cos(math.pi * done / WARM_UP)) / 2
-    return (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP))) / 2
+    if done < warm_up:
+        share = done / warm_up
+        risen = share if rise == "linear" else (1 - math.cos(math.pi * share)) / 2
+        return initial + (1 - initial) * risen
+    left = (1 + math.cos(math.pi * (done - warm_up) / (1 - warm_up))) / 2
+    return final + (1 - final) * left
+
+
+def _require_shares(warm_up: float, initial: float, final: float) -> None:
+    problems = [
+        Problem(f"{name} = {value!r}", "must lie in [0, 1]")
+        for name, value in (("initial", initial), ("final", final))
+        if not 0 <= value <= 1
+    ]
+    if not 0 <= warm_up < 1:
+        problems.append(Problem(f"warm_up = {warm_up!r}", "must lie in [0, 1)", f"{WARM_UP}"))
+    if problems:
+        raise UserError("bad one-cycle schedule", problems)
 
 
 def stairs(at: Position, *, every: int = 35, factor: float = 0.1) -> float:
