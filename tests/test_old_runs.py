@@ -35,6 +35,7 @@ DEFAULTS = {
     "neuron": {"name": "lif", "options": {}},
     "norm": {"name": "tdbn", "options": {}},
     "loss": {"name": "ce", "options": {}},
+    "auxiliary": {"name": "none", "options": {}},
     "objective": {"name": "none", "options": {}},
     "optimizer": {"name": "sgd", "options": {"momentum": 0.9}},
     "lr_schedule": {"name": "cosine", "options": {}},

@@ -96,6 +96,28 @@ def test_every_recipe_can_be_trained_once_its_data_is_there(name: str, tmp_path:
     assert list(problems) == make_dataset(recipe).missing(tmp_path)
 
 
+@pytest.mark.parametrize("name", [recipe.name for recipe in recipes.FAIR])
+def test_the_options_of_the_fast_recipes_combine_with_every_method(
+    name: str, tmp_path: Path
+) -> None:
+    both = ("every_step", "self_distillation")
+    extra = {"loss.smoothing": 0.1, "auxiliary": "several", "auxiliary.names": both}
+    recipe = recipes.override(recipes.get(name), extra)
+    with pytest.raises(UserError) as caught:
+        check(recipe, tmp_path)
+    missing = make_dataset(recipe).missing(tmp_path)
+    others = [problem for problem in caught.value.problems if problem not in missing]
+    # The heads of Joint A-SNN are read out already: there are no steps.
+    expected = ["auxiliary = several with network = joint"] if "joint" in name else []
+    assert [problem.where for problem in others] == expected
+
+
+def test_one_step_has_no_other_to_learn_from() -> None:
+    changes = {"T": 1, "auxiliary": "self_distillation"}
+    assert "one step teaches another, and there is only one" in complaint(changes)
+    check(TINY.but(T=1, auxiliary=recipes.use("every_step")))
+
+
 def test_a_check_leaves_the_generator_alone() -> None:
     before = torch.random.get_rng_state()
     check(TINY)

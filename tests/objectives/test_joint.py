@@ -86,6 +86,16 @@ def test_the_released_constants() -> None:
     assert (more - same).item() == pytest.approx(1e-6 * 1024 * 4 * 12, abs=2e-6)
 
 
+def test_smoothing_reaches_every_head() -> None:
+    _, outputs = given()
+    y, last = labels(B, K), outputs.snn.logits[-1]
+    # The cross-entropies are linear in the labels, and nothing else depends on them.
+    plain = JointLoss()(outputs, last, y).item()
+    every = [JointLoss()(outputs, last, torch.full_like(y, k)).item() for k in range(K)]
+    smooth = JointLoss(smoothing=0.3)(outputs, last, y).item()
+    assert smooth == pytest.approx(0.7 * plain + 0.3 * sum(every) / K, rel=1e-13)
+
+
 def test_it_does_not_depend_on_how_a_batch_is_shared_out() -> None:
     _, outputs = given()
     y, joint = labels(B, K), JointLoss(beta=1.0)

@@ -17,6 +17,7 @@ Topic = Literal[
     "surrogates",
     "norms",
     "losses",
+    "auxiliaries",
     "objectives",
     "schedules",
     "optimizers",
@@ -111,7 +112,7 @@ def _print_registry(topic: str) -> None:
     from rmploss.models import MODELS
     from rmploss.neurons import NEURONS
     from rmploss.norm import NORMS
-    from rmploss.objectives import LOSSES, OBJECTIVES, SCHEDULES
+    from rmploss.objectives import AUXILIARIES, LOSSES, OBJECTIVES, SCHEDULES
     from rmploss.surrogate import SURROGATES
 
     registries = {
@@ -120,6 +121,7 @@ def _print_registry(topic: str) -> None:
         "surrogates": SURROGATES,
         "norms": NORMS,
         "losses": LOSSES,
+        "auxiliaries": AUXILIARIES,
         "objectives": OBJECTIVES,
         "schedules": SCHEDULES,
         "optimizers": OPTIMIZERS,

@@ -19,7 +19,8 @@ from rmploss.models import MODELS, SpikingNetwork
 from rmploss.neurons import NEURONS, SpikingLayer
 from rmploss.neurons.diet import Diet
 from rmploss.norm import NORMS
-from rmploss.objectives import LOSSES, OBJECTIVES, Loss, Objective
+from rmploss.objectives import AUXILIARIES, LOSSES, OBJECTIVES, Loss, Objective
+from rmploss.objectives.auxiliary import WithAuxiliary
 from rmploss.randomness import seeded
 from rmploss.recipes import Recipe, Use, problem_count, problems_in
 from rmploss.registry import fits
@@ -31,6 +32,7 @@ PARTS = {
     "neuron": NEURONS,
     "norm": NORMS,
     "loss": LOSSES,
+    "auxiliary": AUXILIARIES,
     "objective": OBJECTIVES,
     "optimizer": OPTIMIZERS,
     "lr_schedule": LR_SCHEDULES,
@@ -137,8 +139,16 @@ def _threshold_option(recipe: Recipe) -> dict[str, Any]:
 
 
 def make_loss(recipe: Recipe) -> Loss:
-    """The recipe's classification loss."""
-    return LOSSES.make(recipe.loss.name, **recipe.loss.options)
+    """The recipe's classification loss, with its auxiliary loss."""
+    loss = LOSSES.make(recipe.loss.name, **recipe.loss.options)
+    if recipe.auxiliary.name == "none":
+        return loss
+    return WithAuxiliary(loss, make_auxiliary(recipe))
+
+
+def make_auxiliary(recipe: Recipe) -> Loss:
+    """The recipe's auxiliary loss."""
+    return AUXILIARIES.make(recipe.auxiliary.name, **recipe.auxiliary.options)
 
 
 def make_objective(recipe: Recipe) -> Objective:
@@ -212,7 +222,8 @@ def _incompatible(recipe: Recipe) -> list[Problem]:
     T = getattr(make_objective(recipe), "T", None)
     if T is not None and recipe.T != T:
         found.append(Problem(f"objective.T = {T}", "differs from the recipe's T", f"{recipe.T}"))
-    ours, theirs = (getattr(part, "tau_s", None) for part in (make_loss(recipe), neuron))
+    loss = LOSSES.make(recipe.loss.name, **recipe.loss.options)
+    ours, theirs = (getattr(part, "tau_s", None) for part in (loss, neuron))
     if ours is not None and theirs is not None and ours != theirs:
         what = f"the target must have the filter of the outputs, tau_s = {theirs}"
         found.append(Problem(f"loss.tau_s = {ours}", what, f"loss.tau_s={theirs}"))
@@ -221,7 +232,22 @@ def _incompatible(recipe: Recipe) -> list[Problem]:
         where = f"loss = {recipe.loss.name} with network = {recipe.network.name}"
         fix = f"loss={'joint' if gives == 'branches' else 'ce'}"
         found.append(Problem(where, f"the loss needs {needs}, the network gives {gives}", fix))
-    return found
+    return found + _unfit_auxiliary(recipe)
+
+
+def _unfit_auxiliary(recipe: Recipe) -> list[Problem]:
+    """An auxiliary loss that has no steps to read, or nothing to do."""
+    name, gives = recipe.auxiliary.name, MODELS[recipe.network.name].gives
+    if name == "none":
+        return []
+    if AUXILIARIES[name].needs != gives:
+        where = f"auxiliary = {name} with network = {recipe.network.name}"
+        what = f"the auxiliary loss needs the outputs of every step, the network gives {gives}"
+        return [Problem(where, what, "auxiliary=none")]
+    if recipe.T == 1 and name != "every_step":
+        what = "one step teaches another, and there is only one"
+        return [Problem(f"auxiliary = {name} with T = 1", what, "auxiliary=none, or a larger T")]
+    return []
 
 
 def _indivisible_batch(recipe: Recipe, ranks: int) -> list[Problem]:

@@ -1,13 +1,15 @@
 """Regularizers of the membrane: one file per paper, one line each in `OBJECTIVES`.
 
 A regularizer is a function of the membrane statistics of a forward and of progress n / N; its
-`spec` names the statistics it needs. The classification losses are in `LOSSES` (losses.py).
+`spec` names the statistics it needs. The classification losses are in `LOSSES` (losses.py), the
+losses over the time steps that are added to them in `AUXILIARIES` (auxiliary.py).
 """
 
 from typing import Protocol
 
 from torch import Tensor
 
+from rmploss.objectives.auxiliary import AUXILIARIES
 from rmploss.objectives.losses import LOSSES, Loss
 from rmploss.objectives.rmp import RMPLoss
 from rmploss.objectives.schedules import SCHEDULES, Schedule
@@ -15,7 +17,16 @@ from rmploss.ops.lif.moments import MomentSpec
 from rmploss.registry import Registry
 from rmploss.stats import MembraneStats
 
-__all__ = ["LOSSES", "OBJECTIVES", "SCHEDULES", "Loss", "Objective", "RMPLoss", "Schedule"]
+__all__ = [
+    "AUXILIARIES",
+    "LOSSES",
+    "OBJECTIVES",
+    "SCHEDULES",
+    "Loss",
+    "Objective",
+    "RMPLoss",
+    "Schedule",
+]
 
 
 class Objective(Protocol):

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rmploss.errors import Problem, UserError
+from rmploss.objectives.smoothing import smoothing_problems
 from rmploss.ops import at_least_single
 
 
@@ -41,6 +42,7 @@ class JointLoss:
     batch: a factor of the feature term. The authors' code sums the features over a batch, so that
         their weight depends on its split into ranks and micro-batches; 1024, the published batch
         size, gives that sum for 1024 samples with any split.
+    smoothing: of the labels of all heads, in [0, 1) (smoothing.py).
 
     Raises `UserError`.
     """
@@ -54,6 +56,7 @@ class JointLoss:
         beta: float = 1e-6,
         temperature: float = 3.0,
         batch: float = 1024.0,
+        smoothing: float = 0.0,
     ) -> None:
         problems = []
         if not 0 <= alpha <= 1:
@@ -65,8 +68,10 @@ class JointLoss:
             problems.append(Problem(where, "must be positive", "released: 3"))
         if not 0 < batch < float("inf"):
             problems.append(Problem(f"batch = {batch!r}", "must be positive", "released: 1024"))
+        problems += smoothing_problems(smoothing)
         if problems:
             raise UserError("bad joint loss", problems)
+        self.smoothing = smoothing
         self.alpha, self.beta, self.temperature, self.batch = alpha, beta, temperature, batch
 
     def __call__(self, outputs: Branches, logits: Tensor, labels: Tensor) -> Tensor:
@@ -77,7 +82,9 @@ class JointLoss:
         labels: `[B]`.
         """
         ann, snn = (tuple(map(at_least_single, branch.logits)) for branch in outputs)
-        classified = sum(F.cross_entropy(head, labels) for head in (*ann, *snn))
+        classified = sum(
+            F.cross_entropy(head, labels, label_smoothing=self.smoothing) for head in (*ann, *snn)
+        )
         distilled = sum(self.distill(head, ann[-1]) for head in ann[:-1])
         distilled += sum(self.distill(s, a) for s, a in zip(snn, ann, strict=True))
         features = (outputs.snn.features, outputs.ann.features)

@@ -2,7 +2,8 @@
 
     loss(outputs, logits, labels)    outputs [T, B, K], logits [B, K] read out of them, labels [B]
 
-The total loss is a classification loss plus a weighted regularizer; any pair can be combined.
+The total loss is a classification loss, an auxiliary loss over the time steps (auxiliary.py), and
+a weighted regularizer; they combine freely. Every classification loss can smooth the labels.
 """
 
 from typing import Any, ClassVar, Protocol
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rmploss.errors import Problem, UserError
+from rmploss.objectives.smoothing import require_smoothing, smooth_one_hot, smoothing_problems
 from rmploss.ops import at_least_single
 from rmploss.registry import Registry
 
@@ -31,13 +33,23 @@ class Loss(Protocol):
 
 
 class CrossEntropy:
-    """CE(logits, labels), line 5 of Algorithm 1."""
+    """CE(logits, labels), line 5 of Algorithm 1.
+
+    smoothing: of the labels, in [0, 1), dimensionless (smoothing.py).
+
+    Raises `UserError`.
+    """
 
     needs: ClassVar[str] = "outputs"
 
+    def __init__(self, *, smoothing: float = 0.0) -> None:
+        require_smoothing("cross-entropy", smoothing)
+        self.smoothing = smoothing
+
     def __call__(self, outputs: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
         """The cross-entropy of the logits."""
-        return F.cross_entropy(at_least_single(logits), labels)
+        wide = at_least_single(logits)
+        return F.cross_entropy(wide, labels, label_smoothing=self.smoothing)
 
 
 class TET:
@@ -47,24 +59,40 @@ class TET:
 
     weight: lambda in [0, 1]; the paper uses 0.05 on CIFAR, 0.001 on event data and ImageNet.
     target: phi, the threshold, the same for all classes; the paper uses 1.
+    smoothing: of the labels, in [0, 1) (smoothing.py).
 
     Dimensionless. Raises `UserError`.
     """
 
     needs: ClassVar[str] = "outputs"
 
-    def __init__(self, *, weight: float = 0.05, target: float = 1.0) -> None:
+    def __init__(
+        self, *, weight: float = 0.05, target: float = 1.0, smoothing: float = 0.0
+    ) -> None:
+        problems = smoothing_problems(smoothing)
         if not 0 <= weight <= 1:
             problem = Problem(f"weight = {weight!r}", "must lie in [0, 1]", "the paper: 0.05")
-            raise UserError("bad TET loss", [problem])
-        self.weight, self.target = weight, target
+            problems.insert(0, problem)
+        if problems:
+            raise UserError("bad TET loss", problems)
+        self.weight, self.target, self.smoothing = weight, target, smoothing
 
     def __call__(self, outputs: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
         """The mean cross-entropy of the steps, plus the distance to the target."""
         outputs = at_least_single(outputs)
-        T = outputs.shape[0]
-        every = F.cross_entropy(outputs.flatten(0, 1), labels.repeat(T))
+        every = every_step(outputs, labels, self.smoothing)
         return (1 - self.weight) * every + self.weight * (outputs - self.target).square().mean()
+
+
+def every_step(outputs: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """1/T sum_t CE(O(t), y), the mean over the samples, a scalar.
+
+    outputs: O `[T, B, K]`.
+    labels: y `[B]`.
+    smoothing: of the labels, in [0, 1).
+    """
+    steps = labels.repeat(outputs.shape[0])
+    return F.cross_entropy(outputs.flatten(0, 1), steps, label_smoothing=smoothing)
 
 
 class MeanSquaredError:
@@ -72,17 +100,21 @@ class MeanSquaredError:
 
     per_step: True takes the MSE of every step's outputs, the formula of the PLIF paper. Its code,
         like STBP's and our default, takes the mean of the outputs first.
+    smoothing: of the labels, in [0, 1), dimensionless (smoothing.py).
+
+    Raises `UserError`.
     """
 
     needs: ClassVar[str] = "outputs"
 
-    def __init__(self, *, per_step: bool = False) -> None:
-        self.per_step = per_step
+    def __init__(self, *, per_step: bool = False, smoothing: float = 0.0) -> None:
+        require_smoothing("mean squared error", smoothing)
+        self.per_step, self.smoothing = per_step, smoothing
 
     def __call__(self, outputs: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
         """The mean over samples and classes, and over steps with `per_step`."""
         wide = at_least_single(outputs if self.per_step else logits)
-        target = F.one_hot(labels, wide.shape[-1]).to(wide.dtype)
+        target = smooth_one_hot(labels, wide.shape[-1], self.smoothing, wide.dtype)
         return F.mse_loss(wide, target.expand_as(wide))
 
 

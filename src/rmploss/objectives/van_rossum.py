@@ -9,11 +9,11 @@ the same filter, and 0 for every other class.
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rmploss.errors import Problem, UserError
 from rmploss.neurons.tssl import post_synaptic
+from rmploss.objectives.smoothing import smooth_one_hot, smoothing_problems
 from rmploss.ops import at_least_single
 
 PATTERN = (0, 1, 0, 1, 1)
@@ -30,6 +30,8 @@ class VanRossum:
         for T = 5, and 0, 1, 0, 1, ... for any other T (published for T >= 10).
     tau_s: the time constant of the filter, in steps: 2 for neurons of generation A, 3 for B.
     filters: filter the target once, or twice as the authors' code since October 2020.
+    smoothing: of the labels, in [0, 1): of the target, every class gets smoothing / K, and the
+        label's class 1 - smoothing more (smoothing.py).
 
     Raises `UserError`.
     """
@@ -43,6 +45,7 @@ class VanRossum:
         pattern: tuple[int, ...] = (),
         tau_s: float = 2.0,
         filters: Literal[1, 2] = 1,
+        smoothing: float = 0.0,
     ) -> None:
         problems = []
         if not 0 < weight < float("inf"):
@@ -54,8 +57,10 @@ class VanRossum:
             problems.append(Problem(f"tau_s = {tau_s!r}", "must be at least 1", "the paper: 2"))
         if filters not in (1, 2):
             problems.append(Problem(f"filters = {filters!r}", "must be 1 or 2", "1, as published"))
+        problems += smoothing_problems(smoothing)
         if problems:
             raise UserError("bad Van Rossum loss", problems)
+        self.smoothing = smoothing
         self.weight = weight
         self.pattern = tuple(pattern)
         self.tau_s = tau_s
@@ -69,7 +74,7 @@ class VanRossum:
         labels: `[B]`.
         """
         a = at_least_single(outputs)
-        chosen = F.one_hot(labels, a.shape[2]).to(a.dtype)
+        chosen = smooth_one_hot(labels, a.shape[2], self.smoothing, a.dtype)
         d = self.target(a.shape[0]).to(a).view(-1, 1, 1) * chosen
         return self.weight * (a - d).square().sum() / (2 * len(labels))
 

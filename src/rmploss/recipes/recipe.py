@@ -48,6 +48,7 @@ class Recipe:
     data, network, neuron, norm: entries of their registries.
     T: time steps.
     loss: of the classification, an entry of its registry.
+    auxiliary: a loss over the outputs of the steps, added to `loss`, an entry of its registry.
     objective: the regularizer of the membrane, an entry of its registry.
     optimizer: an entry of its registry.
     lr: peak learning rate.
@@ -78,6 +79,7 @@ class Recipe:
     neuron: Use = Use("lif")
     norm: Use = Use("tdbn")
     loss: Use = Use("ce")
+    auxiliary: Use = Use("none")
     objective: Use = Use("none")
     optimizer: Use = Use("sgd", {"momentum": 0.9})
     lr: float
