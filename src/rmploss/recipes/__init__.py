@@ -4,8 +4,9 @@ rmp.py       the paper's networks, with and without RMP-Loss
 tables.py    the published numbers of RMP-Loss
 methods/     all methods of the paper's tables: cards, recipes, published numbers
 fair.py      every method on one protocol, without and with RMP-Loss
+fast.py      the CIFAR rows of the paper's networks in 100 and in 45 epochs
 small.py     small runs: digits, event recordings
-pocket.py    the small variant of each published and fair recipe (name + "-pocket")
+pocket.py    the small variant of the recipes above (name + "-pocket")
 expected.py  measured results and costs of the recipes
 readings.py  the open points of the paper, and both readings of each
 """
@@ -14,6 +15,7 @@ from rmploss.errors import UserError, unknown
 from rmploss.recipes import small
 from rmploss.recipes.expected import expectation
 from rmploss.recipes.fair import fair_recipes
+from rmploss.recipes.fast import FAST45, fast_recipes
 from rmploss.recipes.method import Method
 from rmploss.recipes.methods import METHODS
 from rmploss.recipes.pocket import SUFFIX, fair_pocket, pocket
@@ -32,6 +34,7 @@ from rmploss.recipes.tables import Row
 
 __all__ = [
     "FAIR",
+    "FAST",
     "METHODS",
     "PUBLISHED",
     "READINGS",
@@ -58,14 +61,19 @@ PUBLISHED = tuple(recipe for method in METHODS.values() for recipe in method.rec
 """The recipes of the papers."""
 FAIR = fair_recipes(METHODS.values())
 """The fair comparison."""
+FAST = fast_recipes(METHODS["rmp"].recipes)
+"""The CIFAR rows of the paper's networks in 100 and in 45 epochs."""
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe.but(expect=expectation(recipe.name))
     for recipe in (
         *small.RECIPES,
         *PUBLISHED,
         *FAIR,
+        *FAST,
         *map(pocket, PUBLISHED),
         *map(fair_pocket, FAIR),
+        # In pocket size, 100 and 45 epochs are the same.
+        *(pocket(recipe) for recipe in FAST if not recipe.name.endswith(FAST45)),
     )
 }
 """All recipes by name."""

@@ -30,14 +30,15 @@ def pocket(recipe: Recipe) -> Recipe:
     name = str(recipe.network.options.get("backbone", recipe.network.name))
     network = recipe.network.but(width=WIDTHS.get(name, 0.125))
     data, T, start = recipe.data, min(recipe.T, 10), _smaller(recipe.start)
+    schedule = recipe.lr_schedule
     return recipe.but(
         name=recipe.name + SUFFIX,
-        title=f"{recipe.title}, pocket size",
+        title=f"{recipe.title.removesuffix(', 100 epochs')}, pocket size",
         data=data.but(augment="standard") if data.options.get("augment") in POLICIES else data,
         network=_without_dropout(network) if name in DROPPING else network,
         T=T,
         lr=RATES[recipe.optimizer.name] / (1 if start.name == "none" else 2),
-        lr_schedule=use("onecycle"),
+        lr_schedule=schedule if schedule.name == "onecycle" else use("onecycle"),
         epochs=6,
         batch_size=32 if recipe.data.name == "imagenet" else 64,
         train_samples=train,
