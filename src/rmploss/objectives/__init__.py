@@ -30,7 +30,11 @@ __all__ = [
 
 
 class Objective(Protocol):
-    """A regularizer of the membrane; all values are dimensionless."""
+    """A regularizer of the membrane; all values are dimensionless.
+
+    It is `weight(progress) * value(stats)`, or the sum of this over the objectives in its attribute
+    `terms`: the engine computes both factors apart, so that a captured step can change lambda(n).
+    """
 
     @property
     def spec(self) -> MomentSpec | None:

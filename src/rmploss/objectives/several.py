@@ -5,6 +5,7 @@ from torch import Tensor
 
 from rmploss.errors import Problem, UserError
 from rmploss.objectives.regularizer import Regularizer
+from rmploss.objectives.weighting import weighted, weights_of
 from rmploss.stats import MembraneStats
 
 
@@ -29,7 +30,7 @@ class SeveralRegularizers:
 
     def __call__(self, stats: MembraneStats, progress: float) -> Tensor:
         """The sum of the weighted terms, a scalar."""
-        return torch.stack([term(stats, progress) for term in self.terms]).sum()
+        return weighted(self, stats, weights_of(self, progress))
 
     def weight(self, progress: float) -> float:
         """The weight of the last regularizer."""

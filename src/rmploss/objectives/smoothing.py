@@ -7,7 +7,6 @@ K classes, smoothing in [0, 1), dimensionless. The cross-entropy is linear in y,
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rmploss.errors import Problem, UserError
@@ -21,7 +20,8 @@ def smooth_one_hot(labels: Tensor, classes: int, smoothing: float, dtype: torch.
     smoothing: in [0, 1); 0 gives the labels themselves.
     dtype: of the result.
     """
-    chosen = F.one_hot(labels, classes).to(dtype)
+    # `F.one_hot` would read the labels on the host, to check their range.
+    chosen = (labels[:, None] == torch.arange(classes, device=labels.device)).to(dtype)
     return chosen * (1 - smoothing) + smoothing / classes if smoothing else chosen
 
 

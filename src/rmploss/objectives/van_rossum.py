@@ -65,6 +65,7 @@ class VanRossum:
         self.pattern = tuple(pattern)
         self.tau_s = tau_s
         self.filters = filters
+        self._targets: dict[tuple[int, torch.dtype, torch.device], Tensor] = {}
 
     def __call__(self, outputs: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
         """The distance, a scalar.
@@ -75,7 +76,7 @@ class VanRossum:
         """
         a = at_least_single(outputs)
         chosen = smooth_one_hot(labels, a.shape[2], self.smoothing, a.dtype)
-        d = self.target(a.shape[0]).to(a).view(-1, 1, 1) * chosen
+        d = self._target_like(a).view(-1, 1, 1) * chosen
         return self.weight * (a - d).square().sum() / (2 * len(labels))
 
     def target(self, T: int) -> Tensor:
@@ -84,6 +85,13 @@ class VanRossum:
         for _ in range(self.filters):
             d = post_synaptic(d, self.tau_s)
         return d
+
+    def _target_like(self, a: Tensor) -> Tensor:
+        """`target` in the type and on the device of a `[T, B, K]`: copied there once."""
+        key = (a.shape[0], a.dtype, a.device)
+        if key not in self._targets:
+            self._targets[key] = self.target(a.shape[0]).to(a)
+        return self._targets[key]
 
     def _spikes(self, T: int) -> tuple[int, ...]:
         if self.pattern:
