@@ -6,9 +6,11 @@ depend on workers, ranks or interruptions, and a checkpoint holds no such state.
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
+
+CPU = torch.device("cpu")
 
 
 def derive(seed: int, *purpose: str | int) -> int:
@@ -22,15 +24,35 @@ def generator(seed: int, *purpose: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(derive(seed, *purpose))
 
 
-@contextmanager
-def seeded(seed: int, *purpose: str | int) -> Iterator[None]:
-    """Seed torch's global CPU generator for one purpose inside the block; restore it afterwards.
+def default_generators(device: torch.device = CPU) -> list[torch.Generator]:
+    """PyTorch's default generators of the CPU and of a device: those that modules draw from."""
+    if device.type != "cuda":
+        return [torch.default_generator]
+    torch.cuda.init()  # before that, there are no generators of GPUs
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return [torch.default_generator, torch.cuda.default_generators[index]]
 
-    For code that takes no generator, such as torchvision's transforms.
-    """
-    state = torch.random.get_rng_state()
-    torch.default_generator.manual_seed(derive(seed, *purpose))
-    try:
+
+@contextmanager
+def generators_kept(device: torch.device = CPU) -> Iterator[None]:
+    """Restore the states of the default generators after the block."""
+    with ExitStack() as stack:
+        for each in default_generators(device):
+            stack.callback(each.set_state, each.get_state())
         yield
-    finally:
-        torch.random.set_rng_state(state)
+
+
+@contextmanager
+def seeded(seed: int, *purpose: str | int, device: torch.device = CPU) -> Iterator[None]:
+    """Seed PyTorch's default generators for one purpose inside the block; restore them afterwards.
+
+    seed, purpose: see `derive`.
+    device: besides the CPU's generator, that of this device is seeded. A CUDA graph that is
+        replayed inside the block draws by the seed of the block, not by that of its capture.
+
+    For code that takes no generator, such as torchvision's transforms and dropout.
+    """
+    with generators_kept(device):
+        for each in default_generators(device):
+            each.manual_seed(derive(seed, *purpose))
+        yield

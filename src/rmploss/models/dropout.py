@@ -2,8 +2,8 @@
 
     y(t) = m(t) x(t) / (1 - p),    m(t) = 0 with probability p, otherwise 1;    one mask: m(t) = m
 
-The masks are derived from one number of PyTorch's CPU generator, on every device. The engine
-derives that generator anew for each step of training, so a resumed run draws the same masks.
+The masks are drawn from PyTorch's default generator of the device. The engine seeds it anew for
+each step of training, so that a resumed run and a replayed CUDA graph draw the same masks.
 """
 
 import torch
@@ -35,10 +35,8 @@ class Dropout(PassesSpikes):
             return x
         x = dense_of(x)
         steps = 1 if self.one_mask else x.shape[0]
-        seed = int(torch.randint(2**62, ()))
-        generator = torch.Generator(x.device).manual_seed(seed)
         kept = torch.empty((steps, *x.shape[1:]), dtype=torch.bool, device=x.device)
-        kept.bernoulli_(1 - self.p, generator=generator)
+        kept.bernoulli_(1 - self.p)
         return x * kept * (1 / (1 - self.p))
 
     def extra_repr(self) -> str:
