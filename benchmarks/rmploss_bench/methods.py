@@ -13,6 +13,7 @@ from rmploss.engine.build import make_dataset, make_loss, make_network, make_obj
 from rmploss.engine.step import forward_backward
 from rmploss.errors import UserError, unknown
 from rmploss.lifecycle import constrain
+from rmploss.objectives.weighting import weights_of
 from rmploss.recipes import METHODS
 from rmploss.recipes.fair import fair
 from rmploss_bench.contestants import LR, Runner
@@ -44,7 +45,7 @@ class MethodRunner(Runner):
             self.objective,
             self.images,
             self.labels,
-            progress=PROGRESS,
+            weights=weights_of(self.objective, PROGRESS),
             loss=self.loss,
         )
         self.optimizer.step()

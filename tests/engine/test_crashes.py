@@ -7,16 +7,16 @@ import pytest
 import torch
 
 from rmploss import store
-from rmploss.engine import after_training, checkpoint, loop, train
+from rmploss.engine import after_training, checkpoint, evaluate, step, train
 from rmploss.engine.run import RunFolder
 from rmploss.errors import CheckpointError
 from tests.engine.children import check_sound, die, finish, start
 from tests.engine.runs import TINY, digest_of
 
 PHASES = {
-    "forward and backward": (loop, "forward_backward"),
+    "forward and backward": (step, "forward_backward"),
     "update": (torch.optim.SGD, "step"),
-    "evaluation": (loop, "evaluate"),
+    "evaluation": (evaluate.Evaluator, "__call__"),
     "log": (RunFolder, "log_metrics"),
     "save": (checkpoint, "save"),
     "histograms": (after_training, "membrane_histograms"),

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from rmploss.engine import batches, loop, train
+from rmploss.engine import batches, step, train
 from rmploss.engine.batches import open_splits, train_batches
 from rmploss.engine.build import make_dataset, make_network, make_objective
 from rmploss.engine.distributed import World
@@ -20,8 +20,10 @@ from rmploss.engine.execution import Execution, join
 from rmploss.engine.listener import Listener
 from rmploss.engine.load import load_network
 from rmploss.engine.run import RunFolder
-from rmploss.engine.step import Terms, forward_backward
+from rmploss.engine.step import forward_backward
+from rmploss.engine.tally import Terms
 from rmploss.engine.train import resume
+from rmploss.objectives.weighting import weights_of
 from rmploss.recipes import Recipe
 from tests.engine.children import be_rank, check_sound, finish, free_port, pipe, start
 from tests.engine.runs import TINY
@@ -40,7 +42,7 @@ def one_step(rank: int, port: str, answer: Connection) -> None:
         ddp = DistributedDataParallel(net) if world.size > 1 else net
         samples, _ = open_splits(TINY, dataset, None, Listener())
         x, y = next(train_batches(TINY, samples, world, 0, epoch=0, skip=0))
-        terms = forward_backward(ddp, objective, x.double(), y, progress=0.5)
+        terms = forward_backward(ddp, objective, x.double(), y, weights=weights_of(objective, 0.5))
         numbers: dict[str, Any] = Terms(world.all_reduce_sum(terms.sums)).means()
         for size in SPLITS:
             recipe = TINY.but(test_samples=size)
@@ -94,7 +96,7 @@ def whole_run(rank: int, port: str, runs: Path, recipe: Recipe, trouble: str) ->
             terms += Terms(torch.tensor([float("nan"), 0, 0, 0]))
         return terms
 
-    loop.forward_backward = troubled
+    step.forward_backward = troubled
     train.train(recipe, runs, Execution(device="cpu"))
 
 
@@ -110,13 +112,14 @@ def test_accumulated_parts_of_two_ranks_are_those_of_one(tmp_path: Path) -> None
     assert together(tmp_path, recipe=recipe) == [0, 0]
     trained, _ = load_network(next(tmp_path.iterdir()))
 
-    dataset = make_dataset(recipe)
+    dataset, objective = make_dataset(recipe), make_objective(recipe)
     samples, _ = open_splits(recipe, dataset, None, Listener())
     x, y = next(train_batches(recipe, samples, World(), 0, epoch=0, skip=0))
     net = make_network(recipe, dataset)
     for begin in (0, 8):  # of either rank's 16 samples
         both = [*range(begin, begin + 8), *range(16 + begin, 24 + begin)]
-        forward_backward(net, make_objective(recipe), x[both], y[both], progress=1.0)
+        weights = weights_of(objective, 1.0)
+        forward_backward(net, objective, x[both], y[both], weights=weights)
     rate = recipe.lr / 25  # the first of "onecycle"
     for p, ours in zip(net.parameters(), trained.parameters(), strict=True):
         assert p.grad is not None

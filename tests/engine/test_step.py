@@ -9,14 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rmploss import RMPLoss, membrane_stats, models, recipes
-from rmploss.engine import step
 from rmploss.engine.build import check, make_dataset, make_network, make_optimizer
 from rmploss.engine.optimizers import Position, learning_rate
 from rmploss.engine.run import RunFolder
 from rmploss.engine.step import forward_backward
+from rmploss.engine.tally import Terms
 from rmploss.engine.train import train
 from rmploss.errors import NonFiniteError, Problem, UserError
 from rmploss.objectives.none import NoRegularizer
+from rmploss.objectives.weighting import weights_of
 from rmploss.recipes import use
 from tests.engine.runs import TINY
 from tests.given import labels, normal
@@ -30,7 +31,7 @@ def network() -> models.SpikingNetwork:
 def test_the_loss_is_cross_entropy_plus_lambda_times_rmp() -> None:
     net, objective = network(), RMPLoss(k=0.4)
     x, y = normal(8, 1, 8, 8), labels(8, 10)
-    terms = forward_backward(net, objective, x, y, progress=0.25)
+    terms = forward_backward(net, objective, x, y, weights=weights_of(objective, 0.25))
     got = {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}
 
     net = network()
@@ -49,7 +50,7 @@ def test_the_loss_is_cross_entropy_plus_lambda_times_rmp() -> None:
 def test_no_regularizer_adds_nothing() -> None:
     x, y = normal(8, 1, 8, 8), labels(8, 10)
     net = network()
-    forward_backward(net, NoRegularizer(), x, y, progress=0.5)
+    forward_backward(net, NoRegularizer(), x, y, weights=(0.0,))
     plain = network()
     F.cross_entropy(plain(x), y).backward()
     for ours, theirs in zip(net.parameters(), plain.parameters(), strict=True):
@@ -105,19 +106,19 @@ def test_a_number_that_is_not_finite_never_reaches_the_parameters(
 ) -> None:
     calls = 0
 
-    def poisoned(net: torch.nn.Module, *arguments: object, **options: object) -> step.Terms:
+    def poisoned(net: torch.nn.Module, *arguments: object, **options: object) -> Terms:
         nonlocal calls
         calls += 1
         terms = forward_backward(net, *arguments, **options)  # pyright: ignore[reportArgumentType]
         if calls == 3:
             if poison == "loss":
-                return step.Terms(terms.sums * math.nan)
+                return Terms(terms.sums * math.nan)
             grad = next(net.parameters()).grad
             assert isinstance(grad, Tensor)
             grad.view(-1)[0] = math.inf
         return terms
 
-    monkeypatch.setattr("rmploss.engine.loop.forward_backward", poisoned)
+    monkeypatch.setattr("rmploss.engine.step.forward_backward", poisoned)
     with pytest.raises(NonFiniteError, match="epoch 1, batch 3") as stopped:
         train(TINY, tmp_path)
     assert stopped.value.exit_code == 3

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rmploss import ops
 from rmploss.conv import SpikeConv2d
-from rmploss.engine import batches, checkpoint, loop, train
+from rmploss.engine import batches, checkpoint, train
 from rmploss.engine.batches import micro_batches, open_splits, train_batches
 from rmploss.engine.build import make_dataset, make_network, make_objective
 from rmploss.engine.distributed import World
@@ -24,11 +24,13 @@ from rmploss.engine.listener import Listener
 from rmploss.engine.load import load_network
 from rmploss.engine.optimizers import Position, learning_rate
 from rmploss.engine.run import RunFolder
-from rmploss.engine.step import Terms, forward_backward
+from rmploss.engine.step import forward_backward
+from rmploss.engine.tally import Terms
 from rmploss.engine.train import resume
 from rmploss.errors import InterruptedRunError, NonFiniteError, UserError
 from rmploss.neurons.dsr import DSRIF
 from rmploss.neurons.evolving import EvolvingLIF
+from rmploss.objectives.weighting import weights_of
 from rmploss.ops.lif import reference
 from rmploss.recipes import Recipe, use
 from tests.engine.runs import TINY, digest_of
@@ -44,7 +46,7 @@ def before_its_step(recipe: Recipe) -> tuple[nn.Module, list[Tensor]]:
     net = make_network(recipe, dataset)
     for images, labels in micro_batches(x, y, recipe.accumulate):
         assert len(labels) == recipe.batch_size // recipe.accumulate
-        forward_backward(net, objective, images, labels, progress=1.0)
+        forward_backward(net, objective, images, labels, weights=weights_of(objective, 1.0))
     gradients = [p.grad / recipe.accumulate for p in net.parameters() if p.grad is not None]
     assert len(gradients) == len(list(net.parameters()))
     return net, gradients
@@ -112,7 +114,7 @@ def test_every_step_brings_the_parameters_back_into_their_range(
     watching = Watching(
         lambda net: [m.threshold.item() for m in net.modules() if isinstance(m, DSRIF)]
     )
-    monkeypatch.setattr(loop, "forward_backward", watching)
+    monkeypatch.setattr("rmploss.engine.step.forward_backward", watching)
     neuron = use("dsr-if", threshold=0.75, bound=0.75)
     recipe = TINY.but(neuron=neuron, objective=use("none"), weight_decay=0.9)
     net, _ = load_network(train.train(recipe, tmp_path))
@@ -127,7 +129,7 @@ def test_every_step_brings_the_weights_back_into_their_range(
 ) -> None:
     """TSSL-BP's weights, which a rate of 3 takes out of [-4, 4] at once."""
     watching = Watching(lambda net: max(p.abs().max().item() for p in net.parameters()))
-    monkeypatch.setattr(loop, "forward_backward", watching)
+    monkeypatch.setattr("rmploss.engine.step.forward_backward", watching)
     recipe = TINY.but(
         network=use("tssl-cifarnet", width=1 / 32, image_size=8, dropout=0.0), T=5,
         neuron=use("tssl"), norm=use("none"), loss=use("van_rossum"), objective=use("none"),
@@ -143,7 +145,7 @@ def test_surrogates_evolve_with_the_epochs(tmp_path: Path, monkeypatch: pytest.M
     watching = Watching(
         lambda net: [m.surrogate.alpha / 2 for m in net.modules() if isinstance(m, EvolvingLIF)]  # pyright: ignore
     )
-    monkeypatch.setattr(loop, "forward_backward", watching)
+    monkeypatch.setattr("rmploss.engine.step.forward_backward", watching)
     train.train(TINY.but(neuron=use("evolving"), epochs=3), tmp_path)
     assert len(watching.seen) == 12
     for step, steepness in enumerate(watching.seen):
@@ -237,7 +239,7 @@ def test_what_is_not_finite_never_reaches_the_parameters(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poison = Poison(kind)
-    monkeypatch.setattr(loop, "forward_backward", poison)
+    monkeypatch.setattr("rmploss.engine.step.forward_backward", poison)
     with pytest.raises(NonFiniteError, match=r"\(epoch 1, batch 4\)") as caught:
         train.train(TINY, tmp_path)
     assert caught.value.exit_code == 3
@@ -291,7 +293,7 @@ def test_loss_scaling_leaves_out_a_step_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In fp16 an infinite gradient is how the scaler learns its scale."""
-    monkeypatch.setattr(loop, "forward_backward", Poison("gradient"))
+    monkeypatch.setattr("rmploss.engine.step.forward_backward", Poison("gradient"))
     path = train.train(TINY.but(amp="fp16"), tmp_path)
     loaded = checkpoint.load_latest(path, recipe_hash=RunFolder.open(path).recipe_hash)
     assert loaded.scaler_state is not None

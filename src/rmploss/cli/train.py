@@ -75,6 +75,10 @@ class Train:
     """The kernels to compute with; `rmploss doctor` shows the choice of auto."""
     workers: int = 0
     """Processes that load data; the result does not depend on it."""
+    capture: Annotated[Literal["auto", "on", "off"], arg(metavar="auto|on|off")] = "auto"
+    """Run each step on a GPU as one captured CUDA graph; `on` fails where auto runs eagerly."""
+    deterministic: bool = False
+    """On a GPU take only kernels whose results repeat bit for bit; slower."""
     json: bool = False
     """One JSON object per line on standard output, for programs."""
 
@@ -87,7 +91,14 @@ class Train:
         jobs = self._jobs()
         command = ("rmploss", *sys.argv[1:])
         execution = Execution(
-            self.data_dir, self.device, self.workers, self.backend, command, self.start
+            data_dir=self.data_dir,
+            device=self.device,
+            workers=self.workers,
+            backend=self.backend,
+            command=command,
+            start=self.start,
+            capture=self.capture,
+            deterministic=self.deterministic,
         )
         shown = listener(self.json)
         try:

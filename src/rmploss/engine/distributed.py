@@ -52,6 +52,14 @@ class World:
             dist.all_reduce(raised, dist.ReduceOp.MAX)
         return bool(raised)
 
+    def any_rank_of(self, flag: Tensor) -> Tensor:
+        """True (a bool, `[]`) on all ranks if it is on one; the device stays ahead of the host."""
+        if self.size == 1:
+            return flag
+        raised = flag.int()
+        dist.all_reduce(raised, dist.ReduceOp.MAX)
+        return raised.bool()
+
     def broadcast(self, tensor: Tensor) -> None:
         """Overwrite the tensor in place with that of rank 0."""
         if self.size > 1:

@@ -7,10 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rmploss.engine.capture import Function
 from rmploss.engine.distributed import World
+from rmploss.engine.static_batch import StaticBatch
 from rmploss.models import SpikingNetwork
 from rmploss.ops import at_least_single
-from rmploss.ops.lif.moments import ERROR, SPIKES, MomentSpec
+from rmploss.ops.lif.moments import ERROR, MomentSpec
 from rmploss.stats import membrane_stats
 
 
@@ -65,51 +67,99 @@ def evaluate(
     p: exponent of Eq. 9, independent of the training's.
     on_batch: is called after each batch.
     """
-    world = world or World()
-    training = net.training
-    net.eval()
-    spec = MomentSpec(p=p, differentiable=False)
-    totals = torch.zeros(3, dtype=torch.float64)
-    sums: dict[str, Tensor] = {}  # per layer: q(u), o, number of values
-    try:
-        with torch.no_grad():
-            for images, labels in batches:
-                if len(labels):
-                    images, labels = images.to(world.device), labels.to(world.device)
-                    with membrane_stats(net, spec) as stats:
-                        logits = net(images)
-                    totals += _totals(logits, labels)
-                    for layer in stats:
-                        rows = layer.moments[[ERROR, SPIKES]].double().sum(1).tolist()
-                        row = torch.tensor([*rows, layer.elements], dtype=torch.float64)
-                        sums[layer.name] = sums.get(layer.name, 0) + row
-                on_batch()
-    finally:
-        net.train(training)
-    names, table = _over_ranks(net, sums, totals, world)
-    loss, correct, count = table[0].tolist()
-    count = max(count, 1.0)
-    layers = (
-        LayerResult(name, error / elements, spikes / elements)
-        for name, (error, spikes, elements) in zip(names, table[1:].tolist(), strict=True)
-    )
-    return Evaluation(100 * correct / count, loss / count, int(count), tuple(layers))
+    return Evaluator(net, world or World(), p=p)(batches, on_batch)
 
 
-def _totals(logits: Tensor, labels: Tensor) -> Tensor:
-    """The sum of cross-entropies, correct answers and samples of a batch; float64 `[3]`."""
-    ce = F.cross_entropy(at_least_single(logits), labels, reduction="sum")
-    correct = (logits.argmax(1) == labels).sum()
-    return torch.tensor([ce.item(), correct.item(), len(labels)], dtype=torch.float64)
+class Evaluator:
+    """Evaluates a network again and again; all sums stay on the device up to the end.
 
+    net, p: see `evaluate`.
+    world: this process among the ranks.
+    repeat: makes a function that may be captured of one and of the tensors that it changes, as
+        `capture.Repeated` does; None: every batch runs eagerly. With it, batches of the size of the
+        first are captured from the second on; the partial one runs eagerly.
+    """
 
-def _over_ranks(
-    net: SpikingNetwork, sums: dict[str, Tensor], totals: Tensor, world: World
-) -> tuple[list[str], Tensor]:
-    """Layer names, and the sums over all ranks `[1 + layers, 3]`; ranks without samples add 0."""
-    known = (getattr(module, "layer_name", None) for module in net.modules())
-    ours = list(sums) or [name for name in known if isinstance(name, str)]
-    names = world.broadcast_text("\n".join(ours)).splitlines()  # empty without a spiking layer
-    zero = torch.zeros(3, dtype=torch.float64)
-    table = torch.stack([totals, *(sums.get(name, zero) for name in names)])
-    return names, world.all_reduce_sum(table)
+    def __init__(
+        self,
+        net: SpikingNetwork,
+        world: World,
+        *,
+        p: float = 2.0,
+        repeat: Callable[[Function, Callable[[], list[Tensor]]], Function] | None = None,
+    ) -> None:
+        self.net, self.world = net, world
+        self.spec = MomentSpec(p=p, differentiable=False)
+        self.batch = StaticBatch(world.device)
+        self.totals = torch.zeros(2, dtype=torch.float64, device=world.device)
+        """Sums of cross-entropies and of correct answers."""
+        self.sums: dict[str, Tensor] = {}
+        """Per layer the sums of q(u) and o."""
+        self.elements: dict[str, int] = {}
+        """Per layer the number of membrane values of a sample."""
+        self._full = repeat(self._run, self._tensors) if repeat else self._run
+
+    def __call__(
+        self, batches: Iterable[tuple[Tensor, Tensor]], on_batch: Callable[[], None] = lambda: None
+    ) -> Evaluation:
+        """The results over the batches of all ranks; for the arguments see `evaluate`."""
+        training = self.net.training
+        self.net.eval()
+        for tensor in self._tensors():
+            tensor.zero_()
+        samples = 0
+        try:
+            with torch.no_grad():
+                for images, labels in batches:
+                    if len(labels):
+                        self._add(images, labels)
+                        samples += len(labels)
+                    on_batch()
+        finally:
+            self.net.train(training)
+        return self._result(samples)
+
+    def _add(self, images: Tensor, labels: Tensor) -> None:
+        if self.elements and not self.batch.fits(images, labels):
+            self._count(images.to(self.world.device), labels.to(self.world.device))
+            return
+        self.batch.fill(images, labels)
+        (self._full if self.elements else self._run)()
+
+    def _run(self) -> None:
+        self._count(*self.batch())
+
+    def _count(self, images: Tensor, labels: Tensor) -> None:
+        """Add a batch to the sums. Reads no tensor on the host."""
+        with membrane_stats(self.net, self.spec) as stats:
+            logits = self.net(images)
+        if not self.elements:
+            for layer in stats:
+                of_sample = layer.elements // len(labels)
+                self.elements[layer.name] = self.elements.get(layer.name, 0) + of_sample
+                self.sums[layer.name] = self.totals.new_zeros(2)
+        ce = F.cross_entropy(at_least_single(logits), labels, reduction="sum")
+        correct = (logits.argmax(1) == labels).sum()
+        self.totals.add_(torch.stack([ce.double(), correct.double()]))
+        for layer in stats:
+            self.sums[layer.name].add_(layer.moments[ERROR:].double().sum(1))
+
+    def _tensors(self) -> list[Tensor]:
+        return [self.totals, *self.sums.values()]
+
+    def _result(self, samples: int) -> Evaluation:
+        """Sum over the ranks; those without samples add 0."""
+        known = (getattr(module, "layer_name", None) for module in self.net.modules())
+        ours = list(self.sums) or [name for name in known if isinstance(name, str)]
+        names = self.world.broadcast_text("\n".join(ours)).splitlines()  # empty without a layer
+        rows = torch.stack([self.totals, *(self.sums.get(n, self.totals * 0) for n in names)]).cpu()
+        elements = [samples, *(samples * self.elements.get(name, 0) for name in names)]
+        counts = torch.tensor(elements, dtype=torch.float64)
+        table = self.world.all_reduce_sum(torch.cat([rows, counts[:, None]], 1)).tolist()
+        loss, correct, count = table[0]
+        count = max(count, 1.0)
+        layers = (
+            LayerResult(name, error / values, spikes / values)
+            for name, (error, spikes, values) in zip(names, table[1:], strict=True)
+        )
+        return Evaluation(100 * correct / count, loss / count, int(count), tuple(layers))

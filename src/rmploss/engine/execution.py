@@ -1,5 +1,6 @@
 """How a run is executed: device, processes, backend. None of it is part of a recipe."""
 
+import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,10 +12,16 @@ import torch
 
 from rmploss import ops
 from rmploss.engine import distributed
+from rmploss.engine.capture import Capture
 from rmploss.engine.checkpoint import Loaded
 from rmploss.engine.distributed import World
 from rmploss.engine.environment import versions
 from rmploss.errors import Problem, UserError
+
+UPDATE = "fused, masks of the device's generator"
+"""How optimizers round and dropout draws, for events.jsonl; changed only with either."""
+EARLIER_UPDATE = "one operation at a time, masks of a derived generator"
+"""`UPDATE` of runs that do not record it."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,9 @@ class Execution:
     backend: the backend of the operations (`ops.use_backend`).
     command: the words of the command line, for the run's record.
     start: the run folder (`--start`) with the initial weights, if the recipe needs one.
+    capture: capture the training step into a CUDA graph: "auto" where it can be, "on" or an error.
+    deterministic: on CUDA take deterministic kernels alone, so that a resumed run equals an
+        unbroken one bit for bit; slower.
     """
 
     data_dir: Path | None = None
@@ -35,6 +45,8 @@ class Execution:
     backend: str = "auto"
     command: Sequence[str] = ()
     start: Path | None = None
+    capture: Capture = "auto"
+    deterministic: bool = False
 
     def command_flags(self) -> str:
         """The command-line flags of this execution, without `--start`: " --device cuda ..."."""
@@ -43,8 +55,11 @@ class Execution:
             flags["--device"] = self.device
         if self.backend != "auto":
             flags["--backend"] = self.backend
+        if self.capture != "auto":
+            flags["--capture"] = self.capture
         given = ((flag, value) for flag, value in flags.items() if value is not None)
-        return "".join(f" {flag} {shlex.quote(str(value))}" for flag, value in given)
+        words = "".join(f" {flag} {shlex.quote(str(value))}" for flag, value in given)
+        return words + (" --deterministic" if self.deterministic else "")
 
     def __post_init__(self) -> None:
         if self.workers < 0:
@@ -83,25 +98,60 @@ def require_same_backend(world: World) -> None:
         )
 
 
-def placement(world: World) -> dict[str, Any]:
-    """The device, ranks, threads, backend and versions of an execution, for events.jsonl."""
+@contextmanager
+def kernels(world: World, deterministic: bool) -> Iterator[None]:
+    """Choose among CUDA's kernels inside the block: the fastest, or the deterministic ones.
+
+    Without `deterministic` cuDNN measures its kernels at the first call of each shape, and takes
+    the fastest: two runs may differ in the last bits. On a CPU nothing is chosen.
+    """
+    if world.device.type != "cuda":
+        yield
+        return
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic, torch.are_deterministic_algorithms_enabled()
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its start
+    try:
+        cudnn.benchmark, cudnn.deterministic = not deterministic, deterministic
+        torch.use_deterministic_algorithms(deterministic or before[2])
+        yield
+    finally:
+        cudnn.benchmark, cudnn.deterministic = before[:2]
+        torch.use_deterministic_algorithms(before[2])
+
+
+def placement(world: World, deterministic: bool = False) -> dict[str, Any]:
+    """The device, ranks, threads, backend and versions of an execution, for events.jsonl.
+
+    world: this process among the ranks.
+    deterministic: see `Execution`.
+    """
     return {
         "device": str(world.device),
         "ranks": world.size,
         "threads": torch.get_num_threads(),
         "backend": ops.describe(world.device),
+        "kernels": "deterministic" if deterministic or world.device.type == "cpu" else "fastest",
+        "update": UPDATE,
         "versions": versions(),
     }
 
 
-def inexact_reasons(loaded: Loaded, events: Sequence[Mapping[str, Any]], world: World) -> list[str]:
+def inexact_reasons(
+    loaded: Loaded,
+    events: Sequence[Mapping[str, Any]],
+    world: World,
+    deterministic: bool = False,
+) -> list[str]:
     """Why a resumed run may differ from an unbroken one in the last bits; empty: it cannot.
 
     loaded: the checkpoint that is resumed.
     events: the records of the run's events.jsonl.
     world: this process among the ranks.
+    deterministic: see `Execution`.
     """
-    here = placement(world)
+    here = placement(world, deterministic)
     reasons = [
         f"{name} {there} is now {here['versions'].get(name)}"
         for name, there in loaded.versions.items()
@@ -115,4 +165,8 @@ def inexact_reasons(loaded: Loaded, events: Sequence[Mapping[str, Any]], world: 
         for name in ("device", "ranks", "backend")
         if before and before[-1].get(name) != here[name]
     ]
+    if before and before[-1].get("update", EARLIER_UPDATE) != here["update"]:
+        reasons.append(f"the update {before[-1].get('update', EARLIER_UPDATE)} is now {UPDATE}")
+    if here["kernels"] != "deterministic":
+        reasons.append("cuDNN takes its fastest kernels, which --deterministic would not")
     return reasons

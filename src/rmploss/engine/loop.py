@@ -4,7 +4,8 @@ import json
 import math
 import shlex
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,27 +16,32 @@ from torch.nn.parallel import DistributedDataParallel
 from rmploss import store
 from rmploss.data import n_batches
 from rmploss.engine.after_training import analyze
-from rmploss.engine.batches import micro_batches, open_splits, test_batches, train_batches
+from rmploss.engine.batches import open_splits, test_batches, train_batches
 from rmploss.engine.build import make_dataset, make_loss, make_network, make_objective
+from rmploss.engine.capture import Capturer, Function, Repeated, cuda_graph, impossible
 from rmploss.engine.checkpoint import Counters
 from rmploss.engine.distributed import World
-from rmploss.engine.evaluate import Evaluation, evaluate
+from rmploss.engine.evaluate import Evaluation, Evaluator
 from rmploss.engine.execution import Execution, inexact_reasons, placement
 from rmploss.engine.listener import Listener
 from rmploss.engine.optimizers import Position, learning_rate
 from rmploss.engine.run import RunFolder
 from rmploss.engine.run_summary import summarize
 from rmploss.engine.signals import Stop
-from rmploss.engine.step import Terms, forward_backward
+from rmploss.engine.static_batch import StaticBatch
+from rmploss.engine.step import TrainingStep
+from rmploss.engine.tally import Reading, Terms, Watch
 from rmploss.engine.training_state import TrainingState
 from rmploss.errors import InterruptedRunError, NonFiniteError, Problem, UserError
-from rmploss.lifecycle import constrain, evolve
+from rmploss.lifecycle import Evolving, evolve
+from rmploss.objectives.weighting import weights_of
 from rmploss.randomness import seeded
 from rmploss.recipes import Recipe
 
 RESULT = "result.json"
 """The summary of a run; the file exists once the run is finished."""
-PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+GPU_READS = 50
+"""Steps between two readings of the tally on a GPU; a CPU reads it after every step."""
 
 
 class Loop:
@@ -53,6 +59,7 @@ class Loop:
         self, recipe: Recipe, execution: Execution, world: World, listener: Listener
     ) -> None:
         self.recipe, self.execution, self.world, self.listener = recipe, execution, world, listener
+        self._log: Callable[..., None] = lambda kind, **fields: None
         dataset = make_dataset(recipe)
         self.train_samples, self.test_samples = open_splits(
             recipe, dataset, execution.data_dir, listener
@@ -64,6 +71,20 @@ class Loop:
         self.loss = make_loss(recipe)
         self.objective = make_objective(recipe)
         self.state = TrainingState(recipe, self.net, world)
+        on_gpu = world.device.type == "cuda"
+        self.watch = Watch(
+            self.state.tally, every=GPU_READS if on_gpu else 1, wait=not on_gpu or world.size > 1
+        )
+        self.batch = StaticBatch(world.device)
+        self.step = TrainingStep(
+            recipe, self.ddp, self.loss, self.objective, self.state, world, self.batch
+        )
+        self.run_step = self._repeated(self.step, self.step.tensors, "training step")
+        self.evaluator = Evaluator(
+            self.net,
+            world,
+            repeat=lambda run, tensors: self._repeated(run, tensors, "evaluation"),
+        )
         self.batches = n_batches(self.train_samples, recipe.batch_size, drop_last=True)
         if not self.batches:
             count = len(self.train_samples)
@@ -84,7 +105,8 @@ class Loop:
             else:
                 self._load(folder)
             if self.world.is_main:
-                folder.log_event("execute", **placement(self.world))
+                folder.log_event("execute", **self._placement())
+                self._log = folder.log_event
             device = str(self.world.device)
             self.listener.begin(self.recipe, path, epoch=state.counters.epoch, device=device)
             while state.counters.epoch < self.recipe.epochs:
@@ -104,6 +126,11 @@ class Loop:
         progress = n / recipe.epochs
         self.ddp.train()
         evolve(self.net, progress)
+        if any(isinstance(module, Evolving) for module in self.net.modules()):
+            self.run_step.forget()
+        weights = weights_of(self.objective, progress)
+        self.step.weights.copy_(torch.tensor(weights, dtype=torch.float64))
+        loss = math.nan
         for images, labels in train_batches(
             recipe,
             self.train_samples,
@@ -112,22 +139,27 @@ class Loop:
             epoch=state.counters.epoch,
             skip=state.counters.batch,
         ):
-            self._step(images, labels, progress, folder)
-            numbers = {"loss": state.terms.means()["train_loss"]}
-            self.listener.batch("train", n, state.counters.batch, self.batches, **numbers)
+            self._step(images, labels)
+            reading = self.watch.after_step()
+            if reading is not None:
+                self._check(reading, folder)
+                loss = reading.terms.means()["train_loss"]
+            self.listener.batch("train", n, state.counters.batch, self.batches, loss=loss)
             self._stop_if_requested(folder, stop)
+        terms = self._check(state.tally.read(), folder)
         trained, cpu_trained = time.monotonic(), time.process_time()
         result = self._evaluate(n, folder, stop)
         if not math.isfinite(result.loss + result.quantization_error):
             # The epoch's last update can cause this; no later step of the epoch checks it.
-            self._diverged(folder, f"test of epoch {n}", "the network outputs NaN or infinities")
+            what = "the network outputs NaN or infinities"
+            self._diverged(folder, state.counters.step, f"test of epoch {n}", what)
         state.counters = Counters(epoch=n, step=state.counters.step, batch=0)
-        record = self._record(result, progress) | {
+        record = self._record(result, progress, terms) | {
             "train_s": round(trained - began, 3),
             "test_s": round(time.monotonic() - trained, 3),
             "train_cpu_s": round(cpu_trained - cpu_began, 3),
         }
-        state.terms = Terms.zero()
+        state.tally.clear()
         state.best = max(state.best, result.accuracy)
         if self.world.is_main:
             folder.log_metrics(record)
@@ -136,62 +168,59 @@ class Loop:
         if n < recipe.epochs:
             self._stop_if_requested(folder, stop, saved=True)
 
-    def _step(self, images: Tensor, labels: Tensor, progress: float, folder: RunFolder) -> None:
-        """One optimizer step on one global batch, in `accumulate` micro-batches."""
-        recipe, state, device = self.recipe, self.state, self.world.device
-        done, count = state.counters, recipe.accumulate
-        for index, (x, y) in enumerate(micro_batches(images, labels, count)):
-            last = index == count - 1
-            # Random numbers of a network (dropout) depend on seed, position and rank alone, so that
-            # a resumed run draws the same.
-            draws = seeded(recipe.seed, "step", done.epoch, done.batch, index, self.world.rank)
-            with draws, nullcontext() if last else self._without_sync():
-                state.terms += forward_backward(
-                    self.ddp,
-                    self.objective,
-                    x.to(device, non_blocking=True),
-                    y.to(device, non_blocking=True),
-                    progress=progress,
-                    loss=self.loss,
-                    precision=self._precision,
-                    scale=lambda loss: state.scaler.scale(loss) / count,
-                )
-        state.scaler.unscale_(state.optimizer)
-        self._check_finite(folder)
-        if recipe.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.net.parameters(), recipe.clip_norm)
-        position = Position(done.epoch, recipe.epochs, done.batch, self.batches)
-        rate = learning_rate(recipe.lr, recipe.lr_schedule, position)
-        for group in state.optimizer.param_groups:
-            group["lr"] = rate
-        state.scaler.step(state.optimizer)  # line 9
-        state.scaler.update()
-        constrain(self.net)
-        state.optimizer.zero_grad(set_to_none=True)
+    def _step(self, images: Tensor, labels: Tensor) -> None:
+        """One optimizer step on one global batch: fill its tensors, run it, count it."""
+        recipe, state = self.recipe, self.state
+        done = state.counters
+        self.batch.fill(images, labels)
+        state.rate.fill_(self._rate(done.epoch, done.batch))
+        # Random numbers of a network (dropout) depend on seed, position and rank alone, so that
+        # a resumed run draws the same.
+        place = ("step", done.epoch, done.batch, self.world.rank)
+        with seeded(recipe.seed, *place, device=self.world.device):
+            self.run_step()
         state.counters = Counters(done.epoch, done.step + 1, done.batch + 1)
 
-    def _check_finite(self, folder: RunFolder) -> None:
-        state = self.state
-        gradients = [p.grad for p in self.net.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        sound = bool(torch.isfinite(state.terms.sums).all())
-        finite = sound and bool(torch.isfinite(norm))
-        # The scaler probes for the largest scale without overflow and skips the steps that do
-        # overflow. At a scale of 1 an overflow has another cause.
-        probing = sound and state.scaler.is_enabled() and state.scaler.get_scale() > 1
-        if not self.world.any_rank(not finite and not probing):
-            return
-        what = "the loss or a gradient became NaN or infinite; the parameters were not updated"
-        done = state.counters
-        self._diverged(folder, f"epoch {done.epoch + 1}, batch {done.batch + 1}", what)
+    def _rate(self, epoch: int, batch: int) -> float:
+        """The learning rate of a step."""
+        recipe = self.recipe
+        position = Position(epoch, recipe.epochs, batch, self.batches)
+        return learning_rate(recipe.lr, recipe.lr_schedule, position)
 
-    def _diverged(self, folder: RunFolder, where: str, what: str) -> NoReturn:
+    def _check(self, reading: Reading, folder: RunFolder) -> Terms:
+        """The sums of a reading; `NonFiniteError`, which names the first bad step, if there is one.
+
+        Since that step nothing has changed: no parameter, no moment, no running statistic.
+        """
+        step = reading.first_bad
+        if step is not None:
+            epoch, batch = divmod(step, self.batches)
+            what = "the loss or a gradient became NaN or infinite; the parameters were not updated"
+            self._diverged(folder, step, f"epoch {epoch + 1}, batch {batch + 1}", what)
+        return reading.terms
+
+    def _diverged(self, folder: RunFolder, step: int, where: str, what: str) -> NoReturn:
         if self.world.is_main:
-            folder.log_event("non-finite", step=self.state.counters.step, where=where)
+            folder.log_event("non-finite", step=step, where=where)
         raise NonFiniteError(
             f"{what} ({where})",
             [Problem(str(folder.path), "its last checkpoint is intact", "try a smaller --lr")],
         )
+
+    def _repeated(
+        self, function: Function, tensors: Callable[[], list[Tensor]], what: str
+    ) -> Repeated:
+        """A function that is captured where it can be, and says what became of it."""
+        mode, reason = self.execution.capture, impossible(self.world)
+        capturer: Capturer | None = None if reason or mode == "off" else cuda_graph
+
+        def report(reason: str) -> None:
+            outcome = {"reason": reason} if reason else {}
+            self._log("capture", what=what, captured=not reason, **outcome)
+            if reason:
+                self.listener.note(f"the {what} runs eagerly, not as a CUDA graph: {reason}")
+
+        return Repeated(function, tensors, capturer=capturer, mode=mode, report=report)
 
     def _evaluate(self, epoch: int, folder: RunFolder, stop: Stop) -> Evaluation:
         size = self.recipe.batch_size
@@ -205,15 +234,18 @@ class Loop:
             self._stop_if_requested(folder, stop)
 
         test = test_batches(self.recipe, self.test_samples, self.world, self.execution.workers)
-        return evaluate(self.net, test, world=self.world, on_batch=on_batch)
+        return self.evaluator(test, on_batch)
 
-    def _record(self, result: Evaluation, progress: float) -> dict[str, Any]:
-        """The epoch's line of metrics.jsonl, without its times."""
-        terms = Terms(self.world.all_reduce_sum(self.state.terms.sums))
+    def _record(self, result: Evaluation, progress: float, terms: Terms) -> dict[str, Any]:
+        """The epoch's line of metrics.jsonl, without its times.
+
+        terms: the sums of this rank.
+        """
+        terms = Terms(self.world.all_reduce_sum(terms.sums))
         return {
             "epoch": self.state.counters.epoch,
             "step": self.state.counters.step,
-            "lr": self.state.optimizer.param_groups[0]["lr"],
+            "lr": self._rate(self.state.counters.epoch - 1, self.batches - 1),
             "lambda": self.objective.weight(progress),
             **terms.means(),
             "test_accuracy": result.accuracy,
@@ -235,7 +267,7 @@ class Loop:
             return
         folder.rewind(loaded.counters)
         reasons = [f"{name}: {reason}" for name, reason in loaded.rejected]
-        differs = inexact_reasons(loaded, folder.events(), self.world)
+        differs = inexact_reasons(loaded, folder.events(), self.world, self.execution.deterministic)
         folder.log_event(
             "resume",
             step=loaded.counters.step,
@@ -252,6 +284,7 @@ class Loop:
         if not self.world.any_rank(stop.requested):
             return
         if not saved:
+            self._check(self.state.tally.read(), folder)
             self.state.save(folder)
         if self.world.is_main:
             folder.log_event("interrupted", step=self.state.counters.step)
@@ -261,11 +294,8 @@ class Loop:
             f"  {command}{self.execution.command_flags()}"
         )
 
-    def _precision(self) -> AbstractContextManager[object]:
-        if self.recipe.amp == "off":
-            return nullcontext()
-        return torch.autocast(self.world.device.type, PRECISIONS[self.recipe.amp])
-
-    def _without_sync(self) -> AbstractContextManager[object]:
-        ddp = self.ddp
-        return ddp.no_sync() if isinstance(ddp, DistributedDataParallel) else nullcontext()
+    def _placement(self) -> dict[str, Any]:
+        """Where and how this execution runs, for events.jsonl."""
+        execution = self.execution
+        capture = (impossible(self.world) and "off") or execution.capture
+        return {**placement(self.world, execution.deterministic), "capture": capture}

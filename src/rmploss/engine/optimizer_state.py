@@ -80,7 +80,7 @@ def restore_optimizer(optimizer: Optimizer, model: nn.Module, state: OptimizerSt
         memory.setdefault(number[parameter], {})[key] = value
     saved_groups = [
         {key: _like(group.get(key), value) for key, value in saved.items()}
-        | {key: group[key] for key in _OWN_NAMES if key in group}
+        | {key: group[key] for key in (*_OWN_NAMES, *_KERNELS) if key in group}
         | {"params": [number[name] for name in members]}
         for group, saved, members in zip(groups, state.groups, ours, strict=True)
     ]
@@ -90,6 +90,8 @@ def restore_optimizer(optimizer: Optimizer, model: nn.Module, state: OptimizerSt
 
 # Keys of a group with parameters or, in some optimizers, their names; we save the model's names.
 _OWN_NAMES = ("params", "param_names")
+# Keys that choose among PyTorch's kernels of one update: those of this version, not the saved ones.
+_KERNELS = ("fused", "foreach", "capturable", "differentiable")
 
 
 def _names(optimizer: Optimizer, model: nn.Module) -> dict[Tensor, str]:

@@ -1,6 +1,8 @@
 """Optimizers, and learning-rate schedules as functions of the position in training.
 
 Each step computes its learning rate from (epoch, batch), so a checkpoint holds no scheduler.
+All optimizers are PyTorch's fused ones: they read the rate and `found_inf` on the device, so that
+an update that must not happen does not, and neither is read on the host.
 """
 
 import math
@@ -9,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rmploss.errors import Problem, UserError
@@ -22,19 +24,19 @@ WARM_UP = 0.3
 
 def sgd(groups: Iterable[Any], *, momentum: float = 0.9, nesterov: bool = False) -> Optimizer:
     """Stochastic gradient descent, as in the paper (section 5.1)."""
-    return torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=nesterov)
+    return torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=nesterov, fused=True)
 
 
 def adam(
     groups: Iterable[Any], *, beta1: float = 0.9, beta2: float = 0.999, amsgrad: bool = False
 ) -> Optimizer:
     """Adam (Kingma and Ba 2015)."""
-    return torch.optim.Adam(groups, lr=0.0, betas=(beta1, beta2), amsgrad=amsgrad)
+    return torch.optim.Adam(groups, lr=0.0, betas=(beta1, beta2), amsgrad=amsgrad, fused=True)
 
 
 def adamw(groups: Iterable[Any], *, beta1: float = 0.9, beta2: float = 0.999) -> Optimizer:
     """AdamW (Loshchilov and Hutter 2019)."""
-    return torch.optim.AdamW(groups, lr=0.0, betas=(beta1, beta2))
+    return torch.optim.AdamW(groups, lr=0.0, betas=(beta1, beta2), fused=True)
 
 
 OPTIMIZERS: Registry[Callable[..., Optimizer]] = Registry(
@@ -62,6 +64,34 @@ def groups_of(
     if others:
         groups.append({"params": others, "weight_decay": 0.0})
     return groups
+
+
+def prepare(optimizer: Optimizer, rate: Tensor) -> None:
+    """Make an optimizer ready for steps that may be skipped or captured; call it after a load, too.
+
+    optimizer: one of `OPTIMIZERS`; one from outside gets the rate alone.
+    rate: the learning rate of all groups, `[]`, on the device of the parameters.
+
+    State that PyTorch would create in the first step is filled with zeros: a first step that is
+    skipped would leave it uninitialized. It gets the memory layout of its parameter: the fused
+    kernels pair elements by their place in memory.
+    """
+    names: tuple[str, ...] = ()
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+        if isinstance(optimizer, torch.optim.SGD):
+            names = ("momentum_buffer",) if group["momentum"] else ()
+        elif isinstance(optimizer, torch.optim.Adam):  # AdamW is one
+            names = ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) * group["amsgrad"]))
+            group["capturable"] = rate.device.type == "cuda"  # which the CPU refuses
+        for parameter in group["params"]:
+            state = optimizer.state[parameter]
+            if isinstance(optimizer, torch.optim.Adam):
+                state.setdefault("step", torch.zeros((), device=parameter.device))
+            for name in names:
+                laid_out = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+                found = state.get(name)
+                state[name] = laid_out if found is None else laid_out.copy_(found)
 
 
 @dataclass(frozen=True)

@@ -1,49 +1,35 @@
-"""One step of training: the body of the paper's Algorithm 1."""
+"""One step of training: the body of the paper's Algorithm 1, over tensors that stay in place.
 
-from collections.abc import Callable
+    L = L_CE + lambda(n) L_RMP;    g = dL/dw;    g <- g min(1, c / |g|);    w <- optimizer(w, g)
+
+The same function runs eagerly on every device and, on CUDA, as a captured graph (`capture.py`).
+So it reads nothing on the host: what changes from step to step (batch, rate, lambda(n)) is a tensor
+that the host fills before it, and what is looked at (`tally.py`) is a tensor that it reads later.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from rmploss.engine.batches import micro_batches
+from rmploss.engine.distributed import World
+from rmploss.engine.tally import Terms
+from rmploss.engine.training_state import TrainingState
+from rmploss.lifecycle import constrain
 from rmploss.objectives import Loss, Objective
 from rmploss.objectives.losses import CrossEntropy
+from rmploss.objectives.weighting import terms_of, weighted
+from rmploss.recipes import Recipe
 from rmploss.stats import MembraneStats, membrane_stats
 
 CROSS_ENTROPY = CrossEntropy()
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 Precision = Callable[[], AbstractContextManager[object]]
 """Returns the autocast context of a forward."""
-
-
-@dataclass(frozen=True)
-class Terms:
-    """Sums over the samples of a step, which add up over steps and ranks.
-
-    sums: float64 `[4]`: loss, weighted regularizer, correct answers, samples.
-    """
-
-    sums: Tensor
-
-    @staticmethod
-    def zero() -> "Terms":
-        """The sums of no samples."""
-        return Terms(torch.zeros(4, dtype=torch.float64))
-
-    def __add__(self, other: "Terms") -> "Terms":
-        return Terms(self.sums + other.sums)
-
-    def means(self) -> dict[str, float]:
-        """The means per sample: loss terms (dimensionless) and accuracy in percent."""
-        loss, regularizer, correct, count = self.sums.tolist()
-        count = max(count, 1.0)
-        return {
-            "train_loss": loss / count,
-            "train_regularizer": regularizer / count,
-            "train_accuracy": 100 * correct / count,
-        }
 
 
 def forward_backward(
@@ -52,7 +38,7 @@ def forward_backward(
     images: Tensor,
     labels: Tensor,
     *,
-    progress: float,
+    weights: Sequence[float | Tensor],
     loss: Loss = CROSS_ENTROPY,
     precision: Precision = nullcontext,
     scale: Callable[[Tensor], Tensor] = lambda loss: loss,
@@ -63,7 +49,7 @@ def forward_backward(
     objective: the regularizer.
     images: `[B, C, H, W]` or `[T, B, C, H, W]`.
     labels: `[B]`.
-    progress: n / N of Eq. 12.
+    weights: lambda(n) of every term of the objective (`weights_of`): numbers or 0-d tensors.
     loss: the classification loss.
     precision: returns the autocast context of the forward.
     scale: applied to the total before backward (loss scaling, the share of a micro-batch).
@@ -74,11 +60,136 @@ def forward_backward(
         network: Any = net.module if isinstance(net, DistributedDataParallel) else net
         logits = network.readout(outputs)  # line 4
     classification = loss(outputs, logits, labels)  # line 5
-    regularizer = objective(stats, progress)  # line 6, with its weight
+    regularizer = weighted(objective, stats, weights)  # line 6
     total = classification + regularizer  # line 7, Eq. 11
     scale(total).backward()  # line 8
     with torch.no_grad():
         count = len(labels)
-        correct = (logits.argmax(1) == labels).sum()
-        rows = (classification * count, regularizer * count, correct, torch.tensor(count))
-        return Terms(torch.stack([row.detach().double().cpu() for row in rows]))
+        correct = (logits.argmax(1) == labels).sum().double()
+        samples = torch.full_like(correct, count)
+        means = (classification.detach().double(), regularizer.detach().double())
+        rows = (*(mean * count for mean in means), correct, samples)
+        return Terms(torch.stack([row.to(correct.device) for row in rows]))
+
+
+class TrainingStep:
+    """One optimizer step on one global batch, in `accumulate` micro-batches.
+
+    recipe: precision, micro-batches and clipping.
+    net: a `SpikingNetwork`, or one inside `DistributedDataParallel`.
+    loss, objective: of the recipe.
+    state: optimizer, scale and tally.
+    world: this process among the ranks.
+    batch: returns the batch of this step, images and labels.
+
+    weights: lambda(n) of every term, float64 `[terms]`; the host fills it.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        net: nn.Module,
+        loss: Loss,
+        objective: Objective,
+        state: TrainingState,
+        world: World,
+        batch: Callable[[], tuple[Tensor, Tensor]],
+    ) -> None:
+        self.recipe, self.net, self.loss, self.objective = recipe, net, loss, objective
+        self.state, self.world, self.batch = state, world, batch
+        terms = len(terms_of(objective))
+        self.weights = torch.zeros(terms, dtype=torch.float64, device=world.device)
+        self.parameters = list(state.net.parameters())
+        self.buffers = BufferStates(state.net.buffers())
+
+    def tensors(self) -> list[Tensor]:
+        """All tensors that a step changes, except gradients."""
+        return [*self.state.tensors(), *self.parameters, *self.buffers.all]
+
+    def __call__(self) -> None:
+        """Run the step. Reads no tensor on the host, and branches on none."""
+        self.state.optimizer.zero_grad(set_to_none=True)  # of a capture that failed half way
+        before = self.buffers.save()
+        terms = self._gradients()
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        scale, tally = self.state.scale, self.state.tally
+        if scale is not None:
+            scale.unscale(gradients)
+        norm = torch.nn.utils.get_total_norm(gradients)
+        # One sum of all numbers is finite only if each of them is.
+        overflow = ~torch.isfinite(norm.double() + terms.sums.sum())
+        bad = overflow
+        if scale is not None:
+            bad = overflow & ~(torch.isfinite(terms.sums).all() & scale.probing())
+        stopped = tally.add(terms, self.world.any_rank_of(bad))
+        if self.recipe.clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.recipe.clip_norm, norm)
+        self._update(stopped | overflow)  # line 9
+        if scale is not None:
+            scale.update(overflow)
+        constrain(self.state.net)
+        self.buffers.restore(before, stopped)
+        self.state.optimizer.zero_grad(set_to_none=True)
+
+    def _gradients(self) -> Terms:
+        """Lines 3-8 of Algorithm 1 for every micro-batch; the mean gradients are in `grad`."""
+        count, scale = self.recipe.accumulate, self.state.scale
+        sums = []
+        for index, (x, y) in enumerate(micro_batches(*self.batch(), count)):
+            with nullcontext() if index == count - 1 else self._without_sync():
+                terms = forward_backward(
+                    self.net,
+                    self.objective,
+                    x,
+                    y,
+                    weights=self.weights.unbind(),
+                    loss=self.loss,
+                    precision=self._precision,
+                    scale=lambda loss: (loss if scale is None else loss * scale.scale) / count,
+                )
+                sums.append(terms.sums)
+        return Terms(sums[0] if count == 1 else torch.stack(sums).sum(0))
+
+    def _update(self, skip: Tensor) -> None:
+        """The optimizer's step; where `skip` (a bool, `[]`) is true, it changes nothing.
+
+        Gradients are not multiplied by 0 for this: 0 times NaN is NaN.
+        """
+        optimizer: Any = self.state.optimizer
+        optimizer.found_inf = skip.float()  # the fused kernels read it, on the device
+        optimizer.step()
+
+    def _precision(self) -> AbstractContextManager[object]:
+        if self.recipe.amp == "off":
+            return nullcontext()
+        # A cast that autocast keeps would outlive the weight in a captured step.
+        kind = PRECISIONS[self.recipe.amp]
+        return torch.autocast(self.world.device.type, kind, cache_enabled=False)
+
+    def _without_sync(self) -> AbstractContextManager[object]:
+        net = self.net
+        return net.no_sync() if isinstance(net, DistributedDataParallel) else nullcontext()
+
+
+class BufferStates:
+    """Buffers of a network (running statistics), to undo a forward that was not finite.
+
+    all: the buffers.
+    """
+
+    def __init__(self, buffers: Iterable[Tensor]) -> None:
+        self.all = [buffer for buffer in buffers if buffer.numel()]
+        types = {buffer.dtype for buffer in self.all}
+        self._kinds = [[b for b in self.all if b.dtype == kind] for kind in sorted(types, key=str)]
+
+    def save(self) -> list[Tensor]:
+        """Copies of all buffers, one flat tensor per type."""
+        return [torch.cat([b.reshape(-1) for b in kind]) for kind in self._kinds]
+
+    def restore(self, saved: Sequence[Tensor], where: Tensor) -> None:
+        """Set the buffers back to `saved` where a bool `[]` is true, in place."""
+        for kind, before in zip(self._kinds, saved, strict=True):
+            after = torch.where(where, before, torch.cat([b.reshape(-1) for b in kind]))
+            parts = after.split([b.numel() for b in kind])
+            states = [part.view(b.shape) for part, b in zip(parts, kind, strict=True)]
+            torch._foreach_copy_(kind, states)  # pyright: ignore[reportPrivateImportUsage]

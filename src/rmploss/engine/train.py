@@ -10,8 +10,9 @@ from rmploss import ops
 from rmploss.data import data_root
 from rmploss.engine.after_training import is_analyzed
 from rmploss.engine.build import check
+from rmploss.engine.capture import require
 from rmploss.engine.distributed import World
-from rmploss.engine.execution import Execution, join, require_same_backend
+from rmploss.engine.execution import Execution, join, kernels, require_same_backend
 from rmploss.engine.initial_weights import find_origin, initialize
 from rmploss.engine.listener import Listener
 from rmploss.engine.loop import RESULT, Loop
@@ -45,6 +46,7 @@ def train(
         root = data_root(execution.data_dir)
         check(recipe, root, world.size)
         require_same_backend(world)
+        require(execution.capture, world)
         origin = find_origin(recipe, execution.start)
         run = Loop(recipe, execution, world, listener if world.is_main else Listener())
         initialized = initialize(origin, run.net, recipe, run.train_samples, world)
@@ -56,7 +58,8 @@ def train(
             path = folder.path
             if initialized:
                 folder.log_event("begin", **initialized)
-        return run.execute(Path(world.broadcast_text(str(path))), fresh=True)
+        with kernels(world, execution.deterministic):
+            return run.execute(Path(world.broadcast_text(str(path))), fresh=True)
 
 
 def resume(
@@ -83,5 +86,7 @@ def resume(
             title = f"{error.title}, written by {folder.written_by()}"
             raise UserError(title, error.problems) from None
         require_same_backend(world)
+        require(execution.capture, world)
         run = Loop(recipe, execution, world, listener if world.is_main else Listener())
-        return run.execute(path, fresh=False)
+        with kernels(world, execution.deterministic):
+            return run.execute(path, fresh=False)

@@ -7,15 +7,18 @@ an unbroken one bit for bit.
 import math
 
 import torch
+from torch import Tensor
 
 from rmploss.engine import checkpoint
 from rmploss.engine.build import make_optimizer
 from rmploss.engine.checkpoint import Counters, Loaded
 from rmploss.engine.distributed import World
 from rmploss.engine.environment import versions
+from rmploss.engine.loss_scale import LossScale
 from rmploss.engine.optimizer_state import optimizer_state, restore_optimizer
+from rmploss.engine.optimizers import prepare
 from rmploss.engine.run import RunFolder
-from rmploss.engine.step import Terms
+from rmploss.engine.tally import Tally, Terms
 from rmploss.models import SpikingNetwork
 from rmploss.recipes import Recipe
 
@@ -24,24 +27,35 @@ class TrainingState:
     """The training state of one run on one rank.
 
     net: the network.
-    optimizer: over its parameters.
-    scaler: of the loss, for half precision.
+    optimizer: over its parameters; fused, so that one update serves eager and captured steps.
+    rate: its learning rate, `[]` on the device, in all groups; the host fills it.
+    scale: of the loss, for fp16; None: not scaled.
     counters: how far training has come.
-    terms: the sums of this rank's losses in this epoch.
+    tally: the sums of this rank's losses in this epoch, and the first step that was not finite.
     best: the best test accuracy so far, in percent.
     """
 
     def __init__(self, recipe: Recipe, net: SpikingNetwork, world: World) -> None:
         self.recipe, self.net, self.world = recipe, net, world
         self.optimizer = make_optimizer(recipe, net)
-        self.scaler = torch.amp.GradScaler(world.device.type, enabled=recipe.amp == "fp16")
+        # The CPU's kernels read a rate of any type; those of CUDA read float32.
+        kind = torch.float64 if world.device.type == "cpu" else torch.float32
+        self.rate = torch.zeros((), dtype=kind, device=world.device)
+        prepare(self.optimizer, self.rate)
+        self.scale = LossScale(world.device) if recipe.amp == "fp16" else None
         self.counters = Counters(epoch=0, step=0, batch=0)
-        self.terms = Terms.zero()
+        self.tally = Tally(world.device)
         self.best = -math.inf
+
+    def tensors(self) -> list[Tensor]:
+        """The tensors that a step changes, except those of the network."""
+        scale = [] if self.scale is None else [self.scale.scale, self.scale.steps]
+        memory = [value for state in self.optimizer.state.values() for value in state.values()]
+        return [self.tally.numbers, *scale, *(m for m in memory if isinstance(m, Tensor))]
 
     def save(self, folder: RunFolder) -> None:
         """Write a checkpoint. All ranks must call this; rank 0 writes."""
-        terms = self.world.all_reduce_sum(self.terms.sums)
+        terms = self.world.all_reduce_sum(self.tally.sums.cpu())
         if not self.world.is_main:
             return
         best = [r["step"] for r in folder.metrics() if r["test_accuracy"] >= self.best]
@@ -53,7 +67,7 @@ class TrainingState:
             recipe_hash=folder.recipe_hash,
             versions=versions(),
             extra={"terms": terms},
-            scaler_state=self.scaler.state_dict() or None,
+            scaler_state=None if self.scale is None else self.scale.state_dict(),
             best=self.best,
             spare=best[:1],
         )
@@ -65,10 +79,12 @@ class TrainingState:
         )
         self.net.load_state_dict(loaded.model_state)
         restore_optimizer(self.optimizer, self.net, loaded.optimizer_state)
-        if loaded.scaler_state:
-            self.scaler.load_state_dict(dict(loaded.scaler_state))
+        prepare(self.optimizer, self.rate)
+        if loaded.scaler_state and self.scale is not None:
+            self.scale.load_state_dict(loaded.scaler_state)
         self.counters = loaded.counters
         self.best = -math.inf if loaded.best is None else loaded.best
-        if self.world.is_main:  # the saved sums are those of all ranks
-            self.terms = Terms(loaded.extra["terms"])
+        # The saved sums are those of all ranks.
+        terms = Terms(loaded.extra["terms"]) if self.world.is_main else None
+        self.tally.start(loaded.counters.step, terms)
         return loaded

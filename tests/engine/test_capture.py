@@ -1,0 +1,237 @@
+"""Eager and captured steps are one function: same digests, no reads on the host, one NaN rule."""
+
+import math
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rmploss import ops
+from rmploss.engine import capture
+from rmploss.engine.capture import CaptureError, Function, Repeated
+from rmploss.engine.execution import Execution
+from rmploss.engine.run import RunFolder
+from rmploss.engine.train import resume, train
+from rmploss.errors import InterruptedRunError, NonFiniteError, UserError
+from rmploss.recipes import Recipe, use
+from tests.engine.runs import TINY, Interrupting, digest_of, untimed_metrics
+from tests.engine.tape import tape, taped
+from tests.engine.test_drawn import DROPPING
+
+REFERENCE = Execution(device="cpu", backend="reference")
+RECIPES = {
+    "rmp": TINY,
+    "dropout, accumulate, bn_step, plif": DROPPING,
+    "clipped adamw": TINY.but(optimizer=use("adamw"), clip_norm=0.5, objective=use("several")),
+    "evolving": TINY.but(neuron=use("evolving"), epochs=3),
+    "diet adam": TINY.but(
+        neuron=use("diet"), optimizer=use("adam", amsgrad=True), objective=use("none")
+    ),
+    "tssl": TINY.but(
+        network=use("tssl-cifarnet", width=1 / 32, image_size=8),
+        T=5,
+        neuron=use("tssl"),
+        norm=use("none"),
+        loss=use("van_rossum"),
+        objective=use("none"),
+        optimizer=use("adamw"),
+    ),
+    "fp16": TINY.but(amp="fp16"),
+    "bf16": TINY.but(amp="bf16", optimizer=use("sgd", momentum=0.0)),
+}
+
+
+@pytest.fixture(autouse=True)
+def reference() -> Any:
+    """The tape records PyTorch's own operations only."""
+    with ops.use_backend("reference"):
+        yield
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_captured_run_is_the_eager_run(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eager = train(RECIPES[name], tmp_path / "eager", REFERENCE)
+    taped(monkeypatch)
+    captured = train(RECIPES[name], tmp_path / "captured", REFERENCE)
+    assert digest_of(captured) == digest_of(eager)
+    events = [e for e in RunFolder.open(captured).events() if e["event"] == "capture"]
+    whats = [event["what"] for event in events]
+    # An evolving surrogate is a number of Python, so each of its three epochs captures again.
+    assert whats == ["training step", "evaluation"] + ["training step"] * 2 * (name == "evolving")
+    assert [event.get("reason") for event in events] == [None] * len(events)
+
+
+def test_a_captured_run_resumes_within_an_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unbroken = train(DROPPING, tmp_path / "unbroken", REFERENCE)
+    taped(monkeypatch)
+    listener = Interrupting("train", 2, 2, signal.SIGTERM)
+    with pytest.raises(InterruptedRunError):
+        train(DROPPING, tmp_path / "stopped", REFERENCE, listener)
+    (path,) = (tmp_path / "stopped").iterdir()
+    resume(path, REFERENCE)
+    assert digest_of(path) == digest_of(unbroken)
+    assert untimed_metrics(path) == untimed_metrics(unbroken)
+
+
+class Reads(nn.Identity):
+    """A module of a user that looks at its values."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        assert input.sum().item() < math.inf
+        return input
+
+
+def with_a_reading_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rmploss.engine import loop
+
+    make = loop.make_network
+
+    def made(*arguments: Any) -> Any:
+        net: Any = make(*arguments)
+        net.head.layer = nn.Sequential(Reads(), net.head.layer)
+        return net
+
+    monkeypatch.setattr(loop, "make_network", made)
+
+
+def test_what_cannot_be_captured_says_so_once_and_runs_eagerly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_a_reading_module(monkeypatch)
+    eager = train(TINY, tmp_path / "eager", REFERENCE)
+    taped(monkeypatch)
+    path = train(TINY, tmp_path / "captured", REFERENCE)
+    assert digest_of(path) == digest_of(eager)
+    events = [e for e in RunFolder.open(path).events() if e["event"] == "capture"]
+    assert [(event["what"], event["captured"]) for event in events] == [
+        ("training step", False),
+        ("evaluation", False),
+    ]
+    assert all("reads a tensor" in event["reason"] for event in events)
+    asked = Execution(device="cpu", backend="reference", capture="on")
+    with pytest.raises(UserError, match="cannot be captured"):
+        train(TINY, tmp_path / "asked", asked)
+
+
+def test_a_capture_that_was_asked_for_needs_a_gpu(tmp_path: Path) -> None:
+    asked = Execution(device="cpu", capture="on")
+    with pytest.raises(UserError, match="needs a CUDA device"):
+        train(TINY, tmp_path / "runs", asked)
+    assert not (tmp_path / "runs").exists()
+    assert asked.command_flags() == " --device cpu --capture on"
+
+
+def test_a_failed_capture_leaves_the_tensors_as_they_were() -> None:
+    count = torch.zeros(())
+
+    def failing(function: Function, tensors: Sequence[Tensor]) -> Function:
+        raise CaptureError("no")
+
+    def add() -> None:
+        count.add_(1)
+
+    said: list[str] = []
+    run = Repeated(add, lambda: [count], capturer=failing, report=said.append)
+    for _ in range(3):
+        run()
+    assert (count.item(), said) == (3, ["no"])
+
+
+def test_the_tape_holds_what_python_computed_and_reads_what_tensors_hold() -> None:
+    """A replay that ran Python again would prove nothing."""
+    number, held, out = [1.0], torch.ones(()), torch.zeros(())
+
+    def run() -> None:
+        out.copy_(held * number[0])
+
+    replay = tape(run, [out])
+    assert out == 0
+    number[0] = 5.0
+    held.fill_(3.0)
+    replay()
+    assert out == 3
+
+
+def poisoned(monkeypatch: pytest.MonkeyPatch, recipe: Recipe, *steps: int) -> None:
+    """Put a NaN into the batch of these steps, counted from 0."""
+    from rmploss.engine.static_batch import StaticBatch
+
+    fill, calls = StaticBatch.fill, iter(range(10_000))
+
+    def filled(batch: StaticBatch, images: Tensor, labels: Tensor) -> None:
+        if len(labels) == recipe.batch_size and next(calls) in steps:
+            images = images.clone()
+            images[0, 0, 0, 0] = math.nan
+        fill(batch, images, labels)
+
+    monkeypatch.setattr(StaticBatch, "fill", filled)
+
+
+def state_after(loop: Any) -> list[Tensor]:
+    """Copies of everything that a step changes, without the tally."""
+    return [tensor.detach().clone() for tensor in loop.step.tensors()[1:]]
+
+
+@pytest.mark.parametrize("captured", [False, True])
+@pytest.mark.parametrize("bad", [(0,), (1,), (1, 2)])
+def test_after_a_nan_nothing_changes_until_it_is_read(
+    bad: tuple[int, ...], captured: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tally is read at the end of the epoch only; parameters, moments, statistics stand."""
+    from rmploss.engine.loop import Loop
+
+    if captured:
+        taped(monkeypatch)
+    states: list[list[Tensor]] = []
+    step = Loop._step
+
+    def recorded(loop: Any, images: Tensor, labels: Tensor) -> None:
+        loop.watch.every = 1000
+        if not states:
+            states.append(state_after(loop))
+        step(loop, images, labels)
+        states.append(state_after(loop))
+
+    monkeypatch.setattr(Loop, "_step", recorded)
+    poisoned(monkeypatch, TINY, *bad)
+    recipe = TINY.but(optimizer=use("adamw"))
+    with pytest.raises(NonFiniteError, match=rf"\(epoch 1, batch {bad[0] + 1}\)"):
+        train(recipe, tmp_path, REFERENCE)
+    assert len(states) == 5
+    before = states[bad[0]]
+    for after in states[bad[0] + 1 :]:
+        for ours, theirs in zip(after, before, strict=True):
+            assert torch.equal(ours, theirs)
+    if bad[0]:
+        assert any(not torch.equal(a, b) for a, b in zip(states[0], states[1], strict=True))
+    (path,) = tmp_path.iterdir()
+    event = RunFolder.open(path).events()[-1]
+    assert (event["event"], event["step"]) == ("non-finite", bad[0])
+    assert [p.name for p in (path / "ckpt").iterdir()] == ["step-00000000"]
+
+
+def test_a_signal_after_an_unread_nan_saves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rmploss.engine.tally.Watch.after_step", lambda watch: None)
+    poisoned(monkeypatch, TINY, 1)
+    with pytest.raises(NonFiniteError, match="batch 2"):
+        train(TINY, tmp_path, REFERENCE, Interrupting("train", 1, 3, signal.SIGTERM))
+    (path,) = tmp_path.iterdir()
+    assert [p.name for p in (path / "ckpt").iterdir()] == ["step-00000000"]
+
+
+def test_no_rank_captures_beside_others() -> None:
+    from rmploss.engine.distributed import World
+
+    device = torch.device("cuda", 0)
+    assert capture.impossible(World(device=device)) == ""
+    assert "2 ranks" in capture.impossible(World(size=2, device=device))
