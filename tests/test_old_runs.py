@@ -101,12 +101,14 @@ def check_continued(path: Path) -> None:
     records = folder.metrics()
     expected = RunFolder.open(FIXTURES / "unbroken" / NAME).metrics()
     assert [(r["epoch"], r["step"]) for r in records] == [(1, 22), (2, 44), (3, 66)]
-    # How far apart sums that are rounded otherwise bring the runs: README.md of the fixtures.
-    for record, other, tolerance in zip(records[1:], expected[1:], (6e-3, 2e-2), strict=True):
-        assert record["train_loss"] == pytest.approx(other["train_loss"], rel=0, abs=tolerance)
+    # From here on the images were shifted by other draws, which moved the loss by 0.015.
+    # A network that lost its weights would begin at ln 10 = 2.3.
+    for record, other in zip(records[1:], expected[1:], strict=True):
+        assert record["train_loss"] == pytest.approx(other["train_loss"], rel=0, abs=0.1)
         assert record["lr"] == other["lr"]
     (event,) = [event for event in folder.events() if event["event"] == "resume"]
     assert (event["step"], event["rejected"]) == (29, [])
+    assert "images in memory were augmented with other random numbers before" in event["inexact"]
     assert hashes(path) == {json.loads((path / "recipe.json").read_bytes())["sha256"]}
     check_sound(path)
 

@@ -11,9 +11,7 @@ import statistics
 import time
 from pathlib import Path
 
-import torch
-
-from rmploss.data import DATASETS, Key
+from rmploss.data import DATASETS, batches
 from rmploss.errors import Problem, UserError
 from rmploss_bench.timing import Result, Ticker, images_per_second, steps
 from rmploss_bench.workload import Workload
@@ -69,9 +67,12 @@ def seconds_per_load(workload: Workload) -> float:
         raise UserError("an epoch needs its images", [problem])
     data = DATASETS.make("cifar10", augment="standard")
     train = data.open(Path(conditions.data_dir), seed=0, T=conditions.T).train
+    loads = batches(
+        train, batch_size=conditions.batch, epoch=0, seed=0, shuffle=True, drop_last=True
+    )
     found = []
-    for first in range(0, LOADS * conditions.batch, conditions.batch):
+    for _ in range(LOADS):
         began = time.perf_counter()
-        torch.stack([train[Key(0, index)][0] for index in range(first, first + conditions.batch)])
+        next(loads)
         found.append(time.perf_counter() - began)
     return statistics.median(found)

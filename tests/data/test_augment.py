@@ -1,72 +1,62 @@
+"""Crop, flip, roll and Cutout of a batch against the same moves of single samples."""
+
 from collections import Counter
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from rmploss.data._augment import PrepareFrames, crop, cutout, flip, roll
-from rmploss.randomness import seeded
-
-
-@pytest.fixture(autouse=True)
-def _fixed_randomness():
-    with seeded(0, "test"):
-        yield
+from rmploss.data._augment import crop, crop_and_flip, cutout, flip_and_roll
+from rmploss.data._draws import below, draw
 
 
-def _single(H: int, W: int, row: int, column: int) -> Tensor:
-    """One white pixel."""
-    x = torch.zeros(1, H, W)
-    x[0, row, column] = 1
-    return x
+def _words(n: int, samples: int = 400) -> Tensor:
+    return draw(1, torch.tensor(2), torch.arange(samples), n)
 
 
-def test_crop_reaches_every_shift_and_pads_with_zeros() -> None:
-    shifts = Counter()
-    for _ in range(300):
-        x = crop(_single(5, 5, 2, 2), pad=1)
-        assert x.shape == (1, 5, 5)
-        assert x.sum() == 1
-        shifts[divmod(int(x.argmax()), 5)] += 1
-    assert set(shifts) == {(row, column) for row in (1, 2, 3) for column in (1, 2, 3)}
-    assert max(shifts.values()) < 3 * min(shifts.values())
-    assert any(crop(torch.ones(1, 5, 5), pad=1)[0, 0].sum() == 0 for _ in range(50))
+def _images(*shape: int) -> Tensor:
+    """Pixels that are never zero."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(1, 256, shape, generator=generator, dtype=torch.uint8)
 
 
-def test_flip_mirrors_columns_half_of_the_time() -> None:
-    x = torch.arange(12).view(1, 3, 4)
-    flipped = [not torch.equal(flip(x), x) for _ in range(400)]
-    assert 140 < sum(flipped) < 260
-    seen = {tuple(flip(x).flatten().tolist()) for _ in range(50)}
-    assert seen == {tuple(x.flatten().tolist()), tuple(x.flip(-1).flatten().tolist())}
+@pytest.mark.parametrize("flip", [False, True])
+def test_crop_cuts_the_window_out_of_the_padded_image(flip: bool) -> None:
+    x, words = _images(400, 3, 5, 7), _words(3)
+    found = crop_and_flip(x, 1, words) if flip else crop(x, 1, words[:2])
+    assert found.dtype == torch.uint8
+    seen: Counter[tuple[int, int, int]] = Counter()
+    for image, word, result in zip(x, words.T, found, strict=True):
+        top, left = below(word[:2], 3).tolist()
+        mirrored = int(below(word[2], 2)) if flip else 0
+        window = F.pad(image, (1, 1, 1, 1))[:, top : top + 5, left : left + 7]
+        assert torch.equal(result, window.flip(-1) if mirrored else window)
+        seen[top, left, mirrored] += 1
+    assert len(seen) == (18 if flip else 9)
+    assert max(seen.values()) < 5 * min(seen.values())
 
 
-def test_roll_wraps_and_moves_both_ways_independently() -> None:
-    places = {divmod(int(roll(_single(9, 9, 4, 4), most=2).argmax()), 9) for _ in range(400)}
-    assert places == {(row, column) for row in range(2, 7) for column in range(2, 7)}
-    assert roll(torch.ones(1, 4, 4), most=3).sum() == 16
+def test_frames_of_a_sample_are_mirrored_and_rolled_together() -> None:
+    x, words = _images(400, 2, 2, 9, 8), _words(3)
+    seen = set()
+    for frames, word, result in zip(x, words.T, flip_and_roll(x, 2, words), strict=True):
+        mirrored, (down, right) = int(below(word[0], 2)), (below(word[1:], 5) - 2).tolist()
+        expected = (frames.flip(-1) if mirrored else frames).roll((down, right), dims=(-2, -1))
+        assert torch.equal(result, expected)
+        seen.add((mirrored, down, right))
+    assert len(seen) == 50
 
 
 def test_cutout_is_one_square_centered_anywhere_clipped_at_borders() -> None:
-    x = torch.full((3, 32, 32), 9, dtype=torch.uint8)
+    x, words = _images(400, 3, 32, 32), _words(2)
+    before = x.clone()
     sizes = set()
-    for _ in range(600):
-        hole = cutout(x, side=16) == 0
-        rows, columns = hole[0].any(1).nonzero(), hole[0].any(0).nonzero()
-        height, width = len(rows), len(columns)
-        assert torch.equal(hole[0], hole[1]), "a hole goes through all channels"
-        assert hole[0].sum() == height * width == (rows.max() - rows.min() + 1) * width
-        sizes |= {height, width}
-    assert min(sizes) == 8
-    assert max(sizes) == 16
-    assert bool((x == 9).all()), "the data set itself must not change"
-
-
-def test_frames_of_a_sample_move_together() -> None:
-    frames = (torch.rand(2, 12, 12) < 0.3).to(torch.uint8).expand(4, 2, 12, 12)
-    x = PrepareFrames(augment=True)(frames)
-    assert x.dtype == torch.float32
-    assert x.shape == frames.shape
-    assert all(torch.equal(x[t], x[0]) for t in range(4))
-    assert not torch.equal(x, frames.float())
-    assert torch.equal(PrepareFrames(augment=False)(frames), frames.float())
+    for image, word, result in zip(x, words.T, cutout(x, 16, words), strict=True):
+        row, column = below(word, 32).tolist()
+        expected = image.clone()
+        expected[:, max(row - 8, 0) : row + 8, max(column - 8, 0) : column + 8] = 0
+        assert torch.equal(result, expected)
+        sizes.add(int((result[0] == 0).any(1).sum()))
+    assert (min(sizes), max(sizes)) == (8, 16)
+    assert torch.equal(x, before), "the data set itself must not change"

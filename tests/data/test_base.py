@@ -2,35 +2,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from rmploss.data import Key, data_root
-from rmploss.data._base import InMemory, Standardize, cache_root
-
-
-def _noisy(x: Tensor) -> Tensor:
-    return x + torch.rand(3)
-
-
-def _samples(seed: int | None = 0) -> InMemory:
-    return InMemory(torch.zeros(5, 3), torch.arange(5), _noisy, seed)
-
-
-def test_augmentation_is_a_function_of_seed_epoch_and_index() -> None:
-    samples = _samples()
-    first, label = samples[Key(2, 3)]
-    assert label == 3
-    torch.rand(7)  # whatever else happens in the process
-    assert torch.equal(samples[Key(2, 3)][0], first)
-    others = [samples[Key(2, 4)], samples[Key(3, 3)], _samples(seed=1)[Key(2, 3)]]
-    assert not any(torch.equal(x, first) for x, _ in others)
-
-
-def test_augmentation_leaves_the_global_generator_alone() -> None:
-    before = torch.random.get_rng_state()
-    _samples()[Key(0, 0)]
-    assert torch.equal(torch.random.get_rng_state(), before)
+from rmploss.data import data_root
+from rmploss.data._base import cache_root
+from rmploss.data._in_memory import Standardize
 
 
 def test_standardize_is_normalize_of_the_image_in_0_1() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rmploss.data import DATASETS, Key, Splits
-from rmploss.data._base import InMemory
+from rmploss.data._in_memory import InMemory
 from rmploss.data._unpickle import unpickle
 from rmploss.data.cifar import _CIFAR, CIFAR10, CIFAR100
 from rmploss.errors import DataError
@@ -169,7 +169,7 @@ def test_the_real_cifar10(real_data_root: Path) -> None:
     assert splits.train.labels.bincount().tolist() == [5000] * 10
     assert splits.test.labels.bincount().tolist() == [1000] * 10
     assert isinstance(splits.train, InMemory)
-    mean = splits.train.inputs.numpy().mean((0, 2, 3)) / 255
+    mean = splits.train.stored.numpy().mean((0, 2, 3)) / 255
     np.testing.assert_allclose(mean, CIFAR10.mean, atol=1e-4)
     meta = unpickle((real_data_root / CIFAR10.folder / "batches.meta").read_bytes(), "batches.meta")
     assert tuple(name.decode() for name in meta[b"label_names"]) == CIFAR10.classes

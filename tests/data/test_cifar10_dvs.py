@@ -137,7 +137,7 @@ def test_training_recordings_alone_are_flipped_and_rolled(root: Path) -> None:
     plain = CIFAR10DVS(augment=False, size=128).open(root, seed=0, T=T)
     moved = CIFAR10DVS(size=128).open(root, seed=0, T=T)
     rows, columns = set(), set()
-    for index in range(60):
+    for index in range(120):
         x, y = plain.train[Key(0, index)][0], moved.train[Key(0, index)][0]
         assert x.sum() == y.sum()
         down, right = (y.nonzero()[0, 2:] - x.nonzero()[0, 2:] + 64) % 128 - 64

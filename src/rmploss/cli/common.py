@@ -47,6 +47,10 @@ RecipeInt = Annotated[int | None, WHOLE, OWN]
 """A whole number that overrides the recipe's."""
 RecipeFloat = Annotated[float | None, _number(float, "a number", "X"), OWN]
 """A number that overrides the recipe's."""
+Workers = Annotated[
+    int | None, WHOLE, tyro.conf.arg(help_behavior_hint="(default: chosen from the machine)")
+]
+"""The number of loader processes."""
 WORDS: dict[str, Value] = {"true": True, "false": False, "none": None}
 
 

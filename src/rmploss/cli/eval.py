@@ -6,7 +6,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from rmploss.cli.common import DataDir, Device, RunDir, is_main
+from rmploss.cli.common import DataDir, Device, RunDir, Workers, is_main
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Eval:
     """The folder of the data sets."""
     device: Device = "auto"
     """The device to compute on."""
-    workers: int = 0
-    """Processes that load data."""
+    workers: Workers = None
+    """Processes that load samples too many for memory."""
     json: bool = False
     """One JSON object on standard output, for programs."""
 

@@ -15,6 +15,7 @@ from rmploss.cli.common import (
     Device,
     RecipeFloat,
     RecipeInt,
+    Workers,
     assignments,
     drop_none,
     is_main,
@@ -73,8 +74,8 @@ class Train:
         Literal["auto", "reference", "cpu", "triton"], arg(metavar="auto|reference|cpu|triton")
     ] = "auto"
     """The kernels to compute with; `rmploss doctor` shows the choice of auto."""
-    workers: int = 0
-    """Processes that load data; the result does not depend on it."""
+    workers: Workers = None
+    """Processes that load samples too many for memory; the result does not depend on it."""
     capture: Annotated[Literal["auto", "on", "off"], arg(metavar="auto|on|off")] = "auto"
     """Run each step on a GPU as one captured CUDA graph; `on` fails where auto runs eagerly."""
     deterministic: bool = False

@@ -5,6 +5,7 @@ imports no neurons and no networks.
 """
 
 from rmploss.data._base import DataSet, Key, ProgressCallback, Samples, Splits, data_root
+from rmploss.data._in_memory import InMemory
 from rmploss.data._loading import batches, n_batches, take
 from rmploss.registry import Registry
 
@@ -25,6 +26,7 @@ DATASETS: Registry[type[DataSet]] = Registry(
 __all__ = [
     "DATASETS",
     "DataSet",
+    "InMemory",
     "Key",
     "ProgressCallback",
     "Samples",

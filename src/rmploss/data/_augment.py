@@ -1,62 +1,95 @@
-"""Augmentations of one sample; all draw from torch's global generator (see `randomness.seeded`).
+"""Augmentations of a whole batch, as integer arithmetic.
 
-x is `[..., H, W]`; one draw serves all leading dimensions (channels, time).
+x is `[B, ..., H, W]`; one draw of a sample serves all its leading dimensions (channels, time).
+words are random words, int64 `[B]` each, from `_draws.draw`. The pixels are the same on every
+device and for every way to cut an epoch into batches; nothing here reads a value of a tensor.
 """
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from rmploss.data._draws import below
+
+CROP_DRAWS, FLIP_DRAWS, ROLL_DRAWS, CUTOUT_DRAWS = 2, 1, 2, 2
+"""How many words an augmentation takes."""
 
 
-def crop(x: Tensor, pad: int) -> Tensor:
-    """Pad x by `pad` zeros on every side and cut out a random window of its original size."""
-    top, left = _integers(0, 2 * pad, 2)
-    H, W = x.shape[-2:]
-    return F.pad(x, (pad, pad, pad, pad))[..., top : top + H, left : left + W]
+def crop_and_flip(x: Tensor, pad: int, words: Tensor) -> Tensor:
+    """Pad x by zeros, cut out random windows of its size, mirror each left to right in half of all.
+
+    pad: pixels on every side.
+    words: `[CROP_DRAWS + FLIP_DRAWS, B]`.
+    """
+    down, right = below(words[:2], 2 * pad + 1) - pad
+    return _take_shifted(x, down, right, _flips(words[2]), wrap=False)
 
 
-def flip(x: Tensor) -> Tensor:
-    """Mirror x left to right with probability 1/2."""
-    return x.flip(-1) if torch.rand(()) < 0.5 else x
+def crop(x: Tensor, pad: int, words: Tensor) -> Tensor:
+    """Pad x by `pad` zeros on every side and cut out random windows of its size.
+
+    words: `[CROP_DRAWS, B]`.
+    """
+    down, right = below(words, 2 * pad + 1) - pad
+    return _take_shifted(x, down, right, torch.zeros_like(down), wrap=False)
 
 
-def roll(x: Tensor, most: int) -> Tensor:
-    """Shift x cyclically along H and along W, by two random whole numbers in -most..most."""
-    down, right = _integers(-most, most, 2)
-    return x.roll((down, right), dims=(-2, -1))
+def flip_and_roll(x: Tensor, most: int, words: Tensor) -> Tensor:
+    """Mirror half of all samples left to right, then shift each cyclically along H and along W.
+
+    most: of the shifts, which are whole numbers in -most..most.
+    words: `[FLIP_DRAWS + ROLL_DRAWS, B]`.
+    """
+    flips = _flips(words[0])
+    down, right = below(words[1:], 2 * most + 1) - most
+    # A mirror after the shift is the shift to the other side after the mirror.
+    return _take_shifted(x, -down, torch.where(flips == 1, right, -right), flips, wrap=True)
 
 
-def cutout(x: Tensor, side: int) -> Tensor:
-    """Set one square to zero, with a random center, clipped at the borders (arXiv 1708.04552).
+def cutout(x: Tensor, side: int, words: Tensor) -> Tensor:
+    """Set one square of every sample to zero (arXiv 1708.04552).
+
+    Its center is uniform over the pixels, and it is clipped at the borders.
 
     side: the length of its side in pixels, even.
+    words: `[CUTOUT_DRAWS, B]`.
     """
     H, W = x.shape[-2:]
-    row, column = int(torch.randint(H, ())), int(torch.randint(W, ()))
-    half = side // 2
-    x = x.clone()
-    x[..., max(row - half, 0) : row + half, max(column - half, 0) : column + half] = 0
-    return x
+    inside = [
+        (center.unsqueeze(1) - side // 2 <= places) & (places < center.unsqueeze(1) + side // 2)
+        for center, places in (
+            (below(words[0], H), torch.arange(H, device=x.device)),
+            (below(words[1], W), torch.arange(W, device=x.device)),
+        )
+    ]
+    hole = inside[0].unsqueeze(2) & inside[1].unsqueeze(1)
+    return x * _over_channels(~hole, x)
 
 
-def _integers(low: int, high: int, n: int) -> list[int]:
-    """n random whole numbers in low..high, both included."""
-    return torch.randint(low, high + 1, (n,)).tolist()
+def _flips(word: Tensor) -> Tensor:
+    """1 for a mirrored sample, in half of all cases, else 0."""
+    return below(word, 2)
 
 
-@dataclass(frozen=True)
-class PrepareFrames:
-    """Frames uint8 `[T, 2, H, W]` -> float32; all frames of a sample get the same flip and roll.
+def _take_shifted(x: Tensor, down: Tensor, right: Tensor, flips: Tensor, wrap: bool) -> Tensor:
+    """Pixel (i, j) of the result is pixel (i + down, j + right) of x; j counts back if mirrored.
 
-    The paper's augmentation of events (section 5, "Preprocessing"): flip, roll within 5 pixels.
+    wrap: beyond the border x goes on cyclically; False: with zeros.
     """
+    H, W = x.shape[-2:]
+    flips = flips.unsqueeze(1)
+    rows = torch.arange(H, device=x.device) + down.unsqueeze(1)
+    columns = torch.arange(W, device=x.device)
+    columns = columns + flips * (W - 1 - 2 * columns) + right.unsqueeze(1)
+    pixel = ((rows % H) * W).unsqueeze(2) + (columns % W).unsqueeze(1)
+    flat = x.flatten(-2)
+    index = _over_channels(pixel.flatten(1), flat).expand_as(flat)
+    taken = flat.gather(-1, index).view(x.shape)
+    if wrap:
+        return taken
+    inside = ((rows >= 0) & (rows < H)).unsqueeze(2) & ((columns >= 0) & (columns < W)).unsqueeze(1)
+    return taken * _over_channels(inside, x)  # a product: torch's masked_fill takes 5 times longer
 
-    augment: bool
 
-    def __call__(self, frames: Tensor) -> Tensor:
-        """The network's input for one recording."""
-        if self.augment:
-            frames = roll(flip(frames), most=5)
-        return frames.float()
+def _over_channels(y: Tensor, x: Tensor) -> Tensor:
+    """y `[B, ...]` with dimensions of 1 in the places of the leading dimensions of x."""
+    return y.view(len(y), *[1] * (x.ndim - y.ndim), *y.shape[1:])

@@ -1,20 +1,18 @@
 """The protocols of a data set: samples by key, two splits, and the shape of one input.
 
 A sample is a function of (seed, epoch, index): its augmentation is drawn from randomness derived
-for exactly that triple, so it does not depend on workers, ranks or interruptions.
+for exactly that triple, so it does not depend on batches, workers, ranks or interruptions.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, NamedTuple, Protocol
 
-import torch
 from torch import Tensor
 
 from rmploss.errors import DataError, Problem
-from rmploss.randomness import seeded
 
 ProgressCallback = Callable[[int, int], None]
 """Called with (done, total) during long work."""
@@ -80,44 +78,6 @@ class DataSet(Protocol):
         Raises `DataError` for missing, damaged or altered files.
         """
         ...
-
-
-@dataclass(frozen=True, eq=False)
-class InMemory:
-    """Samples held as one tensor.
-
-    inputs: `[N, ...]`.
-    labels: int64 `[N]`.
-    prepare: input -> x; may draw from torch's global generator.
-    seed: of the augmentation; None where `prepare` draws nothing.
-    """
-
-    inputs: Tensor
-    labels: Tensor
-    prepare: Callable[[Tensor], Tensor]
-    seed: int | None = None
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    def __getitem__(self, key: Key) -> tuple[Tensor, int]:
-        x, label = self.inputs[key.index], int(self.labels[key.index])
-        if self.seed is None:
-            return self.prepare(x), label
-        with seeded(self.seed, "augment", key.epoch, key.index):
-            return self.prepare(x), label
-
-
-class Standardize:
-    """(x / 255 - mean) / std of a uint8 image `[C, H, W]`, as float32."""
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        # The 255 is folded into the constants: two passes over the pixels instead of three.
-        self._mean = 255 * torch.tensor(mean).view(-1, 1, 1)
-        self._std = 255 * torch.tensor(std).view(-1, 1, 1)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return torch.sub(x, self._mean).div_(self._std)
 
 
 def ensure_complete(data_set: DataSet, root: Path | None) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from rmploss.data._base import Key, Samples
+from rmploss.data._in_memory import InMemory
 from rmploss.errors import Problem, UserError
 from rmploss.randomness import derive, generator
 
@@ -63,7 +64,8 @@ def take(samples: Samples, n: int | None) -> Samples:
     if not 1 <= n <= len(samples):
         problem = Problem(f"{n} samples", f"the split has {len(samples)}", f"1 to {len(samples)}")
         raise UserError("cannot take a subset", [problem])
-    return Subset(samples, balanced(samples.labels, n, "subset"))
+    indices = balanced(samples.labels, n, "subset")
+    return samples.select(indices) if isinstance(samples, InMemory) else Subset(samples, indices)
 
 
 def n_batches(samples: Samples, batch_size: int, drop_last: bool) -> int:
@@ -83,6 +85,7 @@ def batches(
     world: int = 1,
     workers: int = 0,
     start: int = 0,
+    pin: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One rank's share of the batches of one epoch, as (x, labels).
 
@@ -95,8 +98,10 @@ def batches(
     shuffle: a random order; False: the order of the split.
     drop_last: leave out an incomplete last batch.
     rank, world: this process, and the number of processes.
-    workers: processes that load; 0: this one.
+    workers: processes that load; 0: this one. Samples in memory need none: their batches are made
+        by this process, on the device that holds them.
     start: the number of batches to skip (resume); none of their samples is loaded.
+    pin: put batches of loader processes into page-locked memory, for copies to a GPU.
     Raises `UserError` if `world` does not divide `batch_size`, or if `drop_last` leaves no batch.
     """
     _check(len(samples), batch_size, drop_last, world)
@@ -105,6 +110,8 @@ def batches(
     if shuffle:
         order = torch.randperm(n, generator=generator(seed, "order", epoch)).tolist()
     shares = _shares(order, batch_size, drop_last, rank, world)
+    if isinstance(samples, InMemory):
+        return _in_memory(samples, epoch, shares[start:])
     share = _Share(samples, epoch, shares[start:])
     if workers == 0:
         return map(share.load, range(len(share)))
@@ -112,9 +119,21 @@ def batches(
         share,
         batch_size=None,  # an item of a share is a batch already
         num_workers=workers,
+        pin_memory=pin,
         generator=generator(seed, "workers", epoch),  # without it, the global one would be used
     )
     return map(_raise_error, loader)
+
+
+def _in_memory(
+    samples: InMemory, epoch: int, shares: list[list[int]]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of one rank; their indices travel to the device once, not batch by batch."""
+    device = samples.stored.device
+    at = torch.tensor(epoch, device=device)
+    indices = torch.tensor([index for share in shares for index in share], dtype=torch.int64)
+    parts = indices.to(device).split([len(share) for share in shares])
+    return (samples.batch(part, at) for part in parts)
 
 
 def _shares(

@@ -13,47 +13,53 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
-from torchvision.transforms import v2
 
-from rmploss.data._augment import crop, cutout, flip
+from rmploss.data._augment import CROP_DRAWS, CUTOUT_DRAWS, FLIP_DRAWS, crop_and_flip, cutout
+from rmploss.data._autoaugment import AutoAugment
 from rmploss.data._base import (
-    InMemory,
     ProgressCallback,
     Splits,
-    Standardize,
     data_root,
     ensure_complete,
     missing_folder,
 )
+from rmploss.data._in_memory import InMemory, Prepare, Standardize
 from rmploss.data._unpickle import unpickle
 from rmploss.errors import DataError, Problem
 
 Augment = Literal["autoaugment+cutout", "standard", "none"]
-
-# As in the public trainers of the paper's authors: the policy of CIFAR-10 for CIFAR-100 too, and a
-# gray fill. (torchvision's default is black.)
-_autoaugment = v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10, fill=(128, 128, 128))
+SIDE = 32
 
 
-@dataclass(frozen=True)
-class Prepare:
-    """uint8 image `[3, 32, 32]` -> float32 of mean 0 and variance 1, augmented."""
+class PrepareImages(Prepare):
+    """uint8 images `[B, 3, 32, 32]` -> float32 of mean 0 and variance 1, augmented.
 
-    augment: Augment
-    standardize: Standardize
+    augment: see `_CIFAR`.
+    standardize: the last step.
+    """
 
-    def __call__(self, image: Tensor) -> Tensor:
-        """The network's input for one image."""
-        if self.augment != "none":
-            image = flip(crop(image, pad=4))
-        if self.augment == "autoaugment+cutout":
-            # On a PIL image, where the policy was defined; 40 % faster than on a tensor, too.
-            changed = _autoaugment(Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()))
-            image = torch.from_numpy(np.array(changed)).permute(2, 0, 1)
-            image = cutout(image, side=16)  # before normalization: the hole is black, not gray
-        return self.standardize(image)
+    def __init__(self, augment: Augment, standardize: Standardize) -> None:
+        super().__init__()
+        self.standardize = standardize
+        self.autoaugment = AutoAugment(SIDE) if augment == "autoaugment+cutout" else None
+        moves = CROP_DRAWS + FLIP_DRAWS
+        self.draws = {
+            "autoaugment+cutout": moves + AutoAugment.DRAWS + CUTOUT_DRAWS,
+            "standard": moves,
+            "none": 0,
+        }[augment]
+
+    def forward(self, images: Tensor, words: Tensor) -> Tensor:
+        """The network's inputs."""
+        if self.draws:
+            moves, words = words[: CROP_DRAWS + FLIP_DRAWS], words[CROP_DRAWS + FLIP_DRAWS :]
+            images = crop_and_flip(images, pad=4, words=moves)
+        if self.autoaugment is not None:
+            images = self.autoaugment(images, words[: AutoAugment.DRAWS])
+            # Before normalization: the hole is black, not gray.
+            images = cutout(images, side=16, words=words[AutoAugment.DRAWS :])
+        return self.standardize(images)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +119,8 @@ class _CIFAR:
         labels = [label for part in parts for label in part[self.label_key]]
         return torch.from_numpy(images), torch.tensor(labels)
 
-    def _prepare(self, augment: Augment | None = None) -> Prepare:
-        return Prepare(augment or self.augment, Standardize(self.mean, self.std))
+    def _prepare(self, augment: Augment | None = None) -> PrepareImages:
+        return PrepareImages(augment or self.augment, Standardize(self.mean, self.std))
 
 
 def _read_verified(folder: Path, checksums: Mapping[str, str]) -> dict[str, bytes]:

@@ -8,6 +8,7 @@ The published results use three different 9000/1000 splits (`SPLITS`).
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rmploss.data._augment import PrepareFrames
 from rmploss.data._base import (
-    InMemory,
     ProgressCallback,
     Splits,
     cache_root,
@@ -28,6 +27,7 @@ from rmploss.data._base import (
     missing_folder,
 )
 from rmploss.data._frame_cache import load_or_make
+from rmploss.data._in_memory import InMemory, Prepare, PrepareFrames
 from rmploss.data.aedat import SENSOR, read_aedat
 from rmploss.data.events import Events, Frames, Integrate, to_frames
 from rmploss.errors import Problem, UserError
@@ -147,20 +147,28 @@ class CIFAR10DVS:
         return Unpack(self.shape(T), self.frames == "binary", PrepareFrames(augment))
 
 
-@dataclass(frozen=True)
-class Unpack:
-    """A cached sample, uint8 `[bytes]` -> float32 `[T, 2, H, W]`."""
+class Unpack(Prepare):
+    """Cached samples, uint8 `[B, bytes]` -> float32 `[B, T, 2, H, W]`.
 
-    shape: tuple[int, ...]
-    bits: bool
-    prepare: PrepareFrames
+    shape: of one sample.
+    bits: whether a byte holds eight values, the first in its highest bit.
+    prepare: from frames to the network's input.
+    """
 
-    def __call__(self, packed: Tensor) -> Tensor:
-        """The network's input for one recording."""
-        flat = packed.numpy()
+    places: Tensor
+
+    def __init__(self, shape: tuple[int, ...], bits: bool, prepare: PrepareFrames) -> None:
+        super().__init__()
+        self.shape, self.bits, self.prepare = shape, bits, prepare
+        self.draws = prepare.draws
+        self.register_buffer("places", torch.arange(7, -1, -1, dtype=torch.uint8), persistent=False)
+
+    def forward(self, packed: Tensor, words: Tensor) -> Tensor:
+        """The network's inputs."""
         if self.bits:
-            flat = np.unpackbits(flat, count=int(np.prod(self.shape)))
-        return self.prepare(torch.from_numpy(flat).view(self.shape))
+            packed = ((packed.unsqueeze(2) >> self.places) & 1).flatten(1)
+            packed = packed[:, : math.prod(self.shape)]
+        return self.prepare(packed.view(-1, *self.shape), words)
 
 
 def held_out_mask(n: int, split: Split, split_seed: int) -> Tensor:

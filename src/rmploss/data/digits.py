@@ -11,27 +11,32 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from rmploss.data._augment import crop
-from rmploss.data._base import InMemory, ProgressCallback, Splits
+from rmploss.data._augment import CROP_DRAWS, crop
+from rmploss.data._base import ProgressCallback, Splits
+from rmploss.data._in_memory import InMemory, Prepare, Standardize
 from rmploss.data._loading import balanced
 from rmploss.errors import Problem
 
 # Of the pixels of the training split, in 0..1.
 MEAN, STD = 0.3055, 0.3763
 TEST = 360
+WHITE = 16
 
 
-@dataclass(frozen=True)
-class Prepare:
-    """Gray values 0..1 `[1, 8, 8]` -> mean 0 and variance 1, shifted by at most a pixel."""
+class PrepareDigits(Prepare):
+    """Gray values 0..16 `[B, 1, 8, 8]` -> mean 0 and variance 1, shifted by at most a pixel.
 
-    augment: bool
+    augment: shift.
+    """
 
-    def __call__(self, image: Tensor) -> Tensor:
-        """The network's input for one image."""
-        if self.augment:
-            image = crop(image, pad=1)
-        return (image - MEAN) / STD
+    def __init__(self, augment: bool) -> None:
+        super().__init__()
+        self.draws = CROP_DRAWS * augment
+        self.standardize = Standardize([MEAN], [STD], white=WHITE)
+
+    def forward(self, images: Tensor, words: Tensor) -> Tensor:
+        """The network's inputs."""
+        return self.standardize(crop(images, pad=1, words=words) if self.draws else images)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,16 +67,21 @@ class Digits:
         """Both splits."""
         (train_images, train_labels), (test_images, test_labels) = load_splits()
         return Splits(
-            InMemory(train_images, train_labels, Prepare(self.augment), seed),
-            InMemory(test_images, test_labels, Prepare(augment=False)),
+            InMemory(_stored(train_images), train_labels, PrepareDigits(self.augment), seed),
+            InMemory(_stored(test_images), test_labels, PrepareDigits(augment=False)),
         )
 
 
 def load_splits() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """The training and the test split: gray values 0..1 `[N, 1, 8, 8]`, labels int64 `[N]`."""
     pixels, digits = load_digits(return_X_y=True)
-    images = torch.from_numpy(pixels).float().view(-1, 1, 8, 8) / 16
+    images = torch.from_numpy(pixels).float().view(-1, 1, 8, 8) / WHITE
     labels = torch.from_numpy(digits).long()
     held_out = torch.zeros(len(labels), dtype=torch.bool)
     held_out[balanced(labels, TEST, "digits test")] = True
     return (images[~held_out], labels[~held_out]), (images[held_out], labels[held_out])
+
+
+def _stored(images: Tensor) -> Tensor:
+    """Gray values 0..1 as whole numbers 0..16."""
+    return (images * WHITE).to(torch.uint8)

@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rmploss.data._base import InMemory, ProgressCallback, Splits
+from rmploss.data._base import Key, ProgressCallback, Splits
+from rmploss.data._in_memory import InMemory, PrepareFrames
 from rmploss.data.digits import load_splits
 from rmploss.data.events import Events, Frames, Integrate, to_frames
 from rmploss.errors import Problem, UserError
+from rmploss.randomness import seeded
 
 SENSOR = (16, 16)
 PLACES = 30
@@ -32,7 +34,7 @@ _CORNERS = np.array([[-1.0, -1.0], [-1.0, 1.0], [1.0, 0.0]])  # (row, column)
 
 
 @dataclass(frozen=True)
-class Prepare:
+class Record:
     """An image 0..1 `[1, 8, 8]` -> float32 frames `[T, 2, 16, 16]`."""
 
     T: int
@@ -55,6 +57,29 @@ class Prepare:
             window=(0, PLACES * STEP_US),
         )
         return torch.from_numpy(frames).float()
+
+
+@dataclass(frozen=True, eq=False)
+class Simulated:
+    """The training split: each digit is recorded anew at each access.
+
+    images: 0..1, `[N, 1, 8, 8]`.
+    labels: int64 `[N]`.
+    prepare: from an image to frames.
+    seed: of the path of the camera.
+    """
+
+    images: Tensor
+    labels: Tensor
+    prepare: Record
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, key: Key) -> tuple[Tensor, int]:
+        with seeded(self.seed, "augment", key.epoch, key.index):
+            return self.prepare(self.images[key.index]), int(self.labels[key.index])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,15 +118,13 @@ class DigitsEvents:
             )
             raise UserError("too many frames", [problem])
         (images, labels), (test_images, test_labels) = load_splits()
-        train = InMemory(images, labels, self._prepare(T, self.augment), seed)
+        train = Simulated(images, labels, self._prepare(T, self.augment), seed)
         still = self._prepare(T, jitter=False)
-        test = InMemory(
-            torch.stack([still(image) for image in test_images]), test_labels, _identity
-        )
-        return Splits(train, test)
+        frames = torch.stack([still(image) for image in test_images])
+        return Splits(train, InMemory(frames, test_labels, PrepareFrames(augment=False)))
 
-    def _prepare(self, T: int, jitter: bool) -> Prepare:
-        return Prepare(T, self.frames, self.integrate, jitter)
+    def _prepare(self, T: int, jitter: bool) -> Record:
+        return Record(T, self.frames, self.integrate, jitter)
 
 
 def saccades(image: np.ndarray, corners: np.ndarray) -> Events:
@@ -140,7 +163,3 @@ def _project(image: np.ndarray, path: np.ndarray) -> np.ndarray:
 def _positions(n: int, side: int) -> np.ndarray:
     """The centers of n sensor pixels, in pixels of an image of that side, `[n, 1]`."""
     return ((np.arange(n) + 0.5) * side / n - 0.5)[:, None]
-
-
-def _identity(x: Tensor) -> Tensor:
-    return x

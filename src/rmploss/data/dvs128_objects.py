@@ -14,15 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rmploss.data._augment import PrepareFrames
 from rmploss.data._base import (
-    InMemory,
     ProgressCallback,
     Splits,
     data_root,
     ensure_complete,
     missing_folder,
 )
+from rmploss.data._in_memory import InMemory, PrepareFrames
 from rmploss.data.aedat import SENSOR, read_aedat
 from rmploss.data.events import Events, Frames, Integrate, to_frames
 from rmploss.errors import Problem, UserError

@@ -14,16 +14,15 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from rmploss.data._augment import flip
 from rmploss.data._base import (
     Key,
     ProgressCallback,
     Splits,
-    Standardize,
     data_root,
     ensure_complete,
     missing_folder,
 )
+from rmploss.data._in_memory import Standardize
 from rmploss.errors import DataError, Problem
 from rmploss.randomness import seeded
 
@@ -36,6 +35,7 @@ SORT_VAL = "sort them into class folders (valprep.sh of github.com/soumith/image
 
 _standardize = Standardize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _random_crop = v2.RandomResizedCrop(224, antialias=True)
+_flip = v2.RandomHorizontalFlip()
 _center_crop = v2.Compose([v2.Resize(256, antialias=True), v2.CenterCrop(224)])
 
 
@@ -113,7 +113,7 @@ class Images:
             x = v2.functional.pil_to_tensor(_center_crop(image))
         else:
             with seeded(self._seed, "augment", key.epoch, key.index):
-                x = flip(v2.functional.pil_to_tensor(_random_crop(image)))
+                x = _flip(v2.functional.pil_to_tensor(_random_crop(image)))
         return _standardize(x), int(self.labels[key.index])
 
 

@@ -36,7 +36,7 @@ def is_analyzed(path: Path) -> bool:
 
 
 def analyze(
-    path: Path, net: SpikingNetwork, recipe: Recipe, samples: Samples, workers: int = 0
+    path: Path, net: SpikingNetwork, recipe: Recipe, samples: Samples, workers: int | None = 0
 ) -> None:
     """Write both files into a run folder. The network does not change.
 
@@ -44,7 +44,7 @@ def analyze(
     net: the trained network.
     recipe: its recipe.
     samples: the test split.
-    workers: the number of loader processes.
+    workers: the number of loader processes; None: chosen from the machine.
     """
     some = take(samples, min(len(samples), HISTOGRAM_SAMPLES))
     few = recipe.but(batch_size=min(recipe.batch_size, BATCH_SIZE))

@@ -1,26 +1,36 @@
 """Open a recipe's splits and iterate one rank's batches."""
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from rmploss.data import DataSet, Samples, batches, data_root, take
+from rmploss.data import DataSet, InMemory, Samples, batches, data_root, take
 from rmploss.engine.distributed import World
 from rmploss.engine.listener import Listener
 from rmploss.recipes import Recipe
 
+MOST_WORKERS = 16
+
 
 def open_splits(
-    recipe: Recipe, dataset: DataSet, data_dir: Path | None, listener: Listener
+    recipe: Recipe,
+    dataset: DataSet,
+    data_dir: Path | None,
+    listener: Listener,
+    device: torch.device | None = None,
 ) -> tuple[Samples, Samples]:
     """Open the training and test samples of a recipe.
 
     dataset: the recipe's data set.
     data_dir: the folder of the data sets; None: the default (`data.data_root`).
     listener: is notified while data are prepared.
+    device: where samples in memory are held and their batches made, if they fit
+        (`data.InMemory.to`); None: the CPU.
     """
 
     def report(done: int, total: int) -> None:
@@ -28,17 +38,42 @@ def open_splits(
 
     root = data_root(data_dir)
     splits = dataset.open(root, seed=recipe.seed, T=recipe.T, progress=report)
-    return take(splits.train, recipe.train_samples), take(splits.test, recipe.test_samples)
+    return (
+        _placed(take(splits.train, recipe.train_samples), device),
+        _placed(take(splits.test, recipe.test_samples), device),
+    )
+
+
+def _placed(samples: Samples, device: torch.device | None) -> Samples:
+    """The samples on a device, if they are held in memory."""
+    if device is None or not isinstance(samples, InMemory):
+        return samples
+    return samples.to(device)
+
+
+def loader_processes(workers: int | None, world: World) -> int:
+    """The number of loader processes of one rank.
+
+    workers: the number asked for; None: beside a GPU, one less than the rank's share of the
+        cores, at most `MOST_WORKERS`. On a CPU none: they would take the network's cores.
+    """
+    if workers is not None:
+        return workers
+    if world.device.type != "cuda":
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(0, min((cores or 1) // ranks - 1, MOST_WORKERS))
 
 
 def train_batches(
-    recipe: Recipe, samples: Samples, world: World, workers: int, *, epoch: int, skip: int
+    recipe: Recipe, samples: Samples, world: World, workers: int | None, *, epoch: int, skip: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One rank's share of the batches of one epoch: (images, labels `[B]`).
 
     samples: the training samples.
     world: this process among the ranks.
-    workers: the number of loader processes.
+    workers: the number of loader processes, see `loader_processes`; samples in memory need none.
     epoch: completed epochs; with the recipe's seed it decides the order.
     skip: the number of first batches to leave out, those done before an interruption.
     """
@@ -52,13 +87,14 @@ def train_batches(
             drop_last=True,
             rank=world.rank,
             world=world.size,
-            workers=workers,
+            workers=loader_processes(workers, world),
+            pin=world.device.type == "cuda",
             start=skip,
         )
 
 
 def test_batches(
-    recipe: Recipe, samples: Samples, world: World, workers: int
+    recipe: Recipe, samples: Samples, world: World, workers: int | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One rank's share of the test batches, in order, each sample once.
 
@@ -74,7 +110,8 @@ def test_batches(
             drop_last=False,
             rank=world.rank,
             world=world.size,
-            workers=workers,
+            workers=loader_processes(workers, world),
+            pin=world.device.type == "cuda",
         )
 
 

@@ -22,6 +22,9 @@ UPDATE = "fused, masks of the device's generator"
 """How optimizers round and dropout draws, for events.jsonl; changed only with either."""
 EARLIER_UPDATE = "one operation at a time, masks of a derived generator"
 """`UPDATE` of runs that do not record it."""
+RANDOM_NUMBERS = "splitmix64"
+"""How samples in memory are augmented (`data._draws`), in the record of every execution. Records
+without it are of versions that seeded a generator for every sample."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,8 @@ class Execution:
 
     data_dir: the folder of the data sets; None: the default (`data.data_root`).
     device: "auto", "cpu", "cuda" or "cuda:<n>".
-    workers: the number of loader processes; 0 loads in this process.
+    workers: the number of loader processes; 0 loads in this process; None: chosen from the
+        machine (`batches.loader_processes`). Samples in memory need none.
     backend: the backend of the operations (`ops.use_backend`).
     command: the words of the command line, for the run's record.
     start: the run folder (`--start`) with the initial weights, if the recipe needs one.
@@ -41,7 +45,7 @@ class Execution:
 
     data_dir: Path | None = None
     device: str = "auto"
-    workers: int = 0
+    workers: int | None = None
     backend: str = "auto"
     command: Sequence[str] = ()
     start: Path | None = None
@@ -50,7 +54,7 @@ class Execution:
 
     def command_flags(self) -> str:
         """The command-line flags of this execution, without `--start`: " --device cuda ..."."""
-        flags = {"--data-dir": self.data_dir, "--workers": self.workers or None}
+        flags = {"--data-dir": self.data_dir, "--workers": self.workers}
         if self.device != "auto":
             flags["--device"] = self.device
         if self.backend != "auto":
@@ -62,7 +66,7 @@ class Execution:
         return words + (" --deterministic" if self.deterministic else "")
 
     def __post_init__(self) -> None:
-        if self.workers < 0:
+        if self.workers is not None and self.workers < 0:
             problem = Problem(
                 f"workers = {self.workers}", "is negative", "0 loads in the training process"
             )
@@ -131,6 +135,7 @@ def placement(world: World, deterministic: bool = False) -> dict[str, Any]:
         "device": str(world.device),
         "ranks": world.size,
         "threads": torch.get_num_threads(),
+        "random_numbers": RANDOM_NUMBERS,
         "backend": ops.describe(world.device),
         "kernels": "deterministic" if deterministic or world.device.type == "cpu" else "fastest",
         "update": UPDATE,
@@ -160,6 +165,8 @@ def inexact_reasons(
     if loaded.threads != here["threads"]:
         reasons.append(f"{loaded.threads} threads are now {here['threads']}")
     before = [event for event in events if event["event"] == "execute"]
+    if before and "random_numbers" not in before[-1]:
+        reasons.append("images in memory were augmented with other random numbers before")
     reasons += [
         f"{name} {before[-1][name]} is now {here[name]}"
         for name in ("device", "ranks", "backend")

@@ -52,7 +52,7 @@ def evaluate_run(
     folded: bool = False,
     data_dir: Path | None = None,
     device: str = "auto",
-    workers: int = 0,
+    workers: int | None = None,
 ) -> Evaluation:
     """Evaluate the network of a run on its test split.
 
@@ -68,6 +68,8 @@ def evaluate_run(
         check(recipe, data_root(execution.data_dir))
         if folded:
             fold(net)
-        _, samples = open_splits(recipe, make_dataset(recipe), execution.data_dir, Listener())
+        _, samples = open_splits(
+            recipe, make_dataset(recipe), execution.data_dir, Listener(), world.device
+        )
         batches = test_batches(recipe, samples, world, execution.workers)
         return evaluate(net.to(world.device), batches, world=world)

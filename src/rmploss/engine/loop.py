@@ -62,7 +62,7 @@ class Loop:
         self._log: Callable[..., None] = lambda kind, **fields: None
         dataset = make_dataset(recipe)
         self.train_samples, self.test_samples = open_splits(
-            recipe, dataset, execution.data_dir, listener
+            recipe, dataset, execution.data_dir, listener, world.device
         )
         self.net = make_network(recipe, dataset).to(world.device)
         self.ddp: nn.Module = self.net

@@ -1,0 +1,110 @@
+"""AutoAugment on batches against torchvision's operations on PIL images: equal pixels."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import v2
+
+from rmploss.data import DATASETS
+from rmploss.data._autoaugment import BINS, CIFAR10, FILL, AutoAugment
+from rmploss.data._draws import below, draw, threshold
+from rmploss.data._in_memory import InMemory
+
+SIDE = 32
+THEIRS: Any = v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10, fill=(FILL,) * 3)
+SPACE = THEIRS._AUGMENTATION_SPACE
+
+
+@cache
+def _images() -> Tensor:
+    """Noise, and images of few values: one, two, a narrow range, nearly all the same."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, (24, 3, SIDE, SIDE), generator=generator, dtype=torch.uint8)
+    plain = torch.full((2, 3, SIDE, SIDE), 7, dtype=torch.uint8)
+    plain[1, 0, :4] = 9
+    few = [
+        noise[:6] // 32 + 100,
+        (noise[:4] > 200) * 37,
+        torch.where(noise[:6] > 250, noise[:6], 5),
+    ]
+    return torch.cat([noise, plain, *(x.to(torch.uint8) for x in few)])
+
+
+def _theirs(x: Tensor, name: str, number: int | None, sign: int) -> Tensor:
+    """torchvision's operation on each image."""
+    magnitudes = SPACE[name][0](BINS, SIDE, SIDE)
+    magnitude = 0.0 if number is None else sign * float(magnitudes[number])
+    changed = [
+        THEIRS._apply_image_or_video_transform(
+            Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()),
+            name,
+            magnitude,
+            interpolation=v2.InterpolationMode.NEAREST,
+            fill=THEIRS._fill,
+        )
+        for image in x
+    ]
+    return torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in changed])
+
+
+def _check_operation(x: Tensor, name: str) -> None:
+    """One operation at every magnitude and sign."""
+    find, signed = SPACE[name]
+    numbers = [None] if find(BINS, SIDE, SIDE) is None else range(BINS)
+    for number in numbers:
+        ours = AutoAugment(SIDE, [((name, 1.0, number), (name, 1.0, number))])
+        for negative in range(1 + signed):
+            expected = _theirs(x, name, number, -1 if negative else 1)
+            code = ours.chosen[0][negative].expand(len(x))
+            for grouped in (False, True):
+                found = ours.operate(x.flatten(2), code, grouped).view(x.shape)
+                assert torch.equal(found, expected), (name, number, negative, grouped)
+
+
+@pytest.mark.parametrize("name", SPACE)
+def test_an_operation_has_the_pixels_of_torchvision(name: str) -> None:
+    _check_operation(_images(), name)
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", SPACE)
+def test_an_operation_has_the_pixels_of_torchvision_on_cifar10(
+    name: str, real_data_root: Path
+) -> None:
+    train = DATASETS.make("cifar10", augment="none").open(real_data_root, seed=0, T=1).train
+    assert isinstance(train, InMemory)
+    _check_operation(train.stored[::250], name)
+
+
+def test_the_policy_is_that_of_torchvision() -> None:
+    assert list(CIFAR10) == THEIRS._policies
+
+
+def test_a_policy_is_two_operations_by_chance_the_second_after_the_first() -> None:
+    """Every sample of a batch against its own draws, operation by operation."""
+    x = _images()[:24].repeat(20, 1, 1, 1)
+    words = draw(3, torch.tensor(0), torch.arange(len(x)), AutoAugment.DRAWS)
+    found = AutoAugment(SIDE)(x, words)
+    kinds = set()
+    for image, word, result in zip(x[::4], words.T[::4], found[::4], strict=True):
+        expected = image.unsqueeze(0)
+        for slot, (name, probability, number) in enumerate(CIFAR10[int(below(word[0], 25))]):
+            if int(word[1 + 2 * slot]) < threshold(probability):
+                negative = int(below(word[2 + 2 * slot], 2)) and SPACE[name][1]
+                expected = _theirs(expected, name, number, -1 if negative else 1)
+                kinds.add(name)
+        assert torch.equal(result, expected[0])
+    assert kinds == {name for steps in CIFAR10 for name, _, _ in steps}
+
+
+def test_grouping_by_operation_changes_no_pixel() -> None:
+    x, policy = _images(), AutoAugment(SIDE)
+    words = draw(4, torch.tensor(0), torch.arange(len(x)), AutoAugment.DRAWS)
+    assert torch.equal(policy(x, words, grouped=True), policy(x, words, grouped=False))
+    assert policy(x[:0], words[:, :0]).shape == (0, 3, SIDE, SIDE)
