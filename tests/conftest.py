@@ -1,10 +1,13 @@
 """Fixtures of all tests: one thread, and the folder of the real data where it exists."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 import torch
+
+from rmploss import store
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -13,6 +16,21 @@ def the_same_torch_everywhere() -> None:
     torch.set_num_threads(1)
     # A warning that torch gives once per process would be an error in one test or another.
     torch.set_warn_always(True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_pause_between_tries() -> None:
+    """The second try of a write follows at once."""
+    store.PAUSE_S = 0.0
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_signal_is_ignored() -> None:
+    """As in a terminal: under nohup and in a script's background, children would ignore signals."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,17 @@ BENCH_FILES = sorted(BENCH.rglob("*.py"))
 """The benchmarks, a distribution above all layers: it imports rmploss, never the reverse."""
 
 LAYERS = (
-    ("errors", "registry", "randomness", "_disk", "store", "surrogate", "ops", "functional"),
+    (
+        "errors",
+        "registry",
+        "randomness",
+        "_disk",
+        "_watched",
+        "store",
+        "surrogate",
+        "ops",
+        "functional",
+    ),
     (
         *("lifecycle", "stats", "recompute", "norm", "norm_step", "conv", "neurons"),
         *("objectives", "data", "recipes"),
@@ -28,7 +38,7 @@ LAYERS = (
     ("cli", "__main__"),
 )
 LAYER = {family: level for level, families in enumerate(LAYERS) for family in families}
-NOT_NEURAL = {"errors", "registry", "randomness", "_disk", "store"}
+NOT_NEURAL = {"errors", "registry", "randomness", "_disk", "_watched", "store"}
 """The modules that `data` and `recipes` may import."""
 FACADE = ""
 """The package itself: its `__init__` offers layers 0 to 2, for the layers above."""

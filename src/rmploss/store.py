@@ -8,20 +8,50 @@ interrupted at any point, a reader finds the complete old content or the complet
                 -> rename -> sync the parent
     a line      one append of the whole line -> fsync; `truncate_lines` drops an incomplete one
 
-Temporaries are named `.tmp-<process>-<name>`. An OSError of the disk becomes a `StoreError`.
+Temporaries are named `.tmp-<process>-<name>`. An OSError of the disk becomes a `StoreError`. A
+refusal that can pass (a full disk, EIO) is worth a second try of the whole write: `try_twice`.
+Inside `lock`, a folder that was removed or replaced since is never written to.
 """
 
 import errno
+import hashlib
 import os
 import re
 import shutil
+import socket
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
-from rmploss import _disk
+from rmploss import _disk, _watched
 from rmploss.errors import LockedError, Problem, StoreError
+
+PAUSE_S = 1.0
+"""The seconds between the two tries of a write."""
+Result = TypeVar("Result")
+
+
+def try_twice(write: Callable[[], Result]) -> Result:
+    """Call `write`, and once more if the disk refused it for a reason that can pass.
+
+    write: raises `StoreError`. It makes its files anew in each call, because an fsync that failed
+        must not be repeated on the same file: the kernel may have dropped the data already.
+    """
+    try:
+        return write()
+    except StoreError as error:
+        if not can_pass(error):
+            raise
+    time.sleep(PAUSE_S)
+    return write()
+
+
+def can_pass(error: StoreError) -> bool:
+    """True if the disk may accept the same write later: it was full, or an access failed."""
+    return _number(error) in _PASSING
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -37,13 +67,15 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
+def write_folder(path: Path, files: Mapping[str, bytes], *, shared: bool = False) -> None:
     """Create a folder with these files atomically; the files are written in the given order.
 
-    The file that verifies the others (a manifest) belongs last. An existing path is refused, since
-    no file system replaces a non-empty folder in one step.
+    path: an existing one is refused, since no file system replaces a non-empty folder in one step.
+    files: content by name. The file that verifies the others (a manifest) belongs last.
+    shared: processes of several machines write beside it, without a lock; the temporary then has
+        the name `.tmp-<process>.<machine>-<name>`.
     """
-    temporary = _temporary(path)
+    temporary = _temporary(path, f".{_machine()}" if shared else "")
     with _translate_errors("write", path, sum(map(len, files.values()))):
         if path.exists() or path.is_symlink():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
@@ -53,6 +85,37 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
                 _disk.create(temporary / name, data)
             _disk.sync(temporary)
             _disk.rename(temporary, path)
+
+
+def write_first_free(paths: Iterator[Path], files: Mapping[str, bytes]) -> Path:
+    """`write_folder`, shared, under the first of the paths that is free; returns that path.
+
+    A path that another process takes meanwhile gives way to the next one.
+    """
+    for path in paths:
+        if path.exists() or path.is_symlink():
+            continue
+        try:
+            write_folder(path, files, shared=True)
+        except StoreError as error:
+            if _number(error) not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+        else:
+            return path
+    raise ValueError("all paths are taken")
+
+
+def require_writable(folder: Path) -> None:
+    """Raise `StoreError` unless a folder, or its missing parents, can be made and written to.
+
+    Makes and removes a temporary folder in the nearest existing parent; nothing remains.
+    """
+    with _translate_errors("write", folder):
+        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        probe = _temporary(nearest / "probe", f".{_machine()}")
+        with _remove_on_error(probe):
+            _disk.mkdir(probe)
+            _disk.remove(probe)
 
 
 def append(path: Path, data: bytes) -> None:
@@ -95,12 +158,14 @@ def make_folder(path: Path) -> None:
         for folder in (*reversed(path.parents), path):
             if not folder.is_dir():
                 _disk.mkdir(folder)
+                _watched.watch_new(folder)
 
 
 def rename(source: Path, target: Path) -> None:
     """Rename a file or folder. Replaces an existing file; a non-empty folder is refused."""
     with _translate_errors("rename", source):
         _disk.rename(source, target)
+        _watched.forget(source)
 
 
 def remove(path: Path) -> None:
@@ -118,6 +183,7 @@ def remove_tree(path: Path) -> None:
             temporary = _temporary(path)
             _disk.remove(temporary)
             _disk.rename(path, temporary)
+            _watched.forget(path)
             _disk.remove(temporary)
 
 
@@ -127,11 +193,7 @@ def clean_temporaries(folder: Path) -> None:
     Raises `LockedError`, and removes nothing, if one of them belongs to a living process.
     """
     with _translate_errors("clean", folder):
-        temporaries = [
-            (path, int(match[1]))
-            for path in sorted(folder.iterdir())
-            if (match := re.match(r"\.tmp-(\d+)-", path.name))
-        ]
+        temporaries = _temporaries(folder)
     living = [
         Problem(str(path), f"written by process {pid}", f"stop it (kill {pid}) or remove this")
         for path, pid in temporaries
@@ -144,23 +206,57 @@ def clean_temporaries(folder: Path) -> None:
             _disk.remove(path)
 
 
+def clean_shared(folder: Path) -> None:
+    """Remove the temporaries of this machine's dead processes from a folder without a lock.
+
+    Those of living processes and of other machines stay. What cannot be removed stays as well.
+    """
+    with suppress(OSError):
+        for path, pid in _temporaries(folder):
+            if not _is_alive(pid):
+                _disk.remove(path)
+
+
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
     """Lock a folder inside the block; raises `LockedError`, which names the owner, if it is locked.
 
-    The system releases the lock when its process ends. Forked workers do not inherit it.
+    The system releases the lock when its process ends. Forked workers do not inherit it. Inside the
+    block, `StoreError` is raised instead of writing below the folder once it or one of its folders
+    was removed or replaced, by a symbolic link for example.
     """
     path = folder / ".lock"
-    with ExitStack() as stack:
+
+    def enter() -> bool:
         with _translate_errors("lock", path):
-            owned = stack.enter_context(_disk.lock(path))
-        if not owned:
+            return stack.enter_context(_disk.lock(path))
+
+    with ExitStack() as stack:
+        if not try_twice(enter):
             raise _lock_error(folder, path)
+        with _translate_errors("lock", path):
+            _watched.watch(folder)
+        stack.callback(_watched.forget, folder)
         yield
 
 
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".tmp-{os.getpid()}-{path.name}")
+def _temporary(path: Path, machine: str = "") -> Path:
+    return path.with_name(f".tmp-{os.getpid()}{machine}-{path.name}")
+
+
+def _machine() -> str:
+    """A word for this machine: the processes of two machines can have one number."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def _temporaries(folder: Path) -> list[tuple[Path, int]]:
+    """The temporaries in a folder with their processes; not those of other machines."""
+    return [
+        (path, int(match[1]))
+        for path in sorted(folder.iterdir())
+        if (match := re.match(r"\.tmp-(\d+)(?:\.([0-9a-f]{8}))?-", path.name))
+        and match[2] in (None, _machine())
+    ]
 
 
 @contextmanager
@@ -200,7 +296,11 @@ def _lock_error(folder: Path, path: Path) -> LockedError:
 
 @contextmanager
 def _translate_errors(doing: str, path: Path, size: int = 0) -> Iterator[None]:
-    """Turn an OSError into a `StoreError`: what failed, why, and what to do."""
+    """Turn an OSError into a `StoreError`: what failed, why, and what to do.
+
+    Raises `StoreError` before the block if a locked folder above the path was replaced.
+    """
+    _watched.require_unchanged(path)
     try:
         yield
     except OSError as error:
@@ -218,6 +318,12 @@ def _free(path: Path) -> str:
     return "unknown"
 
 
+def _number(error: StoreError) -> int | None:
+    """The system's number of an error; None if it is not one of the system."""
+    return error.__cause__.errno if isinstance(error.__cause__, OSError) else None
+
+
+_PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FIXES = {
     errno.ENOSPC: "free some space, or choose another disk",

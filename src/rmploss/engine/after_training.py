@@ -67,4 +67,4 @@ def analyze(
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    store.write_text(path, json.dumps(content) + "\n")
+    store.try_twice(lambda: store.write_text(path, json.dumps(content) + "\n"))

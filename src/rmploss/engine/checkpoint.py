@@ -98,7 +98,7 @@ def save(
     spare: steps whose checkpoints are never removed, such as the best one's.
 
     Returns the checkpoint's folder; from then on it survives a loss of power. Raises `StoreError`
-    if the disk refuses; the older checkpoints are then still there.
+    if the disk refuses twice; the older checkpoints are then still there.
     """
     if keep < 2:
         raise CheckpointError(
@@ -125,13 +125,19 @@ def save(
         "scaler": None if scaler_state is None else dict(scaler_state),
         "best": best if best is not None and math.isfinite(best) else None,
     }
-    store.make_folder(folder / "ckpt")
-    path = _next_name(folder, counters.step)
-    store.write_folder(path, {STATE: state, MANIFEST: _seal(manifest)})
+    files = {STATE: state, MANIFEST: _seal(manifest)}
+
+    def write() -> Path:
+        store.make_folder(folder / "ckpt")
+        path = _next_name(folder, counters.step)  # After a failed sync the old name may be there.
+        store.write_folder(path, files)
+        return path
+
+    path = store.try_twice(write)
     older = [old for old in saved(folder) if _order(old) <= _order(path)]
     for old in older[keep:]:
         if _order(old)[0] not in spare:
-            store.remove_tree(old)
+            _remove(old)
     return path
 
 
@@ -200,6 +206,14 @@ def _next_name(folder: Path, step: int) -> Path:
     saves = [n for s, n in map(_order, saved(folder)) if s == step]
     suffix = f"-{max(saves) + 1}" if saves else ""
     return folder / "ckpt" / f"step-{step:08d}{suffix}"
+
+
+def _remove(old: Path) -> None:
+    try:
+        store.remove_tree(old)
+    except StoreError as error:
+        if not store.can_pass(error):  # Else the next save removes it.
+            raise
 
 
 def _set_aside(path: Path) -> None:

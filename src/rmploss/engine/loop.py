@@ -113,7 +113,8 @@ class Loop:
                 self._epoch(folder, stop)
             if self.world.is_main:
                 summary = summarize(folder.metrics())
-                store.write_text(path / RESULT, json.dumps(summary, indent=2) + "\n")
+                text = json.dumps(summary, indent=2) + "\n"
+                store.try_twice(lambda: store.write_text(path / RESULT, text))
                 # After result.json: a crash in the analysis leaves a finished run.
                 analyze(path, self.net, self.recipe, self.test_samples, self.execution.workers)
                 self.listener.end(summary)

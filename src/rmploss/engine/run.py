@@ -3,7 +3,7 @@
 recipe.json      the resolved recipe and its SHA-256, as written by the version that began the run
 source.zip       the source of that version
 metrics.jsonl    one line per epoch, or per some steps: `epoch` and `step` as in `Counters`
-events.jsonl     one line per event: start, begin, execute, resume, interrupted, non-finite
+events.jsonl     one line per event: start, begin, execute, resume, interrupted, non-finite, waited
 ckpt/            checkpoints (`engine.checkpoint`); the record is complete without them
 """
 
@@ -11,8 +11,8 @@ import hashlib
 import json
 import math
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from functools import cached_property
@@ -26,7 +26,8 @@ from torch import Tensor
 from rmploss import store
 from rmploss.engine.checkpoint import Counters
 from rmploss.engine.environment import environment, source_zip, versions
-from rmploss.errors import Problem, UserError, closest
+from rmploss.engine.journal import Journal
+from rmploss.errors import Problem, StoreError, UserError, closest
 from rmploss.recipes import Recipe
 
 
@@ -52,19 +53,29 @@ class RunFolder:
         _check_name(name)
         full_hash = recipe_hash(recipe)
         stem = f"{name}-s{recipe['seed']}-{full_hash[:4]}"
-        stems = (stem if n == 1 else f"{stem}-{n}" for n in count(1))
-        store.make_folder(parent)
-        path = next(parent / free for free in stems if not (parent / free).exists())
         first_event = _event("start", command=list(command), environment=environment())
-        store.write_folder(
-            path,
-            {
-                "recipe.json": _document({"recipe": dict(recipe), "sha256": full_hash}),
-                "source.zip": source_zip(),
-                "events.jsonl": f"{first_event}\n".encode(),
-            },
-        )
-        return cls(path)
+        files = {
+            "recipe.json": _document({"recipe": dict(recipe), "sha256": full_hash}),
+            "source.zip": source_zip(),
+            "events.jsonl": f"{first_event}\n".encode(),
+        }
+
+        def write() -> Path:
+            store.make_folder(parent)
+            store.clean_shared(parent)
+            paths = (parent / (stem if n == 1 else f"{stem}-{n}") for n in count(1))
+            return store.write_first_free(paths, files)
+
+        return cls(store.try_twice(write))
+
+    @staticmethod
+    def require_place(parent: Path, name: str) -> None:
+        """Raise the errors of `create` that can be known before the data are opened.
+
+        parent, name: see `create`. Nothing remains on the disk.
+        """
+        _check_name(name)
+        store.require_writable(parent)
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
@@ -87,8 +98,12 @@ class RunFolder:
             for folder in (self.path, self.path / "ckpt"):
                 if folder.is_dir():
                     store.clean_temporaries(folder)
-            store.truncate_lines(self._events, lambda line: _record(line) is not None)
-            yield
+            _truncate(self._events.path, lambda line: _record(line) is not None)
+            try:
+                yield
+            finally:
+                with suppress(StoreError):  # An error of the block says more.
+                    self.flush()
 
     def recipe(self) -> Recipe:
         """The recipe of the run; fields added to `Recipe` since then have their defaults.
@@ -139,7 +154,7 @@ class RunFolder:
         return recipe
 
     def log_metrics(self, record: Mapping[str, Any]) -> None:
-        """Append a line to metrics.jsonl; it survives a loss of power.
+        """Append a line to metrics.jsonl; it survives a loss of power, or waits (`Journal`).
 
         record: its "epoch" (completed) and "step" are those of `Counters`. NaN and infinities,
         which JSON lacks, are written as null; an event of kind "non-finite" records them.
@@ -151,14 +166,22 @@ class RunFolder:
         if strange:
             when = {"epoch": record["epoch"], "step": record["step"]}
             self.log_event("non-finite", **when, non_finite=strange)
-        store.append_line(self._metrics, line)
+        self._metrics.append(line)
 
     def log_event(self, kind: str, **fields: Any) -> None:
         """Append a line to events.jsonl: the time (UTC), the kind, the fields.
 
         A NaN or infinity among the fields is written as null and recorded under `non_finite`.
         """
-        store.append_line(self._events, _event(kind, **fields))
+        self._events.append(_event(kind, **fields))
+
+    def flush(self) -> None:
+        """Write the lines that wait for the disk; `StoreError` if it still refuses them."""
+        waited = self._metrics.waiting + self._events.waiting
+        self._metrics.flush()
+        self._events.flush()
+        if waited:
+            self.log_event("waited", lines=waited)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The records of metrics.jsonl, without damaged or half-written lines."""
@@ -185,7 +208,7 @@ class RunFolder:
             seen.add(content)
             return new and record["epoch"] <= counters.epoch and record["step"] <= counters.step
 
-        return store.truncate_lines(self._metrics, keep) if self._metrics.exists() else 0
+        return _truncate(self._metrics.path, keep) if self._metrics.path.exists() else 0
 
     def written_by(self) -> str:
         """The version that began the run, for example "rmploss 0.1.0 (commit 9fdecf9)"."""
@@ -196,13 +219,13 @@ class RunFolder:
         commit = there.get("commit")
         return f"rmploss {there['rmploss']}" + (f" (commit {commit})" if commit else "")
 
-    @property
-    def _metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
+    @cached_property
+    def _metrics(self) -> Journal:
+        return Journal(self.path / "metrics.jsonl")
 
-    @property
-    def _events(self) -> Path:
-        return self.path / "events.jsonl"
+    @cached_property
+    def _events(self) -> Journal:
+        return Journal(self.path / "events.jsonl")
 
 
 def recipe_hash(recipe: Mapping[str, Any]) -> str:
@@ -289,10 +312,12 @@ def _finite(value: Any, where: str, strange: dict[str, str]) -> Any:
     return value
 
 
-def _records(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    lines = path.read_bytes().decode(errors="replace").split("\n")
+def _truncate(path: Path, keep: Callable[[str], bool]) -> int:
+    return store.try_twice(lambda: store.truncate_lines(path, keep))
+
+
+def _records(journal: Journal) -> list[dict[str, Any]]:
+    lines = journal.read().decode(errors="replace").split("\n")
     return [record for line in lines if (record := _record(line)) is not None]
 
 

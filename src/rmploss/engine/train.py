@@ -45,6 +45,8 @@ def train(
     with ops.use_backend(execution.backend), join(execution.device, world) as world:
         root = data_root(execution.data_dir)
         check(recipe, root, world.size)
+        if world.is_main:
+            RunFolder.require_place(runs_dir, recipe.name)
         require_same_backend(world)
         require(execution.capture, world)
         origin = find_origin(recipe, execution.start)

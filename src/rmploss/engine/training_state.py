@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor
 
+from rmploss import store
 from rmploss.engine import checkpoint
 from rmploss.engine.build import make_optimizer
 from rmploss.engine.checkpoint import Counters, Loaded
@@ -58,6 +59,7 @@ class TrainingState:
         terms = self.world.all_reduce_sum(self.tally.sums.cpu())
         if not self.world.is_main:
             return
+        store.try_twice(folder.flush)  # A checkpoint is worth its metrics: they come first.
         best = [r["step"] for r in folder.metrics() if r["test_accuracy"] >= self.best]
         checkpoint.save(
             folder.path,
