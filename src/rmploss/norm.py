@@ -6,7 +6,7 @@
 Mean and variance are per channel and joint over T, B, H, W and, in a process group, over all ranks.
 """
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,22 @@ from rmploss.ops.collectives import ranks
 from rmploss.ops.lif import tdbn as equations
 from rmploss.registry import Registry
 from rmploss.stats import recomputing
+
+
+class Operands(NamedTuple):
+    """What the LIF operation computes a norm from.
+
+    gain, bias: `[C]`, or None for 1 and 0.
+    eps: with it the statistics are those of the input; None: they are part of gain and bias.
+    sync: share the statistics between the ranks.
+    scale: a factor of the gain, alpha V_th of Eq. 6.
+    """
+
+    gain: Tensor | None
+    bias: Tensor | None
+    eps: float | None
+    sync: bool
+    scale: float
 
 
 class TDBatchNorm2d(nn.Module):
@@ -121,8 +137,8 @@ class TDBatchNorm2d(nn.Module):
         """The factor of the normalized value, `[C]`: weight alpha V_th of Eqs. 6-7."""
         return self.weight * self.scale
 
-    def operands(self, x: Tensor) -> tuple[Tensor, Tensor, float | None, bool]:
-        """The gain `[C]`, bias `[C]`, eps and sync by which the LIF operation computes this norm.
+    def operands(self, x: Tensor) -> "Operands":
+        """What the LIF operation computes this norm from.
 
         In evaluation eps is None: the running statistics are part of gain and bias. Raises
         `UserError` for an x that this norm does not fit.
@@ -134,42 +150,48 @@ class TDBatchNorm2d(nn.Module):
         if x.ndim != 5 or x.shape[2] != self.channels:
             self.check(x)
         if not self.training:
-            return *self.affine(), None, False
-        return self.weight * self.scale, self.bias, self.eps, self.sync
+            return Operands(*self.affine(), None, False, 1.0)
+        return Operands(self.weight, self.bias, self.eps, self.sync, self.scale)
 
     def affine(self) -> tuple[Tensor, Tensor]:
         """Gain and bias `[C]` of the norm in evaluation mode, from its running statistics."""
         gain = equations.gain(self.gain, self.running_var, self.eps)
         return gain, self.bias - self.running_mean * gain
 
-    def track(self, mean: Tensor, var: Tensor, count: float) -> None:
+    def track(self, mean: Tensor, var: Tensor, count: int) -> None:
         """Update the running statistics with those of a batch.
 
         mean, var: `[C]`; the variance is biased.
+        count: as in `running`.
+        """
+        self.running(count).update(mean, var)
+
+    def running(self, count: int) -> equations.Running:
+        """The running statistics, to be updated with those of a batch.
+
         count: the number of values per channel on this rank, equal copies included; all ranks that
             share the statistics have the same number.
         """
-        count *= ranks(self.sync)
-        with torch.no_grad():
-            momentum = self._momentum()
-            self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
-            self.running_var.lerp_((var * _bessel(count)).to(self.running_var.dtype), momentum)
+        total = count * ranks(self.sync)
+        return equations.Running(self.running_mean, self.running_var, self._momentum(), total)
 
     def _by_kernel(self, x: Tensor, repeats: int) -> Tensor:
         # PyTorch's kernel of the same equations saves x alone for backward, and not x - mean too.
-        out, mean, inverse = torch.native_batch_norm(
-            x.flatten(0, 1), self.gain, self.bias, None, None, True, 0.0, self.eps
-        )
+        given = x.flatten(0, 1), self.gain, self.bias
+        if repeats == 1:
+            running = self.running_mean, self.running_var, True, self._momentum(), self.eps
+            return torch.native_batch_norm(*given, *running)[0].view_as(x)
+        out, mean, inverse = torch.native_batch_norm(*given, None, None, True, 0.0, self.eps)
         # The kernel returns 1 / sqrt(var + eps): a var far below eps is rounded away, and must not
         # become negative.
         var = (inverse.detach().square().reciprocal() - self.eps).clamp(min=0)
-        self.track(mean.detach(), var, x.numel() / self.channels * repeats)
+        self.track(mean.detach(), var, x.numel() // self.channels * repeats)
         return out.view_as(x)
 
     def _by_equations(self, x: Tensor, repeats: int) -> Tensor:
         wide = at_least_single(x)
         mean, var = equations.statistics(wide, self.sync)
-        self.track(mean, var, x.numel() / self.channels * repeats)
+        self.track(mean, var, x.numel() // self.channels * repeats)
         gain = equations.gain(self.gain, var, self.eps)
         return equations.normalize(wide, mean, gain, self.bias).to(x.dtype)
 
@@ -207,11 +229,6 @@ def fold(conv: nn.Conv2d, norm: TDBatchNorm2d) -> nn.Conv2d:
         assert folded.bias is not None
         folded.bias.copy_(bias * gain + shift)
     return folded.train(conv.training)
-
-
-def _bessel(count: float) -> float:
-    """n / (n - 1), which makes a variance of n values unbiased; 1 for a single value."""
-    return count / (count - 1) if count > 1 else 1.0
 
 
 class NoNorm(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rmploss.errors import UserError
-from rmploss.norm import TDBatchNorm2d
+from rmploss.norm import Operands, TDBatchNorm2d
 
 
 class StepBatchNorm2d(TDBatchNorm2d):
@@ -39,7 +39,7 @@ class StepBatchNorm2d(TDBatchNorm2d):
         # The parent's statistics are over all steps of its input: here one.
         return torch.cat([super(StepBatchNorm2d, self).forward(x_t) for x_t in x.split(1)])
 
-    def operands(self, x: Tensor) -> tuple[Tensor, Tensor, float | None, bool]:
+    def operands(self, x: Tensor) -> Operands:
         """As in the parent, whose statistics are of all steps: in training of a single one."""
         self.check(x)
         return super().operands(x)

@@ -9,16 +9,18 @@ block belongs to the thread (or task) that opened it.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from rmploss.errors import UserError
 from rmploss.ops.collectives import all_reduce_sum, ranks
+from rmploss.ops.constants import vector
 from rmploss.ops.lif.moments import ERROR, MEMBRANE, SPIKES, SQUARE, MomentSpec
 
 
@@ -87,6 +89,21 @@ class LayerMoments:
     def variance(self) -> Tensor:
         """The (biased) variance of u per channel, `[C]`."""
         return self.moments[SQUARE] / self.count - self.mean.square()
+
+
+def weighted_sum(layers: Sequence[LayerMoments], row: int, weights: Sequence[float]) -> Tensor:
+    """sum over layers l of weights[l] sum_c moments_l[row, c], a scalar; in one pass for all.
+
+    layers: at least one, of moments `[4, C_l]`.
+    row: of the moments, as ERROR.
+    weights: one per layer, dimensionless.
+    """
+    flat = torch.cat([layer.moments.flatten() for layer in layers])
+    runs: list[tuple[float, int]] = []
+    for layer, weight in zip(layers, weights, strict=True):
+        rows, C = layer.moments.shape
+        runs += [(0.0, row * C), (weight, C), (0.0, (rows - 1 - row) * C)]
+    return (flat * vector(tuple(runs), flat.dtype, flat.device)).sum()
 
 
 @dataclass

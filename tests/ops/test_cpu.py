@@ -389,7 +389,24 @@ def operations() -> dict[str, tuple[Any, ...]]:
 
     def layer(y: Any, *others: Any, eps: float | None = None, **changes: bool) -> Any:
         dense, bits = changes.get("dense", True), changes.get("bits", False)
-        return ("cpu", y, *others, 3, eps, False, rule, dense, bits, True)
+        return (
+            "cpu",
+            y,
+            *others,
+            3,
+            eps,
+            False,
+            0.5,
+            None,
+            None,
+            0.0,
+            0,
+            rule,
+            dense,
+            bits,
+            True,
+            True,
+        )
 
     plain = (*need[:4], None, *need[4:])
     last = w.detach().to(memory_format=torch.channels_last).requires_grad_()

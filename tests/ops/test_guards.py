@@ -30,8 +30,9 @@ LAYER: dict[str, Any] = {
     "backend": "cpu", "y": torch.ones(T, B, C, 2, 2), "gain": torch.ones(C),
     "bias": torch.ones(C), "residual": torch.ones(T, B, C, 2, 2), "residual_bits": None,
     "u": torch.ones(B, C, 2, 2), "decay": torch.ones(C), "threshold": torch.ones(C),
-    "steps": T, "eps": 1e-5, "sync": False, "neuron": [float(n) for n in NUMBERS],
-    "dense": True, "bits": True, "look": True,
+    "steps": T, "eps": 1e-5, "sync": False, "scale": 1.0, "running_mean": None,
+    "running_var": None, "momentum": 0.0, "values": 0, "neuron": [float(n) for n in NUMBERS],
+    "dense": True, "bits": True, "last": True, "look": True,
 }  # fmt: skip
 GRADIENTS = {
     "statistics": torch.ones(3, C, dtype=torch.float64), "g_spikes": torch.ones(T, B, C, 2, 2),

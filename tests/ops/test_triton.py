@@ -431,9 +431,9 @@ class Cases:
         y = normal(4 // repeats, 6, 5, 1).float().to(self.device).requires_grad_()
         constant = torch.full((5,), 0.5, device=self.device)
         rule = [0.0, 3.0, 1.0, 2.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0]
-        constants = (constant, constant, 4, None, False)
+        constants = (constant, constant, 4, None, False, 0.5, None, None, 0.0, 0)
         given = ("triton", y, constant, None, None, None, None, *constants, rule)
-        arguments = (*given, True, True, True)
+        arguments = (*given, True, True, True, True)
         # Not its fourth part: ahead-of-time autograd warns of PyTorch's own reading of .grad.
         parts = ("test_schema", "test_autograd_registration", "test_faketensor")
         torch.library.opcheck(torch.ops.rmploss.lif.default, arguments, test_utils=parts)
@@ -443,7 +443,7 @@ def rows_of(y: Tensor, **changes: Any) -> LIFRows:
     """The rows `[T, R, C]` y with nothing else."""
     constant = y.new_full((y.shape[2],), 0.5)
     rows = LIFRows(
-        y, None, 0.0, None, None, None, None, None, constant, constant, y.shape[0], NUMBERS
+        y, None, 0.0, 1.0, None, None, None, None, None, constant, constant, y.shape[0], NUMBERS
     )
     return rows._replace(**changes)
 
@@ -553,7 +553,7 @@ class TestCompiled:
         ("of", "name"),
         [
             ("norm", "statistics"), ("norm", "combine"), ("norm", "norm_gradient"),
-            ("bits", "pack"), ("bits", "unpack"),
+            ("norm", "fold"), ("bits", "pack"), ("bits", "unpack"),
         ],
     )  # fmt: skip
     def test_every_other_kernel(self, of: str, name: str, dtype: str) -> None:
@@ -568,7 +568,7 @@ FOLDERS = {
 TYPES = {
     "*i64": ("residual", "bits", "found"),
     "*fp64": ("statistics", "sums", "partial", "out"),
-    "i32": ("steps", "rows", "channels", "tiles", "programs", "words"),
+    "i32": ("steps", "rows", "channels", "tiles", "programs", "words", "width", "height", "values"),
 }
 """Of a kernel's arguments; those of neurons and norm_gradient of the same name are float32."""
 
@@ -586,12 +586,15 @@ def compile_for_hopper(of: str, name: str, dtype: str, **changes: Any) -> Any:
         "STATIC": False, "BITS": True, "RESET": 0, "DETACH_RESET": False, "RESET_TO": 0.0,
         "SLOPE": 1.0, "SCALE": 1.0, "DAMPING": 1.0, "MOMENTS": True, "EPS": 1e-5,
         "OF_INPUT": False, "DETACH_TARGET": False, "P": 2.0, "BLOCK_R": 8, "BLOCK_C": 64,
-        "STEPS": 4, "KIND": 0, **changes,
+        "STEPS": 4, "KIND": 0, "FACTOR": 0.5, "CONSTANTS": False, "LOADS": 4, "MOMENTUM": 0.1,
+        **changes,
     }  # fmt: skip
     known = {argument: kind for kind, arguments in TYPES.items() for argument in arguments}
-    if of == "neurons" or name == "norm_gradient":
-        known = {**known, "partial": "*fp32", "out": "*fp32"}
-    known |= dict.fromkeys(("x", "y", "spikes", "g_spikes"), f"*{dtype}")
+    if of == "neurons" or name in ("norm_gradient", "fold"):
+        halves = dtype if name == "norm_gradient" else "fp32"
+        known = {**known, "partial": "*fp32", "out": f"*{halves}", "g_x": f"*{halves}"}
+        known["sums"] = "*fp32"
+    known |= dict.fromkeys(("x", "y", "spikes", "g_spikes", "g_current"), f"*{dtype}")
     known |= dict.fromkeys(constants, "constexpr")
     signature = {argument: known.get(argument, "*fp32") for argument in kernel.arg_names}
     constants = {argument: value for argument, value in constants.items() if argument in signature}

@@ -7,7 +7,7 @@ from torch import Tensor
 from rmploss import functional, ops
 from rmploss.errors import Problem, UserError
 from rmploss.neurons.layer import SpikingLayer, check_axes
-from rmploss.norm import TDBatchNorm2d
+from rmploss.norm import Operands, TDBatchNorm2d
 from rmploss.ops import Spikes
 from rmploss.stats import open_stats, recomputing
 from rmploss.surrogate import Surrogate, as_surrogate
@@ -118,16 +118,21 @@ class LIF(SpikingLayer):
         scale = self.input_gain()
         if scale is not None and residual is not None:
             residual = residual * scale
-        gain, bias, eps, sync = None, None, None, False
+        given = Operands(None, None, None, False, 1.0)
+        running = None
         if norm is not None:
             if not isinstance(norm, TDBatchNorm2d):
                 raise _no_norm(norm)
-            gain, bias, eps, sync = norm.operands(x)
+            given = norm.operands(x)
+            if given.eps is not None:
+                shown = repeats if norm.counts_repeats else 1
+                running = norm.running(x.numel() // x.shape[2] * shown)
+        gain, bias = given.gain, given.bias
         if scale is not None:
             gain = scale.expand(x.shape[2]) if gain is None else scale * gain
             bias = None if bias is None else scale * bias
         decay, v_threshold = self.constants()
-        spikes, moments, u, mean, var = ops.lif_layer(
+        spikes, moments, u, *_ = ops.lif_layer(
             x,
             self.u if self.carry_state else None,
             neuron={
@@ -143,14 +148,14 @@ class LIF(SpikingLayer):
             bias=bias,
             residual=residual,
             repeats=repeats,
-            eps=eps,
-            sync=sync,
+            eps=given.eps,
+            sync=given.sync,
+            scale=given.scale,
+            running=running,
+            last=self.carry_state,
             as_spikes=as_spikes and self.is_binary,
             look=not as_spikes,
         )
-        if norm is not None and eps is not None:
-            shown = repeats if norm.counts_repeats else 1
-            norm.track(mean, var, x.numel() // x.shape[2] * shown)
         if stats is not None and moments is not None:
             stats.record(self, moments, x.numel() // (x.shape[0] * x.shape[2]) * spikes.shape[0])
         if self.carry_state:

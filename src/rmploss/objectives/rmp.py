@@ -10,13 +10,12 @@ The layers sum q (the third membrane moment), so the loss needs no membrane.
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from rmploss.errors import Problem
 from rmploss.objectives.regularizer import Regularizer
 from rmploss.ops.lif.moments import ERROR, MomentSpec
-from rmploss.stats import LayerMoments
+from rmploss.stats import LayerMoments, weighted_sum
 
 
 class RMPLoss(Regularizer):
@@ -67,6 +66,7 @@ class RMPLoss(Regularizer):
     def of_layers(self, layers: list[LayerMoments]) -> Tensor:
         """L_RMP of Eq. 10."""
         if self.reduction == "layers":
-            return torch.stack([layer.quantization_error for layer in layers]).mean()
-        total = torch.stack([layer.moments[ERROR].sum() for layer in layers]).sum()
-        return total / sum(layer.elements for layer in layers)
+            sizes = [layer.elements * len(layers) for layer in layers]
+        else:
+            sizes = [sum(layer.elements for layer in layers)] * len(layers)
+        return weighted_sum(layers, ERROR, [1 / size for size in sizes])

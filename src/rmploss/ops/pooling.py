@@ -36,6 +36,6 @@ class _AvgPool2d(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
         k, g = ctx.size, grad_outputs[0].movedim(1, -1)
         N, h, w, C = g.shape
-        share = (g / k**2).view(N, h, 1, w, 1, C)
-        g_x = native.empty(g, N, h, k, w, k, C).copy_(share.expand(N, h, k, w, k, C))
+        g_x = native.empty(g, N, h, k, w, k, C)
+        torch.div(g.reshape(N, h, 1, w, 1, C).expand(g_x.shape), k**2, out=g_x)
         return g_x.view(N, h * k, w * k, C).movedim(-1, 1), None

@@ -18,12 +18,14 @@ import torch
 from torch import Tensor
 
 TILE = 512
-"""Elements of a tile: 4 for a thread, one load of 16 bytes in float32."""
+"""Elements of a tile of float32: 4 for a thread, one load of 16 bytes (`elements`)."""
 CHANNELS = 64
 """Columns of a tile, at most: 256 bytes of float32, and a word of bits."""
-PROGRAMS = 4096
-"""Programs of a kernel with sums, at most: several for every place on a GPU, and a sum of sums that
-is short beside the tensors."""
+PROGRAMS = 512
+"""Programs of a kernel, at most: as many as fit on a GPU at once. Each walks down the rows, so that
+there are few sums to add up. The number does not depend on the GPU, and neither do results."""
+LOADS = 4
+"""Tiles that a thread asks for at once where a kernel only streams: what a copy has in flight."""
 OPTIONS = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": False}
 """Of every launch. Products and sums are never contracted: spikes must not depend on the kernel.
 The interpreter ignores these options, and contracts nothing."""
@@ -45,16 +47,23 @@ def _is_installed() -> bool:
     return find_spec("triton") is not None
 
 
+def elements(dtype: torch.dtype) -> int:
+    """Elements of a tile, so that a thread loads 16 bytes: twice as many in half precision."""
+    return TILE * 2 if dtype.itemsize == 2 else TILE
+
+
 def tile(channels: int, elements: int) -> dict[str, int]:
     """The tile of a shape: powers of two, as few idle columns as they allow."""
     columns = min(1 << (channels - 1).bit_length(), CHANNELS, elements)
     return {"BLOCK_R": elements // columns, "BLOCK_C": columns}
 
 
-def cut(rows: int, channels: int, elements: int) -> tuple[dict[str, int], tuple[int, int], int]:
-    """The tile, the programs down and across, and how many tiles each walks down."""
+def cut(
+    rows: int, channels: int, elements: int, loads: int = 1
+) -> tuple[dict[str, int], tuple[int, int], int]:
+    """The tile, the programs down and across, and how many times `loads` tiles each walks down."""
     shape = tile(channels, elements)
-    down, across = -(-rows // shape["BLOCK_R"]), -(-channels // shape["BLOCK_C"])
+    down, across = -(-rows // (loads * shape["BLOCK_R"])), -(-channels // shape["BLOCK_C"])
     tiles = -(-down // max(1, PROGRAMS // across))
     return shape, (-(-down // tiles), across), tiles
 

@@ -34,16 +34,16 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
         given.y, given.gain, given.bias, residual, bits, given.u, given.decay, given.threshold,
         out.statistics,
     )  # fmt: skip
-    ctx.others = (given.backend, given.steps, given.eps, given.sync, given.neuron)
+    ctx.others = (given.backend, given.steps, given.eps, given.sync, given.scale, given.neuron)
 
 
 @differentiable_once
 def _gradient(ctx: Any, g_spikes: Any, g_moments: Any, g_last: Any, *_: Any) -> tuple[Any, ...]:
     y, gain, bias, residual, bits, u, decay, threshold, statistics = ctx.saved_tensors
-    backend, steps, eps, sync, neuron = ctx.others
+    backend, steps, eps, sync, scale, neuron = ctx.others
     inputs = LIFInputs(
-        backend, y, gain, bias, residual, bits, u, decay, threshold, steps, eps, sync, neuron,
-        False, False, False,
+        backend, y, gain, bias, residual, bits, u, decay, threshold, steps, eps, sync, scale,
+        None, None, 0.0, 0, neuron, False, False, False, False,
     )  # fmt: skip
     if not NeuronNumbers(*neuron).moments:
         g_moments = None
@@ -127,7 +127,8 @@ def _(*arguments: Any) -> tuple[Tensor, ...]:
         rows = given.steps * y.shape[1:].numel() // C
         words = y.new_empty(rows, layout.words(C), dtype=torch.int64)
     count = y.new_empty((), dtype=torch.int64)
-    return spikes, moments, layout.empty_state(y, decay), statistics, words, count
+    last = layout.empty_state(y, decay) if given.last else decay.new_empty(0)
+    return spikes, moments, last, statistics, words, count
 
 
 @register_fake("rmploss::lif_backward", lib=LIBRARY)
@@ -136,6 +137,7 @@ def _(*arguments: Any) -> tuple[Tensor, ...]:
     inputs = LIFInputs(*given)
     y, decay = inputs.y, inputs.decay
     has_residual = inputs.residual is not None or inputs.residual_bits is not None
-    g_residual = layout.empty(y, inputs.steps, decay.dtype) if has_residual else y.new_empty(0)
+    kind = inputs.current_dtype
+    g_residual = layout.empty(y, inputs.steps, kind) if has_residual else y.new_empty(0)
     g_u = decay.new_empty(0) if inputs.u is None else layout.empty_state(y, decay)
     return layout.empty(y, y.shape[0]), g_residual, g_u, decay.new_empty(4, y.shape[2])

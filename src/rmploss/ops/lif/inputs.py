@@ -13,7 +13,9 @@ from torch import Tensor
 
 from rmploss.errors import UserError
 from rmploss.ops import layout, native
+from rmploss.ops.constants import filled
 from rmploss.ops.lif.moments import MomentSpec
+from rmploss.ops.lif.tdbn import Running
 from rmploss.ops.spikes.value import Spikes
 from rmploss.surrogate import ArcTan, ClippedTanh, Rectangle, Sigmoid, Surrogate, Triangle
 
@@ -113,6 +115,7 @@ class NeuronNumbers(NamedTuple):
 
 
 DEFAULT_MOMENTS = MomentSpec()
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 RESET = ": call reset_state() before a batch of another shape"
 
 
@@ -133,8 +136,13 @@ class LIFInputs(NamedTuple):
         None: the mean is 0.
     sync: take mean and variance over all ranks of a process group.
     neuron: the neuron as numbers.
+    scale: a factor of the gain, alpha V_th of Eq. 6.
+    running_mean, running_var: `[C]`, or None: running statistics that are to be updated.
+    momentum: the share of the new ones.
+    values: the number of values that they are of, equal steps and all ranks included.
     dense: write the spikes as numbers, in the type of y. False: see `LIFOutputs`.
     bits: write the spikes as bits.
+    last: whether the membrane after the last step is wanted.
     look: whether backward may look at a residual to see if it is all 0 and 1, and keep its bits.
 
     y and residual may be of half precision; all else has the type that is computed in, float32 or
@@ -153,9 +161,15 @@ class LIFInputs(NamedTuple):
     steps: int
     eps: float | None
     sync: bool
+    scale: float
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    momentum: float
+    values: int
     neuron: Sequence[float]
     dense: bool
     bits: bool
+    last: bool
     look: bool
 
     @staticmethod
@@ -172,8 +186,11 @@ class LIFInputs(NamedTuple):
         repeats: int,
         eps: float | None,
         sync: bool,
+        scale: float,
+        running: Running | None,
         dense: bool,
         bits: bool,
+        last: bool,
         look: bool,
     ) -> "LIFInputs":
         """The inputs of a call, of their final types. Raises `UserError` for a y that is none.
@@ -210,9 +227,12 @@ class LIFInputs(NamedTuple):
             steps,
             eps,
             sync,
+            scale,
+            *(running or (None, None, 0.0, 0)),
             numbers,
             dense,
             bits,
+            last,
             look,
         )
 
@@ -240,6 +260,8 @@ class LIFInputs(NamedTuple):
             ("carried membrane", self.u, step, (dtype,)),
             ("residual", self.residual, (T, *step), (y.dtype, dtype)),
             ("residual's bits", self.residual_bits, words, (torch.int64,)),
+            ("running mean", self.running_mean, (C,), FLOATS),
+            ("running variance", self.running_var, (C,), FLOATS),
         ):
             if x is None:
                 if name in ("decay", "threshold"):
@@ -258,6 +280,19 @@ class LIFInputs(NamedTuple):
                 )
 
     @property
+    def current_dtype(self) -> torch.dtype:
+        """The type of the gradient of x(t): that of y, or of a residual of numbers."""
+        is_number = self.residual is not None and self.residual_bits is None
+        return self.residual.dtype if is_number else self.y.dtype  # pyright: ignore[reportOptionalMemberAccess]
+
+    @property
+    def running(self) -> Running | None:
+        """The running statistics that are to be updated."""
+        if self.running_mean is None or self.running_var is None:
+            return None
+        return Running(self.running_mean, self.running_var, self.momentum, self.values)
+
+    @property
     def schema(self) -> tuple[Any, ...]:
         """The fields as a registered operation takes them."""
         return self._replace(neuron=[float(number) for number in self.neuron])
@@ -266,7 +301,7 @@ class LIFInputs(NamedTuple):
 SCHEMA = ", ".join(
     {
         str: "str", Tensor: "Tensor", Tensor | None: "Tensor?", int: "SymInt", bool: "bool",
-        float | None: "float?", Sequence[float]: "float[]",
+        float: "float", float | None: "float?", Sequence[float]: "float[]",
     }[hint] + f" {name}"
     for name, hint in LIFInputs.__annotations__.items()
 )  # fmt: skip
@@ -279,10 +314,10 @@ class LIFOutputs(NamedTuple):
     spikes: `[T, B, C, ...]` in the type of y. Without `dense` a tensor of that shape over a single
         NaN (stride 0): it has the spikes' place in the graph, and their numbers are in the bits.
     moments: `[4, C]`, or empty.
-    u: the membrane after the last step, `[B, C, ...]`.
+    u: the membrane after the last step, `[B, C, ...]`, or empty.
     statistics: of y, mean, biased variance and number of values, float64 `[3, C]`; or empty.
     bits: of the spikes, `[T R, words]`, or empty.
-    spike_count: how many spikes there are, `[]`; on a GPU, where no kernel reads it, -1.
+    spike_count: how many spikes there are, `[]`; on a GPU, where no kernel reads it, any number.
     """
 
     spikes: Tensor
@@ -301,12 +336,14 @@ class LIFRows(NamedTuple):
         1 / sqrt(var + eps), in float64 and rounded once (Eq. 6). None: the mean is 0.
     residual: `[T, R, C]` or None; residual_bits: `[T R, words]` or None.
     start: the membrane before the first step `[R, C]`, None for rest.
+    scale: a factor of the gain that kernels multiply it by.
     gain, bias, decay, threshold, steps, eps: as in `LIFInputs`.
     """
 
     y: Tensor
     statistics: Tensor | None
     eps: float
+    scale: float
     gain: Tensor | None
     bias: Tensor | None
     residual: Tensor | None
@@ -318,8 +355,15 @@ class LIFRows(NamedTuple):
     neuron: NeuronNumbers
 
     @staticmethod
-    def of(inputs: LIFInputs, reads_half: bool) -> "LIFRows":
-        """The rows of the inputs, without statistics. reads_half: y may stay of half precision."""
+    def of(inputs: LIFInputs, reads_half: bool, scales: bool) -> "LIFRows":
+        """The rows of the inputs, without statistics.
+
+        reads_half: y may stay of half precision.
+        scales: the kernels multiply the gain by the scale.
+        """
+        gain, scale = inputs.gain, inputs.scale
+        if gain is not None and scale != 1 and not scales:
+            gain, scale = gain * scale, 1.0
         y, residual, dtype, neuron = inputs.y, inputs.residual, inputs.decay.dtype, inputs.neuron
         if inputs.residual_bits is not None or residual is None:
             residual = None
@@ -329,7 +373,8 @@ class LIFRows(NamedTuple):
             layout.rows(y, y.dtype if reads_half else dtype),
             None,
             0.0,
-            inputs.gain,
+            scale,
+            gain,
             inputs.bias,
             residual,
             inputs.residual_bits,
@@ -362,4 +407,4 @@ def _constant(value: float | Tensor, y: Tensor, dtype: torch.dtype) -> Tensor:
     C = y.shape[2]
     if isinstance(value, Tensor):
         return value.to(dtype).expand(C).contiguous()
-    return torch.full((C,), value, dtype=dtype, device=y.device)
+    return filled(value, C, dtype, y.device)

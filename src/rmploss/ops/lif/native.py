@@ -5,10 +5,13 @@ from torch import Tensor
 
 from rmploss.ops import native
 from rmploss.ops.lif.inputs import KINDS, LIFRows
+from rmploss.ops.lif.tdbn import Running
 from rmploss.ops.native import address
 
 READS_HALF = False
 WRITES_DENSE = False
+SCALES = False
+TRACKS = False
 
 _SURROGATES: list[int] = []
 _RESETS: list[int] = []
@@ -17,11 +20,11 @@ if native.module is not None:
     _RESETS = [native.module.resets()[name] for name in native.RESETS]
 
 
-def forward(rows: LIFRows, dense: bool, bits: bool) -> tuple[Tensor, ...]:
+def forward(rows: LIFRows, dense: bool, bits: bool, last: bool) -> tuple[Tensor, ...]:
     """One pass over y: norm, shortcut, Eqs. 1-3, the moments, and the spikes as bits."""
     y, T = rows.y, rows.steps
     _, R, C = y.shape
-    last = native.empty(y, R, C)
+    u = native.empty(y, R, C) if last else y.new_empty(0)
     spikes = native.empty(y, T, R, C) if dense else y.new_empty(0)
     moments = y.new_empty(4, C) if rows.neuron.moments else y.new_empty(0)
     words = y.new_empty(T * R if bits else 0, -(-C // 64), dtype=torch.int64)
@@ -31,10 +34,10 @@ def forward(rows: LIFRows, dense: bool, bits: bool) -> tuple[Tensor, ...]:
         bits=address(words, torch.int64),
         count=address(count, torch.int64),
         moments=address(moments, y.dtype),
-        last=address(last, y.dtype),
+        last=address(u, y.dtype),
     )
     native.module.lif_forward(_layer(rows), out)
-    return spikes, moments, last, words if bits else words.new_empty(0), count
+    return spikes, moments, u, words if bits else words.new_empty(0), count
 
 
 def backward(
@@ -61,7 +64,7 @@ def backward(
     return g_current, g_start, sums
 
 
-def statistics(y: Tensor) -> Tensor:
+def statistics(y: Tensor, running: Running | None = None) -> Tensor:
     """Piecewise in the type of y, combined in float64: no cancellation for any mean."""
     C = y.shape[-1]
     out = torch.empty(3, C, dtype=torch.float64)
@@ -78,13 +81,13 @@ def statistics(y: Tensor) -> Tensor:
 
 def norm_gradient(rows: LIFRows, g_x: Tensor, sums: Tensor, out: Tensor) -> None:
     """One pass; its four numbers per channel are computed in float64."""
-    y, dtype = rows.y, g_x.dtype
+    y, dtype, totals = rows.y, g_x.dtype, sums.double()
     C = y.shape[-1]
     native.module.norm_gradient(
         is_double=dtype == torch.float64,
         statistics=address(rows.statistics, torch.float64),
         weight=address(rows.gain, dtype),
-        sums=address(sums, torch.float64),
+        sums=address(totals, torch.float64),
         eps=rows.eps,
         g_x=address(g_x, dtype),
         y=address(y, dtype),

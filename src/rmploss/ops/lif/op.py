@@ -7,10 +7,12 @@ from torch import Tensor
 
 from rmploss.errors import UserError
 from rmploss.ops import backends, layout
+from rmploss.ops.collectives import ranks
 from rmploss.ops.lif import reference
 from rmploss.ops.lif.autograd import LIF
 from rmploss.ops.lif.inputs import LIFInputs, LIFOutputs, NeuronNumbers, NeuronOptions
 from rmploss.ops.lif.passes import KERNELS, forward
+from rmploss.ops.lif.tdbn import Running
 from rmploss.ops.spikes.value import Spikes, dense_of
 from rmploss.ops.tracing import is_traced
 
@@ -84,13 +86,21 @@ def lif_layer(
     repeats: int = 1,
     eps: float | None = None,
     sync: bool = False,
+    scale: float = 1.0,
+    running: Running | None = None,
     as_spikes: bool = False,
+    last: bool = True,
     look: bool = True,
     backend: str = "auto",
 ) -> tuple[Any, Tensor | None, Tensor, Any, Any]:
     """What `norm_lif` returns; without eps what `lif` returns, and None twice.
 
-    The arguments are those of `norm_lif`, with eps, and of `lif`, without; look: as in `LIFInputs`.
+    The arguments are those of `norm_lif`, with eps, and of `lif`, without; and
+
+    scale: a factor of the gain.
+    running: with eps: running statistics that are updated by those of y. They take the place of
+        mean and variance in the result: there are None.
+    last, look: as in `LIFInputs`.
     """
     name, _ = backends.choose(backend, x.device, x.dtype)
     numbers = None if name == "reference" else NeuronNumbers.of(neuron)
@@ -99,8 +109,13 @@ def lif_layer(
             raise UserError(f"backend {name!r} cannot run: {numbers}")
         numbers = None
     if numbers is None:
-        return _by_reference(x, u, gain, bias, residual, repeats, eps, sync, neuron)
+        if scale != 1 and gain is not None:
+            gain = gain * scale
+        out = _by_reference(x, u, gain, bias, residual, repeats, eps, sync, neuron)
+        return out if running is None else _tracked(running, out)
     kernels, traced = KERNELS[name], is_traced(x, gain, bias)
+    # A registered operation that changes its arguments could not have a derivative.
+    tracks = kernels.TRACKS and not traced and ranks(sync) == 1
     inputs = LIFInputs.of(
         name,
         numbers,
@@ -113,8 +128,11 @@ def lif_layer(
         repeats=repeats,
         eps=eps,
         sync=sync,
+        scale=scale,
+        running=running if tracks else None,
         dense=not as_spikes or traced or kernels.WRITES_DENSE,
         bits=as_spikes and (not kernels.WRITES_DENSE or torch.is_grad_enabled()),
+        last=last,
         look=look,
     )
     if traced:
@@ -132,9 +150,16 @@ def lif_layer(
         found = (out.bits, out.spike_count) if inputs.bits else None
         spikes = Spikes(name, spikes, found, is_dense=inputs.dense)
     mean = var = None
-    if eps is not None:
-        mean, var, _ = out.statistics.to(out.u.dtype).unbind(0)
-    return spikes, moments, out.u, mean, var
+    if eps is not None and not (running is not None and tracks):
+        mean, var, _ = out.statistics.to(inputs.decay.dtype).unbind(0)
+    found = spikes, moments, out.u, mean, var
+    return found if running is None or tracks else _tracked(running, found)
+
+
+def _tracked(running: Running, out: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The outputs without mean and variance, by which the running statistics are updated."""
+    running.update(*out[3:])
+    return *out[:3], None, None
 
 
 def _by_reference(
@@ -152,7 +177,7 @@ def _by_reference(
     shortcut = dense_of(residual)
     LIFInputs.of(
         "reference", (), neuron, x, u=u, gain=gain, bias=bias, residual=shortcut, repeats=repeats,
-        eps=eps, sync=sync, dense=True, bits=False, look=False,
+        eps=eps, sync=sync, scale=1.0, running=None, dense=True, bits=False, last=True, look=False,
     ).check()  # fmt: skip
     wide = layout.at_least_single(x)
     if eps is None:

@@ -11,6 +11,7 @@ from rmploss.ops import layout
 from rmploss.ops.collectives import ranks
 from rmploss.ops.lif import native, tdbn, triton
 from rmploss.ops.lif.inputs import LIFInputs, LIFOutputs, LIFRows
+from rmploss.ops.lif.tdbn import Running
 
 
 class Kernels(Protocol):
@@ -19,15 +20,19 @@ class Kernels(Protocol):
     READS_HALF: y, residual and the gradient of the spikes may be of half precision.
     WRITES_DENSE: spikes are written as numbers even where bits are wanted, as the convolutions of
     this backend read numbers.
+    SCALES: kernels multiply the gain by `LIFRows.scale`; otherwise it is a part of the gain.
+    TRACKS: `statistics` updates the running ones.
     """
 
     READS_HALF: bool
     WRITES_DENSE: bool
+    SCALES: bool
+    TRACKS: bool
 
-    def forward(self, rows: LIFRows, dense: bool, bits: bool) -> tuple[Tensor, ...]:
+    def forward(self, rows: LIFRows, dense: bool, bits: bool, last: bool) -> tuple[Tensor, ...]:
         """Spikes `[T, R, C]`, moments `[4, C]`, last u `[R, C]`, bits and their number.
 
-        Spikes, moments and bits are empty if not asked for.
+        Spikes, moments, last u and bits are empty if not asked for.
         """
         ...
 
@@ -41,21 +46,26 @@ class Kernels(Protocol):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The gradients of x `[T, R, C]` and of start `[R, C]`, and sums `[4, C]`.
 
+        The first has the type of y, or of a residual that is wider.
         Of a static y the gradient is summed, `[1, R, C]`; without a start its gradient is empty.
         The sums are the gradients of bias, gain, decay and threshold; the last two need not be
         right without `constants`.
         """
         ...
 
-    def statistics(self, y: Tensor) -> Tensor:
-        """Mean, biased variance and number of values per channel, float64 `[3, C]`."""
+    def statistics(self, y: Tensor, running: Running | None = None) -> Tensor:
+        """Mean, biased variance and number of values per channel, float64 `[3, C]`.
+
+        running: updated by them, where this backend TRACKS.
+        """
         ...
 
     def norm_gradient(self, rows: LIFRows, g_x: Tensor, sums: Tensor, out: Tensor) -> None:
         """out = gain inverse (g_x - S_1 / n - z S_2 / n), z = (y - mean) inverse: of Eqs. 6-7.
 
-        sums: S_1 = sum g_x and S_2 = sum g_x z over all n values, float64 `[2, C]`. out has the
-        type of y and may be g_x.
+        sums: S_1 = sum g_x and `LIFRows.scale` S_2 = sum g_x z over all n values, the first two
+            rows of a tensor `[.., C]`.
+        out: of the type of y; may be g_x.
         """
         ...
 
@@ -69,19 +79,21 @@ def forward(*arguments: Any) -> LIFOutputs:
     inputs = LIFInputs(*arguments)
     inputs.check()
     kernels, y = KERNELS[inputs.backend], inputs.y
-    rows = LIFRows.of(inputs, kernels.READS_HALF)
+    rows = LIFRows.of(inputs, kernels.READS_HALF, kernels.SCALES)
     statistics = torch.empty(0, dtype=torch.float64, device=y.device)
     if inputs.eps is not None:
-        statistics = kernels.statistics(rows.y)
+        statistics = kernels.statistics(rows.y, inputs.running)
         if ranks(inputs.sync) > 1:
             statistics = tdbn.over_ranks(statistics)
         rows = rows._replace(statistics=statistics, eps=inputs.eps)
-    spikes, moments, last, bits, count = kernels.forward(rows, inputs.dense, inputs.bits)
+    wanted = (inputs.dense, inputs.bits, inputs.last)
+    spikes, moments, last, bits, count = kernels.forward(rows, *wanted)
     if inputs.dense:
         spikes = layout.sequence(spikes, y).to(y.dtype)
     else:
         spikes = y.new_full((), float("nan")).expand(inputs.steps, *y.shape[1:])
-    last = layout.whole(layout.state(last, y))
+    if inputs.last:
+        last = layout.whole(layout.state(last, y))
     return LIFOutputs(layout.whole(spikes), moments, last, statistics, bits, count)
 
 
@@ -109,7 +121,7 @@ def backward(
     inputs.check()
     _check_gradients(inputs, statistics, g_spikes, g_moments, g_last)
     kernels, y = KERNELS[inputs.backend], inputs.y
-    rows = LIFRows.of(inputs, kernels.READS_HALF)
+    rows = LIFRows.of(inputs, kernels.READS_HALF, kernels.SCALES)
     if inputs.eps is not None:
         rows = rows._replace(statistics=statistics, eps=inputs.eps)
     g_x, g_start, sums = kernels.backward(
@@ -122,18 +134,23 @@ def backward(
     has_residual = inputs.residual is not None or inputs.residual_bits is not None
     g_residual = layout.sequence(g_x, y) if has_residual else y.new_empty(0)
     if inputs.eps is not None:
-        totals = sums[:2].double()
+        totals = sums[:2]
         if ranks(inputs.sync) > 1:
-            totals = totals.clone()  # a rank's own sums are what its weight and bias get
+            totals = totals.double().clone()  # a rank's own sums are what weight and bias get
             dist.all_reduce(totals)
         in_place = not has_residual and g_x.dtype == rows.y.dtype
         g_y = g_x if in_place else torch.empty_like(rows.y)
         kernels.norm_gradient(rows, g_x, totals, g_y)
-    elif inputs.gain is not None:
-        g_y = g_x * inputs.gain
+    elif rows.gain is not None:
+        g_y = g_x * rows.gain
+        if rows.scale != 1:
+            g_y = g_y * rows.scale
     else:  # an operation returns no tensor twice
         g_y = g_x.clone() if has_residual else g_x
+    if inputs.scale != rows.scale:
+        sums[1] *= inputs.scale
     g_u = g_start if inputs.u is None else layout.state(g_start, y)
+    g_residual = g_residual.to(inputs.current_dtype)
     return Gradients(layout.sequence(g_y, y).to(y.dtype), g_residual, g_u, sums)
 
 

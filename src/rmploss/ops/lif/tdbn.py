@@ -7,7 +7,7 @@ With gain = weight alpha V_th / sqrt(var + eps) that is y = (x - mean) gain + bi
 variance are per channel and joint over time, batch, space and, in a process group, all ranks.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,6 +23,27 @@ def statistics(x: Tensor, sync: bool) -> tuple[Tensor, Tensor]:
         count = torch.full_like(mean, x.numel() / x.shape[2])
         mean, var, _ = over_ranks(torch.stack([mean, var, count]))
     return mean, var
+
+
+class Running(NamedTuple):
+    """The running statistics of a norm, and how a batch changes them.
+
+    mean, var: `[C]`; the variance is unbiased.
+    momentum: the share of the batch, in [0, 1].
+    values: the number of values per channel of the batch, equal steps and all ranks included.
+    """
+
+    mean: Tensor
+    var: Tensor
+    momentum: float
+    values: int
+
+    def update(self, mean: Tensor, var: Tensor) -> None:
+        """By mean and biased variance `[C]` of the batch."""
+        bessel = self.values / (self.values - 1) if self.values > 1 else 1.0
+        with torch.no_grad():
+            self.mean.lerp_(mean.to(self.mean.dtype), self.momentum)
+            self.var.lerp_((var * bessel).to(self.var.dtype), self.momentum)
 
 
 def over_ranks(own: Tensor) -> Tensor:

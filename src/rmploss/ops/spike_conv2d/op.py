@@ -12,6 +12,7 @@ from rmploss.ops.spike_conv2d.autograd import SpikeConv2d
 from rmploss.ops.spike_conv2d.flops import register_formulas
 from rmploss.ops.spike_conv2d.inputs import TYPES, ConvInputs
 from rmploss.ops.spike_conv2d.passes import KERNELS, forward
+from rmploss.ops.spike_conv2d.weights import as_read
 from rmploss.ops.spikes.value import Spikes
 from rmploss.ops.tracing import is_capturing, is_traced
 
@@ -92,8 +93,10 @@ def _run(inputs: ConvInputs, backend: str, autocast: bool) -> Tensor:
         if backends.is_named(backend):  # what fits no convolution at all has raised by now
             raise UserError(f"backend {inputs.backend!r} cannot run this convolution: {problem}")
         return y
-    if inputs.backend != "cpu" and inputs.bits is None and not _looks(inputs):
-        return dense.convolve(inputs.shape, x, weight, inputs.bias)
+    if inputs.backend != "cpu":
+        inputs = inputs._replace(weight=as_read(weight, x.dtype))
+        if inputs.bits is None and not _looks(inputs):
+            return dense.convolve(inputs.shape, x, inputs.weight, inputs.bias)
     if is_traced(x, weight):
         register_formulas()
         return torch.ops.rmploss.spike_conv2d(*inputs)[0]

@@ -20,10 +20,14 @@ from rmploss.ops.lif.triton_kernels.equations import (
 
 
 @triton.jit
-def _normalization(statistics, gain, c, channels, EPS: tl.constexpr, dtype: tl.constexpr):
-    """Mean, 1 / sqrt(var + eps) and gain times it [1, BLOCK_C]: from float64, rounded once."""
+def _normalization(
+    statistics, gain, c, channels, EPS: tl.constexpr, FACTOR: tl.constexpr, dtype: tl.constexpr
+):
+    """Mean, 1 / sqrt(var + eps) and FACTOR gain times it [1, BLOCK_C]: in float64, rounded once."""
     mean = per_channel(statistics, c, channels, 0.0, dtype)
     k_gain = per_channel(gain, c, channels, 1.0, dtype)
+    if FACTOR != 1.0:
+        k_gain = (k_gain.to(tl.float64) * FACTOR).to(dtype)
     inverse = tl.full(mean.shape, 1.0, dtype)
     if statistics is not None:
         var = per_channel(statistics + channels, c, channels, 0.0, tl.float64)
@@ -44,10 +48,13 @@ def _current(
     x = (x - mean) * gain + bias
     if residual is not None:
         if BITS:
-            lane = c.to(tl.int64)[None, :]
-            words = (t * rows + row) * ((channels + 63) // 64)
-            word = tl.load(residual + words + lane // 64, mask=inside, other=0)
-            x += ((word >> (lane % 64)) & 1).to(x.dtype)
+            # A tile is at most as wide as a word, and starts where one does or within it: one word
+            # for all columns of a row.
+            lane = (c % 64).to(tl.int64)[None, :]
+            first = tl.program_id(1) * c.shape[0] // 64
+            words = (t * rows + row) * ((channels + 63) // 64) + first
+            word = tl.load(residual + words, mask=row < rows, other=0)
+            x += ((word >> lane) & 1).to(x.dtype)
         else:
             x += tl.load(residual + here, mask=inside, other=0.0).to(x.dtype)
     return x
@@ -125,7 +132,7 @@ def lif_forward(
     y, statistics, gain, bias, residual, start, decay, threshold, spikes, bits, last, partial,
     steps, rows, channels, tiles,
     STEPS: tl.constexpr, STATIC: tl.constexpr, BITS: tl.constexpr,
-    RESET: tl.constexpr, RESET_TO: tl.constexpr, EPS: tl.constexpr,
+    RESET: tl.constexpr, RESET_TO: tl.constexpr, EPS: tl.constexpr, FACTOR: tl.constexpr,
     MOMENTS: tl.constexpr, OF_INPUT: tl.constexpr, P: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
@@ -135,7 +142,7 @@ def lif_forward(
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     rows_64 = tl.cast(rows, tl.int64)
     plane = rows_64 * channels
-    k_mean, _, k_gain = _normalization(statistics, gain, c, channels, EPS, dtype)
+    k_mean, _, k_gain = _normalization(statistics, gain, c, channels, EPS, FACTOR, dtype)
     k_bias = per_channel(bias, c, channels, 0.0, dtype)
     k_decay = per_channel(decay, c, channels, 0.0, dtype)
     k_threshold = per_channel(threshold, c, channels, 0.0, dtype)
@@ -161,7 +168,8 @@ def lif_forward(
                     k_mean, k_gain, k_bias, k_decay, k_threshold, u, s_1, s_2, s_3, s_4,
                     STATIC, BITS, RESET, RESET_TO, MOMENTS, OF_INPUT, P,
                 )  # fmt: skip
-        tl.store(last + at, u, mask=inside)
+        if last is not None:
+            tl.store(last + at, u, mask=inside)
     if MOMENTS:
         _store_sums(partial, s_1, s_2, s_3, s_4, c, channels)
 
@@ -171,12 +179,17 @@ def _reverse_step(
     y, residual, g_spikes, g_current, t, row, c, at, inside, rows, plane, channels,
     mean, gain, bias, decay, threshold, G_1, G_2, G_3, G_4,
     pre, before, g_u, total, s_1, s_2, s_3, s_4,
-    PULL: tl.constexpr, CENTERED: tl.constexpr, STATIC: tl.constexpr, BITS: tl.constexpr,
+    PULL: tl.constexpr, CENTERED: tl.constexpr, CONSTANTS: tl.constexpr,
+    STATIC: tl.constexpr, BITS: tl.constexpr,
     RESET: tl.constexpr, DETACH_RESET: tl.constexpr, RESET_TO: tl.constexpr,
     KIND: tl.constexpr, SLOPE: tl.constexpr, SCALE: tl.constexpr, DAMPING: tl.constexpr,
     OF_INPUT: tl.constexpr, DETACH_TARGET: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
-    """The recursion of README.md for one step; CENTERED: the sum of g_x (y - mean) is wanted."""
+    """The recursion of README.md for one step.
+
+    CENTERED, CONSTANTS: whether the sum of g_x (y - mean), and those of decay and threshold, are
+    wanted.
+    """
     here = t * plane + at
     o = fire(pre, threshold)
     d_o = tl.zeros_like(pre) + G_4
@@ -220,9 +233,10 @@ def _reverse_step(
         if CENTERED:
             s_2 += g_x * (tl.load(y + here, mask=inside, other=0.0).to(pre.dtype) - mean)
     s_1 += g_x
-    s_3 += tl.where(inside, g_pre * before, 0.0)
-    g_threshold = g_fire + g_u * o if RESET == SOFT else g_fire
-    s_4 -= tl.where(inside, g_threshold, 0.0)
+    if CONSTANTS:
+        s_3 += tl.where(inside, g_pre * before, 0.0)
+        g_threshold = g_fire + g_u * o if RESET == SOFT else g_fire
+        s_4 -= tl.where(inside, g_threshold, 0.0)
     return decay * g_pre, total, s_1, s_2, s_3, s_4
 
 
@@ -234,13 +248,15 @@ def lif_backward(
     STEPS: tl.constexpr, STATIC: tl.constexpr, BITS: tl.constexpr,
     RESET: tl.constexpr, DETACH_RESET: tl.constexpr, RESET_TO: tl.constexpr,
     KIND: tl.constexpr, SLOPE: tl.constexpr, SCALE: tl.constexpr, DAMPING: tl.constexpr,
-    EPS: tl.constexpr, OF_INPUT: tl.constexpr, DETACH_TARGET: tl.constexpr, P: tl.constexpr,
+    EPS: tl.constexpr, FACTOR: tl.constexpr, CONSTANTS: tl.constexpr,
+    OF_INPUT: tl.constexpr, DETACH_TARGET: tl.constexpr, P: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """The membrane once more, then the reverse loop; STEPS > 0: u_pre stays in registers.
 
     STEPS = 0 is for many steps, which registers cannot hold: the membrane before each of them goes
-    to `scratch` [T, R, C], and u_pre is computed from it once more.
+    to `scratch` [T, R, C], and u_pre is computed from it once more. `g_current` may be
+    of half precision.
     """
     dtype = decay.dtype.element_ty
     SHAPE: tl.constexpr = (BLOCK_R, BLOCK_C)
@@ -249,7 +265,7 @@ def lif_backward(
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     rows_64 = tl.cast(rows, tl.int64)
     plane = rows_64 * channels
-    k_mean, inverse, k_gain = _normalization(statistics, gain, c, channels, EPS, dtype)
+    k_mean, inverse, k_gain = _normalization(statistics, gain, c, channels, EPS, FACTOR, dtype)
     k_bias = per_channel(bias, c, channels, 0.0, dtype)
     k_decay = per_channel(decay, c, channels, 0.0, dtype)
     k_threshold = per_channel(threshold, c, channels, 0.0, dtype)
@@ -290,7 +306,7 @@ def lif_backward(
                     rows_64, plane, channels, k_mean, k_gain, k_bias, k_decay, k_threshold,
                     G_1, G_2, G_3, G_4, pres[STEPS - 1 - back], before,
                     g_u, total, s_1, s_2, s_3, s_4,
-                    PULL, CENTERED, STATIC, BITS, RESET, DETACH_RESET, RESET_TO,
+                    PULL, CENTERED, CONSTANTS, STATIC, BITS, RESET, DETACH_RESET, RESET_TO,
                     KIND, SLOPE, SCALE, DAMPING, OF_INPUT, DETACH_TARGET, P,
                 )  # fmt: skip
         else:
@@ -313,7 +329,7 @@ def lif_backward(
                     y, residual, g_spikes, g_current, t, row, c, at, inside,
                     rows_64, plane, channels, k_mean, k_gain, k_bias, k_decay, k_threshold,
                     G_1, G_2, G_3, G_4, pre, before, g_u, total, s_1, s_2, s_3, s_4,
-                    PULL, CENTERED, STATIC, BITS, RESET, DETACH_RESET, RESET_TO,
+                    PULL, CENTERED, CONSTANTS, STATIC, BITS, RESET, DETACH_RESET, RESET_TO,
                     KIND, SLOPE, SCALE, DAMPING, OF_INPUT, DETACH_TARGET, P,
                 )  # fmt: skip
         if STATIC:
@@ -322,4 +338,4 @@ def lif_backward(
                 s_2 += total * (tl.load(y + at, mask=inside, other=0.0).to(dtype) - k_mean)
         if g_start is not None:
             tl.store(g_start + at, g_u, mask=inside)
-    _store_sums(partial, s_1, s_2 * inverse, s_3, s_4, c, channels)
+    _store_sums(partial, s_1, s_2 * (inverse * FACTOR), s_3, s_4, c, channels)
