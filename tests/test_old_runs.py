@@ -39,6 +39,7 @@ DEFAULTS = {
     "objective": {"name": "none", "options": {}},
     "optimizer": {"name": "sgd", "options": {"momentum": 0.9}},
     "lr_schedule": {"name": "cosine", "options": {}},
+    "average": {"name": "none", "options": {}},
     "start": {"name": "none", "options": {}},
     "accumulate": 1,
     "clip_norm": None,

@@ -23,6 +23,7 @@ FIELDS = (
     "last_accuracy",
     "best_accuracy",
     "best_epoch",
+    "averaged_accuracy",
     "quantization_error",
     "firing_rate",
     "microjoules",
@@ -38,6 +39,7 @@ def row(path: Path) -> dict[str, object] | None:
     if not metrics or metrics[-1]["epoch"] < recipe.epochs:
         return None
     done = summarize(metrics)
+    average = "averaged_accuracy" in done
     return {
         "recipe": recipe.name,
         "seed": recipe.seed,
@@ -49,6 +51,7 @@ def row(path: Path) -> dict[str, object] | None:
         "last_accuracy": f"{done['last_accuracy']:.2f}",
         "best_accuracy": f"{done['best_accuracy']:.2f}",
         "best_epoch": done["best_epoch"],
+        "averaged_accuracy": f"{done['averaged_accuracy']:.2f}" if average else "",
         "quantization_error": f"{done['quantization_error']:.4f}",
         "firing_rate": f"{done['firing_rate']:.4f}",
         "microjoules": _microjoules(path),

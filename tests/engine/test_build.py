@@ -102,6 +102,7 @@ def test_the_options_of_the_fast_recipes_combine_with_every_method(
 ) -> None:
     both = ("every_step", "self_distillation")
     extra = {"loss.smoothing": 0.1, "auxiliary": "several", "auxiliary.names": both}
+    extra |= {"average": "ema", "average.decay": 0.99}
     recipe = recipes.override(recipes.get(name), extra)
     with pytest.raises(UserError) as caught:
         check(recipe, tmp_path)

@@ -40,6 +40,11 @@ RECIPES = {
         objective=use("none"),
         optimizer=use("adamw"),
     ),
+    "averaged": TINY.but(
+        average=use("swa", start=0.25),
+        loss=use("ce", smoothing=0.1),
+        auxiliary=use("several"),
+    ),
     "fp16": TINY.but(amp="fp16"),
     "bf16": TINY.but(amp="bf16", optimizer=use("sgd", momentum=0.0)),
 }
@@ -63,7 +68,9 @@ def test_a_captured_run_is_the_eager_run(
     events = [e for e in RunFolder.open(captured).events() if e["event"] == "capture"]
     whats = [event["what"] for event in events]
     # An evolving surrogate is a number of Python, so each of its three epochs captures again.
-    assert whats == ["training step", "evaluation"] + ["training step"] * 2 * (name == "evolving")
+    # Trained and averaged weights are networks of their own.
+    extra = {"evolving": ["training step"] * 2, "averaged": ["evaluation"]}
+    assert whats == ["training step", "evaluation", *extra.get(name, [])]
     assert [event.get("reason") for event in events] == [None] * len(events)
 
 
@@ -202,7 +209,7 @@ def test_after_a_nan_nothing_changes_until_it_is_read(
 
     monkeypatch.setattr(Loop, "_step", recorded)
     poisoned(monkeypatch, TINY, *bad)
-    recipe = TINY.but(optimizer=use("adamw"))
+    recipe = TINY.but(optimizer=use("adamw"), average=use("ema"))
     with pytest.raises(NonFiniteError, match=rf"\(epoch 1, batch {bad[0] + 1}\)"):
         train(recipe, tmp_path, REFERENCE)
     assert len(states) == 5

@@ -24,6 +24,7 @@ def test_only_the_training_differs_from_the_row(recipe: Recipe) -> None:
     assert recipe.optimizer == use("sgd", momentum=0.9, nesterov=True)
     assert recipe.lr_schedule == use("onecycle", warm_up=0.2, initial=0.0, rise="linear")
     assert recipe.loss == use("ce", smoothing=0.1)
+    assert recipe.average == use("ema", decay=0.999)
     assert recipe.amp == "bf16"
     assert row.amp == "off"  # the paper's rows stay in float32
     short = recipe.name.endswith("45")
@@ -36,7 +37,8 @@ def test_the_pocket_variant_keeps_the_training(row: Recipe) -> None:
     recipe, pocket = RECIPES[f"{row.name}-fast"], RECIPES[f"{row.name}-fast{SUFFIX}"]
     assert pocket.pocket
     assert pocket.amp == "off"  # half precision is for GPUs
-    fields = ("lr", "lr_schedule", "loss", "optimizer", "weight_decay", "weight_decay_on")
+    fields = ("lr", "lr_schedule", "loss", "optimizer", "average", "weight_decay")
+    fields += ("weight_decay_on",)
     assert all(getattr(pocket, field) == getattr(recipe, field) for field in fields)
     other = RECIPES[row.name + SUFFIX]
     fields = ("data", "network", "objective", "epochs", "train_samples", "test_samples")

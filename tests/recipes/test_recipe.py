@@ -64,7 +64,7 @@ def test_the_fingerprint_is_that_of_the_result() -> None:
         {"norm": BASE.norm.but(factor="none")}, {"data": use("digits-events")},
         {"network": BASE.network.but(width=0.25)}, {"optimizer": use("adam")}, {"pocket": True},
         {"loss": use("tet")}, {"clip_norm": 1.0},
-        {"auxiliary": use("every_step")},
+        {"auxiliary": use("every_step")}, {"average": use("ema")},
         {"start": use("hybrid", ann="base")},
     ]  # fmt: skip
     prints = [BASE.but(**change).fingerprint() for change in other]

@@ -21,6 +21,8 @@ class Eval:
     """The run folder."""
     checkpoint: Literal["last", "best"] = "last"
     """The epoch: the last or the most accurate."""
+    averaged: bool = False
+    """Take the averaged weights of a recipe with `average`."""
     fold: bool = False
     """Convert the network for inference first: norms are folded into convolutions."""
     data_dir: DataDir = None
@@ -39,6 +41,7 @@ class Eval:
         result = evaluate_run(
             self.run_dir,
             which=self.checkpoint,
+            averaged=self.averaged,
             folded=self.fold,
             data_dir=self.data_dir,
             device=self.device,

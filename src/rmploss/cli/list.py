@@ -22,6 +22,7 @@ Topic = Literal[
     "schedules",
     "optimizers",
     "lr-schedules",
+    "averages",
     "starts",
     "data",
     "readings",
@@ -107,6 +108,7 @@ def _print_readings() -> None:
 
 def _print_registry(topic: str) -> None:
     from rmploss.data import DATASETS
+    from rmploss.engine.averaging import AVERAGES
     from rmploss.engine.initial_weights import STARTS
     from rmploss.engine.optimizers import LR_SCHEDULES, OPTIMIZERS
     from rmploss.models import MODELS
@@ -126,6 +128,7 @@ def _print_registry(topic: str) -> None:
         "schedules": SCHEDULES,
         "optimizers": OPTIMIZERS,
         "lr-schedules": LR_SCHEDULES,
+        "averages": AVERAGES,
         "starts": STARTS,
         "data": DATASETS,
     }

@@ -38,9 +38,12 @@ def epoch_line(record: dict[str, Any], epochs: int, width: int = sys.maxsize) ->
     epochs: of the run.
     width: in characters; fields that do not fit are left out.
     """
+    accuracy = record.get("averaged_accuracy")
+    averaged = [] if accuracy is None else [f"averaged {accuracy:5.2f} %"]
     fields = [
         f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}",
         f"test {record['test_accuracy']:5.2f} %",
+        *averaged,
         f"quantization error {record['quantization_error']:.4f}",
         f"loss {record['train_loss']:.3f}",
         f"train {record['train_accuracy']:5.2f} %",

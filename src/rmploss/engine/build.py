@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from rmploss import models
 from rmploss.data import DATASETS, DataSet
+from rmploss.engine.averaging import AVERAGES, WeightAverage
 from rmploss.engine.initial_weights import STARTS
 from rmploss.engine.optimizers import LR_SCHEDULES, OPTIMIZERS, Position, groups_of
 from rmploss.errors import Problem, UserError
@@ -36,6 +37,7 @@ PARTS = {
     "objective": OBJECTIVES,
     "optimizer": OPTIMIZERS,
     "lr_schedule": LR_SCHEDULES,
+    "average": AVERAGES,
     "start": STARTS,
 }
 """The fields of a recipe that name an entry of a table, and that table."""
@@ -162,6 +164,16 @@ def make_optimizer(recipe: Recipe, net: SpikingNetwork) -> Optimizer:
     return OPTIMIZERS.make(recipe.optimizer.name, groups, **recipe.optimizer.options)
 
 
+def make_average(recipe: Recipe, net: SpikingNetwork, batches: int) -> WeightAverage | None:
+    """The recipe's average of the weights, or None.
+
+    net: on its device, with its initial weights.
+    batches: the number of optimizer steps of an epoch.
+    """
+    steps = batches * recipe.epochs
+    return AVERAGES.make(recipe.average.name, net, steps, **recipe.average.options)
+
+
 def _bad_options(recipe: Recipe, field: str) -> Sequence[Problem]:
     """Options of a part with the right types, but out of range or decided by another field."""
     part = getattr(recipe, field)
@@ -184,6 +196,7 @@ def _bad_options(recipe: Recipe, field: str) -> Sequence[Problem]:
         "neuron": (1,),
         "lr_schedule": (Position(0, 1, 0, 1),),
         "optimizer": ([nn.Parameter(torch.zeros(1))],),
+        "average": (nn.Linear(1, 1), 1),
     }
     try:
         made = PARTS[field].make(part.name, *arguments.get(field, ()), **part.options)

@@ -17,7 +17,13 @@ from rmploss import store
 from rmploss.data import n_batches
 from rmploss.engine.after_training import analyze
 from rmploss.engine.batches import open_splits, test_batches, train_batches
-from rmploss.engine.build import make_dataset, make_loss, make_network, make_objective
+from rmploss.engine.build import (
+    make_average,
+    make_dataset,
+    make_loss,
+    make_network,
+    make_objective,
+)
 from rmploss.engine.capture import Capturer, Function, Repeated, cuda_graph, impossible
 from rmploss.engine.checkpoint import Counters
 from rmploss.engine.distributed import World
@@ -34,6 +40,7 @@ from rmploss.engine.tally import Reading, Terms, Watch
 from rmploss.engine.training_state import TrainingState
 from rmploss.errors import InterruptedRunError, NonFiniteError, Problem, UserError
 from rmploss.lifecycle import Evolving, evolve
+from rmploss.models import SpikingNetwork
 from rmploss.objectives.weighting import weights_of
 from rmploss.randomness import seeded
 from rmploss.recipes import Recipe
@@ -42,6 +49,16 @@ RESULT = "result.json"
 """The summary of a run; the file exists once the run is finished."""
 GPU_READS = 50
 """Steps between two readings of the tally on a GPU; a CPU reads it after every step."""
+
+
+def averaged_fields(result: Evaluation) -> dict[str, float]:
+    """The fields of a line of metrics.jsonl with averaged weights."""
+    return {
+        "averaged_accuracy": result.accuracy,
+        "averaged_ce": result.loss,
+        "averaged_quantization_error": result.quantization_error,
+        "averaged_firing_rate": result.firing_rate,
+    }
 
 
 class Loop:
@@ -80,11 +97,7 @@ class Loop:
             recipe, self.ddp, self.loss, self.objective, self.state, world, self.batch
         )
         self.run_step = self._repeated(self.step, self.step.tensors, "training step")
-        self.evaluator = Evaluator(
-            self.net,
-            world,
-            repeat=lambda run, tensors: self._repeated(run, tensors, "evaluation"),
-        )
+        self.evaluators = [self._evaluator(self.net)]
         self.batches = n_batches(self.train_samples, recipe.batch_size, drop_last=True)
         if not self.batches:
             count = len(self.train_samples)
@@ -99,6 +112,10 @@ class Loop:
         fresh: write the checkpoint of step 0 first; False: load the newest one.
         """
         folder, state = RunFolder.open(path), self.state
+        # Here, not in the constructor: an average begins with the initial weights (`start`).
+        state.average = make_average(self.recipe, self.net, self.batches)
+        if state.average is not None:
+            self.evaluators.append(self._evaluator(state.average.net))
         with folder.lock() if self.world.is_main else nullcontext(), Stop() as stop:
             if fresh:
                 state.save(folder)
@@ -149,13 +166,15 @@ class Loop:
             self._stop_if_requested(folder, stop)
         terms = self._check(state.tally.read(), folder)
         trained, cpu_trained = time.monotonic(), time.process_time()
-        result = self._evaluate(n, folder, stop)
+        result, *averaged = self._evaluate(n, folder, stop)
         if not math.isfinite(result.loss + result.quantization_error):
             # The epoch's last update can cause this; no later step of the epoch checks it.
             what = "the network outputs NaN or infinities"
             self._diverged(folder, state.counters.step, f"test of epoch {n}", what)
         state.counters = Counters(epoch=n, step=state.counters.step, batch=0)
-        record = self._record(result, progress, terms) | {
+        record = self._record(result, progress, terms)
+        record |= averaged_fields(averaged[0]) if averaged else {}
+        record |= {
             "train_s": round(trained - began, 3),
             "test_s": round(time.monotonic() - trained, 3),
             "train_cpu_s": round(cpu_trained - cpu_began, 3),
@@ -223,9 +242,17 @@ class Loop:
 
         return Repeated(function, tensors, capturer=capturer, mode=mode, report=report)
 
-    def _evaluate(self, epoch: int, folder: RunFolder, stop: Stop) -> Evaluation:
+    def _evaluator(self, net: SpikingNetwork) -> Evaluator:
+        return Evaluator(
+            net,
+            self.world,
+            repeat=lambda run, tensors: self._repeated(run, tensors, "evaluation"),
+        )
+
+    def _evaluate(self, epoch: int, folder: RunFolder, stop: Stop) -> list[Evaluation]:
+        """The results with the trained weights, then with their average if there is one."""
         size = self.recipe.batch_size
-        total = n_batches(self.test_samples, size, drop_last=False)
+        total = len(self.evaluators) * n_batches(self.test_samples, size, drop_last=False)
         done = 0
 
         def on_batch() -> None:
@@ -234,8 +261,11 @@ class Loop:
             self.listener.batch("test", epoch, done, total)
             self._stop_if_requested(folder, stop)
 
-        test = test_batches(self.recipe, self.test_samples, self.world, self.execution.workers)
-        return self.evaluator(test, on_batch)
+        workers = self.execution.workers
+        return [
+            evaluator(test_batches(self.recipe, self.test_samples, self.world, workers), on_batch)
+            for evaluator in self.evaluators
+        ]
 
     def _record(self, result: Evaluation, progress: float, terms: Terms) -> dict[str, Any]:
         """The epoch's line of metrics.jsonl, without its times.

@@ -1,6 +1,7 @@
 """One step of training: the body of the paper's Algorithm 1, over tensors that stay in place.
 
     L = L_CE + lambda(n) L_RMP;    g = dL/dw;    g <- g min(1, c / |g|);    w <- optimizer(w, g)
+    a <- a + c(n) (w - a), the average of the weights (`averaging.py`)
 
 The same function runs eagerly on every device and, on CUDA, as a captured graph (`capture.py`).
 So it reads nothing on the host: what changes from step to step (batch, rate, lambda(n)) is a tensor
@@ -129,6 +130,8 @@ class TrainingStep:
             scale.update(overflow)
         constrain(self.state.net)
         self.buffers.restore(before, stopped)
+        if self.state.average is not None:
+            self.state.average.update(stopped)
         self.state.optimizer.zero_grad(set_to_none=True)
 
     def _gradients(self) -> Terms:

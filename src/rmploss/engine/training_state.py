@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rmploss import store
 from rmploss.engine import checkpoint
+from rmploss.engine.averaging import WeightAverage
 from rmploss.engine.build import make_optimizer
 from rmploss.engine.checkpoint import Counters, Loaded
 from rmploss.engine.distributed import World
@@ -23,6 +24,15 @@ from rmploss.engine.tally import Tally, Terms
 from rmploss.models import SpikingNetwork
 from rmploss.recipes import Recipe
 
+AVERAGE = "average/"
+"""The first part of the names of the average's tensors in a checkpoint."""
+
+
+def averaged_tensors(loaded: Loaded) -> dict[str, Tensor]:
+    """The tensors of the average in a checkpoint, for `WeightAverage.load`; empty without one."""
+    extra = loaded.extra.items()
+    return {name.removeprefix(AVERAGE): value for name, value in extra if name.startswith(AVERAGE)}
+
 
 class TrainingState:
     """The training state of one run on one rank.
@@ -34,7 +44,10 @@ class TrainingState:
     counters: how far training has come.
     tally: the sums of this rank's losses in this epoch, and the first step that was not finite.
     best: the best test accuracy so far, in percent.
+    average: of the weights; None: the recipe has none.
     """
+
+    average: WeightAverage | None = None
 
     def __init__(self, recipe: Recipe, net: SpikingNetwork, world: World) -> None:
         self.recipe, self.net, self.world = recipe, net, world
@@ -52,7 +65,9 @@ class TrainingState:
         """The tensors that a step changes, except those of the network."""
         scale = [] if self.scale is None else [self.scale.scale, self.scale.steps]
         memory = [value for state in self.optimizer.state.values() for value in state.values()]
-        return [self.tally.numbers, *scale, *(m for m in memory if isinstance(m, Tensor))]
+        averaged = [] if self.average is None else [*self.average.tensors().values()]
+        moments = [m for m in memory if isinstance(m, Tensor)]
+        return [self.tally.numbers, *scale, *moments, *averaged]
 
     def save(self, folder: RunFolder) -> None:
         """Write a checkpoint. All ranks must call this; rank 0 writes."""
@@ -68,11 +83,16 @@ class TrainingState:
             counters=self.counters,
             recipe_hash=folder.recipe_hash,
             versions=versions(),
-            extra={"terms": terms},
+            extra={"terms": terms, **self._averaged()},
             scaler_state=None if self.scale is None else self.scale.state_dict(),
             best=self.best,
             spare=best[:1],
         )
+
+    def _averaged(self) -> dict[str, Tensor]:
+        """The tensors of the average, by their names in a checkpoint."""
+        tensors = {} if self.average is None else self.average.tensors()
+        return {f"{AVERAGE}{name}": tensor for name, tensor in tensors.items()}
 
     def load(self, folder: RunFolder) -> Loaded:
         """Restore the newest checkpoint that verifies, and return it."""
@@ -82,6 +102,8 @@ class TrainingState:
         self.net.load_state_dict(loaded.model_state)
         restore_optimizer(self.optimizer, self.net, loaded.optimizer_state)
         prepare(self.optimizer, self.rate)
+        if self.average is not None:
+            self.average.load(averaged_tensors(loaded))
         if loaded.scaler_state and self.scale is not None:
             self.scale.load_state_dict(loaded.scaler_state)
         self.counters = loaded.counters

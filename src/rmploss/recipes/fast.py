@@ -2,8 +2,9 @@
 
 Not the paper's training: SGD with Nesterov momentum, a learning rate of 0.1 after a linear warm-up
 over a fifth of the steps, then half a cosine to 0, weight decay 5e-4 on weights only, label
-smoothing 0.1, convolutions in bfloat16. Rate, warm-up, momentum, decay and precision are those of
-the first full-size runs (results/README.md); label smoothing is not. 45 epochs crop and flip
+smoothing 0.1, convolutions in bfloat16, and tests with the trained and with averaged weights. Rate,
+warm-up, momentum, decay and precision are those of the first full-size runs (results/README.md);
+label smoothing is not. 45 epochs crop and flip
 only: AutoAugment and Cutout need longer. Every field is an option of any other recipe:
 
     rmploss train cifar10-resnet20-rmp-fast
@@ -31,6 +32,7 @@ def fast(recipe: Recipe) -> Recipe:
         optimizer=use("sgd", momentum=0.9, nesterov=True),
         lr=0.1,
         lr_schedule=SCHEDULE,
+        average=use("ema", decay=0.999),
         epochs=100,
         weight_decay=5e-4,
         weight_decay_on="weights",

@@ -54,6 +54,7 @@ class Recipe:
     lr: peak learning rate.
     lr_schedule: "cosine" falls to 0, once per epoch as in the authors' code; "onecycle" rises over
         the first 30 % of the steps and falls to 0 over the rest.
+    average: of the weights, an entry of its registry; the run is then tested with both weights.
     start: the initial weights: "none" draws them from the seed, another entry takes those of a run
         (`--start`).
     epochs: passes over the training split.
@@ -84,6 +85,7 @@ class Recipe:
     optimizer: Use = Use("sgd", {"momentum": 0.9})
     lr: float
     lr_schedule: Use = Use("cosine")
+    average: Use = Use("none")
     start: Use = Use("none")
     epochs: int
     batch_size: int
