@@ -2,6 +2,7 @@
 
 import copy
 from collections import defaultdict
+from typing import Literal
 
 import pytest
 import torch
@@ -32,15 +33,16 @@ def split(*sizes: int) -> list[tuple[Tensor, Tensor]]:
     return [(normal(n, 1, 16, 16, seed=i), labels(n, 10, seed=i)) for i, n in enumerate(sizes)]
 
 
-def literal(net: SpikingNetwork, batches: list[tuple[Tensor, Tensor]], p: float) -> dict[str, list]:
-    """q(u) and o of every value of every layer, from the membranes themselves (Eqs. 1, 2, 9)."""
-    values: dict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+def literal_values(
+    net: SpikingNetwork, batches: list[tuple[Tensor, Tensor]], potential: str = "u_pre"
+) -> dict[str, Tensor]:
+    """Every value of u_pre (Eq. 1), or of the input current, of every layer, flat."""
+    values: dict[str, list[Tensor]] = defaultdict(list)
 
     def look(module: nn.Module, inputs: tuple[Tensor]) -> None:
         assert isinstance(module, LIF)
-        u_pre = functional.membrane(inputs[0])
-        o = (u_pre >= 0.5).double()
-        values[module.layer_name].append(((o - u_pre).abs().pow(p).flatten(), o.flatten()))
+        u = inputs[0] if potential == "input" else functional.membrane(inputs[0])
+        values[module.layer_name].append(u.flatten())
 
     copied = copy.deepcopy(net).eval()
     for module in copied.modules():
@@ -49,10 +51,16 @@ def literal(net: SpikingNetwork, batches: list[tuple[Tensor, Tensor]], p: float)
     with torch.no_grad():
         for x, _ in batches:
             copied(x)
-    return {
-        name: [torch.cat(column).mean().item() for column in zip(*parts, strict=True)]
-        for name, parts in values.items()
-    }
+    return {name: torch.cat(parts) for name, parts in values.items()}
+
+
+def literal(net: SpikingNetwork, batches: list[tuple[Tensor, Tensor]], p: float) -> dict[str, list]:
+    """The means of q(u) and o of every layer, from the membranes themselves (Eqs. 1, 2, 9)."""
+    found = {}
+    for name, u_pre in literal_values(net, batches).items():
+        o = (u_pre >= 0.5).double()
+        found[name] = [(o - u_pre).abs().pow(p).mean().item(), o.mean().item()]
+    return found
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -70,6 +78,19 @@ def test_error_and_rate_of_every_layer_are_the_means_over_all_values(name: str, 
     assert found.quantization_error == pytest.approx(sum(errors) / len(errors), rel=1e-12)
     assert found.firing_rate == pytest.approx(sum(rates) / len(rates), rel=1e-12)
     assert found.firing_rate > 0
+
+
+@pytest.mark.parametrize("potential", ["u_pre", "input"])
+def test_the_four_readings_of_the_quantization_error(potential: Literal["u_pre", "input"]) -> None:
+    net, batches = network(), split(4, 4, 1)
+    found = evaluate(net, batches, potential=potential)
+    values = literal_values(net, batches, potential)
+    errors = [((u >= 0.5).double() - u).square() for u in values.values()]
+    layers, every = torch.stack([q.mean() for q in errors]).mean(), torch.cat(errors).mean()
+    assert found.quantization_error == pytest.approx(layers.item(), rel=1e-12)
+    assert found.quantization_error_of_elements == pytest.approx(every.item(), rel=1e-12)
+    assert [layer.elements for layer in found.layers] == [len(q) for q in errors]
+    assert every.item() != pytest.approx(layers.item(), rel=1e-3)  # the layers differ in size
 
 
 def test_accuracy_and_loss_are_over_all_samples() -> None:

@@ -25,6 +25,9 @@ class Eval:
     """Take the averaged weights of a recipe with `average`."""
     fold: bool = False
     """Convert the network for inference first: norms are folded into convolutions."""
+    potential: Literal["u_pre", "input"] = "u_pre"
+    """The potential in the quantization error: the membrane before the reset, or the input current,
+    as in the authors' code."""
     data_dir: DataDir = None
     """The folder of the data sets."""
     device: Device = "auto"
@@ -43,6 +46,7 @@ class Eval:
             which=self.checkpoint,
             averaged=self.averaged,
             folded=self.fold,
+            potential=self.potential,
             data_dir=self.data_dir,
             device=self.device,
             workers=self.workers,
@@ -50,8 +54,12 @@ class Eval:
         if not is_main():
             return 0
         if self.json:
-            fields = {**asdict(result), "quantization_error": result.quantization_error}
-            print(json_module.dumps({**fields, "firing_rate": result.firing_rate}))
+            means = {
+                "quantization_error": result.quantization_error,
+                "quantization_error_of_elements": result.quantization_error_of_elements,
+                "firing_rate": result.firing_rate,
+            }
+            print(json_module.dumps({**asdict(result), **means}))
             return 0
         width = max((len(layer.name) for layer in result.layers), default=5)
         print(f"accuracy {result.accuracy:.2f} %   ({result.samples} test samples)")
@@ -61,4 +69,6 @@ class Eval:
             print(f"{layer.name:<{width}}  {error:18.4f}  {rate:11.4f}")
         error, rate = result.quantization_error, result.firing_rate
         print(f"{'mean':<{width}}  {error:18.4f}  {rate:11.4f}")
+        every = result.quantization_error_of_elements
+        print(f"mean over all membrane values: quantization error {every:.4f}")
         return 0

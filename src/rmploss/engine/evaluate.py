@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,11 +19,15 @@ from rmploss.stats import membrane_stats
 
 @dataclass(frozen=True)
 class LayerResult:
-    """The means of q(u) (Eq. 9) and of o of one spiking layer on a split; dimensionless."""
+    """The means of q(u) (Eq. 9) and of o of one spiking layer on a split; dimensionless.
+
+    elements: the number of membrane values: time steps, samples, channels and space.
+    """
 
     name: str
     quantization_error: float
     firing_rate: float
+    elements: int
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,12 @@ class Evaluation:
         return sum(layer.quantization_error for layer in self.layers) / max(len(self.layers), 1)
 
     @property
+    def quantization_error_of_elements(self) -> float:
+        """The mean over all membrane values: Eq. 10 read literally."""
+        total = sum(layer.quantization_error * layer.elements for layer in self.layers)
+        return total / max(sum(layer.elements for layer in self.layers), 1)
+
+    @property
     def firing_rate(self) -> float:
         """The mean over the layers: spikes per neuron and time step."""
         return sum(layer.firing_rate for layer in self.layers) / max(len(self.layers), 1)
@@ -57,6 +68,7 @@ def evaluate(
     *,
     world: World | None = None,
     p: float = 2.0,
+    potential: Literal["u_pre", "input"] = "u_pre",
     on_batch: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Evaluate a network over the batches of all ranks.
@@ -65,15 +77,16 @@ def evaluate(
     batches: of this rank: (x `[B, C, H, W]` or `[T, B, C, H, W]`, labels `[B]`); B may be 0.
     world: this process among the ranks; None: a single process on the CPU.
     p: exponent of Eq. 9, independent of the training's.
+    potential: u in Eq. 9, see `MomentSpec`; independent of the training's.
     on_batch: is called after each batch.
     """
-    return Evaluator(net, world or World(), p=p)(batches, on_batch)
+    return Evaluator(net, world or World(), p=p, potential=potential)(batches, on_batch)
 
 
 class Evaluator:
     """Evaluates a network again and again; all sums stay on the device up to the end.
 
-    net, p: see `evaluate`.
+    net, p, potential: see `evaluate`.
     world: this process among the ranks.
     repeat: makes a function that may be captured of one and of the tensors that it changes, as
         `capture.Repeated` does; None: every batch runs eagerly. With it, batches of the size of the
@@ -86,10 +99,11 @@ class Evaluator:
         world: World,
         *,
         p: float = 2.0,
+        potential: Literal["u_pre", "input"] = "u_pre",
         repeat: Callable[[Function, Callable[[], list[Tensor]]], Function] | None = None,
     ) -> None:
         self.net, self.world = net, world
-        self.spec = MomentSpec(p=p, differentiable=False)
+        self.spec = MomentSpec(p=p, potential=potential, differentiable=False)
         self.batch = StaticBatch(world.device)
         self.totals = torch.zeros(2, dtype=torch.float64, device=world.device)
         """Sums of cross-entropies and of correct answers."""
@@ -159,7 +173,7 @@ class Evaluator:
         loss, correct, count = table[0]
         count = max(count, 1.0)
         layers = (
-            LayerResult(name, error / values, spikes / values)
+            LayerResult(name, error / values, spikes / values, int(values))
             for name, (error, spikes, values) in zip(names, table[1:], strict=True)
         )
         return Evaluation(100 * correct / count, loss / count, int(count), tuple(layers))

@@ -66,6 +66,7 @@ def evaluate_run(
     which: Literal["last", "best"] = "last",
     averaged: bool = False,
     folded: bool = False,
+    potential: Literal["u_pre", "input"] = "u_pre",
     data_dir: Path | None = None,
     device: str = "auto",
     workers: int | None = None,
@@ -74,6 +75,7 @@ def evaluate_run(
 
     run_dir, which, averaged: see `load_network`.
     folded: fold the network for inference first (`lifecycle.fold`).
+    potential: of which the quantization error is measured, see `evaluate`.
     data_dir, device, workers: see `Execution`.
 
     Raises `UserError` and `CheckpointError` as `load_network`, and `UserError` for missing data.
@@ -88,4 +90,4 @@ def evaluate_run(
             recipe, make_dataset(recipe), execution.data_dir, Listener(), world.device
         )
         batches = test_batches(recipe, samples, world, execution.workers)
-        return evaluate(net.to(world.device), batches, world=world)
+        return evaluate(net.to(world.device), batches, world=world, potential=potential)

@@ -282,6 +282,7 @@ class Loop:
             "test_accuracy": result.accuracy,
             "test_ce": result.loss,
             "quantization_error": result.quantization_error,
+            "quantization_error_of_elements": result.quantization_error_of_elements,
             "firing_rate": result.firing_rate,
             "layers": {
                 layer.name: {

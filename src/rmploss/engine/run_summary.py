@@ -10,8 +10,12 @@ train_s, test_s: wall-clock time.
 train_cpu_s: CPU time of all threads of rank 0, which other work on the machine disturbs less. It
 leaves out other ranks and the GPU.
 """
-AVERAGED = ("averaged_accuracy", "averaged_quantization_error")
-"""Fields of a metrics line with averaged weights, of recipes that have an average."""
+LATER = (
+    "quantization_error_of_elements",
+    "averaged_accuracy",
+    "averaged_quantization_error",
+)
+"""Fields that runs of earlier versions, or of recipes without an average, lack."""
 
 
 def summarize(metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -30,7 +34,7 @@ def summarize(metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "best_epoch": best["epoch"],
         "quantization_error": last["quantization_error"],
         "firing_rate": last["firing_rate"],
-        **{name: last[name] for name in AVERAGED if name in last},
+        **{name: last[name] for name in LATER if name in last},
         **{
             name: round(sum(record[name] for record in metrics), 3)
             for name in TIMES
