@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from rmploss import ops
 from rmploss.engine import capture
 from rmploss.engine.capture import CaptureError, Function, Repeated
+from rmploss.engine.distributed import World
+from rmploss.engine.evaluate import Evaluator, evaluate
 from rmploss.engine.execution import Execution
 from rmploss.engine.run import RunFolder
 from rmploss.engine.train import resume, train
@@ -21,6 +23,7 @@ from rmploss.recipes import Recipe, use
 from tests.engine.runs import TINY, Interrupting, digest_of, untimed_metrics
 from tests.engine.tape import tape, taped
 from tests.engine.test_drawn import DROPPING
+from tests.engine.test_evaluate import network, split
 
 REFERENCE = Execution(device="cpu", backend="reference")
 RECIPES = {
@@ -167,6 +170,29 @@ def test_the_tape_holds_what_python_computed_and_reads_what_tensors_hold() -> No
     assert out == 3
 
 
+def test_a_captured_evaluation_sees_new_weights() -> None:
+    """Replay, evaluate, change the weights, evaluate: nothing of the old ones was kept."""
+    net, batches = network(), split(4, 4, 4, 1)
+    captures: list[int] = []
+
+    def counting(function: Function, tensors: Sequence[Tensor]) -> Function:
+        captures.append(len(tensors))
+        return tape(function, tensors)
+
+    captured = Evaluator(
+        net, World(), repeat=lambda run, tensors: Repeated(run, tensors, capturer=counting)
+    )
+    found = []
+    for _ in range(3):
+        found.append(evaluate(net, batches))
+        assert captured(batches) == found[-1]
+        with torch.no_grad():  # as an update, a load or an average does
+            for tensor in net.state_dict().values():
+                tensor.mul_(1.25)
+    assert captures == [1 + len(found[0].layers)]
+    assert len({each.loss for each in found}) == 3
+
+
 def poisoned(monkeypatch: pytest.MonkeyPatch, recipe: Recipe, *steps: int) -> None:
     """Put a NaN into the batch of these steps, counted from 0."""
     from rmploss.engine.static_batch import StaticBatch
@@ -237,8 +263,6 @@ def test_a_signal_after_an_unread_nan_saves_nothing(
 
 
 def test_no_rank_captures_beside_others() -> None:
-    from rmploss.engine.distributed import World
-
     device = torch.device("cuda", 0)
     assert capture.impossible(World(device=device)) == ""
     assert "2 ranks" in capture.impossible(World(size=2, device=device))

@@ -1,12 +1,21 @@
 """Optimizers and learning rates by their formulas."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from rmploss.engine.optimizers import OPTIMIZERS, WARM_UP, Position, groups_of, learning_rate
+from rmploss.engine.optimizer_state import optimizer_state, restore_optimizer
+from rmploss.engine.optimizers import (
+    OPTIMIZERS,
+    WARM_UP,
+    Position,
+    groups_of,
+    learning_rate,
+    prepare,
+)
 from rmploss.errors import UserError
 from rmploss.recipes import Use, use
 from tests.given import normal
@@ -133,3 +142,71 @@ def test_decay_on_all_parameters_is_one_group() -> None:
     (group,) = groups_of(net, 1e-4, "all")
     assert group["weight_decay"] == 1e-4
     assert len(group["params"]) == 4
+
+
+PLAIN: dict[str, Any] = {
+    "sgd": lambda p: torch.optim.SGD(p, momentum=0.9, nesterov=True, weight_decay=0.1, lr=0.5),
+    "adam": lambda p: torch.optim.Adam(p, amsgrad=True, weight_decay=0.1, lr=0.5),
+    "adamw": lambda p: torch.optim.AdamW(p, weight_decay=0.1, lr=0.5),
+}
+OPTIONS: dict[str, dict[str, Any]] = {"sgd": {"nesterov": True}, "adam": {"amsgrad": True}}
+
+
+def prepared(name: str, parameter: nn.Parameter) -> torch.optim.Optimizer:
+    """The optimizer as the engine has it, with a rate in a tensor."""
+    groups = [{"params": [parameter], "weight_decay": 0.1}]
+    optimizer = OPTIMIZERS.make(name, groups, **OPTIONS.get(name, {}))
+    prepare(optimizer, torch.tensor(0.5, dtype=torch.float64))
+    return optimizer
+
+
+@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("skipped", [None, 0, 2])
+def test_a_fused_step_is_the_plain_one_and_a_skipped_one_is_none(
+    name: str, skipped: int | None
+) -> None:
+    ours, theirs = nn.Parameter(normal(4, 3)), nn.Parameter(normal(4, 3))
+    optimizer: Any = prepared(name, ours)
+    plain = PLAIN[name]([theirs])
+    for step in range(4):
+        skip = step == skipped
+        ours.grad = normal(4, 3, seed=step) * (math.nan if skip else 1)
+        optimizer.found_inf = torch.tensor(float(skip))
+        optimizer.step()
+        if not skip:
+            theirs.grad = normal(4, 3, seed=step)
+            plain.step()
+    torch.testing.assert_close(ours, theirs, rtol=1e-14, atol=1e-15)
+    assert set(optimizer.state[ours]) == set(plain.state[theirs])
+    for key, value in plain.state[theirs].items():
+        torch.testing.assert_close(optimizer.state[ours][key], value, rtol=1e-14, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_state_has_the_layout_of_its_parameter(name: str) -> None:
+    """The fused kernels of the CPU take elements by their place in memory, whatever the strides."""
+    weight, gradient = normal(4, 2, 3, 3), normal(4, 2, 3, 3, seed=1)
+    ours = nn.Parameter(weight.contiguous(memory_format=torch.channels_last))
+    theirs = nn.Parameter(weight.clone())
+    optimizer, plain = prepared(name, ours), PLAIN[name]([theirs])
+    for key, value in optimizer.state[ours].items():  # as a checkpoint restores it
+        optimizer.state[ours][key] = value.contiguous()
+    rate = optimizer.param_groups[0]["lr"]
+    prepare(optimizer, rate)
+    for _ in range(2):
+        (ours * gradient).sum().backward()
+        theirs.grad = gradient.clone()
+        optimizer.step()
+        plain.step()
+        ours.grad = None
+    torch.testing.assert_close(ours, theirs, rtol=1e-14, atol=1e-15)
+
+
+def test_kernels_of_an_update_are_not_restored_with_it() -> None:
+    """A run from before fused optimizers goes on with them."""
+    net = nn.Linear(2, 2)
+    saved = optimizer_state(torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9), net)
+    optimizer = OPTIMIZERS.make("sgd", groups_of(net, 0.0, "all"))
+    restore_optimizer(optimizer, net, saved)
+    (group,) = optimizer.param_groups
+    assert (group["fused"], group["foreach"]) == (True, None)
