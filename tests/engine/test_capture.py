@@ -1,5 +1,6 @@
 """Eager and captured steps are one function: same digests, no reads on the host, one NaN rule."""
 
+import itertools
 import math
 import signal
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from rmploss.engine.execution import Execution
 from rmploss.engine.run import RunFolder
 from rmploss.engine.train import resume, train
 from rmploss.errors import InterruptedRunError, NonFiniteError, UserError
-from rmploss.recipes import Recipe, use
+from rmploss.recipes import use
 from tests.engine.runs import TINY, Interrupting, digest_of, untimed_metrics
 from tests.engine.tape import tape, taped
 from tests.engine.test_drawn import DROPPING
@@ -193,19 +194,20 @@ def test_a_captured_evaluation_sees_new_weights() -> None:
     assert len({each.loss for each in found}) == 3
 
 
-def poisoned(monkeypatch: pytest.MonkeyPatch, recipe: Recipe, *steps: int) -> None:
-    """Put a NaN into the batch of these steps, counted from 0."""
-    from rmploss.engine.static_batch import StaticBatch
+def poisoned(monkeypatch: pytest.MonkeyPatch, *steps: int) -> None:
+    """Let lambda(n) be NaN in these steps, counted from 0."""
+    from rmploss.engine.loop import Loop
 
-    fill, calls = StaticBatch.fill, iter(range(10_000))
+    step, calls = Loop._step, itertools.count()
 
-    def filled(batch: StaticBatch, images: Tensor, labels: Tensor) -> None:
-        if len(labels) == recipe.batch_size and next(calls) in steps:
-            images = images.clone()
-            images[0, 0, 0, 0] = math.nan
-        fill(batch, images, labels)
+    def poison(loop: Any, *batch: Tensor) -> None:
+        weights = loop.step.weights.clone()
+        if next(calls) in steps:
+            loop.step.weights.fill_(math.nan)
+        step(loop, *batch)
+        loop.step.weights.copy_(weights)
 
-    monkeypatch.setattr(StaticBatch, "fill", filled)
+    monkeypatch.setattr(Loop, "_step", poison)
 
 
 def state_after(loop: Any) -> list[Tensor]:
@@ -223,18 +225,18 @@ def test_after_a_nan_nothing_changes_until_it_is_read(
 
     if captured:
         taped(monkeypatch)
+    poisoned(monkeypatch, *bad)
     states: list[list[Tensor]] = []
     step = Loop._step
 
-    def recorded(loop: Any, images: Tensor, labels: Tensor) -> None:
+    def recorded(loop: Any, *batch: Tensor) -> None:
         loop.watch.every = 1000
         if not states:
             states.append(state_after(loop))
-        step(loop, images, labels)
+        step(loop, *batch)
         states.append(state_after(loop))
 
     monkeypatch.setattr(Loop, "_step", recorded)
-    poisoned(monkeypatch, TINY, *bad)
     recipe = TINY.but(optimizer=use("adamw"), average=use("ema"))
     with pytest.raises(NonFiniteError, match=rf"\(epoch 1, batch {bad[0] + 1}\)"):
         train(recipe, tmp_path, REFERENCE)
@@ -255,7 +257,7 @@ def test_a_signal_after_an_unread_nan_saves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rmploss.engine.tally.Watch.after_step", lambda watch: None)
-    poisoned(monkeypatch, TINY, 1)
+    poisoned(monkeypatch, 1)
     with pytest.raises(NonFiniteError, match="batch 2"):
         train(TINY, tmp_path, REFERENCE, Interrupting("train", 1, 3, signal.SIGTERM))
     (path,) = tmp_path.iterdir()

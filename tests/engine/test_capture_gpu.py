@@ -66,7 +66,7 @@ def test_a_captured_run_resumes_within_an_epoch(tmp_path: Path) -> None:
 
 
 def test_a_nan_inside_a_replay_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    poisoned(monkeypatch, TINY, 2, 3)
+    poisoned(monkeypatch, 2, 3)
     with pytest.raises(NonFiniteError, match=r"\(epoch 1, batch 3\)"):
         run(TINY, tmp_path, "on")
     (path,) = tmp_path.iterdir()

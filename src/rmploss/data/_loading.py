@@ -86,6 +86,7 @@ def batches(
     workers: int = 0,
     start: int = 0,
     pin: bool = False,
+    as_indices: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One rank's share of the batches of one epoch, as (x, labels).
 
@@ -102,6 +103,9 @@ def batches(
         by this process, on the device that holds them.
     start: the number of batches to skip (resume); none of their samples is loaded.
     pin: put batches of loader processes into page-locked memory, for copies to a GPU.
+    as_indices: of samples in memory yield not (x, labels) but (indices `[B]`, epoch `[]`), of which
+        `InMemory.batch` makes them: a captured step does so itself.
+
     Raises `UserError` if `world` does not divide `batch_size`, or if `drop_last` leaves no batch.
     """
     _check(len(samples), batch_size, drop_last, world)
@@ -111,7 +115,8 @@ def batches(
         order = torch.randperm(n, generator=generator(seed, "order", epoch)).tolist()
     shares = _shares(order, batch_size, drop_last, rank, world)
     if isinstance(samples, InMemory):
-        return _in_memory(samples, epoch, shares[start:])
+        places = _in_memory(samples, epoch, shares[start:])
+        return places if as_indices else (samples.batch(*place) for place in places)
     share = _Share(samples, epoch, shares[start:])
     if workers == 0:
         return map(share.load, range(len(share)))
@@ -128,12 +133,12 @@ def batches(
 def _in_memory(
     samples: InMemory, epoch: int, shares: list[list[int]]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of one rank; their indices travel to the device once, not batch by batch."""
+    """(indices, epoch) of one rank's batches; they travel to the device once, not one by one."""
     device = samples.stored.device
     at = torch.tensor(epoch, device=device)
     indices = torch.tensor([index for share in shares for index in share], dtype=torch.int64)
     parts = indices.to(device).split([len(share) for share in shares])
-    return (samples.batch(part, at) for part in parts)
+    return ((part, at) for part in parts)
 
 
 def _shares(

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -67,7 +68,14 @@ def loader_processes(workers: int | None, world: World) -> int:
 
 
 def train_batches(
-    recipe: Recipe, samples: Samples, world: World, workers: int | None, *, epoch: int, skip: int
+    recipe: Recipe,
+    samples: Samples,
+    world: World,
+    workers: int | None,
+    *,
+    epoch: int,
+    skip: int,
+    as_indices: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One rank's share of the batches of one epoch: (images, labels `[B]`).
 
@@ -76,6 +84,8 @@ def train_batches(
     workers: the number of loader processes, see `loader_processes`; samples in memory need none.
     epoch: completed epochs; with the recipe's seed it decides the order.
     skip: the number of first batches to leave out, those done before an interruption.
+    as_indices: yield (indices `[B]`, epoch `[]`) instead, of which `samples.batch` makes the batch;
+        only where `made_by_step`.
     """
     with _signals_blocked():
         return batches(
@@ -90,7 +100,13 @@ def train_batches(
             workers=loader_processes(workers, world),
             pin=world.device.type == "cuda",
             start=skip,
+            as_indices=as_indices,
         )
+
+
+def made_by_step(samples: Samples, world: World) -> TypeGuard[InMemory]:
+    """True for samples on the device of the training: a step makes its batch itself."""
+    return isinstance(samples, InMemory) and samples.stored.device == world.device
 
 
 def test_batches(

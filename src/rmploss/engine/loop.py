@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from rmploss import store
 from rmploss.data import n_batches
 from rmploss.engine.after_training import analyze
-from rmploss.engine.batches import open_splits, test_batches, train_batches
+from rmploss.engine.batches import made_by_step, open_splits, test_batches, train_batches
 from rmploss.engine.build import (
     make_average,
     make_dataset,
@@ -92,7 +92,9 @@ class Loop:
         self.watch = Watch(
             self.state.tally, every=GPU_READS if on_gpu else 1, wait=not on_gpu or world.size > 1
         )
-        self.batch = StaticBatch(world.device)
+        samples = self.train_samples
+        make = samples.batch if made_by_step(samples, world) else None
+        self.batch = StaticBatch(world.device, make)
         self.step = TrainingStep(
             recipe, self.ddp, self.loss, self.objective, self.state, world, self.batch
         )
@@ -149,15 +151,16 @@ class Loop:
         weights = weights_of(self.objective, progress)
         self.step.weights.copy_(torch.tensor(weights, dtype=torch.float64))
         loss = math.nan
-        for images, labels in train_batches(
+        for batch in train_batches(
             recipe,
             self.train_samples,
             self.world,
             self.execution.workers,
             epoch=state.counters.epoch,
             skip=state.counters.batch,
+            as_indices=self.batch.make is not None,
         ):
-            self._step(images, labels)
+            self._step(*batch)
             reading = self.watch.after_step()
             if reading is not None:
                 self._check(reading, folder)
@@ -188,11 +191,11 @@ class Loop:
         if n < recipe.epochs:
             self._stop_if_requested(folder, stop, saved=True)
 
-    def _step(self, images: Tensor, labels: Tensor) -> None:
+    def _step(self, *batch: Tensor) -> None:
         """One optimizer step on one global batch: fill its tensors, run it, count it."""
         recipe, state = self.recipe, self.state
         done = state.counters
-        self.batch.fill(images, labels)
+        self.batch.fill(*batch)
         state.rate.fill_(self._rate(done.epoch, done.batch))
         # Random numbers of a network (dropout) depend on seed, position and rank alone, so that
         # a resumed run draws the same.

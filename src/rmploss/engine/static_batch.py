@@ -1,39 +1,46 @@
 """A batch in tensors that stay in place, so that a captured function finds every batch there."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 
 class StaticBatch:
-    """Images and labels on a device.
+    """Two tensors on a device: images and labels, or what a batch is made of.
 
     device: of the tensors, which are allocated for the first batch.
+    make: makes images and labels of the two tensors; None: they are images and labels.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self._batch: tuple[Tensor, Tensor] | None = None
+    def __init__(
+        self,
+        device: torch.device,
+        make: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+    ) -> None:
+        self.device, self.make = device, make
+        self._held: tuple[Tensor, Tensor] | None = None
 
-    def fits(self, images: Tensor, labels: Tensor) -> bool:
+    def fits(self, *batch: Tensor) -> bool:
         """True if a batch has the shapes and types of the first; also before the first."""
-        pairs = zip(self._batch or (), (images, labels), strict=False)
+        pairs = zip(self._held or (), batch, strict=False)
         return all(ours.shape == new.shape and ours.dtype == new.dtype for ours, new in pairs)
 
-    def fill(self, images: Tensor, labels: Tensor) -> None:
+    def fill(self, first: Tensor, second: Tensor) -> None:
         """Copy a batch that fits.
 
-        images: `[B, C, H, W]` or `[T, B, C, H, W]`.
-        labels: `[B]`.
+        first: images `[B, C, H, W]` or `[T, B, C, H, W]`, or indices `[B]`.
+        second: labels `[B]`, or the epoch `[]`.
         """
-        if self._batch is None:
-            self._batch = (
-                torch.empty_like(images, device=self.device),
-                torch.empty_like(labels, device=self.device),
+        if self._held is None:
+            self._held = (
+                torch.empty_like(first, device=self.device),
+                torch.empty_like(second, device=self.device),
             )
-        for ours, new in zip(self._batch, (images, labels), strict=True):
+        for ours, new in zip(self._held, (first, second), strict=True):
             ours.copy_(new, non_blocking=True)
 
     def __call__(self) -> tuple[Tensor, Tensor]:
         """The images and labels of the last `fill`."""
-        assert self._batch is not None, "no batch was filled in"
-        return self._batch
+        assert self._held is not None, "no batch was filled in"
+        return self.make(*self._held) if self.make else self._held
