@@ -15,7 +15,7 @@ import pytest
 from rmploss import ops, recipes, report
 from rmploss.cli import main
 from rmploss.engine import run as run_module
-from rmploss.engine.checkpoint import MANIFEST, _seal, _unseal
+from rmploss.engine.checkpoint import MANIFEST, seal, unseal
 from rmploss.engine.execution import Execution
 from rmploss.engine.load import evaluate_run
 from rmploss.engine.run import RunFolder, recipe_hash
@@ -86,12 +86,12 @@ def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     document["sha256"] = recipe_hash(document["recipe"])
     (path / "recipe.json").write_text(json.dumps(document, indent=2))
     for file in path.glob(f"ckpt/*/{MANIFEST}"):
-        file.write_bytes(_seal(_unseal(file.read_bytes()) | {"recipe_hash": document["sha256"]}))
+        file.write_bytes(seal(unseal(file.read_bytes()) | {"recipe_hash": document["sha256"]}))
 
 
 def hashes(path: Path) -> set[str]:
     """The recipe hashes in the checkpoints of a run."""
-    return {_unseal(file.read_bytes())["recipe_hash"] for file in path.glob(f"ckpt/*/{MANIFEST}")}
+    return {unseal(file.read_bytes())["recipe_hash"] for file in path.glob(f"ckpt/*/{MANIFEST}")}
 
 
 def check_continued(path: Path) -> None:

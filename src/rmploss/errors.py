@@ -61,6 +61,18 @@ class CheckpointError(UserError):
     exit_code = 7
 
 
+class DamagedRunError(UserError):
+    """A file of a run is not what was written."""
+
+    exit_code = 9
+
+
+class OlderCheckpointError(UserError):
+    """The newest checkpoint is damaged; the result printed is that of an older one."""
+
+    exit_code = 10
+
+
 class InterruptedRunError(UserError):
     """Training stopped on a signal after writing a checkpoint; the run can be resumed."""
 

@@ -279,7 +279,7 @@ def test_a_sound_checkpoint_that_is_not_ours_is_refused_and_kept(
     file = pair / "ckpt" / "step-00000002" / "manifest.json"
     manifest = json.loads(file.read_bytes()) | change
     del manifest["sha256"]
-    file.write_bytes(checkpoint._seal(manifest))
+    file.write_bytes(checkpoint.seal(manifest))
     loaded = load(pair)
     assert (loaded.counters.step, loaded.rejected) == (1, [("step-00000002", reason)])
     assert names(pair) == ["step-00000001", "step-00000002"]

@@ -111,9 +111,11 @@ def test_a_changed_recipe_is_refused(tmp_path: Path, damage: Any, what: str) -> 
 
 def test_metrics_are_exact_lines_in_the_order_given(tmp_path: Path) -> None:
     folder = create(tmp_path)
-    record = {"step": 20, "epoch": 1, "loss": 0.1 + 0.2, "layers": {"λ": [1e-300, 5]}}
+    record = {"step": 20, "epoch": 1, "loss": 0.1 + 0.2, "layers": {"λ": {"rate": 1e-300}}}
     folder.log_metrics(record)
-    line = '{"step": 20, "epoch": 1, "loss": 0.30000000000000004, "layers": {"λ": [1e-300, 5]}}\n'
+    line = (
+        '{"step": 20, "epoch": 1, "loss": 0.30000000000000004, "layers": {"λ": {"rate": 1e-300}}}\n'
+    )
     assert (folder.path / "metrics.jsonl").read_bytes() == line.encode()
     assert folder.metrics() == [record]
     with pytest.raises(ValueError, match="epoch and step"):
@@ -123,19 +125,19 @@ def test_metrics_are_exact_lines_in_the_order_given(tmp_path: Path) -> None:
 def test_what_is_not_finite_is_null_and_an_event(tmp_path: Path) -> None:
     folder = create(tmp_path)
     folder.log_metrics(
-        {"epoch": 0, "step": 7, "loss": math.nan, "layers": {"a": [1.0, -math.inf]}, "best": 0.5}
+        {"epoch": 0, "step": 7, "loss": math.nan, "layers": {"a": {"rate": -math.inf}}, "best": 0.5}
     )
     [record] = folder.metrics()
     assert record == {
         "epoch": 0,
         "step": 7,
         "loss": None,
-        "layers": {"a": [1.0, None]},
+        "layers": {"a": {"rate": None}},
         "best": 0.5,
     }
     event = folder.events()[-1]
     assert (event["event"], event["epoch"], event["step"]) == ("non-finite", 0, 7)
-    assert event["non_finite"] == {"loss": "nan", "layers.a.1": "-inf"}
+    assert event["non_finite"] == {"loss": "nan", "layers.a.rate": "-inf"}
     folder.log_event("health", rate=math.inf)
     assert folder.events()[-1]["rate"] is None
     assert folder.events()[-1]["non_finite"] == {"rate": "inf"}

@@ -21,6 +21,7 @@ from rmploss.cli.list import List
 from rmploss.cli.report import Report
 from rmploss.cli.table import Table
 from rmploss.cli.train import Train
+from rmploss.cli.verify import Verify
 from rmploss.errors import InterruptedRunError, StoreError, UserError
 
 Verb = (
@@ -30,6 +31,7 @@ Verb = (
     | Annotated[Eval, tyro.conf.subcommand("eval")]
     | Annotated[Table, tyro.conf.subcommand("table")]
     | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[Verify, tyro.conf.subcommand("verify")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
@@ -48,7 +50,7 @@ $ rmploss table 1                                       the paper's numbers besi
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code.
 
-    0: success; 1: a bug of rmploss; 2: a mistake that the message explains; 3 to 8: see
+    0: success; 1: a bug of rmploss; 2: a mistake that the message explains; 3 to 10: see
     `rmploss.errors`; 75: interrupted, can be resumed; 130: Ctrl-C.
     """
     _repair_streams()

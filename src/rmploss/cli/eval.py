@@ -1,12 +1,17 @@
 """`rmploss eval`: evaluate a trained network on the test split, layer by layer."""
 
 import json as json_module
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
 from rmploss.cli.common import DataDir, Device, RunDir, Workers, is_main
+from rmploss.errors import OlderCheckpointError, Problem
+
+if TYPE_CHECKING:
+    from rmploss.engine.evaluate import Evaluation
 
 
 @dataclass(frozen=True)
@@ -15,6 +20,9 @@ class Eval:
 
     $ rmploss eval runs/NAME
     $ rmploss eval runs/NAME --checkpoint best --fold
+
+    If the last checkpoint is damaged, an older one is evaluated; an error then names both, and the
+    exit code is 10.
     """
 
     run_dir: Positional[RunDir]
@@ -38,8 +46,14 @@ class Eval:
     """One JSON object on standard output, for programs."""
 
     def run(self) -> int:
-        """Evaluate and print."""
+        """Evaluate and print; raises `OlderCheckpointError` after an older checkpoint."""
         from rmploss.engine.load import evaluate_run
+
+        older: list[OlderCheckpointError] = []
+
+        def on_older(taken: str, reasons: Sequence[Problem]) -> None:
+            title = f"this is {taken} of {self.run_dir}, not its last checkpoint"
+            older.append(OlderCheckpointError(title, reasons))
 
         result = evaluate_run(
             self.run_dir,
@@ -50,9 +64,15 @@ class Eval:
             data_dir=self.data_dir,
             device=self.device,
             workers=self.workers,
+            on_older=on_older,
         )
-        if not is_main():
-            return 0
+        if is_main():
+            self._print(result)
+            if older:
+                raise older[0]
+        return 0
+
+    def _print(self, result: "Evaluation") -> None:
         if self.json:
             means = {
                 "quantization_error": result.quantization_error,
@@ -60,7 +80,7 @@ class Eval:
                 "firing_rate": result.firing_rate,
             }
             print(json_module.dumps({**asdict(result), **means}))
-            return 0
+            return
         width = max((len(layer.name) for layer in result.layers), default=5)
         print(f"accuracy {result.accuracy:.2f} %   ({result.samples} test samples)")
         print(f"{'layer':<{width}}  quantization error  firing rate")
@@ -71,4 +91,3 @@ class Eval:
         print(f"{'mean':<{width}}  {error:18.4f}  {rate:11.4f}")
         every = result.quantization_error_of_elements
         print(f"mean over all membrane values: quantization error {every:.4f}")
-        return 0

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from rmploss.errors import UserError
+from rmploss.errors import DamagedRunError, UserError
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,8 @@ class Report:
 
     $ rmploss report runs/NAME
     $ rmploss report runs/WITHOUT runs/WITH --out comparison.html
+
+    If files of a run are damaged, the page and an error name them; the exit code is then 9.
     """
 
     run_dirs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN ...")]
@@ -26,10 +28,14 @@ class Report:
     """The HTML file to write."""
 
     def run(self) -> int:
-        """Write the page and print its path."""
+        """Write the page and print its path; raises `DamagedRunError` for damaged files."""
         from rmploss import report
+        from rmploss.report.read import damaged
 
         if not self.run_dirs:
             raise UserError("no run folder was named; for example: rmploss report runs/NAME")
         print(report.write(self.run_dirs, self.out or self.run_dirs[-1] / "report.html"))
+        problems = damaged(self.run_dirs)
+        if problems:
+            raise DamagedRunError("this report is of damaged runs", problems)
         return 0

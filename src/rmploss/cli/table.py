@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
-from rmploss.errors import Problem, UserError
+from rmploss.errors import DamagedRunError, Problem, UserError
 
 if TYPE_CHECKING:
     from rmploss.report.tables import Line
@@ -22,6 +22,9 @@ class Table:
     $ rmploss table 1
     $ rmploss table 2 --pocket
     $ rmploss table fair --pocket     every method on one protocol, ranked
+
+    Runs with a damaged record are counted in the last column, and named in an error; the exit code
+    is then 9.
     """
 
     which: Annotated[Positional[str], arg(metavar="1|2|3|4|fair")]
@@ -34,8 +37,8 @@ class Table:
     """One JSON object per row on standard output, for programs."""
 
     def run(self) -> int:
-        """Print it."""
-        from rmploss.report.tables import fair_table, table, unreadable_runs
+        """Print it; raises `DamagedRunError` for damaged runs."""
+        from rmploss.report.tables import damaged_runs, fair_table, table, unreadable_runs
 
         fair = self.which == "fair"
         if not fair and not self.which.isdecimal():
@@ -49,13 +52,23 @@ class Table:
             lines = fair_table(self.runs_dir, pocket=self.pocket)
         else:
             lines = table(int(self.which), self.runs_dir, pocket=self.pocket)
+        damaged = damaged_runs(self.runs_dir)
+        told = {str(Path(problem.where).parent) for problem in damaged}
         for problem in unreadable_runs(self.runs_dir):
+            if problem.where.partition(": ")[0] in told:
+                continue
             text = f"left out: {problem.where}: {problem.what}   {problem.fix}"
             print(text.rstrip(), file=sys.stderr)
+        self._print(lines, fair)
+        if damaged:
+            raise DamagedRunError("damaged runs, which the table leaves out", damaged)
+        return 0
+
+    def _print(self, lines: Sequence["Line"], fair: bool) -> None:
         if self.json:
             for line in lines:
                 print(json_module.dumps(asdict(line)))
-            return 0
+            return
         title = "Fair comparison" if fair else f"Table {self.which}"
         print(title + ", pocket size: not comparable with the paper" * self.pocket)
         print("accuracy in %, of the last and of the best epoch; q: quantization error")
@@ -68,7 +81,6 @@ class Table:
         if empty:
             print("\nto fill the empty cells:")
             print("\n".join(f"  {command}" for command in dict.fromkeys(empty)))
-        return 0
 
 
 def _rows(lines: Sequence["Line"]) -> list[tuple[str, ...]]:
@@ -76,9 +88,9 @@ def _rows(lines: Sequence["Line"]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [heads]
     for line in lines:
         ours = line.ours
-        filled = ("not run", "", "", "")
+        filled = ("damaged" if line.damaged else "not run", "", "", _seeds(line))
         if ours:
-            filled = (ours.last, ours.best, ours.error, str(ours.seeds))
+            filled = (ours.last, ours.best, ours.error, _seeds(line))
         known = (line.method, line.recipe, str(line.T), line.published, line.published_error)
         rows.append((*known, *filled))
     return rows
@@ -91,11 +103,18 @@ def _fair_rows(lines: Sequence["Line"]) -> list[tuple[str, ...]]:
     for line in lines:
         o = line.ours
         if o is None:
-            rows.append((line.method, "not run", *[""] * 6))
+            empty = "damaged" if line.damaged else "not run"
+            rows.append((line.method, empty, *[""] * 5, _seeds(line)))
             continue
         measured = (o.last, o.best, o.error, o.rate, o.energy, o.seconds)
-        rows.append((line.method, *measured, str(o.seeds)))
+        rows.append((line.method, *measured, _seeds(line)))
     return rows
+
+
+def _seeds(line: "Line") -> str:
+    """The number of runs that count, and of those that are damaged."""
+    counted = str(line.ours.seeds) if line.ours else ""
+    return f"{counted} ({line.damaged} damaged)".strip() if line.damaged else counted
 
 
 def _print(rows: list[tuple[str, ...]]) -> None:

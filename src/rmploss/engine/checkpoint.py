@@ -23,6 +23,8 @@ import torch
 from torch import Tensor
 
 from rmploss import store
+from rmploss.engine.differences import recipe_problems
+from rmploss.engine.files import read_regular
 from rmploss.engine.optimizer_state import OptimizerState
 from rmploss.errors import CheckpointError, Problem, StoreError
 
@@ -56,6 +58,7 @@ class Loaded:
     best: the best test accuracy so far in percent; None before the first test.
     versions: of Python and packages in the process that saved it.
     threads: the number of its threads.
+    metrics: the hash of metrics.jsonl that `save` got; None: of a version that saved none.
     rejected: (name, reason) of each newer checkpoint, newest first. The owner of the run's lock
         renames damaged ones to `<name>.corrupt`.
     """
@@ -69,6 +72,7 @@ class Loaded:
     best: float | None
     versions: dict[str, str]
     threads: int
+    metrics: str | None
     rejected: list[tuple[str, str]]
 
 
@@ -80,6 +84,8 @@ def save(
     counters: Counters,
     recipe_hash: str,
     versions: Mapping[str, str],
+    recipe: Mapping[str, Any] | None = None,
+    metrics: str | None = None,
     extra: Mapping[str, Tensor] | None = None,
     scaler_state: Mapping[str, float] | None = None,
     best: float | None = None,
@@ -92,6 +98,8 @@ def save(
     model_state, optimizer_state, scaler_state: the states to save.
     counters: how far training has come.
     recipe_hash, versions: of the run; loading compares them.
+    recipe: the run's recipe as stored, so that a refused resume can say what differs.
+    metrics: `RunFolder.metrics_hash` at this moment, so that later damage is noticed.
     extra: more tensors by name.
     best: the best test accuracy so far, in percent.
     keep: the number of checkpoints to keep, at least 2.
@@ -118,6 +126,8 @@ def save(
         "format": FORMAT,
         "progress": asdict(counters),
         "recipe_hash": recipe_hash,
+        "recipe": None if recipe is None else dict(recipe),
+        "metrics": metrics,
         "files": {STATE: {"bytes": len(state), "sha256": hashlib.sha256(state).hexdigest()}},
         "versions": dict(versions),
         "threads": torch.get_num_threads(),
@@ -125,7 +135,7 @@ def save(
         "scaler": None if scaler_state is None else dict(scaler_state),
         "best": best if best is not None and math.isfinite(best) else None,
     }
-    files = {STATE: state, MANIFEST: _seal(manifest)}
+    files = {STATE: state, MANIFEST: seal(manifest)}
 
     def write() -> Path:
         store.make_folder(folder / "ckpt")
@@ -159,16 +169,18 @@ def load_latest(folder: Path, *, recipe_hash: str, owner: bool = False) -> Loade
     none is left: training does not silently begin again at step 0.
     """
     rejected: list[tuple[str, str]] = []
+    theirs: dict[str, Any] | None = None
     for path in saved(folder):
         try:
             return _load(path, recipe_hash, rejected)
-        except _DamagedError as damage:
+        except DamagedError as damage:
             rejected.append((path.name, str(damage)))
             if owner:
                 _set_aside(path)
         except (_ForeignError, OSError) as reason:
-            rejected.append((path.name, str(reason)))
-    raise _none_left(folder, rejected)
+            rejected.append((path.name, _words(reason)))
+            theirs = theirs or getattr(reason, "recipe", None)
+    raise _none_left(folder, rejected, theirs)
 
 
 def load_step(folder: Path, step: int, *, recipe_hash: str) -> Loaded:
@@ -177,18 +189,55 @@ def load_step(folder: Path, step: int, *, recipe_hash: str) -> Loaded:
     if not found:
         steps = ", ".join(str(_order(path)[0]) for path in saved(folder)) or "none"
         raise CheckpointError(f"no checkpoint of step {step} in {folder} (there are: {steps})")
+    return load_folder(found[0], recipe_hash=recipe_hash)
+
+
+def load_folder(path: Path, *, recipe_hash: str | None) -> Loaded:
+    """Load and verify one checkpoint folder; `CheckpointError` with the reason.
+
+    recipe_hash: of the run's recipe; None: unknown, any is accepted.
+    """
     try:
-        return _load(found[0], recipe_hash, [])
-    except (_DamagedError, _ForeignError, OSError) as reason:
-        raise CheckpointError(f"{found[0]} {reason}") from None
+        return _load(path, recipe_hash, [])
+    except (DamagedError, _ForeignError, OSError) as reason:
+        raise CheckpointError(f"{path} {_words(reason)}") from None
 
 
-class _DamagedError(Exception):
-    """The bytes on the disk differ from those that were written."""
+def saved_recipe(folder: Path, recipe_hash: str) -> dict[str, Any] | None:
+    """The recipe of that hash as a sound checkpoint of a run folder repeats it; None: none does."""
+    for path in saved(folder):
+        try:
+            manifest = unseal(read_regular(path / MANIFEST))
+        except (DamagedError, OSError):
+            continue
+        recipe = manifest.get("recipe")
+        if isinstance(recipe, dict) and manifest.get("recipe_hash") == recipe_hash:
+            return recipe
+    return None
+
+
+def set_aside(folder: Path, newer_than: int) -> list[str]:
+    """The names of checkpoints of later steps that were once found damaged (`*.corrupt`)."""
+    found = ((path.name, _NAME.match(path.name)) for path in (folder / "ckpt").glob("*.corrupt*"))
+    return sorted(name for name, match in found if match and int(match[1]) > newer_than)
+
+
+def step_of(name: str) -> int | None:
+    """The step in the name of a checkpoint folder, or None."""
+    match = _NAME.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+class DamagedError(Exception):
+    """The bytes on the disk differ from those that were written, or something is missing."""
 
 
 class _ForeignError(Exception):
-    """A sound checkpoint of another run or version."""
+    """A sound checkpoint of another run or version; `recipe`: that of the other run, if known."""
+
+    def __init__(self, reason: str, recipe: dict[str, Any] | None = None) -> None:
+        super().__init__(reason)
+        self.recipe = recipe
 
 
 _NAME = re.compile(r"step-(\d{8,})(?:-(\d+))?")
@@ -229,39 +278,61 @@ def _own(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
-def _seal(manifest: Mapping[str, Any]) -> bytes:
+def seal(manifest: Mapping[str, Any]) -> bytes:
     """The manifest as JSON with the SHA-256 of all its other fields, which detects any change."""
     unsealed = json.dumps(manifest, indent=1, allow_nan=False)
     digest = hashlib.sha256(unsealed.encode()).hexdigest()
     return (json.dumps({**manifest, "sha256": digest}, indent=1, allow_nan=False) + "\n").encode()
 
 
-def _unseal(data: bytes) -> dict[str, Any]:
+def unseal(data: bytes) -> dict[str, Any]:
+    """The manifest of `seal`, without its SHA-256; `DamagedError` if a byte of it differs."""
     try:
         manifest = json.loads(data)
         del manifest["sha256"]
-        if _seal(manifest) == data:
+        if seal(manifest) == data:
             return manifest
     except (ValueError, KeyError, TypeError, RecursionError):
         pass
-    raise _DamagedError(f"{MANIFEST} is damaged: its SHA-256 differs")
+    raise DamagedError(f"{MANIFEST} is damaged: its SHA-256 differs")
 
 
-def _load(path: Path, recipe_hash: str, rejected: list[tuple[str, str]]) -> Loaded:
+def _load(path: Path, recipe_hash: str | None, rejected: list[tuple[str, str]]) -> Loaded:
     names = {file.name for file in path.iterdir() if file.is_file()}
     for name in (MANIFEST, STATE):
         if name not in names:
-            raise _DamagedError(f"{name} is missing")
-    manifest = _unseal((path / MANIFEST).read_bytes())
+            raise DamagedError(f"{name} is missing")
+    manifest = unseal(read_regular(path / MANIFEST))
+    try:
+        return _read(path, manifest, recipe_hash, rejected)
+    except _MALFORMED as error:
+        # Its hash is right: no disk did this, but a program that seals what it has changed.
+        raise DamagedError(f"holds no checkpoint of this format: {error!r}") from None
+
+
+_MALFORMED = (
+    KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError,
+    safetensors.SafetensorError,
+)  # fmt: skip
+
+
+def _read(
+    path: Path, manifest: dict[str, Any], recipe_hash: str | None, rejected: list[tuple[str, str]]
+) -> Loaded:
+    """The checkpoint of a manifest whose own hash is right."""
     if manifest["format"] != FORMAT:
         version = manifest["versions"].get("rmploss", "another version")
         raise _ForeignError(
             f"has format {manifest['format']}, of rmploss {version}; this reads {FORMAT}"
         )
-    if manifest["recipe_hash"] != recipe_hash:
-        raise _ForeignError(f"is of recipe {manifest['recipe_hash'][:12]}, not {recipe_hash[:12]}")
+    if recipe_hash is not None and manifest["recipe_hash"] != recipe_hash:
+        theirs = manifest.get("recipe")
+        raise _ForeignError(
+            f"is of recipe {manifest['recipe_hash'][:12]}, not {recipe_hash[:12]}",
+            theirs if isinstance(theirs, dict) else None,
+        )
     if manifest["progress"]["step"] != _order(path)[0]:
-        raise _DamagedError(f"holds step {manifest['progress']['step']}, not the one in its name")
+        raise DamagedError(f"holds step {manifest['progress']['step']}, not the one in its name")
     tensors = safetensors.torch.load(_verified(path / STATE, manifest["files"][STATE]))
 
     def part(prefix: str) -> dict[str, Tensor]:
@@ -280,26 +351,44 @@ def _load(path: Path, recipe_hash: str, rejected: list[tuple[str, str]]) -> Load
         best=manifest["best"],
         versions=manifest["versions"],
         threads=manifest["threads"],
+        metrics=manifest.get("metrics"),
         rejected=rejected,
     )
 
 
 def _verified(path: Path, expected: Mapping[str, Any]) -> bytes:
-    """The content of a file; `_DamagedError` unless its length and hash match the manifest."""
+    """The content of a file; `DamagedError` unless its length and hash match the manifest."""
     length = path.stat().st_size
     if length != expected["bytes"]:
-        raise _DamagedError(f"{path.name} has {length:,} bytes, not {expected['bytes']:,}")
-    data = path.read_bytes()
+        raise DamagedError(f"{path.name} has {length:,} bytes, not {expected['bytes']:,}")
+    data = read_regular(path)
     if hashlib.sha256(data).hexdigest() != expected["sha256"]:
-        raise _DamagedError(f"{path.name} is damaged: its SHA-256 differs")
+        raise DamagedError(f"{path.name} is damaged: its SHA-256 differs")
     return data
 
 
-def _none_left(folder: Path, rejected: list[tuple[str, str]]) -> CheckpointError:
+def _words(reason: Exception) -> str:
+    """The reason of a rejection; of an OSError without the path, which is told anyway."""
+    return (isinstance(reason, OSError) and reason.strerror) or str(reason)
+
+
+def _edits(folder: Path, theirs: dict[str, Any] | None) -> list[Problem]:
+    """The fields in which the recipe of a run folder differs from that of its checkpoints."""
+    try:
+        ours = json.loads(read_regular(folder / "recipe.json"))["recipe"]
+        return recipe_problems("recipe.json", theirs, ours) if theirs else []
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+
+
+def _none_left(
+    folder: Path, rejected: list[tuple[str, str]], theirs: dict[str, Any] | None = None
+) -> CheckpointError:
     now = {f"{name}.corrupt" for name, _ in rejected}
     before = [p.name for p in sorted((folder / "ckpt").glob("*.corrupt*")) if p.name not in now]
     problems = [
         *(Problem(name, reason) for name, reason in rejected),
+        *_edits(folder, theirs),
         *(Problem(name, "was found damaged earlier") for name in before),
     ]
     if not problems:

@@ -164,7 +164,7 @@ def inexact_reasons(
     ]
     if loaded.threads != here["threads"]:
         reasons.append(f"{loaded.threads} threads are now {here['threads']}")
-    before = [event for event in events if event["event"] == "execute"]
+    before = [event for event in events if event.get("event") == "execute"]
     if before and "random_numbers" not in before[-1]:
         reasons.append("images in memory were augmented with other random numbers before")
     reasons += [

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from rmploss import store
+from rmploss.engine.files import read_regular
 from rmploss.errors import StoreError
 
 
@@ -28,7 +29,7 @@ class Journal:
 
     def read(self) -> bytes:
         """The content of the file, as if no line had to wait; empty if there is none."""
-        data = self.path.read_bytes() if self.path.exists() else b""
+        data = read_regular(self.path) if self.path.exists() else b""
         if not self._waiting:
             return data
         return data[: self._sound] + "".join(f"{line}\n" for line in self._waiting).encode()

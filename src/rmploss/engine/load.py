@@ -1,36 +1,53 @@
 """Load the trained network of a run folder, or evaluate it."""
 
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
 from torch import Tensor
 
 from rmploss.data import data_root
-from rmploss.engine import checkpoint
+from rmploss.engine import checkpoint, manifest
 from rmploss.engine.averaging import COUNT
 from rmploss.engine.batches import open_splits, test_batches
 from rmploss.engine.build import check, make_dataset, make_network
-from rmploss.engine.checkpoint import Loaded
+from rmploss.engine.checkpoint import DamagedError, Loaded
 from rmploss.engine.evaluate import Evaluation, evaluate
 from rmploss.engine.execution import Execution, join
 from rmploss.engine.listener import Listener
 from rmploss.engine.run import RunFolder
-from rmploss.engine.run_summary import summarize
 from rmploss.engine.training_state import averaged_tensors
-from rmploss.errors import Problem, UserError
+from rmploss.engine.verify import RESULT, record_damages
+from rmploss.errors import CheckpointError, DamagedRunError, Problem, UserError
 from rmploss.lifecycle import fold
 from rmploss.models import SpikingNetwork
 from rmploss.recipes import Recipe
 
+OnOlder = Callable[[str, Sequence[Problem]], None]
+"""Called with the checkpoint that was taken and the reasons why no newer one could be."""
+
+
+def warn_of_older(taken: str, reasons: Sequence[Problem]) -> None:
+    """Warn that an older checkpoint was loaded."""
+    listed = "; ".join(f"{problem.where} {problem.what}" for problem in reasons)
+    warnings.warn(f"loaded {taken}, an older checkpoint: {listed}", RuntimeWarning, stacklevel=3)
+
 
 def load_network(
-    run_dir: Path, which: Literal["last", "best"] = "last", *, averaged: bool = False
+    run_dir: Path,
+    which: Literal["last", "best"] = "last",
+    *,
+    averaged: bool = False,
+    on_older: OnOlder = warn_of_older,
 ) -> tuple[SpikingNetwork, Recipe]:
     """The network of a run in evaluation mode, on the CPU, and the run's recipe.
 
     run_dir: the run folder.
     which: the last checkpoint, or the one of the best test accuracy.
     averaged: take the averaged weights; `UserError` if the run has none.
+    on_older: called if the last checkpoint is damaged and an older one is loaded instead; warns by
+        default.
 
     Tensors are read after their SHA-256 was checked; nothing is unpickled. Raises `UserError` for a
     folder that is not a run, `CheckpointError` if no checkpoint verifies.
@@ -39,15 +56,18 @@ def load_network(
     recipe = folder.recipe()
     if which == "last":
         loaded = checkpoint.load_latest(run_dir, recipe_hash=folder.recipe_hash)
+        reasons = why_older(folder, loaded)
+        if reasons:
+            on_older(loaded.path.name, reasons)
     else:
-        metrics = folder.metrics()
-        if not metrics:
-            raise UserError(f"{run_dir} has no best epoch: it has finished no epoch yet")
-        best = summarize(metrics)["best_epoch"]
-        step = next(record["step"] for record in metrics if record["epoch"] == best)
-        loaded = checkpoint.load_step(run_dir, step, recipe_hash=folder.recipe_hash)
+        loaded = checkpoint.load_step(run_dir, _best_step(folder), recipe_hash=folder.recipe_hash)
     net = make_network(recipe, make_dataset(recipe))
-    net.load_state_dict(_averaged(loaded, run_dir) if averaged else loaded.model_state)
+    try:
+        net.load_state_dict(_averaged(loaded, run_dir) if averaged else loaded.model_state)
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[2].strip() or str(error)
+        problem = Problem(str(loaded.path), f"does not fit the network: {reason}")
+        raise CheckpointError("a checkpoint of another network", [problem]) from None
     return net.eval(), recipe
 
 
@@ -60,6 +80,44 @@ def _averaged(loaded: Loaded, run_dir: Path) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in tensors.items() if name != COUNT}
 
 
+def why_older(folder: RunFolder, loaded: Loaded) -> list[Problem]:
+    """Why the newest checkpoint of a run is not the one that was loaded; empty: it is."""
+    fix = f"rmploss verify {folder.path}"
+    reasons = [Problem(name, reason, fix) for name, reason in loaded.rejected]
+    names = checkpoint.set_aside(folder.path, newer_than=loaded.counters.step)
+    reasons += [Problem(name, "was found damaged earlier", fix) for name in names]
+    last = _last_step(folder)
+    if not reasons and last is not None and last != loaded.counters.step:
+        what = f"the run ended at step {last}, whose checkpoint is missing"
+        reasons.append(Problem(loaded.path.name, what, fix))
+    return reasons
+
+
+def _last_step(folder: RunFolder) -> int | None:
+    """The last step of a finished run, by its manifest or its metrics; None: not finished."""
+    steps: list[int] = []
+    try:
+        files = manifest.read(folder.path)["files"]
+        found = (checkpoint.step_of(name.split("/")[1]) for name in files if name.count("/") == 2)
+        steps = [step for step in found if step is not None]
+    except DamagedError:
+        if (folder.path / RESULT).is_file():
+            steps = [record["step"] for record in folder.metrics()]
+    return max(steps, default=None)
+
+
+def _best_step(folder: RunFolder) -> int:
+    """The step of the most accurate epoch, from metrics.jsonl, which must be sound for that."""
+    damages = record_damages(folder.path, ["metrics.jsonl"])
+    if damages:
+        problems = [damage.problem(folder.path) for damage in damages]
+        raise DamagedRunError("the best epoch is not known", problems)
+    epochs = [record for record in folder.metrics() if "test_accuracy" in record]
+    if not epochs:
+        raise UserError(f"{folder.path} has no best epoch: it has finished no epoch yet")
+    return max(epochs, key=lambda record: record["test_accuracy"])["step"]
+
+
 def evaluate_run(
     run_dir: Path,
     *,
@@ -70,10 +128,11 @@ def evaluate_run(
     data_dir: Path | None = None,
     device: str = "auto",
     workers: int | None = None,
+    on_older: OnOlder = warn_of_older,
 ) -> Evaluation:
     """Evaluate the network of a run on its test split.
 
-    run_dir, which, averaged: see `load_network`.
+    run_dir, which, averaged, on_older: see `load_network`.
     folded: fold the network for inference first (`lifecycle.fold`).
     potential: of which the quantization error is measured, see `evaluate`.
     data_dir, device, workers: see `Execution`.
@@ -81,7 +140,7 @@ def evaluate_run(
     Raises `UserError` and `CheckpointError` as `load_network`, and `UserError` for missing data.
     """
     execution = Execution(data_dir, device, workers)
-    net, recipe = load_network(run_dir, which, averaged=averaged)
+    net, recipe = load_network(run_dir, which, averaged=averaged, on_older=on_older)
     with join(execution.device) as world:
         check(recipe, data_root(execution.data_dir))
         if folded:

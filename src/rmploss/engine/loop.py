@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from rmploss import store
 from rmploss.data import n_batches
+from rmploss.engine import manifest
 from rmploss.engine.after_training import analyze
 from rmploss.engine.batches import made_by_step, open_splits, test_batches, train_batches
 from rmploss.engine.build import (
@@ -25,8 +26,9 @@ from rmploss.engine.build import (
     make_objective,
 )
 from rmploss.engine.capture import Capturer, Function, Repeated, cuda_graph, impossible
-from rmploss.engine.checkpoint import Counters
+from rmploss.engine.checkpoint import Counters, Loaded
 from rmploss.engine.distributed import World
+from rmploss.engine.environment import versions
 from rmploss.engine.evaluate import Evaluation, Evaluator
 from rmploss.engine.execution import Execution, inexact_reasons, placement
 from rmploss.engine.listener import Listener
@@ -38,6 +40,7 @@ from rmploss.engine.static_batch import StaticBatch
 from rmploss.engine.step import TrainingStep
 from rmploss.engine.tally import Reading, Terms, Watch
 from rmploss.engine.training_state import TrainingState
+from rmploss.engine.verify import RESULT, digest_of
 from rmploss.errors import InterruptedRunError, NonFiniteError, Problem, UserError
 from rmploss.lifecycle import Evolving, evolve
 from rmploss.models import SpikingNetwork
@@ -45,8 +48,6 @@ from rmploss.objectives.weighting import weights_of
 from rmploss.randomness import seeded
 from rmploss.recipes import Recipe
 
-RESULT = "result.json"
-"""The summary of a run; the file exists once the run is finished."""
 GPU_READS = 50
 """Steps between two readings of the tally on a GPU; a CPU reads it after every step."""
 
@@ -119,6 +120,8 @@ class Loop:
         if state.average is not None:
             self.evaluators.append(self._evaluator(state.average.net))
         with folder.lock() if self.world.is_main else nullcontext(), Stop() as stop:
+            if self.world.is_main:
+                manifest.remove(path)
             if fresh:
                 state.save(folder)
             else:
@@ -136,6 +139,8 @@ class Loop:
                 store.try_twice(lambda: store.write_text(path / RESULT, text))
                 # After result.json: a crash in the analysis leaves a finished run.
                 analyze(path, self.net, self.recipe, self.test_samples, self.execution.workers)
+                store.try_twice(folder.flush)
+                manifest.write(path, digest_of(folder), versions())
                 self.listener.end(summary)
         return path
 
@@ -300,6 +305,7 @@ class Loop:
         loaded = self.state.load(folder)
         if not self.world.is_main:
             return
+        lost = self._lost(folder, loaded)
         folder.rewind(loaded.counters)
         reasons = [f"{name}: {reason}" for name, reason in loaded.rejected]
         differs = inexact_reasons(loaded, folder.events(), self.world, self.execution.deterministic)
@@ -310,10 +316,23 @@ class Loop:
             inexact=differs,
             command=list(self.execution.command),
         )
+        if lost:
+            folder.log_event("damaged", files=lost)  # Tables do not count such a run.
+        for what in lost:
+            self.listener.note(f"damaged, the run goes on: {what}")
         for reason in reasons:
             self.listener.note(f"checkpoint rejected: {reason}")
         for reason in differs:
             self.listener.note(f"may differ from an unbroken run in the last bits: {reason}")
+
+    def _lost(self, folder: RunFolder, loaded: Loaded) -> list[str]:
+        """What the record of the run has lost before this checkpoint."""
+        lost = []
+        if loaded.metrics not in (None, folder.metrics_hash(loaded.counters)):
+            lost.append("metrics.jsonl: lines before the checkpoint are damaged or missing")
+        if not folder.has_manifest() and loaded.metrics is not None:
+            lost.append("events.jsonl: its first event, or all of it, is damaged or missing")
+        return lost
 
     def _stop_if_requested(self, folder: RunFolder, stop: Stop, saved: bool = False) -> None:
         if not self.world.any_rank(stop.requested):

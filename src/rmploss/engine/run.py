@@ -5,11 +5,13 @@ source.zip       the source of that version
 metrics.jsonl    one line per epoch, or per some steps: `epoch` and `step` as in `Counters`
 events.jsonl     one line per event: start, begin, execute, resume, interrupted, non-finite, waited
 ckpt/            checkpoints (`engine.checkpoint`); the record is complete without them
+manifest.json    size and SHA-256 of all of these, once the run is finished (`engine.manifest`)
 """
 
 import hashlib
 import json
 import math
+import shlex
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -24,8 +26,10 @@ import torch
 from torch import Tensor
 
 from rmploss import store
-from rmploss.engine.checkpoint import Counters
+from rmploss.engine.checkpoint import Counters, saved_recipe
+from rmploss.engine.differences import recipe_problems
 from rmploss.engine.environment import environment, source_zip, versions
+from rmploss.engine.files import read_regular
 from rmploss.engine.journal import Journal
 from rmploss.errors import Problem, StoreError, UserError, closest
 from rmploss.recipes import Recipe
@@ -53,7 +57,9 @@ class RunFolder:
         _check_name(name)
         full_hash = recipe_hash(recipe)
         stem = f"{name}-s{recipe['seed']}-{full_hash[:4]}"
-        first_event = _event("start", command=list(command), environment=environment())
+        first_event = _event(
+            "start", command=list(command), environment=environment(), manifest=True
+        )
         files = {
             "recipe.json": _document({"recipe": dict(recipe), "sha256": full_hash}),
             "source.zip": source_zip(),
@@ -98,7 +104,8 @@ class RunFolder:
             for folder in (self.path, self.path / "ckpt"):
                 if folder.is_dir():
                     store.clean_temporaries(folder)
-            _truncate(self._events.path, lambda line: _record(line) is not None)
+            if self._events.path.is_file():
+                _truncate(self._events.path, lambda line: parse_line(line) is not None)
             try:
                 yield
             finally:
@@ -136,22 +143,40 @@ class RunFolder:
         Not of `recipe()`, which has the fields added since. The file is read once, so that later
         damage to it does not stop a running training from saving.
         """
-        return recipe_hash(self.stored_recipe())
+        return recipe_hash(self.first_recipe)
+
+    @cached_property
+    def first_recipe(self) -> dict[str, Any]:
+        """`stored_recipe`, read once."""
+        return self.stored_recipe()
 
     def stored_recipe(self) -> dict[str, Any]:
         """The recipe as JSON, as stored; `UserError` if it changed after the run began."""
         where = self.path / "recipe.json"
         try:
-            document = json.loads(where.read_bytes())
-            recipe, expected = document["recipe"], document["sha256"]
-        except (ValueError, KeyError, TypeError) as error:
-            why = "holds no recipe" if isinstance(error, KeyError | TypeError) else str(error)
+            document = json.loads(read_regular(where))
+            recipe, expected = dict(document["recipe"]), document["sha256"]
+            found = recipe_hash(recipe)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            why = "holds no recipe" if isinstance(error, KeyError | TypeError) else _why(error)
             fix = "start a new run: without the recipe the checkpoints are useless"
             raise UserError("the recipe is damaged", [Problem(str(where), why, fix)]) from None
-        if recipe_hash(recipe) != expected:
-            problem = Problem(str(where), "was changed after the run began", "start a new run")
-            raise UserError("the recipe is not that of the run", [problem])
+        if found != expected:
+            raise UserError("the recipe is not that of the run", self._edits(recipe, str(expected)))
         return recipe
+
+    def _edits(self, recipe: Mapping[str, Any], expected: str) -> list[Problem]:
+        """What was changed in recipe.json: each field, or the command that began the run."""
+        where = str(self.path / "recipe.json")
+        problem = Problem(where, "was changed after the run began", "start a new run")
+        before = saved_recipe(self.path, expected)
+        if before is not None:
+            return [problem, *recipe_problems(where, before, recipe)]
+        command = next((e["command"] for e in self.events() if "command" in e), None)
+        if not isinstance(command, list):
+            return [problem]
+        began = shlex.join(map(str, command))
+        return [problem, Problem("the run began with", began, "write its values again")]
 
     def log_metrics(self, record: Mapping[str, Any]) -> None:
         """Append a line to metrics.jsonl; it survives a loss of power, or waits (`Journal`).
@@ -185,11 +210,27 @@ class RunFolder:
 
     def metrics(self) -> list[dict[str, Any]]:
         """The records of metrics.jsonl, without damaged or half-written lines."""
-        return [record for record in _records(self._metrics) if _is_metrics(record)]
+        return [record for record in _records(self._metrics) if is_metrics(record)]
+
+    def metrics_hash(self, counters: Counters) -> str:
+        """SHA-256 of the records of metrics.jsonl up to a checkpoint, each once and in order.
+
+        counters: of the checkpoint.
+        """
+        records = {
+            _json(record): None
+            for record in self.metrics()
+            if record["epoch"] <= counters.epoch and record["step"] <= counters.step
+        }
+        return hashlib.sha256("\n".join(records).encode()).hexdigest()
 
     def events(self) -> list[dict[str, Any]]:
-        """The records of events.jsonl, without half-written lines."""
-        return _records(self._events)
+        """The records of events.jsonl, without damaged or half-written lines."""
+        return [record for record in _records(self._events) if is_event(record)]
+
+    def has_manifest(self) -> bool:
+        """True if the version that began the run writes a manifest when the run is finished."""
+        return any(event.get("manifest") is True for event in self.events())
 
     def rewind(self, counters: Counters) -> int:
         """Drop the lines of metrics.jsonl after a checkpoint, repeated and damaged ones.
@@ -200,15 +241,15 @@ class RunFolder:
         seen: set[str] = set()
 
         def keep(line: str) -> bool:
-            record = _record(line)
-            if record is None or not _is_metrics(record):
+            record = parse_line(line)
+            if record is None or not is_metrics(record):
                 return False
             content = _json(timeless(record))
             new = content not in seen
             seen.add(content)
             return new and record["epoch"] <= counters.epoch and record["step"] <= counters.step
 
-        return _truncate(self._metrics.path, keep) if self._metrics.path.exists() else 0
+        return _truncate(self._metrics.path, keep) if self._metrics.path.is_file() else 0
 
     def written_by(self) -> str:
         """The version that began the run, for example "rmploss 0.1.0 (commit 9fdecf9)"."""
@@ -317,20 +358,64 @@ def _truncate(path: Path, keep: Callable[[str], bool]) -> int:
 
 
 def _records(journal: Journal) -> list[dict[str, Any]]:
-    lines = journal.read().decode(errors="replace").split("\n")
-    return [record for line in lines if (record := _record(line)) is not None]
-
-
-def _record(line: str) -> dict[str, Any] | None:
     try:
-        record = json.loads(line)
+        lines = journal.read().decode(errors="replace").split("\n")
+    except OSError:
+        return []  # `engine.verify` says what is wrong
+    return [record for line in lines if (record := parse_line(line)) is not None]
+
+
+def parse_line(line: str) -> dict[str, Any] | None:
+    """The record in a line of metrics.jsonl or events.jsonl; None if it holds none."""
+    try:
+        record = json.loads(line, parse_constant=_refuse)
     except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 
 
-def _is_metrics(record: Mapping[str, Any]) -> bool:
-    """True if a record has a whole epoch and step, and no accuracy that is not a number."""
+def is_event(record: Mapping[str, Any]) -> bool:
+    """True if a record names its event, and its other known fields have their types."""
+    kinds = {"event": str, "time": str, "environment": dict, "command": list, "rejected": list}
+    kinds |= {"inexact": list, "step": int}
+    return "event" in record and all(isinstance(record.get(k, t()), t) for k, t in kinds.items())
+
+
+def is_metrics(record: Mapping[str, Any]) -> bool:
+    """True if a record has a whole epoch and step, and numbers, words or nothing elsewhere."""
     when = (record.get("epoch"), record.get("step"))
-    accuracy = record.get("test_accuracy", 0.0)
-    return all(type(value) is int for value in when) and type(accuracy) in (int, float)
+    layers = record.get("layers", {})
+    rest = [value for key, value in record.items() if key != "layers"]
+    return (
+        all(type(value) is int and 0 <= value < 1 << 62 for value in when)
+        and all(map(_is_plain, rest))
+        and _is_number(record.get("test_accuracy", 0.0))
+        and all(record.get(key) is None or _is_number(record[key]) for key in _NUMBERS)
+        and isinstance(layers, dict)
+        and all(
+            isinstance(layer, dict) and all(v is None or _is_number(v) for v in layer.values())
+            for layer in layers.values()
+        )
+    )
+
+
+_NUMBERS = (
+    "lr", "lambda", "train_loss", "train_ce", "train_regularizer", "test_ce",
+    "quantization_error", "firing_rate", "train_s", "test_s", "train_cpu_s",
+)  # fmt: skip
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e300
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, str | bool | list | dict) or _is_number(value)
+
+
+def _refuse(word: str) -> None:
+    raise ValueError(f"{word} is no JSON")
+
+
+def _why(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)

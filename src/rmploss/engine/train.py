@@ -8,17 +8,20 @@ from pathlib import Path
 
 from rmploss import ops
 from rmploss.data import data_root
+from rmploss.engine import manifest
 from rmploss.engine.after_training import is_analyzed
 from rmploss.engine.build import check
 from rmploss.engine.capture import require
 from rmploss.engine.distributed import World
+from rmploss.engine.environment import versions
 from rmploss.engine.execution import Execution, join, kernels, require_same_backend
 from rmploss.engine.initial_weights import find_origin, initialize
 from rmploss.engine.listener import Listener
 from rmploss.engine.loop import RESULT, Loop
 from rmploss.engine.run import RunFolder
 from rmploss.engine.run_summary import summarize
-from rmploss.errors import UserError
+from rmploss.engine.verify import digest_of, verify
+from rmploss.errors import DamagedRunError, UserError
 from rmploss.recipes import Recipe
 
 
@@ -69,18 +72,18 @@ def resume(
 ) -> Path:
     """Resume a run from its newest checkpoint that verifies; returns `path`.
 
-    path: the run folder. A finished run stays as it is, except that a missing membrane.json or
-        cost.json is written.
-    execution, listener: see `train`, whose errors it raises.
+    path: the run folder. A finished run stays as it is, except that a missing membrane.json,
+        cost.json or manifest.json is written.
+    execution, listener: see `train`, whose errors it raises; `DamagedRunError` if files of a
+        finished run are damaged.
     """
     execution, listener = execution or Execution(), listener or Listener()
     folder = RunFolder.open(path)
     recipe = folder.recipe()
     with ops.use_backend(execution.backend), join(execution.device) as world:
-        if (path / RESULT).is_file() and is_analyzed(path):
+        if _is_complete(folder):
             if world.is_main:
-                listener.note(f"{path} is finished: nothing to do")
-                listener.end(summarize(folder.metrics()))
+                _finish(folder, listener)
             return path
         try:
             check(recipe, data_root(execution.data_dir), world.size)
@@ -92,3 +95,33 @@ def resume(
         run = Loop(recipe, execution, world, listener if world.is_main else Listener())
         with kernels(world, execution.deterministic):
             return run.execute(path, fresh=False)
+
+
+def _is_complete(folder: RunFolder) -> bool:
+    """True if a run is finished and nothing is left to compute; `DamagedRunError` for damage."""
+    path = folder.path
+    if not (path / RESULT).exists() and not manifest.exists(path):
+        return False
+    damages = verify(path).damages
+    computed = (*manifest.COMPUTED, manifest.MANIFEST)
+    lost = [damage for damage in damages if damage.file in computed and damage.found == "nothing"]
+    rest = [damage for damage in damages if damage not in lost]
+    if rest:
+        problems = [damage.problem(path) for damage in rest]
+        raise DamagedRunError(f"{path} is finished, and damaged since", problems)
+    return is_analyzed(path) and (path / RESULT).is_file()
+
+
+def _finish(folder: RunFolder, listener: Listener) -> None:
+    """Write the manifest of a finished run that died before it had one, and say what was done."""
+    path = folder.path
+    if manifest.exists(path):
+        listener.note(f"{path} is finished, all files are intact: nothing to do")
+    elif folder.has_manifest():
+        with folder.lock():
+            manifest.write(path, digest_of(folder), versions())
+        listener.note(f"{path} is finished: its manifest was missing and is written")
+    else:
+        what = f"{folder.written_by()} wrote no manifest"
+        listener.note(f"{path} is finished: nothing to do ({what}: rmploss verify says more)")
+    listener.end(summarize(folder.metrics()))

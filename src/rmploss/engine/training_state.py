@@ -21,6 +21,7 @@ from rmploss.engine.optimizer_state import optimizer_state, restore_optimizer
 from rmploss.engine.optimizers import prepare
 from rmploss.engine.run import RunFolder
 from rmploss.engine.tally import Tally, Terms
+from rmploss.errors import CheckpointError, Problem
 from rmploss.models import SpikingNetwork
 from rmploss.recipes import Recipe
 
@@ -75,7 +76,8 @@ class TrainingState:
         if not self.world.is_main:
             return
         store.try_twice(folder.flush)  # A checkpoint is worth its metrics: they come first.
-        best = [r["step"] for r in folder.metrics() if r["test_accuracy"] >= self.best]
+        metrics = folder.metrics()
+        best = [r["step"] for r in metrics if r.get("test_accuracy", -math.inf) >= self.best]
         checkpoint.save(
             folder.path,
             model_state=self.net.state_dict(),
@@ -83,6 +85,8 @@ class TrainingState:
             counters=self.counters,
             recipe_hash=folder.recipe_hash,
             versions=versions(),
+            recipe=folder.first_recipe,
+            metrics=folder.metrics_hash(self.counters),
             extra={"terms": terms, **self._averaged()},
             scaler_state=None if self.scale is None else self.scale.state_dict(),
             best=self.best,
@@ -99,13 +103,17 @@ class TrainingState:
         loaded = checkpoint.load_latest(
             folder.path, recipe_hash=folder.recipe_hash, owner=self.world.is_main
         )
-        self.net.load_state_dict(loaded.model_state)
-        restore_optimizer(self.optimizer, self.net, loaded.optimizer_state)
-        prepare(self.optimizer, self.rate)
-        if self.average is not None:
-            self.average.load(averaged_tensors(loaded))
-        if loaded.scaler_state and self.scale is not None:
-            self.scale.load_state_dict(loaded.scaler_state)
+        try:
+            self.net.load_state_dict(loaded.model_state)
+            restore_optimizer(self.optimizer, self.net, loaded.optimizer_state)
+            prepare(self.optimizer, self.rate)
+            if self.average is not None:
+                self.average.load(averaged_tensors(loaded))
+            if loaded.scaler_state and self.scale is not None:
+                self.scale.load_state_dict(loaded.scaler_state)
+        except (RuntimeError, KeyError, TypeError) as error:
+            problem = Problem(str(loaded.path), f"does not fit the network: {error}")
+            raise CheckpointError("a checkpoint of another network", [problem]) from None
         self.counters = loaded.counters
         self.best = -math.inf if loaded.best is None else loaded.best
         # The saved sums are those of all ranks.

@@ -1,13 +1,17 @@
 """Read run folders. `Run.missing` lists what an unfinished or damaged run lacks."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rmploss.analysis import Histogram
 from rmploss.analysis.histogram import BINS, HIGH, LOW
+from rmploss.engine.files import read_regular
 from rmploss.engine.run import RunFolder
+from rmploss.engine.verify import record_damages
+from rmploss.errors import Problem
 from rmploss.recipes import Recipe
 
 
@@ -23,7 +27,7 @@ class Run:
     membranes: layer -> histogram of u_pre after the last epoch.
     figure_layer: the layer of Figures 2 and 3.
     samples: the number of test samples in the histograms.
-    missing: sentences about what the folder lacks.
+    missing: sentences about what the folder lacks, and which of its files are damaged.
     """
 
     path: Path
@@ -70,19 +74,18 @@ def read(path: Path) -> Run:
     # A run that was killed after a resume may hold an epoch twice: the later record counts.
     by_epoch = {record["epoch"]: record for record in folder.metrics() if "test_accuracy" in record}
     epochs = [by_epoch[n] for n in sorted(by_epoch)]
-    missing = []
+    damages = record_damages(path)
+    missing = [f"damaged: {d.file}: expected {d.expected}, found {d.found}" for d in damages]
     if recipe.epochs not in by_epoch:
         missing.append(f"not finished: {len(epochs)} of {recipe.epochs} epochs")
     membranes, figure_layer, samples = {}, "", 0
     try:
-        stored = json.loads((path / "membrane.json").read_bytes())
-        figure_layer, samples, layers = stored["figure_layer"], stored["samples"], stored["layers"]
-        if any((h["low"], h["high"], len(h["counts"])) != (LOW, HIGH, BINS) for h in layers):
-            raise ValueError("its bins are not those of this version")
-        membranes = {h["layer"]: Histogram.from_json(h) for h in layers}
+        figure_layer, samples, membranes = _membranes(path / "membrane.json")
     except FileNotFoundError:
         missing.append("no histograms: they are taken when training ends")
-    except (ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        missing.append(f"membrane.json cannot be read: {error.strerror or error}")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         missing.append(f"membrane.json cannot be read: {error!r}")
     return Run(
         path.absolute(),
@@ -94,6 +97,34 @@ def read(path: Path) -> Run:
         figure_layer,
         samples,
         missing,
+    )
+
+
+def damaged(folders: Sequence[Path]) -> list[Problem]:
+    """The damaged files of run folders, of those that a report reads."""
+    return [damage.problem(path) for path in folders for damage in record_damages(path)]
+
+
+def _membranes(path: Path) -> tuple[str, int, dict[str, Histogram]]:
+    """The layer of the figures, the number of samples, and the histograms of membrane.json."""
+    stored = json.loads(read_regular(path))
+    layers = stored["layers"]
+    if any((h["low"], h["high"], len(h["counts"])) != (LOW, HIGH, BINS) for h in layers):
+        raise ValueError("its bins are not those of this version")
+    for h in layers:
+        counts = (*h["counts"], h["below"], h["above"])
+        if not all(type(count) is int and 0 <= count < 1 << 62 for count in counts):
+            raise ValueError("a count that is none")
+        if type(h["v_threshold"]) not in (int, float) or not 0 < h["v_threshold"] < 1e9:
+            raise ValueError("a threshold that is none")
+        if not isinstance(h["layer"], str):
+            raise TypeError("a layer without name")
+    if not isinstance(stored["figure_layer"], str) or type(stored["samples"]) is not int:
+        raise TypeError("a figure_layer or a number of samples that is none")
+    return (
+        stored["figure_layer"],
+        stored["samples"],
+        {h["layer"]: Histogram.from_json(h) for h in layers},
     )
 
 

@@ -1,17 +1,20 @@
 """The paper's tables beside the results in run folders."""
 
 import json
+import math
 import statistics
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rmploss import recipes
 from rmploss.engine.after_training import COST
 from rmploss.engine.build import resolve
+from rmploss.engine.files import read_regular
 from rmploss.engine.run import RunFolder
 from rmploss.engine.run_summary import summarize
+from rmploss.engine.verify import is_run, record_damages
 from rmploss.errors import Problem, UserError
 from rmploss.recipes import METHODS, Recipe
 from rmploss.recipes.fair import PREFIX, WITH_RMP
@@ -53,6 +56,7 @@ class Line:
     published, published_error: accuracy in percent and quantization error of the paper, or "".
     ours: our results; None: not run.
     command: the command that runs the recipe.
+    damaged: the number of its finished runs whose record is damaged; `ours` leaves them out.
     """
 
     method: str
@@ -62,6 +66,7 @@ class Line:
     published_error: str
     ours: SeedSummary | None
     command: str
+    damaged: int = 0
 
 
 def table(number: int, runs_dir: Path, *, pocket: bool = False) -> list[Line]:
@@ -76,7 +81,7 @@ def table(number: int, runs_dir: Path, *, pocket: bool = False) -> list[Line]:
     if not rows:
         numbers = ", ".join(map(str, sorted({row.table for row in recipes.ROWS})))
         raise UserError(f"no table {number}; there are {numbers} and fair")
-    runs = _finished_runs(runs_dir)
+    runs, damaged = _finished_runs(runs_dir)
     lines = []
     for method, row in rows:
         name = row.recipe + recipes.SUFFIX if pocket else row.recipe
@@ -89,8 +94,9 @@ def table(number: int, runs_dir: Path, *, pocket: bool = False) -> list[Line]:
                 T=row.T,
                 published="" if pocket else row.words,
                 published_error="" if pocket else error,
-                ours=_summarize_seeds(runs[resolve(recipe).fingerprint()]),
+                ours=_summarize_seeds(runs[mark := resolve(recipe).fingerprint()]),
                 command=_command(recipe, f" --T {row.T}"),
+                damaged=damaged[mark],
             )
         )
     return lines
@@ -110,7 +116,7 @@ def _command(recipe: Recipe, flags: str = "") -> str:
 
 def fair_table(runs_dir: Path, *, pocket: bool = False) -> list[Line]:
     """Every method on one protocol, with and without RMP-Loss, sorted by accuracy."""
-    runs = _finished_runs(runs_dir)
+    runs, damaged = _finished_runs(runs_dir)
     lines = []
     for recipe in recipes.FAIR:
         name = recipe.name + recipes.SUFFIX if pocket else recipe.name
@@ -124,28 +130,44 @@ def fair_table(runs_dir: Path, *, pocket: bool = False) -> list[Line]:
                 T=recipe.T,
                 published="",
                 published_error="",
-                ours=_summarize_seeds(runs[resolve(recipe).fingerprint()]),
+                ours=_summarize_seeds(runs[mark := resolve(recipe).fingerprint()]),
                 command=_command(recipe),
+                damaged=damaged[mark],
             )
         )
     return sorted(lines, key=lambda line: -line.ours.accuracy if line.ours else 1)
 
 
-def _finished_runs(runs_dir: Path) -> dict[str, dict[int, Values]]:
-    """Fingerprint of a recipe -> seed -> the results of its (newest) finished run."""
+def _finished_runs(runs_dir: Path) -> tuple[dict[str, dict[int, Values]], Counter[str]]:
+    """The results of finished runs, and how many runs of a recipe have a damaged record.
+
+    Fingerprint of a recipe -> seed -> the results of its (newest) finished run.
+    """
     if runs_dir.exists() and not runs_dir.is_dir():
         raise UserError(f"{runs_dir} is not a folder of runs")
     runs: dict[str, dict[int, Values]] = defaultdict(dict)
+    damaged: Counter[str] = Counter()
     for folder in _folders(runs_dir):
         try:
             recipe = folder.recipe()
             mark = resolve(recipe).fingerprint()
         except UserError:
-            continue  # of another version, or damaged: see `unreadable_runs`
-        metrics, altered = folder.metrics(), any(e.get("altered") for e in folder.events())
+            continue  # of another version, or damaged: see `damaged_runs`
+        wrong = {damage.file for damage in record_damages(folder.path)}
+        events = folder.events()
+        if any(event["event"] == "damaged" for event in events) or wrong & {
+            "metrics.jsonl",
+            "events.jsonl",
+            "result.json",
+            "manifest.json",
+        }:
+            damaged[mark] += 1
+            continue
+        metrics, altered = folder.metrics(), any(event.get("altered") for event in events)
         if metrics and metrics[-1]["epoch"] == recipe.epochs and not altered:
-            runs[mark][recipe.seed] = {**summarize(metrics), **_cost(folder.path)}
-    return runs
+            cost = {} if COST in wrong else _cost(folder.path)
+            runs[mark][recipe.seed] = {**summarize(metrics), **cost}
+    return runs, damaged
 
 
 def unreadable_runs(runs_dir: Path) -> list[Problem]:
@@ -160,17 +182,35 @@ def unreadable_runs(runs_dir: Path) -> list[Problem]:
     return problems
 
 
+def damaged_runs(runs_dir: Path) -> list[Problem]:
+    """The damaged files among those that tables read, of all run folders; and altered records."""
+    problems: list[Problem] = []
+    for folder in _folders(runs_dir):
+        problems += [damage.problem(folder.path) for damage in record_damages(folder.path)]
+        damaged = [event for event in folder.events() if event["event"] == "damaged"]
+        lost = [what for event in damaged for what in _words(event)]
+        problems += [Problem(str(folder.path), f"was damaged and went on: {what}") for what in lost]
+    return problems
+
+
+def _words(event: Mapping[str, object]) -> list[str]:
+    """What an event of kind "damaged" says was lost."""
+    files = event.get("files")
+    return [str(file) for file in files] if isinstance(files, list) else ["its record"]
+
+
 def _folders(runs_dir: Path) -> Iterator[RunFolder]:
-    """The run folders in a folder, by name."""
-    for path in sorted(runs_dir.glob("*/recipe.json")):
-        yield RunFolder.open(path.parent)
+    """The run folders in a folder, by name, those without their recipe.json as well."""
+    if runs_dir.is_dir():
+        yield from (RunFolder(path) for path in sorted(runs_dir.iterdir()) if is_run(path))
 
 
 def _cost(path: Path) -> Values:
     try:
-        return {"microjoules": json.loads((path / COST).read_bytes())["microjoules"]}
-    except (OSError, ValueError, KeyError, TypeError):
+        cost = float(json.loads(read_regular(path / COST))["microjoules"])
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return {}
+    return {"microjoules": cost} if math.isfinite(cost) else {}
 
 
 def _summarize_seeds(by_seed: dict[int, Values]) -> SeedSummary | None:
