@@ -119,6 +119,10 @@ MEASURED: dict[str, dict[str, Measured]] = {
         "fair-tssl-pocket": Measured(19.35, 7.14, 2),
         "fair-vanilla-pocket": Measured(38.65, 1.20, 2),
     },
+    "fast-pocket-2xEPYC.csv": {
+        "cifar10-resnet20-fast-pocket": Measured(41.1, None, 1, cpu_s=192),
+        "cifar10-resnet20-rmp-fast-pocket": Measured(43.35, None, 1, cpu_s=197),
+    },
     "pocket-table1-2xEPYC.csv": {
         "cifar10-vgg16-pocket": Measured(42.72, 1.07, 3, backend="reference"),
         "cifar10-vgg16-rmp-pocket": Measured(41.65, 0.91, 3, backend="reference"),
