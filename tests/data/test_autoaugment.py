@@ -72,14 +72,20 @@ def test_an_operation_has_the_pixels_of_torchvision(name: str) -> None:
     _check_operation(_images(), name)
 
 
+@pytest.fixture(scope="module")
+def photographs(real_data_root: Path) -> Tensor:
+    """A hundred images of CIFAR-10."""
+    train = DATASETS.make("cifar10", augment="none").open(real_data_root, seed=0, T=1).train
+    assert isinstance(train, InMemory)
+    return train.stored[::500]
+
+
 @pytest.mark.real_data
 @pytest.mark.parametrize("name", SPACE)
 def test_an_operation_has_the_pixels_of_torchvision_on_cifar10(
-    name: str, real_data_root: Path
+    name: str, photographs: Tensor
 ) -> None:
-    train = DATASETS.make("cifar10", augment="none").open(real_data_root, seed=0, T=1).train
-    assert isinstance(train, InMemory)
-    _check_operation(train.stored[::250], name)
+    _check_operation(photographs, name)
 
 
 def test_the_policy_is_that_of_torchvision() -> None:
