@@ -34,9 +34,32 @@ class Neurons:
 
 @dataclass(frozen=True)
 class Pool:
-    """Average pooling with stride = kernel; a window cut by the border averages what is inside."""
+    """Average pooling.
+
+    kernel: the side of a window, in pixels.
+    stride: between windows; 0: the kernel's side.
+    padding: rows and columns of zeros around the map. They count in the mean (PyTorch's default);
+        without padding, a window cut by the border averages what is inside.
+    """
 
     kernel: int
+    stride: int = 0
+    padding: int = 0
+
+    def options(self) -> dict[str, int | bool]:
+        """The arguments of `torch.nn.AvgPool2d`."""
+        if self.padding:
+            return {
+                "kernel_size": self.kernel,
+                "stride": self.stride or self.kernel,
+                "padding": self.padding,
+            }
+        return {
+            "kernel_size": self.kernel,
+            "stride": self.stride or self.kernel,
+            "ceil_mode": True,
+            "count_include_pad": False,
+        }
 
 
 @dataclass(frozen=True)
@@ -49,10 +72,20 @@ class Residual:
 
 Part = Conv | Neurons | Pool | Residual
 Blueprint = tuple[Part, ...]
-BLOCKS = {"resnet20": (2, 2, 2, 2), "resnet19": (3, 3, 2)}
+BLOCKS = {"resnet20": (2, 2, 2, 2), "resnet19": (3, 3, 2), "resnet18": (2, 2, 2, 2)}
 VGG = (2, 2, 3, 3, 3)
 NETWORKS = (*BLOCKS, "vgg16")
 """The networks that have a blueprint."""
+
+
+def image_of(network: str) -> Shape:
+    """Channels, height and width of a network's images: those of ImageNet or of CIFAR-10."""
+    return (3, 224, 224) if network == "resnet18" else (3, 32, 32)
+
+
+def classes_of(network: str) -> int:
+    """The number of classes: those of ImageNet or of CIFAR-10."""
+    return 1000 if network == "resnet18" else 10
 
 
 def blueprint_of(network: str) -> Blueprint:
@@ -68,6 +101,8 @@ def blueprint_of(network: str) -> Blueprint:
 
 
 def _stem(network: str) -> Blueprint:
+    if network == "resnet18":
+        return (Conv("conv1", 2), Neurons("lif1"), Pool(3, stride=2, padding=1))
     count = 3 if network == "resnet20" else 1
     layers = [(Conv(f"conv{i}"), Neurons(f"lif{i}")) for i in range(1, count + 1)]
     pool = (Pool(2),) if network == "resnet20" else ()
@@ -139,6 +174,9 @@ def shape_after(part: Part, state: State, shape: Shape) -> Shape:
         sides = [(n + 2 * pad - kernel.shape[-1]) // part.stride + 1 for n in (height, width)]
         return (kernel.shape[0], *sides)  # pyright: ignore[reportReturnType]
     if isinstance(part, Pool):
+        if part.padding:
+            step, inset = part.stride or part.kernel, 2 * part.padding - part.kernel
+            return (channels, (height + inset) // step + 1, (width + inset) // step + 1)
         return (channels, -(-height // part.kernel), -(-width // part.kernel))
     if isinstance(part, Residual):
         for inner in part.body:

@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from rmploss.errors import UserError
-from rmploss_bench.conditions import Conditions, threads
+from rmploss_bench.conditions import Conditions, settings
 from rmploss_bench.workload import make_workload
 
 PROGRAM = "; ".join(
@@ -26,22 +26,22 @@ PROGRAM = "; ".join(
 """What the process runs; its arguments are the module search path and the question."""
 
 
-def memory_of(conditions: Conditions, contestant: str) -> float:
-    """Peak memory of a training step in bytes, from a new process; see `memory.peak`."""
+def memory_of(conditions: Conditions, contestant: str) -> dict[str, float]:
+    """What -> peak memory of a training step in bytes, from a new process; see `memory.peaks`."""
     from rmploss_bench.memory import ENVIRONMENT
 
-    return float(_ask(conditions, contestant, "memory", ENVIRONMENT))
+    return _ask(conditions, contestant, "memory", ENVIRONMENT)
 
 
-def first_step_of(conditions: Conditions, contestant: str) -> float:
-    """Seconds from the start of a new process to the end of its first training step.
+def first_step_of(conditions: Conditions, contestant: str) -> dict[str, float]:
+    """What -> seconds from the start of a new process to the end of its first training step.
 
     This includes imports, building the network and compilation; the compiler's cache on disk is
     disabled.
     """
     began = time.perf_counter()
     _ask(conditions, contestant, "first-step", {"TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"})
-    return time.perf_counter() - began
+    return {"first step (s)": time.perf_counter() - began}
 
 
 def _ask(conditions: Conditions, contestant: str, task: str, environment: dict[str, str]) -> Any:
@@ -59,19 +59,19 @@ def _ask(conditions: Conditions, contestant: str, task: str, environment: dict[s
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def answer(question: str) -> float:
-    """Do one task in this process: peak memory in bytes, or one training step (answer 0).
+def answer(question: str) -> dict[str, int]:
+    """Do one task in this process: measure its peak memory, or run one training step.
 
     question: JSON with the keys conditions, contestant and task ("memory" or "first-step").
     """
     asked = json.loads(question)
-    conditions, contestant = Conditions(**asked["conditions"]), asked["contestant"]
-    with threads(conditions.threads):
+    conditions = Conditions(**asked["conditions"])
+    with settings(conditions):
         if asked["task"] == "memory":
-            from rmploss_bench.memory import peak
+            from rmploss_bench.memory import peaks
 
-            return peak(conditions, contestant)
-        from rmploss_bench.contestants import CONTESTANTS
+            return peaks(conditions, asked["contestant"])
+        from rmploss_bench.contestants import contestant
 
-        CONTESTANTS[contestant](make_workload(conditions, calibrated=False), True).step()
-        return 0.0
+        contestant(asked["contestant"])(make_workload(conditions, calibrated=False), True).step()
+        return {}

@@ -20,11 +20,12 @@ if TYPE_CHECKING:  # these import torch, which `--help` shall not wait for
     from rmploss_bench.rows import Race
     from rmploss_bench.timing import Result, Ticker
 
-Topic = Literal["step", "eval", "epoch", "ops", "memory", "first-step", "scale", "methods"]
+Topic = Literal["step", "eval", "epoch", "train", "ops", "memory", "first-step", "scale", "methods"]
 REPEATS = {
     "step": 7,
     "eval": 7,
     "epoch": 5,
+    "train": 3,
     "ops": 7,
     "memory": 1,
     "first-step": 3,
@@ -58,6 +59,7 @@ class Bench:
     * step: seconds of a training step of rmploss, SpikingJelly, snnTorch, Norse, the dense bound
     * eval: images per second without gradients
     * epoch: epochs of CIFAR-10 per hour, from loading, step and evaluation
+    * train: images per second of `rmploss train` on CIFAR-10, and the share of the test in an epoch
     * ops: each operation of rmploss with each backend, beside a copy of the same bytes
     * memory: peak bytes of a step above the built model, in a process per contestant
     * first-step: seconds from the start of Python to the end of the first step
@@ -71,29 +73,34 @@ class Bench:
     $ rmploss bench
     $ rmploss bench step --network vgg16 --threads 2 --out benchmarks/rows
     $ rmploss bench memory --only rmploss+rmp spikingjelly
+    $ rmploss bench --device cuda --precision bf16 --capture on --batch 128
     $ rmploss bench ops --width 0.25 --repeats 3
     """
 
     topic: Positional[Topic] = "step"
     """What to measure."""
-    network: Literal["resnet20", "resnet19", "vgg16"] = "resnet20"
-    """The network."""
+    network: Literal["resnet20", "resnet19", "vgg16", "resnet18"] = "resnet20"
+    """The network; resnet18 gets noise of 224x224, the others images of 32x32."""
     T: Annotated[int | None, WHOLE, usual("4; resnet19: 2")] = None
     """Time steps."""
-    batch: Annotated[int | None, WHOLE, usual("32; resnet19: 8")] = None
+    batch: Annotated[int | None, WHOLE, usual("32; resnet19: 8, resnet18: 4")] = None
     """Images of a batch."""
     width: float = 1.0
     """Factor on all channels."""
     threads: Annotated[int | None, WHOLE, usual("all CPUs, else $OMP_NUM_THREADS")] = None
     """Threads of torch."""
     repeats: Annotated[
-        int | None, WHOLE, usual("7; epoch, methods 5; first-step, scale 3; memory 1")
+        int | None, WHOLE, usual("7; epoch, methods 5; first-step, scale, train 3; memory 1")
     ] = None
     """Rounds; the figure is their median."""
     only: tuple[str, ...] = ()
     """Contestants (or methods) to measure, instead of all."""
     device: Annotated[str, tyro.conf.arg(metavar="cpu|cuda|cuda:N")] = "cpu"
     """Where to compute."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """Autocast to bfloat16, or not; on CUDA float32 convolutions take TF32."""
+    capture: Annotated[Literal["auto", "on", "off"], usual("auto: on with CUDA")] = "auto"
+    """Whether the contestants whose step is one CUDA graph take part."""
     data_dir: DataDir = None
     """The folder of CIFAR-10; without it the images are seeded noise."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
@@ -139,19 +146,34 @@ class Bench:
             width=self.width,
             threads=torch.get_num_threads() if self.threads is None else self.threads,
             device=self.device,
+            precision=self.precision,
             # The first step reads no images: their time would be the disk's.
             data_dir="" if self.topic == "first-step" else data_dir(self.data_dir),
         )
         yield from scale.variations(base) if self.topic == "scale" else (base,)
 
     def _names(self) -> list[str]:
-        from rmploss_bench import contestants, epoch, methods, processes, scale
+        from rmploss.errors import Problem, UserError
+        from rmploss_bench import contestants, epoch, methods, processes, scale, whole_training
 
         if self.topic == "methods":
             return methods.chosen(self.only)
-        everyone = contestants.usual(self.device, train=self.topic != "eval")
-        few = {"first-step": processes.FIRST, "scale": scale.USUAL, "epoch": epoch.USUAL}
-        return contestants.chosen(self.only, few.get(self.topic, everyone))
+        on_cuda = self.device.startswith("cuda")
+        if self.capture == "on" and not on_cuda:
+            where = f"--device {self.device}"
+            raise UserError(
+                "cannot capture", [Problem(where, "has no CUDA graphs", "--device cuda")]
+            )
+        capture = on_cuda and self.capture != "off"
+        everyone = contestants.usual(capture=capture, train=self.topic != "eval")
+        trained = [name for name in whole_training.USUAL if name in everyone]
+        few = {
+            "first-step": processes.FIRST,
+            "scale": scale.USUAL,
+            "epoch": epoch.USUAL,
+            "train": trained,
+        }
+        return contestants.chosen(self.only, few.get(self.topic, everyone), capture=capture)
 
     def _repeats(self) -> int:
         from rmploss.errors import Problem, UserError
@@ -164,8 +186,16 @@ class Bench:
     def _race(
         self, conditions: "Conditions", names: list[str], repeats: int, tick: "Ticker"
     ) -> "Race":
-        from rmploss_bench import epoch, methods, operations, processes, rows, timing
-        from rmploss_bench.conditions import threads
+        from rmploss_bench import (
+            epoch,
+            methods,
+            operations,
+            processes,
+            rows,
+            timing,
+            whole_training,
+        )
+        from rmploss_bench.conditions import settings
         from rmploss_bench.workload import make_workload
 
         measure = {
@@ -173,12 +203,13 @@ class Bench:
             "scale": timing.steps,
             "eval": timing.images_per_second,
             "epoch": epoch.epochs_per_hour,
+            "train": whole_training.whole_training,
             "ops": operations.operations,
             "memory": processes.memory,
             "first-step": processes.first_step,
             "methods": methods.methods,
         }[self.topic]
-        with threads(conditions.threads):
+        with settings(conditions):
             workload = make_workload(conditions)
             images = f"{workload.source}, firing rate {timing.firing_rate(workload):.3f}"
             return rows.Race(conditions, images, measure(workload, names, repeats, tick))
@@ -187,7 +218,7 @@ class Bench:
 def _words(asked: Bench) -> list[str]:
     """The command line that measures the same, without the flags that have their default."""
     words = ["bench", asked.topic, "--network", asked.network]
-    for flag in ("T", "batch", "width", "threads", "repeats", "device"):
+    for flag in ("T", "batch", "width", "threads", "repeats", "device", "precision", "capture"):
         if (value := getattr(asked, flag)) != getattr(Bench, flag):
             words += [f"--{flag}", str(value)]
     return [*words, *(["--only", *asked.only] if asked.only else [])]

@@ -14,8 +14,10 @@ import torch
 from rmploss.errors import Problem, UserError, unknown
 from rmploss_bench.blueprint import NETWORKS
 
-SIZES = {"resnet20": (4, 32), "resnet19": (2, 8), "vgg16": (4, 32)}
+SIZES = {"resnet20": (4, 32), "resnet19": (2, 8), "vgg16": (4, 32), "resnet18": (4, 4)}
 """Network -> default (T, batch)."""
+PRECISIONS = ("float32", "bf16")
+"""float32 (on CUDA, convolutions take TF32, PyTorch's default), and autocast to bfloat16."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,7 @@ class Conditions:
     width: factor on the number of channels of every layer, dimensionless.
     threads: number of threads of torch.
     device: "cpu", "cuda" or "cuda:N".
+    precision: of `PRECISIONS`.
     data_dir: the folder of CIFAR-10; "" for seeded noise instead of images.
     seed: of the weights, the noise and every random tensor.
     """
@@ -40,12 +43,18 @@ class Conditions:
     width: float = 1.0
     threads: int = 1
     device: str = "cpu"
+    precision: str = "float32"
     data_dir: str = ""
     seed: int = 0
 
     def but(self, **changes: Any) -> "Conditions":
         """The same conditions with some fields changed."""
         return replace(self, **changes)
+
+    @property
+    def on_cuda(self) -> bool:
+        """True on a CUDA device."""
+        return self.device.startswith("cuda")
 
     def as_dict(self) -> dict[str, Any]:
         """The fields by name, for JSON."""
@@ -71,9 +80,11 @@ def make_conditions(
     ]
     if not 1 <= asked.threads <= 4096:
         wrong.append(Problem(f"threads = {asked.threads}", "must lie between 1 and 4096"))
+    if asked.precision not in PRECISIONS:
+        wrong.append(unknown("precision", asked.precision, PRECISIONS))
     if not re.fullmatch(r"cpu|cuda(:\d+)?", asked.device):
         wrong.append(Problem(f"device = {asked.device}", "is not a device", "cpu, cuda or cuda:N"))
-    if asked.device.startswith("cuda") and not torch.cuda.is_available():
+    if asked.on_cuda and not torch.cuda.is_available():
         wrong.append(Problem(f"device = {asked.device}", "no CUDA device here", "--device cpu"))
     if wrong:
         raise UserError("cannot benchmark", wrong)
@@ -93,6 +104,21 @@ def data_dir(asked: Path | None) -> str:
     if missing and asked is not None:
         raise UserError("CIFAR-10 is not complete", missing)
     return "" if missing else str(data_root(asked))
+
+
+@contextmanager
+def settings(conditions: Conditions) -> Iterator[None]:
+    """Let torch use the conditions' threads and, on CUDA, cuDNN's autotuner inside the block.
+
+    The autotuner gives every contestant the fastest convolutions of its memory format.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = before or conditions.on_cuda
+    try:
+        with threads(conditions.threads):
+            yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 @contextmanager

@@ -1,129 +1,136 @@
-"""The contestants: rmploss in three forms, every peer, and the dense bound; one line each."""
+"""The contestants: rmploss in four forms, every peer, and the dense bound; one line each.
 
-import copy
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+A contestant is a library (`MAKERS`) and an execution of it: eager, compiled (`torch.compile`),
+captured (the whole step as one CUDA graph), or compiled and captured.
+"""
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 from rmploss.errors import Problem, UserError, unknown
 from rmploss.registry import Registry
+from rmploss_bench.capture import Captured
+from rmploss_bench.runners import NetRunner, Runner
 from rmploss_bench.workload import Workload
 
-LR = 1e-4
-"""Learning rate, so small that all repeats have the same network and the same number of spikes."""
-
-
-class Runner(ABC):
-    """A contestant that is ready to run, with a network of its own."""
-
-    @abstractmethod
-    def step(self) -> None:
-        """One training step: gradients to None, forward, loss, backward, SGD."""
-
-    @abstractmethod
-    def infer(self) -> None:
-        """One forward in evaluation mode, without gradients."""
-
-
-class NetRunner(Runner):
-    """A network under cross-entropy and SGD with momentum.
-
-    workload: gives images and labels.
-    net: maps `[B, 3, 32, 32]` to logits `[B, K]`.
-    reset: called before every forward, for peers whose neurons keep their membranes.
-    around: makes the context in which forward and backward run.
-    """
-
-    def __init__(
-        self,
-        workload: Workload,
-        net: nn.Module,
-        *,
-        reset: Callable[[], None] = lambda: None,
-        around: Callable[[], AbstractContextManager[object]] = nullcontext,
-    ) -> None:
-        self.workload = workload
-        self.net = net
-        self.reset = reset
-        self.around = around
-        self.optimizer = torch.optim.SGD(net.parameters(), lr=LR, momentum=0.9, weight_decay=LR)
-
-    def loss(self) -> Tensor:
-        """The loss of the workload's batch: a scalar with its graph."""
-        return F.cross_entropy(self.net(self.workload.images), self.workload.labels)
-
-    def forget(self) -> None:
-        """Free the gradients of the last step."""
-        self.optimizer.zero_grad(set_to_none=True)
-
-    def step(self) -> None:
-        """One training step."""
-        self.forget()
-        self.reset()
-        with self.around():
-            self.loss().backward()
-        self.optimizer.step()
-
-    def infer(self) -> None:
-        """One forward without gradients."""
-        self.logits()
-
-    def logits(self) -> Tensor:
-        """Logits `[B, K]` of the workload's batch, without gradients."""
-        self.reset()
-        with torch.no_grad(), self.around():
-            return self.net(self.workload.images)
-
-
-def copied(workload: Workload) -> nn.Module:
-    """A copy of our network that a contestant may change."""
-    return copy.deepcopy(workload.net)
-
-
 Make = Callable[[Workload, bool], Runner]
-"""Makes a contestant for a workload; the second argument is True for training, else False."""
-CONTESTANTS: Registry[Make] = Registry(
-    "contestant",
+"""Makes a library's runner for a workload; the second argument is True for training."""
+MAKERS: Registry[Make] = Registry(
+    "library",
     {
         "rmploss+rmp": "rmploss_bench.ours:make_rmploss_with_rmp",
+        "rmploss-engine+rmp": "rmploss_bench.engine_step:make_engine_step",
         "rmploss": "rmploss_bench.ours:make_rmploss",
         "rmploss-reference": "rmploss_bench.ours:make_reference",
         "dense-bound": "rmploss_bench.dense:make_dense_bound",
         "spikingjelly": "rmploss_bench.peers:make_spikingjelly",
-        "spikingjelly-compiled": "rmploss_bench.peers:make_compiled_spikingjelly",
         "spikingjelly-memopt": "rmploss_bench.peers:make_lean_spikingjelly",
-        "spikingjelly-triton": "rmploss_bench.peers:make_triton_spikingjelly",
         "snntorch": "rmploss_bench.peers:make_snntorch",
         "norse": "rmploss_bench.peers:make_norse",
     },
 )
+CAPTURED = ("rmploss+rmp", "rmploss-engine+rmp", "rmploss", "dense-bound", "spikingjelly")
+"""The libraries that are measured captured, too."""
 DENSE, RIVAL = "dense-bound", "spikingjelly"
 """The contestants that the two ratios of a row divide by."""
-TRAINING_ONLY = ("rmploss+rmp", "spikingjelly-memopt")
+TRAINING_ONLY = ("rmploss+rmp", "rmploss-engine+rmp", "spikingjelly-memopt")
 """Left out of evaluation, which has no loss and no backward: there they equal other contestants."""
-GPU_ONLY = ("spikingjelly-triton",)
 
 
-def usual(device: str, *, train: bool = True) -> tuple[str, ...]:
-    """The contestants that differ from each other on a device, in training or in evaluation.
+@dataclass(frozen=True)
+class Contestant:
+    """A library and how its step is executed.
 
-    device: "cpu", "cuda" or "cuda:N".
+    library: a name in `MAKERS`.
+    compiled: under `torch.compile`.
+    captured: the whole step, or the whole forward in evaluation, is one CUDA graph.
+    """
+
+    library: str
+    compiled: bool = False
+    captured: bool = False
+
+    @property
+    def name(self) -> str:
+        """The library's name, with "-compiled" and "-captured" where they apply."""
+        return self.library + "-compiled" * self.compiled + "-captured" * self.captured
+
+    @property
+    def execution(self) -> str:
+        """How a step is executed, in words: "eager", "compiled", "compiled+captured", ..."""
+        words = ["compiled"] * self.compiled + ["captured"] * self.captured
+        return "+".join(words) or "eager"
+
+    @property
+    def computes_the_network(self) -> bool:
+        """False of the dense bound, which no gate could compare."""
+        return self.library != DENSE
+
+    def __call__(self, workload: Workload, train: bool) -> Runner:
+        """The contestant for a workload, ready to run.
+
+        train: True for training, False for evaluation.
+        Raises `UserError` where it is captured and the workload is not on CUDA.
+        """
+        runner = self.uncaptured(workload, train)
+        if not self.captured:
+            return runner
+        return Captured(runner, workload.conditions, train)
+
+    def uncaptured(self, workload: Workload, train: bool) -> Runner:
+        """The contestant before its capture, if it has one."""
+        runner = MAKERS[self.library](workload, train)
+        if self.compiled:
+            assert isinstance(runner, NetRunner)
+            runner.compile()
+        return runner
+
+
+def _all() -> Iterator[Contestant]:
+    for library in MAKERS:
+        yield Contestant(library)
+        if library == "spikingjelly":
+            yield Contestant(library, compiled=True)
+        if library in CAPTURED:
+            yield Contestant(library, captured=True)
+        if library == "spikingjelly":
+            yield Contestant(library, compiled=True, captured=True)
+
+
+CONTESTANTS: dict[str, Contestant] = {contestant.name: contestant for contestant in _all()}
+"""Everything that is measured, by name."""
+
+
+def contestant(name: str) -> Contestant:
+    """A contestant by name; raises `UserError` for an unknown one."""
+    if name not in CONTESTANTS:
+        raise UserError("no such contestant", [unknown("contestant", name, CONTESTANTS)])
+    return CONTESTANTS[name]
+
+
+def usual(*, capture: bool, train: bool = True) -> tuple[str, ...]:
+    """The contestants that differ from each other in training or in evaluation.
+
+    capture: with the captured ones, which need CUDA.
     train: True for training, False for evaluation.
     """
-    left_out = (*(() if device.startswith("cuda") else GPU_ONLY), *(() if train else TRAINING_ONLY))
-    return tuple(name for name in CONTESTANTS if name not in left_out)
+    left_out = () if train else TRAINING_ONLY
+    return tuple(
+        name
+        for name, each in CONTESTANTS.items()
+        if each.library not in left_out and (capture or not each.captured)
+    )
 
 
-def chosen(names: Iterable[str], otherwise: Iterable[str] = CONTESTANTS) -> list[str]:
+def chosen(
+    names: Iterable[str], otherwise: Iterable[str] = CONTESTANTS, *, capture: bool = True
+) -> list[str]:
     """The contestants that were asked for, in the order of `CONTESTANTS`.
 
     names: the contestants asked for.
     otherwise: taken if `names` is empty.
-    Raises `UserError` for an unknown name.
+    capture: whether the captured ones can run.
+    Raises `UserError` for an unknown name, and for a captured one where none can run.
     """
     asked = list(names) or list(otherwise)
     wrong: list[Problem] = [
@@ -131,4 +138,8 @@ def chosen(names: Iterable[str], otherwise: Iterable[str] = CONTESTANTS) -> list
     ]
     if wrong:
         raise UserError("no such contestant", wrong)
+    if not capture and (stuck := [name for name in asked if CONTESTANTS[name].captured]):
+        what = "is a CUDA graph, and capture is off"
+        fix = "--device cuda --capture on"
+        raise UserError("cannot capture", [Problem(f"--only {n}", what, fix) for n in stuck])
     return [name for name in CONTESTANTS if name in asked]

@@ -1,6 +1,7 @@
 """The dense bound: the network's convolutions alone, dense and channels_last, with random maps.
 
-This is the time of a training step in which neurons, norms, losses and optimizer cost nothing. The
+This is the time of a training step in which neurons, norms, losses and optimizer cost nothing. In
+bf16 maps, weights and gradients are bfloat16. The
 first convolution gets the B images once (a static image is the same at every time step) and has no
 input gradient; every other one gets T*B maps. No step that computes its convolutions densely can be
 faster; one with event-driven convolutions can.
@@ -12,15 +13,15 @@ from torch import Tensor
 
 from rmploss.randomness import generator
 from rmploss_bench.blueprint import Conv, Layer, layers
-from rmploss_bench.contestants import Runner
-from rmploss_bench.workload import IMAGE, Workload
+from rmploss_bench.runners import Runner
+from rmploss_bench.workload import Workload
 
 
 class Dense(Runner):
     """Every convolution of the network on a random input of its own."""
 
     def __init__(self, workload: Workload) -> None:
-        shapes = layers(workload.blueprint, workload.state, IMAGE)
+        shapes = layers(workload.blueprint, workload.state, workload.image)
         found = [layer for layer in shapes if isinstance(layer.part, Conv)]
         self.parts = [
             _Convolution(workload, layer, index == 0) for index, layer in enumerate(found)
@@ -46,15 +47,17 @@ class _Convolution:
         maps = conditions.batch if first else conditions.batch * conditions.T
         random = generator(conditions.seed, "dense bound", layer.part.name)
         weight = workload.state[f"{layer.part.name}.conv.weight"].detach()
+        half = conditions.precision == "bf16"
+        dtype = torch.bfloat16 if half else workload.images.dtype
 
         def drawn(*shape: int) -> Tensor:
-            values = torch.randn(shape, generator=random).to(conditions.device)
+            values = torch.randn(shape, generator=random).to(conditions.device, dtype)
             return values.contiguous(memory_format=torch.channels_last)
 
         self.stride, self.padding = layer.part.stride, weight.shape[-1] // 2
         self.x = drawn(maps, *layer.source).requires_grad_(not first)
         last = torch.channels_last
-        self.weight = weight.clone().contiguous(memory_format=last).requires_grad_()
+        self.weight = weight.to(dtype, copy=True).contiguous(memory_format=last).requires_grad_()
         self.gradient = drawn(maps, *layer.target)
 
     def forward(self) -> Tensor:

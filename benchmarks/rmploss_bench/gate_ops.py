@@ -6,6 +6,10 @@ Both errors are measured against the reference in float64: the largest error of 
 and backward. The factor is 2, for convolutions `WINOGRAD`. Spikes are 0 or 1, so their number of
 differences is bounded instead, by the spikes that rounding may put on the other side of the
 threshold. A neuron with such a spike is left out of the gradients, whose sums it would change.
+
+Under autocast the inputs keep the types that the network gives them, and so does the reference of
+plain operations; the reference in float64 gets the same values. "In float32" above is then "in the
+precision of the call", and the rounding of a result in half precision is allowed for once more.
 """
 
 import math
@@ -100,10 +104,13 @@ def judge(
     fast_by: the backend that is compared with the reference.
     """
     args, options = _as_tensors(args, options)
+    kind = args[0].device.type
+    own = None if torch.is_autocast_enabled(kind) else torch.float32
     with torch.set_grad_enabled(train):
-        fast = _run(operation, args, options, fast_by, torch.float32)
-        plain = _run(operation, args, options, "reference", torch.float32)
-        exact = _run(operation, args, options, "reference", torch.float64)
+        fast = _run(operation, args, options, fast_by, own)
+        plain = _run(operation, args, options, "reference", own)
+        with torch.autocast(kind, enabled=False):
+            exact = _run(operation, args, options, "reference", torch.float64)
     spiking = name != "spike_conv2d"
     flipped = _flipped(fast, plain, exact) if spiking else None
     reds = _spikes(fast, plain, exact) if spiking else []
@@ -112,7 +119,7 @@ def judge(
     for index, (a, b, c) in enumerate(triples):
         reds += measure(f"output {index + int(spiking)}", a, b, c)
     if train:
-        gradients = [_gradients(run, flipped) for run in (fast, plain, exact)]
+        gradients = [_gradients(run, flipped, like=fast) for run in (fast, plain, exact)]
         for index, (a, b, c) in enumerate(zip(*gradients, strict=True)):
             reds += measure(f"gradient of input {index}", a, b, c)
     shape = list(exact.inputs[0].shape)
@@ -132,14 +139,18 @@ def _as_tensors(
 
 
 def _run(
-    operation: Operation, args: tuple[Any, ...], options: dict[str, Any], how: str, to: torch.dtype
+    operation: Operation,
+    args: tuple[Any, ...],
+    options: dict[str, Any],
+    how: str,
+    to: torch.dtype | None,
 ) -> Run:
     inputs: list[Tensor] = []
 
     def own(value: Any) -> Any:
         if not isinstance(value, Tensor) or not value.is_floating_point():
             return value
-        leaf = value.detach().to(to).clone()
+        leaf = value.detach().to(to or value.dtype).clone()
         if leaf.ndim:
             inputs.append(leaf.requires_grad_(torch.is_grad_enabled()))
         return leaf
@@ -166,13 +177,19 @@ def _spikes(fast: Run, plain: Run, exact: Run) -> list[str]:
     return [f"{own} spikes differ, {allowed} may"] if own > allowed else []
 
 
-def _gradients(run: Run, flipped: Tensor | None) -> list[Tensor]:
-    """The gradients of the inputs, for seeded random gradients of the differentiable outputs."""
+def _gradients(run: Run, flipped: Tensor | None, *, like: Run) -> list[Tensor]:
+    """The gradients of the inputs, for seeded random gradients of the differentiable outputs.
+
+    run: of which the gradients are taken.
+    flipped: neurons that get no gradient.
+    like: the run whose types the random gradients are rounded to, so that all runs get the same.
+    """
     able = [output for output in run.outputs if output.requires_grad]
     given = []
-    for index, output in enumerate(able):
+    kinds = [other.dtype for other in like.outputs if other.requires_grad]
+    for index, (output, kind) in enumerate(zip(able, kinds, strict=True)):
         drawn = torch.randn(output.shape, generator=generator(0, "gate", index))
-        drawn = drawn.to(output) * (1.0 if output is run.outputs[0] else 0.1)
+        drawn = drawn.to(kind).to(output) * (1.0 if output is run.outputs[0] else 0.125)
         given.append(_without(drawn, flipped))
     found = torch.autograd.grad(able, run.inputs, given, allow_unused=True)
     return [
@@ -185,6 +202,10 @@ def _without(x: Tensor, flipped: Tensor | None) -> Tensor:
     if flipped is None or x.shape[-flipped.ndim :] != flipped.shape:
         return x
     return x.masked_fill(flipped, 0.0)
+
+
+def _is_half(x: Tensor) -> bool:
+    return x.dtype in (torch.bfloat16, torch.float16)
 
 
 class _Measure:
@@ -209,7 +230,9 @@ class _Measure:
             float(_without(run.detach().double() - exact, self.flipped).abs().max())
             for run in (fast, plain)
         ]
-        rounding = 2 * EPS * math.sqrt(self.length) * float(exact.abs().max())
+        # Sums are taken in float32; in half precision the result is rounded once more.
+        eps = 2 * EPS * math.sqrt(self.length) + torch.finfo(fast.dtype).eps * _is_half(fast)
+        rounding = eps * float(exact.abs().max())
         allowed = self.factor * errors[1] + rounding + stray
         if errors[0] <= allowed:
             return []

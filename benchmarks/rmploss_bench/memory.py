@@ -1,14 +1,20 @@
 """Peak memory of a training step above the built model, each contestant in a process of its own.
 
 The process runs one step of a tiny network, which loads the code; builds the model and reads the
-memory in use; runs a step, frees its gradients, and runs a second step. The figure is the peak of
-the second step, minus the memory in use before the first and minus the optimizer's momentum. So it
-counts activations, gradients, temporaries, and the blocks that an allocator keeps for reuse.
+memory in use; then runs steps. Two figures, both without the model and the optimizer's momentum:
+
+    memory               the peak of the second step, whose gradients were freed before it: its
+                         activations, gradients and temporaries. A captured step has its peak
+                         while it is captured: a replay allocates nothing.
+    memory with warm-up  only on CUDA: the most that the allocator took from the device, from the
+                         built model to the third step: warm-up, the workspaces that cuDNN's
+                         autotuner tries, the capture and its graph's pool, fragmentation
 
 On the CPU the peak is Linux's VmHWM of /proc/self/status, reset by writing 5 to
-/proc/self/clear_refs, and the memory in use is VmRSS. For every contestant glibc returns freed
-blocks of 64 KiB or more at once (MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_), so that freed
-memory is not counted. On CUDA the peak is `torch.cuda.max_memory_allocated`.
+/proc/self/clear_refs, and the memory in use is VmRSS; blocks that the allocator keeps for reuse
+count. For every contestant glibc returns freed blocks of 64 KiB or more at once
+(MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_), so that freed memory is not counted. On CUDA they
+are `torch.cuda.max_memory_allocated` and, with warm-up, `torch.cuda.max_memory_reserved`.
 """
 
 import gc
@@ -21,25 +27,76 @@ import torch
 from torch import Tensor
 
 from rmploss.errors import UserError
+from rmploss_bench.capture import Act, Captured, cuda_graph
 from rmploss_bench.conditions import Conditions
-from rmploss_bench.contestants import CONTESTANTS, NetRunner
+from rmploss_bench.contestants import contestant
+from rmploss_bench.runners import NetRunner
 from rmploss_bench.workload import make_workload
 
+STEP, WHOLE = "memory (bytes)", "memory with warm-up (bytes)"
+"""What is measured, as rows name it."""
 ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 """Environment variables that the process must be started with."""
 
 
-def peak(conditions: Conditions, contestant: str) -> int:
-    """Peak memory of a training step in bytes; call it once, in a new process with `ENVIRONMENT`.
+def peaks(conditions: Conditions, name: str) -> dict[str, int]:
+    """The figures of a contestant in bytes; call it once, in a new process with `ENVIRONMENT`.
 
+    conditions: of the measurement.
+    name: of the contestant.
     Raises `UserError` for a contestant that is no network, and on a CPU outside of Linux.
     """
-    _runner(conditions.but(batch=1, width=1 / 16, data_dir=""), contestant).step()
-    runner = _runner(conditions, contestant)
+    tiny = conditions.but(batch=1, width=1 / 16, data_dir="")
+    contestant(name)(make_workload(tiny, calibrated=False), True).step()
+    runner = contestant(name).uncaptured(make_workload(conditions, calibrated=False), True)
+    if not isinstance(runner, NetRunner):
+        raise UserError(f"{name} has no memory to measure")
     gc.collect()
-    held = _held(conditions.device)
+    if conditions.on_cuda:
+        return _cuda_peaks(runner, conditions, captured=contestant(name).captured)
+    held = _held()
     runner.step()
-    return peak_of_step(runner, conditions.device) - held - _kept(runner.optimizer)
+    return {STEP: peak_of_step(runner, conditions.device) - held - _kept(runner.optimizer)}
+
+
+def _cuda_peaks(runner: NetRunner, conditions: Conditions, *, captured: bool) -> dict[str, int]:
+    device = conditions.device
+    torch.cuda.empty_cache()
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    taken, held = torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
+    if captured:
+        most, peak = _captured_peaks(runner, conditions)
+    else:
+        runner.step()
+        most = torch.cuda.max_memory_reserved(device)
+        peak = peak_of_step(runner, device)
+        runner.step()
+    most = max(most, torch.cuda.max_memory_reserved(device))
+    kept = _kept(runner.optimizer)
+    return {STEP: peak - held - kept, WHOLE: most - taken - kept}
+
+
+def _captured_peaks(runner: NetRunner, conditions: Conditions) -> tuple[int, int]:
+    """The most bytes reserved until the capture begins, and the most allocated while it runs."""
+    device, most = conditions.device, 0
+
+    def record(act: Act, set_back: Act) -> Act:
+        def counted() -> None:
+            nonlocal most
+            set_back()
+            torch.cuda.synchronize(device)
+            most = torch.cuda.max_memory_reserved(device)
+            torch.cuda.reset_peak_memory_stats(device)
+
+        return cuda_graph(act, counted)
+
+    graph = Captured(runner, conditions, True, record)
+    peak = torch.cuda.max_memory_allocated(device)
+    for _ in range(3):
+        graph.step()
+    torch.cuda.synchronize(device)
+    return most, peak
 
 
 def peak_of_step(runner: NetRunner, device: str) -> int:
@@ -57,17 +114,7 @@ def peak_of_step(runner: NetRunner, device: str) -> int:
     return status("VmHWM")
 
 
-def _runner(conditions: Conditions, contestant: str) -> NetRunner:
-    runner = CONTESTANTS[contestant](make_workload(conditions, calibrated=False), True)
-    if not isinstance(runner, NetRunner):
-        raise UserError(f"{contestant} has no memory to measure")
-    return runner
-
-
-def _held(device: str) -> int:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
-        return torch.cuda.memory_allocated(device)
+def _held() -> int:
     if not sys.platform.startswith("linux"):
         raise UserError("the peak memory of a process can only be measured on Linux")
     return status("VmRSS")

@@ -16,8 +16,8 @@ from rmploss.lifecycle import constrain
 from rmploss.objectives.weighting import weights_of
 from rmploss.recipes import METHODS
 from rmploss.recipes.fair import fair
-from rmploss_bench.contestants import LR, Runner
 from rmploss_bench.ours import PROGRESS
+from rmploss_bench.runners import LR, Runner
 from rmploss_bench.timing import Result, Ticker, rounds
 from rmploss_bench.workload import Workload
 

@@ -21,7 +21,7 @@ from rmploss.surrogate import ClippedTanh
 from rmploss_bench.blueprint import Conv, Layer, Neurons, layers
 from rmploss_bench.gate_ops import judge
 from rmploss_bench.timing import Act, Result, Ticker, rounds
-from rmploss_bench.workload import IMAGE, Workload
+from rmploss_bench.workload import Workload
 
 DENSITIES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.6, 0.8)
 """Spike densities (share of ones) at which convolutions are measured; dimensionless."""
@@ -78,7 +78,7 @@ def operations(workload: Workload, names: list[str], repeats: int, tick: Ticker)
 
 def _todo(workload: Workload) -> Iterator[tuple[str, Call]]:
     """A call for every distinct shape: neurons, neurons behind a norm, convolutions by density."""
-    shapes = [*layers(workload.blueprint, workload.state, IMAGE)]
+    shapes = [*layers(workload.blueprint, workload.state, workload.image)]
     neurons = dict.fromkeys(layer.target for layer in shapes if isinstance(layer.part, Neurons))
     conditions = workload.conditions
     for shape in neurons:

@@ -6,7 +6,7 @@ from rmploss import ops
 from rmploss.lifecycle import fold
 from rmploss.objectives import RMPLoss
 from rmploss.stats import membrane_stats
-from rmploss_bench.contestants import NetRunner, Runner, copied
+from rmploss_bench.runners import NetRunner, Runner, copied
 from rmploss_bench.workload import Workload
 
 PROGRESS = 0.5

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 
+from rmploss.errors import UserError
 from rmploss_bench.child import first_step_of, memory_of
 from rmploss_bench.conditions import Conditions
-from rmploss_bench.timing import Result, Ticker, admitted
+from rmploss_bench.contestants import contestant
+from rmploss_bench.timing import Result, Ticker, admitted, failure
 from rmploss_bench.workload import Workload
 
 FIRST = ("rmploss+rmp", "rmploss", "spikingjelly", "spikingjelly-compiled")
@@ -35,14 +37,25 @@ def _measured(
     names: list[str],
     repeats: int,
     tick: Ticker,
-    measure: Callable[[Conditions, str], float],
-    what: str,
+    measure: Callable[[Conditions, str], dict[str, float]],
+    usual: str,
 ) -> list[Result]:
-    names = [name for name in names if name != "dense-bound"]
+    names = [name for name in names if contestant(name).computes_the_network]
     runners, status = admitted(workload, names, train=True, tick=tick)
-    figures: dict[str, list[float]] = {name: [] for name in runners}
     turns = [name for _ in range(repeats) for name in runners]
+    runners.clear()  # their memory is the device's, which the processes share
+    figures: dict[str, dict[str, list[float]]] = {}
     for index, name in enumerate(turns):
         tick(f"a process for {name}", index, len(turns))
-        figures[name].append(measure(workload.conditions, name))
-    return [Result(name, what, tuple(figures.get(name, ())), status[name]) for name in names]
+        try:
+            found = measure(workload.conditions, name)
+        except UserError as error:
+            status[name] = failure(error)
+            continue
+        for what, value in found.items():
+            figures.setdefault(what, {}).setdefault(name, []).append(value)
+    return [
+        Result(name, what, tuple(found.get(name, ())), status[name])
+        for what, found in (figures or {usual: {}}).items()
+        for name in names
+    ]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rmploss import store
 from rmploss_bench.conditions import Conditions
-from rmploss_bench.contestants import DENSE, RIVAL
+from rmploss_bench.contestants import CONTESTANTS, DENSE, RIVAL, Contestant
 from rmploss_bench.hardware import facts, label, package_version
 from rmploss_bench.timing import Result
 
@@ -23,8 +23,11 @@ FIELDS = (
     "T",
     "batch",
     "width",
+    "precision",
     "images",
     "contestant",
+    "execution",
+    "layout",
     "version",
     "what",
     "repeats",
@@ -32,6 +35,7 @@ FIELDS = (
     "min",
     "max",
     "ratio_to_spikingjelly",
+    "ratio_to_best_spikingjelly",
     "ratio_to_dense",
     "gate",
     "command",
@@ -62,10 +66,32 @@ class Race:
                 return result.median / other.median if both else None
         return None
 
+    def ratio_to_best(self, result: Result) -> float | None:
+        """The figure divided by the best one of all executions of SpikingJelly, as `ratio`."""
+        rivals = [
+            other.median
+            for other in self.results
+            if other.contestant.startswith(RIVAL) and other.what == result.what and other.figures
+        ]
+        if not rivals or not result.figures:
+            return None
+        more_is_better = not result.what.endswith(("(s)", "(bytes)"))
+        return result.median / (max(rivals) if more_is_better else min(rivals))
+
+    def ratio_to_dense(self, result: Result) -> float | None:
+        """The figure divided by that of the dense bound, captured for captured contestants."""
+        captured = CONTESTANTS.get(result.contestant, Contestant("")).captured
+        return self.ratio(result, DENSE + "-captured" * captured)
+
 
 def rows(races: Sequence[Race], command: str) -> list[dict[str, str]]:
     """The rows of a CSV file; of a contestant without a figure, `gate` holds the reason."""
     return [_row(race, result, command) for race in races for result in race.results]
+
+
+def execution(contestant: str) -> str:
+    """How a contestant executes its step; "eager" for what is no contestant, such as a method."""
+    return CONTESTANTS.get(contestant, Contestant("")).execution
 
 
 def _row(race: Race, result: Result, command: str) -> dict[str, str]:
@@ -77,8 +103,11 @@ def _row(race: Race, result: Result, command: str) -> dict[str, str]:
         "T": str(conditions.T),
         "batch": str(conditions.batch),
         "width": f"{conditions.width:g}",
+        "precision": conditions.precision,
         "images": race.images,
         "contestant": result.contestant,
+        "execution": execution(result.contestant),
+        "layout": result.layout,
         "version": package_version(result.contestant),
         "what": result.what,
         "repeats": str(len(figures)),
@@ -86,7 +115,8 @@ def _row(race: Race, result: Result, command: str) -> dict[str, str]:
         "min": f"{min(figures):.6g}" if figures else "",
         "max": f"{max(figures):.6g}" if figures else "",
         "ratio_to_spikingjelly": _ratio(race.ratio(result, RIVAL)),
-        "ratio_to_dense": _ratio(race.ratio(result, DENSE)),
+        "ratio_to_best_spikingjelly": _ratio(race.ratio_to_best(result)),
+        "ratio_to_dense": _ratio(race.ratio_to_dense(result)),
         "gate": result.status,
         "command": command,
     }
@@ -97,7 +127,9 @@ def _ratio(value: float | None) -> str:
 
 
 def write(folder: Path, topic: str, races: Sequence[Race], command: str) -> Path:
-    """Write `folder/TOPIC-NETWORK-HARDWARE.csv` and return its path; an older file is replaced.
+    """Write the rows and return the path; an older file is replaced.
+
+    It is `folder/TOPIC-NETWORK-HARDWARE.csv`, in bf16 `folder/TOPIC-NETWORK-bf16-HARDWARE.csv`.
 
     folder: is made if it does not exist.
     topic: of `rmploss bench`.
@@ -111,6 +143,7 @@ def write(folder: Path, topic: str, races: Sequence[Race], command: str) -> Path
     out.writerow(FIELDS)
     out.writerows([row[field] for field in FIELDS] for row in rows(races, command))
     store.make_folder(folder)
-    path = folder / f"{topic}-{conditions.network}-{label(conditions.device)}.csv"
+    half = "-bf16" * (conditions.precision == "bf16")
+    path = folder / f"{topic}-{conditions.network}{half}-{label(conditions.device)}.csv"
     store.write_text(path, text.getvalue())
     return path

@@ -19,11 +19,11 @@ def title(race: Race) -> str:
 
 
 def size(race: Race) -> str:
-    """T, batch, width and threads in words."""
+    """T, batch, width, precision and threads in words."""
     conditions = race.conditions
     several = "s" * (conditions.threads > 1)
     head = f"T={conditions.T} batch={conditions.batch} width={conditions.width:g}"
-    return f"{head} {conditions.threads} thread{several}"
+    return f"{head} {conditions.precision} {conditions.threads} thread{several}"
 
 
 def table(race: Race) -> Table:

@@ -4,6 +4,9 @@ Interleaved, all contestants suffer alike when the machine is slow for a while. 
 contestant is called twice and the second call is timed: in training a step follows a step of the
 same network, not one of another library, which leaves its own data in the caches. The figure is the
 median of the rounds; the smallest and the largest value are kept beside it.
+
+On CUDA a round is up to `IN_A_ROW` calls one after the other, as in training, with one wait for the
+device at their end; the figure is the time of one call. So the host may run ahead of the device.
 """
 
 import random
@@ -14,11 +17,15 @@ from dataclasses import dataclass
 
 import torch
 
-from rmploss_bench.contestants import CONTESTANTS, DENSE, NetRunner, Runner
+from rmploss.errors import UserError
+from rmploss_bench.contestants import contestant
 from rmploss_bench.gate import Gate, gate
 from rmploss_bench.peers import MissingPeerError
+from rmploss_bench.runners import NetRunner, Runner
 from rmploss_bench.workload import Workload
 
+IN_A_ROW, ROUND_S = 20, 0.5
+"""The calls of a round on CUDA: at most so many, and about so many seconds."""
 Ticker = Callable[[str, int, int], None]
 """Receives (what, done, total) during long work: what is being done, and how much of it is done."""
 Act = Callable[[], object]
@@ -32,13 +39,16 @@ class Result:
     contestant: its name.
     what: what was measured, with the unit in brackets: "step (s)".
     figures: one value per round; empty if the contestant gets no figure.
-    status: "green", "no gate", "gate red: ..." or what to install; says why `figures` is empty.
+    status: "green", "no gate", "gate red: ...", "failed: ..." or what to install; says why
+        `figures` is empty.
+    layout: the memory format of its convolutions, where that was chosen for it.
     """
 
     contestant: str
     what: str
     figures: tuple[float, ...]
     status: str
+    layout: str = ""
 
     @property
     def median(self) -> float:
@@ -47,8 +57,8 @@ class Result:
 
     @property
     def red(self) -> bool:
-        """True if the gate was red."""
-        return self.status.startswith("gate red")
+        """True if the gate was red, or the contestant failed."""
+        return self.status.startswith(("gate red", "failed"))
 
 
 def rounds(
@@ -66,25 +76,29 @@ def rounds(
     random, with the same seed in every run.
     """
     found: dict[str, list[float]] = {name: [] for name in acts}
+    calls = dict.fromkeys(acts, 1)
     total = (repeats + 1) * len(acts)
     order = random.Random(0)
     for number in range(repeats + 1):
         for index, name in enumerate(order.sample(list(acts), len(acts))):
             acts[name]()
-            seconds = timed(acts[name], device)
+            seconds = timed(acts[name], device, calls[name])
             if number:
                 found[name].append(seconds)
+            elif device.startswith("cuda"):
+                calls[name] = max(1, min(IN_A_ROW, int(ROUND_S / seconds)))
             tick("measuring" if number else "warming up", number * len(acts) + index + 1, total)
     return {name: tuple(values) for name, values in found.items()}
 
 
-def timed(act: Act, device: str) -> float:
-    """Seconds of one call, including the work that it leaves to the device."""
+def timed(act: Act, device: str, calls: int = 1) -> float:
+    """Mean seconds of some calls, including the work that they leave to the device."""
     _wait(device)
     began = time.perf_counter()
-    act()
+    for _ in range(calls):
+        act()
     _wait(device)
-    return time.perf_counter() - began
+    return (time.perf_counter() - began) / calls
 
 
 def _wait(device: str) -> None:
@@ -108,18 +122,30 @@ def admitted(
     for index, name in enumerate(names):
         tick(f"gate of {name}", index, len(names))
         try:
-            runner = CONTESTANTS[name](workload, train)
+            runner = contestant(name)(workload, train)
             judge = judge or gate(workload, train=train)
             why = judge(name)
+            (runner.step if train else runner.infer)()
         except MissingPeerError as missing:
             status[name] = str(missing)
             continue
+        except UserError:
+            raise
+        except Exception as error:  # a contestant that breaks costs no other its figure
+            status[name] = failure(error)
+            continue
         # The dense bound computes no network that the gate could compare.
-        green = "no gate" if name == DENSE else "green"
+        green = "green" if contestant(name).computes_the_network else "no gate"
         status[name] = f"gate red: {why}" if why else green
         if not why:
             runners[name] = runner
     return runners, status
+
+
+def failure(error: Exception) -> str:
+    """The status of a contestant that raised an error, on one line."""
+    words = " ".join(str(error).split())
+    return f"failed: {type(error).__name__}: {words[:300]}"
 
 
 def steps(workload: Workload, names: list[str], repeats: int, tick: Ticker) -> list[Result]:
@@ -146,7 +172,11 @@ def _race(
         batch = workload.conditions.batch
         seconds = {name: tuple(batch / s for s in times) for name, times in seconds.items()}
     what = "step (s)" if train else "eval (images/s)"
-    return [Result(name, what, seconds.get(name, ()), status[name]) for name in names]
+    layouts = {name: runner.layout for name, runner in runners.items()}
+    return [
+        Result(name, what, seconds.get(name, ()), status[name], layouts.get(name, ""))
+        for name in names
+    ]
 
 
 def firing_rate(workload: Workload) -> float:

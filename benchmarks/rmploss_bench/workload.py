@@ -7,12 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from rmploss.randomness import generator, seeded
-from rmploss_bench.blueprint import Blueprint, blueprint_of
+from rmploss_bench.blueprint import Blueprint, Shape, blueprint_of, classes_of, image_of
 from rmploss_bench.conditions import Conditions
-
-IMAGE = (3, 32, 32)
-"""Channels, height and width of an image."""
-CLASSES = 10
 
 
 @dataclass(frozen=True)
@@ -21,7 +17,7 @@ class Workload:
 
     conditions: what the rest was made from.
     net: our network in training mode. It is never trained itself: every contestant takes a copy.
-    images: `[B, 3, 32, 32]` float32, dimensionless.
+    images: `[B, 3, H, W]` float32, dimensionless.
     labels: `[B]`, class numbers.
     source: where the images come from, in words.
     """
@@ -38,6 +34,11 @@ class Workload:
         return blueprint_of(self.conditions.network)
 
     @property
+    def image(self) -> Shape:
+        """Channels, height and width of an image."""
+        return image_of(self.conditions.network)
+
+    @property
     def state(self) -> dict[str, Tensor]:
         """The weights that every contestant starts with, by name."""
         return self.net.state_dict()
@@ -52,7 +53,8 @@ def make_workload(conditions: Conditions, *, calibrated: bool = True) -> Workloa
     from rmploss import models
 
     with seeded(conditions.seed, "bench weights"):
-        options = {"num_classes": CLASSES, "T": conditions.T, "width": conditions.width}
+        classes = classes_of(conditions.network)
+        options = {"num_classes": classes, "T": conditions.T, "width": conditions.width}
         net = models.create(conditions.network, **options)
     images, labels, source = _batch(conditions)
     device = torch.device(conditions.device)
@@ -66,7 +68,8 @@ def _batch(conditions: Conditions) -> tuple[Tensor, Tensor, str]:
     """The first test images of CIFAR-10 if they are here, else seeded noise of their statistics."""
     from rmploss.data import DATASETS, Key
 
-    if conditions.data_dir:
+    image, classes = image_of(conditions.network), classes_of(conditions.network)
+    if conditions.data_dir and classes == 10:
         data = DATASETS.make("cifar10")
         test = data.open(Path(conditions.data_dir), seed=0, T=conditions.T).test
         if conditions.batch <= len(test):
@@ -74,8 +77,8 @@ def _batch(conditions: Conditions) -> tuple[Tensor, Tensor, str]:
             images = torch.stack([image for image, _ in pairs])
             return images, torch.tensor([label for _, label in pairs]), "CIFAR-10 test images"
     random = generator(conditions.seed, "bench images")
-    images = torch.randn(conditions.batch, *IMAGE, generator=random)
-    labels = torch.randint(CLASSES, (conditions.batch,), generator=random)
+    images = torch.randn(conditions.batch, *image, generator=random)
+    labels = torch.randint(classes, (conditions.batch,), generator=random)
     return images, labels, "seeded noise"
 
 

@@ -6,21 +6,20 @@ from torch import Tensor, nn
 
 from rmploss import membrane_stats, models
 from rmploss.errors import UserError
-from rmploss_bench.blueprint import NETWORKS, Conv, Neurons, blueprint_of, layers
-from rmploss_bench.workload import IMAGE
+from rmploss_bench.blueprint import NETWORKS, Conv, Neurons, blueprint_of, image_of, layers
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_the_parts_are_those_of_the_network(network: str) -> None:
     net = models.create(network, T=1, width=0.0625)
-    found = [*layers(blueprint_of(network), net.state_dict(), IMAGE)]
+    found = [*layers(blueprint_of(network), net.state_dict(), image_of(network))]
     convolutions = {layer.part.name for layer in found if isinstance(layer.part, Conv)}
     named = net.named_modules()
     assert convolutions == {
         name.removesuffix(".conv") for name, module in named if isinstance(module, nn.Conv2d)
     }
     with torch.no_grad(), membrane_stats(net) as stats:
-        net(torch.randn(1, *IMAGE))
+        net(torch.randn(1, *image_of(network)))
     neurons = [layer for layer in found if isinstance(layer.part, Neurons)]
     assert [layer.part.name for layer in neurons] == [entry.name for entry in stats]
     sizes = [C * H * W for C, H, W in (layer.target for layer in neurons)]
@@ -32,7 +31,7 @@ def test_the_shapes_are_those_the_convolutions_see(network: str) -> None:
     net = models.create(network, T=1, width=0.0625)
     expected = {
         layer.part.name: layer.source
-        for layer in layers(blueprint_of(network), net.state_dict(), IMAGE)
+        for layer in layers(blueprint_of(network), net.state_dict(), image_of(network))
         if isinstance(layer.part, Conv)
     }
     seen: dict[str, tuple[int, ...]] = {}
@@ -44,7 +43,7 @@ def test_the_shapes_are_those_the_convolutions_see(network: str) -> None:
 
             module.register_forward_pre_hook(note)
     with torch.no_grad():
-        net(torch.randn(1, *IMAGE))
+        net(torch.randn(1, *image_of(network)))
     assert {name: expected[name] for name in seen} == seen
 
 

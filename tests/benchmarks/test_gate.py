@@ -8,20 +8,45 @@ import torch
 from torch import Tensor
 
 from rmploss import ops
+from rmploss.ops.backends import asked
 from rmploss_bench import gate_ops
+from rmploss_bench.contestants import TRAINING_ONLY
 from rmploss_bench.gate import gate
 from rmploss_bench.operations import PAPER
 from rmploss_bench.peers import PEERS
-from tests.benchmarks.kits import tiny_workload
+from rmploss_bench.runners import NetRunner
+from rmploss_bench.workload import make_workload
+from tests.benchmarks.kits import tiny, tiny_workload
 
-OURS = ("rmploss+rmp", "rmploss", "rmploss-reference")
+OURS = ("rmploss+rmp", "rmploss-engine+rmp", "rmploss", "rmploss-reference")
 
 
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("network", ["resnet20", "resnet19", "vgg16"])
 def test_our_own_are_green(network: str, train: bool) -> None:
     judge = gate(tiny_workload(network), train=train)
-    assert [judge(name) for name in OURS] == ["", "", ""]
+    names = [name for name in OURS if train or name not in TRAINING_ONLY]
+    assert [judge(name) for name in names] == [""] * len(names)
+
+
+def test_our_own_are_green_in_bf16() -> None:
+    judge = gate(make_workload(tiny("resnet20", batch=8, precision="bf16")), train=True)
+    assert [judge(name) for name in OURS] == [""] * len(OURS)
+
+
+def test_a_wrong_gradient_in_bf16_is_red(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = NetRunner.backward
+
+    def wrong(self: NetRunner) -> None:
+        right(self)
+        if self.workload.conditions.precision == "bf16" and asked() == "auto":
+            for parameter in self.net.parameters():
+                assert parameter.grad is not None
+                parameter.grad.mul_(4)
+
+    monkeypatch.setattr(NetRunner, "backward", wrong)
+    judge = gate(make_workload(tiny("resnet20", batch=8, precision="bf16")), train=True)
+    assert "gradients differ" in judge("rmploss+rmp")
 
 
 @pytest.mark.parametrize(("kit", "red"), [("Plain", ""), ("Leakier", "logits"), ("Forgetful", "l")])

@@ -8,8 +8,8 @@ import torch
 from rmploss.errors import UserError
 from rmploss_bench import memory, processes
 from rmploss_bench.child import answer
-from rmploss_bench.contestants import NetRunner
-from rmploss_bench.memory import peak
+from rmploss_bench.memory import peaks
+from rmploss_bench.runners import NetRunner
 from tests.benchmarks.kits import tiny, tiny_workload
 from tests.benchmarks.test_timing import silent
 
@@ -46,9 +46,22 @@ def test_memory_is_measured_by_a_fresh_process() -> None:
     assert result.figures[0] > 0
 
 
+def test_a_process_that_fails_costs_no_other_its_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(conditions: object, name: str) -> dict[str, float]:
+        if name == "rmploss":
+            raise UserError("out of\nmemory")
+        return {"memory (bytes)": 1.0}
+
+    monkeypatch.setattr(processes, "memory_of", measure)
+    names = ["rmploss+rmp", "rmploss"]
+    first, second = processes.memory(tiny_workload(), names, 1, silent)
+    assert (first.figures, first.status) == ((1.0,), "green")
+    assert (second.figures, second.status) == ((), "failed: UserError: out of memory")
+
+
 def test_the_bound_has_no_memory() -> None:
     with pytest.raises(UserError, match="no memory"):
-        peak(tiny(), "dense-bound")
+        peaks(tiny(), "dense-bound")
 
 
 def test_the_first_step_is_timed_from_the_start_of_the_process() -> None:
@@ -59,6 +72,6 @@ def test_the_first_step_is_timed_from_the_start_of_the_process() -> None:
 def test_the_error_of_a_process_is_passed_on() -> None:
     with pytest.raises(UserError, match="the process that measured nobody failed"):
         processes.memory_of(tiny(), "nobody")
-    with pytest.raises(UserError, match="unknown contestant"):
+    with pytest.raises(UserError, match='unknown "nobody"'):
         answer('{"conditions": {"network": "resnet20", "T": 1, "batch": 1, "width": 0.0625},'
                ' "contestant": "nobody", "task": "memory"}')  # fmt: skip

@@ -44,6 +44,22 @@ def missing(name: str) -> None:
     raise timing.MissingPeerError("not installed: pip install x")
 
 
+def test_a_contestant_that_breaks_costs_no_other_its_figure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(self: object) -> None:
+        raise RuntimeError("out of\nmemory")
+
+    monkeypatch.setattr("rmploss_bench.dense.Dense.step", broken)
+    whole, dense = steps(tiny_workload(), ["rmploss", "dense-bound"], 1, silent)
+    assert whole.figures
+    assert (dense.figures, dense.status, dense.red) == (
+        (),
+        "failed: RuntimeError: out of memory",
+        True,
+    )
+
+
 def test_a_red_gate_leaves_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "gate", lambda workload, train: lambda name: "spikes differ")
     (result,) = steps(tiny_workload(), ["rmploss"], 1, silent)
@@ -51,8 +67,11 @@ def test_a_red_gate_leaves_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_contestants_of_training_only_are_left_out_of_evaluation() -> None:
-    assert {*usual("cpu")} - {*usual("cpu", train=False)} == {"rmploss+rmp", "spikingjelly-memopt"}
-    assert {*usual("cuda")} - {*usual("cpu")} == {"spikingjelly-triton"}
+    everyone, tested = {*usual(capture=False)}, {*usual(capture=False, train=False)}
+    assert everyone - tested == {"rmploss+rmp", "rmploss-engine+rmp", "spikingjelly-memopt"}
+    captured = {name for name in CONTESTANTS if name.endswith("-captured")}
+    assert {*usual(capture=True)} - everyone == captured
+    assert "spikingjelly-compiled-captured" in captured
 
 
 def test_contestants_come_in_the_order_of_the_table() -> None:

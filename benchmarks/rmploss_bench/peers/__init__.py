@@ -4,15 +4,14 @@ A peer is imported when its contestant is made. If it is not installed, `Missing
 to install, and the table of results shows that text in the peer's row.
 """
 
-from typing import Any
-
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rmploss.registry import Registry
-from rmploss_bench.contestants import NetRunner, Runner
+from rmploss_bench.peers._format import FORMATS, faster
 from rmploss_bench.peers._network import Kit, MissingPeerError, PeerNetwork
 from rmploss_bench.peers.spikingjelly import SpikingJelly
+from rmploss_bench.runners import NetRunner, Runner, autocast
 from rmploss_bench.workload import Workload
 
 PEERS: Registry[type[Kit]] = Registry(
@@ -27,25 +26,32 @@ PEERS: Registry[type[Kit]] = Registry(
 __all__ = ["PEERS", "Kit", "MissingPeerError", "PeerNetwork", "peer_network"]
 
 
-def peer_network(name: str, workload: Workload) -> tuple[Kit, PeerNetwork]:
+def peer_network(
+    name: str, workload: Workload, memory_format: torch.memory_format | None = None
+) -> tuple[Kit, PeerNetwork]:
     """A peer's kit and the workload's network built with it.
 
+    name: of the peer.
+    workload: gives blueprint, weights, device and type.
+    memory_format: of the convolutions; None: the kit's.
     Raises `MissingPeerError` if the peer is not installed.
     """
     kit: Kit = PEERS[name]()
     net = PeerNetwork(kit, workload.blueprint, workload.state, workload.conditions.T)
     net = net.to(workload.images.device, workload.images.dtype)
-    return kit, net.to(memory_format=kit.memory_format)
+    return kit, net.to(memory_format=memory_format or kit.memory_format)
 
 
 def make_spikingjelly(workload: Workload, train: bool) -> Runner:
-    """SpikingJelly in multi-step mode with its torch backend."""
-    return _runner("spikingjelly", workload, train)
+    """SpikingJelly in multi-step mode. On CUDA its neurons take their Triton kernels themselves."""
 
+    def build(memory_format: torch.memory_format | None) -> NetRunner:
+        return _runner("spikingjelly", workload, train, memory_format)
 
-def make_compiled_spikingjelly(workload: Workload, train: bool) -> Runner:
-    """The network of `make_spikingjelly` under `torch.compile`."""
-    return _runner("spikingjelly", workload, train, compiled=True)
+    conditions = workload.conditions
+    if not conditions.on_cuda or workload.images.dtype == torch.float64:  # float64: of the gate
+        return build(None)
+    return build(faster("spikingjelly", conditions, train, build))
 
 
 def make_lean_spikingjelly(workload: Workload, train: bool) -> Runner:
@@ -54,29 +60,17 @@ def make_lean_spikingjelly(workload: Workload, train: bool) -> Runner:
     Level 1 on a CPU: every layer is checkpointed, spikes are kept as bits. Level 4 on a GPU, which
     needs CUDA: it also splits layers and time steps by their measured peaks.
     """
-    kit, net = _spikingjelly(workload, train)
+    kit, net = peer_network("spikingjelly", workload)
+    net.train(train)
+    assert isinstance(kit, SpikingJelly)
 
-    def forward(_: nn.Module) -> None:
-        kit.reset(net)
-        net(workload.images)
+    def forward(example: nn.Module) -> Tensor:
+        kit.reset(example)
+        with autocast(workload.conditions):
+            return example(workload.images)
 
     kit.save_memory(net, forward, level=4 if workload.images.is_cuda else 1)
     return NetRunner(workload, net, reset=lambda: kit.reset(net))
-
-
-def make_triton_spikingjelly(workload: Workload, train: bool) -> Runner:
-    """SpikingJelly with its Triton kernels; raises `MissingPeerError` without a GPU."""
-    if not workload.images.is_cuda:
-        raise MissingPeerError("needs a GPU: --device cuda")
-    kit, net = _spikingjelly(workload, train)
-    kit.functional.set_backend(net, "triton")
-    return NetRunner(workload, net, reset=lambda: kit.reset(net))
-
-
-def _spikingjelly(workload: Workload, train: bool) -> tuple[SpikingJelly, PeerNetwork]:
-    kit, net = peer_network("spikingjelly", workload)
-    assert isinstance(kit, SpikingJelly)
-    return kit, net.train(train)
 
 
 def make_snntorch(workload: Workload, train: bool) -> Runner:
@@ -89,9 +83,12 @@ def make_norse(workload: Workload, train: bool) -> Runner:
     return _runner("norse", workload, train)
 
 
-def _runner(name: str, workload: Workload, train: bool, *, compiled: bool = False) -> Runner:
-    kit, net = peer_network(name, workload)
+def _runner(
+    name: str, workload: Workload, train: bool, memory_format: torch.memory_format | None = None
+) -> NetRunner:
+    kit, net = peer_network(name, workload, memory_format)
     net.train(train)
-    run: Any = torch.compile(net) if compiled else net
-    assert isinstance(run, nn.Module)
-    return NetRunner(workload, run, reset=lambda: kit.reset(net))
+    runner = NetRunner(workload, net, reset=lambda: kit.reset(net))
+    used = memory_format or kit.memory_format
+    runner.layout = next(word for word, kind in FORMATS.items() if kind == used)
+    return runner

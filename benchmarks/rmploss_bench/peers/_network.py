@@ -97,8 +97,7 @@ class PeerNetwork(nn.Module):
         if isinstance(part, Conv):
             return kit.over_time(*_conv_norm(part, state))
         if isinstance(part, Pool):
-            pool = nn.AvgPool2d(part.kernel, ceil_mode=True, count_include_pad=False)
-            return kit.over_time(pool)
+            return kit.over_time(nn.AvgPool2d(**part.options()))  # pyright: ignore[reportArgumentType]
         assert isinstance(part, Residual)
         paths = [
             nn.Sequential(*self._layers(kit, path, state)) for path in (part.body, part.shortcut)

@@ -1,4 +1,4 @@
-"""SpikingJelly 2: multi-step nodes and containers, torch backend.
+"""SpikingJelly 2: multi-step nodes and containers.
 
 Its LIF has a time constant, decay = 1 - 1/tau: tau = 4/3 with decay_input=False is the paper's 0.25
 (Eq. 1). Surrogate: Sigmoid(alpha=4), its default and one of those for which it has a fused kernel;
@@ -8,7 +8,7 @@ sets the membranes back to rest between batches.
 
 from collections.abc import Callable
 
-from torch import nn
+from torch import Tensor, nn
 
 from rmploss_bench.peers._network import Kit, peer_module
 
@@ -42,11 +42,14 @@ class SpikingJelly(Kit):
             store_v_seq=False,
         )
 
-    def save_memory(self, net: nn.Module, forward: Callable[[nn.Module], None], level: int) -> None:
+    def save_memory(
+        self, net: nn.Module, forward: Callable[[nn.Module], Tensor], level: int
+    ) -> None:
         """Apply SpikingJelly's memory optimization to all layers of `net`, in place.
 
         net: the network.
-        forward: runs one forward of a network, by which the layers are measured.
+        forward: runs one forward of a network and returns its output, from which level 2 and more
+            start a backward; the layers are measured by it.
         level: 1 to 4; the higher, the less memory.
         """
         memopt = peer_module("spikingjelly.activation_based.memopt")
