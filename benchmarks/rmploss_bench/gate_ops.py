@@ -134,7 +134,9 @@ def _as_tensors(
     if isinstance(first, ops.Spikes):  # of a convolution, which takes maps
         args = (first.dense.flatten(0, 1), *args[1:])
     options = {name: ops.dense_of(value) for name, value in options.items()}
-    changes = {name: name == "look" for name in ("look", "as_spikes") if name in options}
+    # The last membrane is compared, too; the network's running statistics are not touched.
+    wanted = {"look": True, "as_spikes": False, "last": True, "running": None}
+    changes = {name: value for name, value in wanted.items() if name in options}
     return args, {**options, **changes}
 
 
