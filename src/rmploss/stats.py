@@ -39,8 +39,8 @@ class LayerMoments:
 
     name: of the layer in the network ("layer1.0.lif1"), or "lif<i>" in the order of execution.
     moments: `[4, C]`, differentiable: per channel the sums of u, u^2, |o - u|^p and o over time,
-        batch and space.
-    count: the number of values in each sum, T*B*H*W.
+        batch and space; `[T, 4, C]` over batch and space with `MomentSpec.per_step`.
+    count: the number of values in each sum, T*B*H*W; per step B*H*W.
     v_threshold: the threshold of the layer.
     unregularized: why no regularizer of the membrane is defined for the layer; None: one is.
     place: "inner" for a neuron inside a residual block, "sum" for one after the sum of a block's
@@ -67,28 +67,32 @@ class LayerMoments:
 
     @property
     def elements(self) -> int:
-        """The number of membrane values of the layer: channels times count."""
-        return self.count * self.moments.shape[1]
+        """The number of membrane values of the layer: channels times count, over all steps."""
+        return self.count * self.moments.numel() // 4
 
     @property
     def quantization_error(self) -> Tensor:
         """The mean of q(u) = |o - u|^p over the layer (Eq. 9), a scalar."""
-        return self.moments[ERROR].sum() / self.elements
+        return self.row(ERROR).sum() / self.elements
 
     @property
     def firing_rate(self) -> Tensor:
         """The mean of o over the layer, a scalar: spikes per neuron and time step."""
-        return self.moments[SPIKES].sum() / self.elements
+        return self.row(SPIKES).sum() / self.elements
 
     @property
     def mean(self) -> Tensor:
-        """The mean of u per channel, `[C]`."""
-        return self.moments[MEMBRANE] / self.count
+        """The mean of u per channel, `[C]`; per step `[T, C]`."""
+        return self.row(MEMBRANE) / self.count
 
     @property
     def variance(self) -> Tensor:
-        """The (biased) variance of u per channel, `[C]`."""
-        return self.moments[SQUARE] / self.count - self.mean.square()
+        """The (biased) variance of u per channel, `[C]`; per step `[T, C]`."""
+        return self.row(SQUARE) / self.count - self.mean.square()
+
+    def row(self, row: int) -> Tensor:
+        """One of the moments: MEMBRANE, SQUARE, ERROR or SPIKES; `[C]`, per step `[T, C]`."""
+        return self.moments.select(-2, row)
 
 
 def weighted_sum(layers: Sequence[LayerMoments], row: int, weights: Sequence[float]) -> Tensor:
@@ -117,9 +121,11 @@ class MembraneStats:
         """Append the entry of one layer.
 
         layer: gives its name, threshold and place.
-        moments: `[4, C]`, see `LayerMoments`.
-        count: the number of values in each sum.
+        moments: `[4, C]` or `[T, 4, C]`, see `LayerMoments`.
+        count: the number of values per channel, over all steps.
         """
+        if moments.ndim == 3:
+            count //= moments.shape[0]
         name = layer.layer_name or f"lif{len(self.layers)}"
         attributes = (layer.v_threshold, layer.unregularized, layer.place)
         self.layers.append(LayerMoments(name, moments, count, *attributes))

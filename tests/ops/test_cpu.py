@@ -140,6 +140,7 @@ UNUSUAL: dict[str, dict[str, Any]] = {
     "p": {"moments": MomentSpec(p=1)},
     "the potential": {"moments": MomentSpec(potential="input")},
     "the target": {"moments": MomentSpec(detach_target=False)},
+    "moments of every step": {"moments": MomentSpec(detach_target=False, per_step=True)},
     "a start": {},
     "a residual": {},
     "constants": {},

@@ -47,6 +47,7 @@ SPECS = {
     "p1": MomentSpec(p=1, detach_target=False),
     "input": MomentSpec(p=1.5, potential="input"),
     "input-target": MomentSpec(p=1.5, potential="input", detach_target=False),
+    "per-step": MomentSpec(p=1, detach_target=False, per_step=True),
     "none": None,
 }
 RESETS = {"hard": 0.0, "hard-0.3": -0.3, "soft": None}
@@ -182,7 +183,7 @@ def full_precision() -> Any:
         yield
 
 
-NUMBERS = NeuronNumbers(0.0, 3.0, 1.0, 2.0, 0, False, 0, True, False, True)
+NUMBERS = NeuronNumbers(0.0, 3.0, 1.0, 2.0, 0, False, 0, True, False, True, False)
 
 
 class Cases:
@@ -241,7 +242,7 @@ class Cases:
         case = Case(shape=shape, norm=norm, residual="spikes", carried=True, spec="p1")
         assert_as_reference(case, torch.float32, self.device)
 
-    @each(repeats=(4, 20), norm=(False, True), residual=("none", "spikes"), spec=("p2", "input"))
+    @each(repeats=(4, 20), norm=(False, True), residual=("none", "spikes"), spec=("p2", "per-step"))
     def test_one_step_that_stands_for_many(
         self, repeats: int, norm: bool, residual: str, spec: str
     ) -> None:
@@ -430,7 +431,7 @@ class Cases:
         """Schema, fake tensors and autograd registration, by PyTorch's own check."""
         y = normal(4 // repeats, 6, 5, 1).float().to(self.device).requires_grad_()
         constant = torch.full((5,), 0.5, device=self.device)
-        rule = [0.0, 3.0, 1.0, 2.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0]
+        rule = [0.0, 3.0, 1.0, 2.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.0]
         constants = (constant, constant, 4, None, False, 0.5, None, None, 0.0, 0)
         given = ("triton", y, constant, None, None, None, None, *constants, rule)
         arguments = (*given, True, True, True, True)
@@ -443,8 +444,9 @@ def rows_of(y: Tensor, **changes: Any) -> LIFRows:
     """The rows `[T, R, C]` y with nothing else."""
     constant = y.new_full((y.shape[2],), 0.5)
     rows = LIFRows(
-        y, None, 0.0, 1.0, None, None, None, None, None, constant, constant, y.shape[0], NUMBERS
-    )
+        y, None, 0.0, 1.0, None, None, None, None, None, constant, constant, y.shape[0], y.dtype,
+        NUMBERS,
+    )  # fmt: skip
     return rows._replace(**changes)
 
 

@@ -2,6 +2,7 @@
 
 from typing import ClassVar, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from rmploss.errors import Problem, UserError
@@ -73,13 +74,16 @@ class SpikingLayer(nn.Module):
         return (u >= self.v_threshold).to(u.dtype)
 
     def moments(self, x: Tensor, u: Tensor, spec: MomentSpec) -> Tensor:
-        """The membrane moments `[4, C]`, sums over time, batch and space.
+        """The membrane moments `[4, C]`, sums over time, batch and space; per step `[T, 4, C]`.
 
         x: input current `[T, B, C, ...]`.
         u: the membrane before the reset, same shape.
         """
         potential = x if spec.potential == "input" else u
         parts = (potential, self.fires(u), self.fires(potential))
+        if spec.per_step:
+            steps = zip(*parts, strict=True)
+            return torch.stack([membrane_moments(*step, spec) for step in steps])
         u, spikes, target = (part.flatten(0, 1) for part in parts)
         return membrane_moments(u, spikes, target, spec)
 

@@ -127,10 +127,11 @@ class TSSL(SpikingLayer):
         return (u > self.v_threshold).to(u.dtype)
 
     def moments(self, x: Tensor, u: Tensor, spec: MomentSpec) -> Tensor:
-        """The membrane moments `[4, C]`, summed step by step."""
+        """The membrane moments `[4, C]`, summed step by step; per step `[T, 4, C]`."""
         potential = x if spec.potential == "input" else u
         steps = zip(potential, self.fires(u), self.fires(potential), strict=True)
-        return torch.stack([membrane_moments(*step, spec) for step in steps]).sum(0)
+        moments = torch.stack([membrane_moments(*step, spec) for step in steps])
+        return moments if spec.per_step else moments.sum(0)
 
     def extra_repr(self) -> str:
         """The constants."""

@@ -27,7 +27,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
     residual, bits = given.residual, given.residual_bits
     if residual is not None and bits is None and given.look:
         bits = pack_if_spikes(given.backend, residual)
-    ctx.has_residual = residual is not None
+    ctx.residual_dtype = None if residual is None else residual.dtype
     if bits is not None:
         residual = None
     ctx.save_for_backward(
@@ -41,6 +41,8 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 def _gradient(ctx: Any, g_spikes: Any, g_moments: Any, g_last: Any, *_: Any) -> tuple[Any, ...]:
     y, gain, bias, residual, bits, u, decay, threshold, statistics = ctx.saved_tensors
     backend, steps, eps, sync, scale, neuron = ctx.others
+    if bits is not None:  # of the residual itself only shape and type count
+        residual = y.new_empty((), dtype=ctx.residual_dtype).expand(steps, *y.shape[1:])
     inputs = LIFInputs(
         backend, y, gain, bias, residual, bits, u, decay, threshold, steps, eps, sync, scale,
         None, None, 0.0, 0, neuron, False, False, False, False,
@@ -60,7 +62,7 @@ def _gradient(ctx: Any, g_spikes: Any, g_moments: Any, g_last: Any, *_: Any) -> 
             y=g.y,
             gain=None if gain is None else g_gain,
             bias=None if bias is None else g_bias,
-            residual=g.residual if ctx.has_residual else None,
+            residual=None if ctx.residual_dtype is None else g.residual,
             u=None if u is None else g.u,
             decay=g_decay,
             threshold=g_threshold,
@@ -117,7 +119,8 @@ def _(*arguments: Any) -> tuple[Tensor, ...]:
     y, decay = given.y, given.decay
     C = y.shape[2]
     statistics = y.new_empty(0 if given.eps is None else (3, C), dtype=torch.float64)
-    moments = decay.new_empty((4, C) if NeuronNumbers.read(given.neuron).moments else 0)
+    takes_moments = NeuronNumbers.read(given.neuron).moments
+    moments = decay.new_empty(given.moments_shape if takes_moments else 0)
     if given.dense:
         spikes = layout.empty(y, given.steps)
     else:

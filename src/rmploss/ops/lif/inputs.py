@@ -66,7 +66,8 @@ class NeuronNumbers(NamedTuple):
     detach_reset: as in `NeuronOptions`.
     surrogate: its number in `KINDS`.
     moments: whether to take them.
-    of_input, detach_target: as `potential` and `detach_target` of the `MomentSpec`.
+    of_input, detach_target, per_step: as `potential`, `detach_target` and `per_step` of the
+        `MomentSpec`.
     """
 
     reset_to: float
@@ -79,6 +80,7 @@ class NeuronNumbers(NamedTuple):
     moments: bool
     of_input: bool
     detach_target: bool
+    per_step: bool
 
     @staticmethod
     def of(neuron: NeuronOptions) -> "NeuronNumbers | str":
@@ -104,13 +106,14 @@ class NeuronNumbers(NamedTuple):
             moments=spec is not None,
             of_input=moments.potential == "input",
             detach_target=moments.detach_target,
+            per_step=moments.per_step,
         )
 
     @staticmethod
     def read(numbers: Sequence[float]) -> "NeuronNumbers":
         """The record that the numbers of a schema were made from."""
-        *real, reset, detach, kind, moments, of_input, target = numbers
-        flags = bool(moments), bool(of_input), bool(target)
+        *real, reset, detach, kind, moments, of_input, target, per_step = numbers
+        flags = bool(moments), bool(of_input), bool(target), bool(per_step)
         return NeuronNumbers(*real, int(reset), bool(detach), int(kind), *flags)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
@@ -280,10 +283,15 @@ class LIFInputs(NamedTuple):
                 )
 
     @property
+    def moments_shape(self) -> tuple[int, ...]:
+        """Of the moments, where they are taken."""
+        C = self.y.shape[2]
+        return (self.steps, 4, C) if NeuronNumbers(*self.neuron).per_step else (4, C)  # pyright: ignore[reportArgumentType]
+
+    @property
     def current_dtype(self) -> torch.dtype:
-        """The type of the gradient of x(t): that of y, or of a residual of numbers."""
-        is_number = self.residual is not None and self.residual_bits is None
-        return self.residual.dtype if is_number else self.y.dtype  # pyright: ignore[reportOptionalMemberAccess]
+        """The type of the gradient of x(t): that of the residual, or of y."""
+        return self.y.dtype if self.residual is None else self.residual.dtype
 
     @property
     def running(self) -> Running | None:
@@ -313,7 +321,7 @@ class LIFOutputs(NamedTuple):
 
     spikes: `[T, B, C, ...]` in the type of y. Without `dense` a tensor of that shape over a single
         NaN (stride 0): it has the spikes' place in the graph, and their numbers are in the bits.
-    moments: `[4, C]`, or empty.
+    moments: `[4, C]`, per step `[T, 4, C]`, or empty.
     u: the membrane after the last step, `[B, C, ...]`, or empty.
     statistics: of y, mean, biased variance and number of values, float64 `[3, C]`; or empty.
     bits: of the spikes, `[T R, words]`, or empty.
@@ -336,6 +344,7 @@ class LIFRows(NamedTuple):
         1 / sqrt(var + eps), in float64 and rounded once (Eq. 6). None: the mean is 0.
     residual: `[T, R, C]` or None; residual_bits: `[T R, words]` or None.
     start: the membrane before the first step `[R, C]`, None for rest.
+    current_dtype: as in `LIFInputs`.
     scale: a factor of the gain that kernels multiply it by.
     gain, bias, decay, threshold, steps, eps: as in `LIFInputs`.
     """
@@ -352,6 +361,7 @@ class LIFRows(NamedTuple):
     decay: Tensor
     threshold: Tensor
     steps: int
+    current_dtype: torch.dtype
     neuron: NeuronNumbers
 
     @staticmethod
@@ -382,6 +392,7 @@ class LIFRows(NamedTuple):
             inputs.decay,
             inputs.threshold,
             inputs.steps,
+            inputs.current_dtype,
             neuron if isinstance(neuron, NeuronNumbers) else NeuronNumbers.read(neuron),
         )
 

@@ -2,6 +2,8 @@
 
     moments [4, C] = sum u,  sum u^2,  sum |o - u|^p,  sum o        over time, batch and space
 
+or [T, 4, C], over batch and space, with `MomentSpec.per_step`.
+
 RMP-Loss is a function of the third row, IM-Loss of the first, RecDis-SNN of the first two and a
 firing-rate target of the fourth. All are dimensionless.
 """
@@ -31,12 +33,14 @@ class MomentSpec:
     detach_target: the spike o in |o - u|^p is a constant (Eq. 8 is piecewise constant in o). False
         lets the gradient pass through o by the surrogate, the other reading of Algorithm 1, line 8.
     differentiable: False takes the statistics without a graph, for measuring only.
+    per_step: True takes those of every time step, `[T, 4, C]`; False the sums over time, `[4, C]`.
     """
 
     p: float = 2.0
     potential: Literal["u_pre", "input"] = "u_pre"
     detach_target: bool = True
     differentiable: bool = True
+    per_step: bool = False
 
     def __post_init__(self) -> None:
         problems = []

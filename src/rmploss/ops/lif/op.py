@@ -32,7 +32,8 @@ def lif(
     """LIF neurons over time (Eqs. 1-3): spikes `[T, B, C, ...]`, moments `[4, C]` or None, last u.
 
     The input current is gain x + bias + residual. The membrane is float32 at least, also for
-    half-precision input; spikes have the type of x. All is dimensionless. Raises `UserError`.
+    half-precision input; spikes have the type of x; moments are `[T, 4, C]` with
+    `MomentSpec.per_step`. All is dimensionless. Raises `UserError`.
 
     x: `[T, B, C, ...]`, or `[1, B, C, ...]` that stands for `repeats` equal steps.
     u: the membrane before the first step `[B, C, ...]`; None for rest.

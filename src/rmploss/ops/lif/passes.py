@@ -1,5 +1,6 @@
 """Forward and backward of a layer, by the kernels of the backend that its inputs name."""
 
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from rmploss.errors import UserError
 from rmploss.ops import layout
 from rmploss.ops.collectives import ranks
-from rmploss.ops.lif import native, tdbn, triton
+from rmploss.ops.lif import native, stepwise, tdbn, triton
 from rmploss.ops.lif.inputs import LIFInputs, LIFOutputs, LIFRows
 from rmploss.ops.lif.tdbn import Running
 
@@ -46,7 +47,7 @@ class Kernels(Protocol):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The gradients of x `[T, R, C]` and of start `[R, C]`, and sums `[4, C]`.
 
-        The first has the type of y, or of a residual that is wider.
+        The first has the type `LIFRows.current_dtype`, or is wider.
         Of a static y the gradient is summed, `[1, R, C]`; without a start its gradient is empty.
         The sums are the gradients of bias, gain, decay and threshold; the last two need not be
         right without `constants`.
@@ -87,7 +88,10 @@ def forward(*arguments: Any) -> LIFOutputs:
             statistics = tdbn.over_ranks(statistics)
         rows = rows._replace(statistics=statistics, eps=inputs.eps)
     wanted = (inputs.dense, inputs.bits, inputs.last)
-    spikes, moments, last, bits, count = kernels.forward(rows, *wanted)
+    run = kernels.forward
+    if rows.neuron.moments and rows.neuron.per_step:
+        run = partial(stepwise.forward, kernels)
+    spikes, moments, last, bits, count = run(rows, *wanted)
     if inputs.dense:
         spikes = layout.sequence(spikes, y).to(y.dtype)
     else:
@@ -124,7 +128,10 @@ def backward(
     rows = LIFRows.of(inputs, kernels.READS_HALF, kernels.SCALES)
     if inputs.eps is not None:
         rows = rows._replace(statistics=statistics, eps=inputs.eps)
-    g_x, g_start, sums = kernels.backward(
+    run: Any = kernels.backward
+    if g_moments is not None and rows.neuron.per_step:
+        run = partial(stepwise.backward, kernels)
+    g_x, g_start, sums = run(
         rows,
         None if g_spikes is None else layout.rows(g_spikes, rows.y.dtype),
         None if g_moments is None else g_moments.contiguous(),
@@ -166,7 +173,7 @@ def _check_gradients(
     C = y.shape[2]
     for name, tensor, shape in (
         ("gradient of the spikes", g_spikes, (inputs.steps, *y.shape[1:])),
-        ("gradient of the moments", g_moments, (4, C)),
+        ("gradient of the moments", g_moments, inputs.moments_shape),
         ("gradient of the last membrane", g_last, y.shape[1:]),
         ("statistics", statistics, (0,) if inputs.eps is None else (3, C)),
     ):

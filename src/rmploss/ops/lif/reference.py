@@ -56,8 +56,8 @@ def lif(
 
     x: `[T, B, C, ...]`, or `[1, B, C, ...]` that stands for `repeats` equal steps; u: membrane
     before the first step, `[B, C, ...]`, at rest if None; gain, bias: `[C]`; residual:
-    `[T, B, C, ...]`. Returns the spikes `[T, B, C, ...]`, the moments `[4, C]` (None without a
-    `MomentSpec`) and the membrane after the last step.
+    `[T, B, C, ...]`. Returns the spikes `[T, B, C, ...]`, the moments `[4, C]` or `[T, 4, C]` (None
+    without a `MomentSpec`) and the membrane after the last step.
     """
     moments, surrogate = neuron.get("moments"), neuron["surrogate"]
     decay = tdbn.per_channel(neuron["decay"], x)
@@ -87,7 +87,10 @@ def lif(
             if moments.potential == "input":
                 potential, target = x_t, surrogate(x_t - threshold)
             sums.append(membrane_moments(potential, o, target, moments))
-    return torch.stack(spikes), torch.stack(sums).sum(0) if sums else None, last
+    if moments is None:
+        return torch.stack(spikes), None, last
+    per_step = torch.stack(sums)
+    return torch.stack(spikes), per_step if moments.per_step else per_step.sum(0), last
 
 
 def norm_lif(

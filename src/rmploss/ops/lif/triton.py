@@ -59,7 +59,7 @@ def backward(
     """One pass: the membrane forward once more, in registers, then the reverse loop."""
     (T, R, C), y, neuron = rows.shape, rows.y, rows.neuron
     like = rows.decay  # of the type that is computed in
-    g_current = y.new_empty(y.shape, dtype=None if rows.residual is None else rows.residual.dtype)
+    g_current = y.new_empty(y.shape, dtype=rows.current_dtype)
     g_start = None if rows.start is None else like.new_empty(R, C)
     steps = _unrolled(rows, UNROLLED_BACKWARD)
     scratch = None if steps else like.new_empty(T, R, C)
