@@ -20,6 +20,7 @@ from rmploss.engine.execution import Execution
 from rmploss.engine.load import evaluate_run
 from rmploss.engine.run import RunFolder, recipe_hash
 from rmploss.engine.train import resume
+from rmploss.engine.verify import verify
 from rmploss.recipes import Recipe
 from rmploss.report.tables import SeedSummary, table
 from tests.engine.children import check_sound
@@ -292,3 +293,70 @@ def test_what_a_missing_field_means_never_changes() -> None:
     # A new field without a default would make every run folder that lacks it unreadable.
     required = {f.name for f in fields(Recipe) if f.default is MISSING}
     assert required == {"name", "title", "data", "network", "T", "lr", "epochs", "batch_size"}
+
+
+MANIFESTS = FIXTURES / "4825b71"
+"""The runs of the first version with a manifest."""
+
+
+def copy_of(kind: str, tmp_path: Path) -> Path:
+    """A copy of one of these runs."""
+    (source,) = (MANIFESTS / kind).iterdir()
+    return shutil.copytree(source, tmp_path / "runs" / source.name)
+
+
+def test_a_run_with_a_manifest_is_intact_finished_and_evaluated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = copy_of("unbroken", tmp_path)
+    assert main(["verify", str(path)]) == 0
+    assert ": finished; 11 files intact" in capsys.readouterr().out
+    manifest = (path / "manifest.json").read_bytes()
+    assert main(["train", "--resume", str(path), "--device", "cpu"]) == 0
+    assert (path / "manifest.json").read_bytes() == manifest
+    with ops.use_backend("reference"):
+        found = evaluate_run(path, device="cpu")
+    assert found.loss == pytest.approx(RunFolder.open(path).metrics()[-1]["test_ce"], abs=1e-3)
+    assert report.write([path], tmp_path / "report.html").is_file()
+
+
+def test_a_stopped_run_with_a_metrics_hash_goes_on(tmp_path: Path) -> None:
+    path = copy_of("stopped", tmp_path)
+    resume(path, REFERENCE)
+    (unbroken,) = (MANIFESTS / "unbroken").iterdir()
+    records, expected = (RunFolder.open(run).metrics() for run in (path, unbroken))
+    assert [(r["epoch"], r["step"]) for r in records] == [(1, 22), (2, 44), (3, 66)]
+    for record, other, tolerance in zip(records[1:], expected[1:], (6e-3, 2e-2), strict=True):
+        assert record["train_loss"] == pytest.approx(other["train_loss"], rel=0, abs=tolerance)
+    assert not [event for event in RunFolder.open(path).events() if event["event"] == "damaged"]
+    assert verify(path).damages == []
+    check_sound(path)
+
+
+def test_an_edited_recipe_is_shown_field_by_field(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = copy_of("stopped", tmp_path)
+    file = path / "recipe.json"
+    text = file.read_text()
+    file.write_text(text.replace('"lr": 0.1', '"lr": 0.2').replace('"width": 0.25', '"width": 0.5'))
+    assert main(["train", "--resume", str(path)]) == 2
+    told = capsys.readouterr().err
+    assert "recipe.json: lr: 0.1 is now 0.2" in told
+    assert "recipe.json: network.width: 0.25 is now 0.5" in told
+    file.write_text(text)
+    rewritten = json.loads(text)
+    rewritten["recipe"]["T"] = 6
+    rewritten["sha256"] = recipe_hash(rewritten["recipe"])  # sealed again, unlike the checkpoints
+    file.write_text(json.dumps(rewritten))
+    assert main(["train", "--resume", str(path)]) == 7
+    assert "recipe.json: T: 4 is now 6" in capsys.readouterr().err
+
+
+def test_an_edited_recipe_of_an_older_run_shows_its_command(
+    stopped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = stopped / "recipe.json"
+    file.write_text(file.read_text().replace('"lr": 0.1', '"lr": 0.2'))
+    assert main(["train", "--resume", str(stopped)]) == 2
+    assert "the run began with: rmploss train digits-rmp --epochs 3" in capsys.readouterr().err
