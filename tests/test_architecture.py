@@ -20,6 +20,7 @@ LAYERS = (
     (
         "errors",
         "registry",
+        "arguments",
         "randomness",
         "_disk",
         "_watched",
@@ -38,7 +39,7 @@ LAYERS = (
     ("cli", "__main__"),
 )
 LAYER = {family: level for level, families in enumerate(LAYERS) for family in families}
-NOT_NEURAL = {"errors", "registry", "randomness", "_disk", "_watched", "store"}
+NOT_NEURAL = {"errors", "registry", "arguments", "randomness", "_disk", "_watched", "store"}
 """The modules that `data` and `recipes` may import."""
 FACADE = ""
 """The package itself: its `__init__` offers layers 0 to 2, for the layers above."""

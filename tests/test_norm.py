@@ -206,7 +206,7 @@ def test_wrong_inputs_are_reported() -> None:
     for shape in [(2, 3, 4, 4), (2, 2, 4, 4, 4), (3,)]:
         with pytest.raises(UserError, match=r"\[T, B, 3, H, W\]"):
             norm(torch.zeros(shape))
-    with pytest.raises(UserError, match=r"'inside'.*unknown.*outside, gain or none"):
+    with pytest.raises(UserError, match=r"'inside'.*one of.*outside, gain or none"):
         TDBatchNorm2d(3, factor="inside")  # pyright: ignore[reportArgumentType]
 
 

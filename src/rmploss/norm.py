@@ -11,9 +11,10 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from rmploss.arguments import checked
 from rmploss.conv import SpikeConv2d
 from rmploss.errors import Problem, UserError
-from rmploss.ops import at_least_single
+from rmploss.ops import at_least_single, check_current
 from rmploss.ops.collectives import ranks
 from rmploss.ops.lif import tdbn as equations
 from rmploss.registry import Registry
@@ -58,6 +59,12 @@ class TDBatchNorm2d(nn.Module):
     running_mean: Tensor
     running_var: Tensor
 
+    @checked(
+        affine="nothing: weight and bias are always there",
+        track_running_stats="nothing: they are always tracked",
+        channels="TDBatchNorm2d(64)",
+        factor="outside, gain or none",
+    )
     def __init__(
         self,
         channels: int,
@@ -79,10 +86,10 @@ class TDBatchNorm2d(nn.Module):
             )
             if not 0 < value < float("inf")
         ]
+        if channels < 1:
+            problems.insert(0, Problem(f"channels = {channels!r}", "must be at least 1", "64"))
         if not 0 <= momentum <= 1:
             problems.append(Problem(f"momentum = {momentum!r}", "must lie in [0, 1]", "0.1"))
-        if factor not in ("outside", "gain", "none"):
-            problems.append(Problem(f"factor = {factor!r}", "is unknown", "outside, gain or none"))
         if problems:
             raise UserError("bad normalization", problems)
         self.channels = channels
@@ -104,6 +111,8 @@ class TDBatchNorm2d(nn.Module):
             depends on it: it is the variance of all copies.
         """
         self.check(x)
+        if not isinstance(repeats, int) or repeats < 1:
+            raise UserError(f"repeats = {repeats!r} must be a whole number, at least 1")
         if not self.training:
             return equations.normalize(x, None, *self.affine()).to(x.dtype)
         # With T B = 1 PyTorch's kernel misreads a gradient whose memory layout is not x's.
@@ -116,6 +125,9 @@ class TDBatchNorm2d(nn.Module):
 
         Raises `UserError` with factor="none".
         """
+        if not (isinstance(factor, int | float) and 0 < factor < float("inf")):
+            problem = Problem(f"factor = {factor!r}", "must be positive and finite", "0.5 ** 0.5")
+            raise UserError("bad factor of alpha", [problem])
         if self.factor == "outside":
             self.scale *= factor
         elif self.factor == "gain":
@@ -126,11 +138,23 @@ class TDBatchNorm2d(nn.Module):
             raise UserError("a norm without the factor of Eq. 6 cannot be rescaled", [problem])
 
     def check(self, x: Tensor) -> None:
-        """Raise `UserError` unless x is `[T, B, C, H, W]` with this norm's C."""
+        """Raise `UserError` unless x is `[T, B, C, H, W]` with this norm's C, type and device."""
+        check_current(x)
         if x.ndim != 5 or x.shape[2] != self.channels:
             raise UserError(
-                f"x has shape {list(x.shape)}; this norm needs [T, B, {self.channels}, H, W]"
+                f"x has shape {list(x.shape)}; this norm needs [T, B, {self.channels}, H, W], time "
+                "first: images [B, C, H, W] are one time step as x.unsqueeze(0), and T steps in "
+                "one batch as x.unflatten(0, (T, B))"
             )
+        if not x.numel():
+            raise UserError(f"x has shape {list(x.shape)}: there is nothing to normalize")
+        here = self.weight
+        if x.device != here.device:
+            problem = Problem(f"x is on {x.device}", f"the norm on {here.device}", "net.to(device)")
+            raise UserError("one device is needed", [problem])
+        if x.dtype == torch.float64 != here.dtype:
+            problem = Problem(f"x is {x.dtype}", f"the norm {here.dtype}", "net.double()")
+            raise UserError("one type is needed", [problem])
 
     @property
     def gain(self) -> Tensor:
@@ -237,6 +261,7 @@ class NoNorm(nn.Module):
     channels: ignored.
     """
 
+    @checked()
     def __init__(self, channels: int | None = None) -> None:
         super().__init__()
 

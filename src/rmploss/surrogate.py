@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rmploss.arguments import checked_fields
 from rmploss.errors import Problem, UserError
 from rmploss.registry import Registry
 
@@ -34,11 +35,15 @@ class Surrogate(ABC):
         """Spikes `1[v >= 0]` (Eq. 2); v: the distance to the threshold, any shape."""
         return _Fire.apply(v, self)
 
-    def _require_positive(self, field: str) -> None:
-        value = getattr(self, field)
-        if not (value > 0 and math.isfinite(value)):
-            where = f"{type(self).__name__}.{field} = {value!r}"
-            raise UserError("bad surrogate", [Problem(where, "must be positive and finite")])
+    def _require_positive(self, *fields: str) -> None:
+        values = {field: getattr(self, field) for field in fields}
+        problems = [
+            Problem(f"{type(self).__name__}.{field} = {value!r}", "must be positive and finite")
+            for field, value in values.items()
+            if not (value > 0 and math.isfinite(value))
+        ]
+        if problems:
+            raise UserError("bad surrogate", problems)
 
 
 class _Fire(torch.autograd.Function):
@@ -61,6 +66,7 @@ class _Fire(torch.autograd.Function):
         return grad_outputs[0] * ctx.surrogate.derivative(v), None
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class ClippedTanh(Surrogate):
     """Eq. 5: a tanh that runs from 0 to 1 over `|v| <= 1/2` and is constant outside.
@@ -86,6 +92,7 @@ class ClippedTanh(Surrogate):
         return scale * (1 - torch.tanh(self.slope * v).square()) * inside
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class Rectangle(Surrogate):
     """STBP (Wu et al. 2018, Eq. 24 of the first paper): height 1/a over `|v| < a/2`; a = `width`.
@@ -107,6 +114,7 @@ class Rectangle(Surrogate):
         return (v.abs() < self.width / 2).to(v.dtype) / self.width
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class Triangle(Surrogate):
     """A tent of height d/w over `|v| < w` (TET: w = 1, d = 1; Bellec et al. 2018: d = 0.3).
@@ -118,8 +126,7 @@ class Triangle(Surrogate):
     damping: float = 1.0
 
     def __post_init__(self) -> None:
-        self._require_positive("width")
-        self._require_positive("damping")
+        self._require_positive("width", "damping")
 
     def primitive(self, v: Tensor) -> Tensor:
         """The integral of the tent: two parabolas, from (1 - d)/2 to (1 + d)/2."""
@@ -131,6 +138,7 @@ class Triangle(Surrogate):
         return (1 - v.abs() / self.width).clamp(min=0) * (self.damping / self.width)
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class Sigmoid(Surrogate):
     """The logistic function, phi(v) = 1 / (1 + exp(-a v)) with a = `alpha`."""
@@ -150,6 +158,7 @@ class Sigmoid(Surrogate):
         return self.alpha * s * (1 - s)
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class ArcTan(Surrogate):
     """phi(v) = arctan(pi/2 a v) / pi + 1/2 with a = `alpha` (Fang et al. 2021, PLIF and SEW)."""

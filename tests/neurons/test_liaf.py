@@ -158,7 +158,7 @@ def test_wrong_options_are_told() -> None:
     with pytest.raises(UserError) as caught:
         LIAF(activation="tanh", decay=1.0, learn_decay=True)  # pyright: ignore[reportArgumentType]
     assert [p.where for p in caught.value.problems] == ["activation = 'tanh'", "decay = 1.0"]
-    with pytest.raises(UserError, match="bad neuron"):
+    with pytest.raises(UserError, match="bad LIAF"):
         LIAF(decay=1.5)
     with pytest.raises(UserError, match="time first"):
         LIAF()(torch.zeros(3))

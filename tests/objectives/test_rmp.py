@@ -26,7 +26,7 @@ class Layers(nn.Module):
 
 def literal(x: Tensor, p: float, potential: str) -> Tensor:
     """q(u) of Eqs. 8-9 of every membrane value, flattened."""
-    u = functional.membrane(x) if potential == "u_pre" else x
+    u = functional.membrane(x, channels=x.shape[2]) if potential == "u_pre" else x
     return torch.where(u >= 0.5, 1 - u, 0 - u).abs() ** p
 
 

@@ -9,6 +9,7 @@ each step of training, so that a resumed run and a replayed CUDA graph draw the 
 import torch
 from torch import Tensor
 
+from rmploss.arguments import checked
 from rmploss.errors import Problem, UserError
 from rmploss.models.flow import PassesSpikes
 from rmploss.ops import Spikes, dense_of
@@ -21,6 +22,7 @@ class Dropout(PassesSpikes):
     module may stand in several places: each call draws masks of its own.
     """
 
+    @checked()
     def __init__(self, p: float = 0.5, *, one_mask: bool = False) -> None:
         super().__init__()
         if not 0 <= p < 1:

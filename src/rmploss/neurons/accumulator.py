@@ -5,6 +5,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from rmploss import functional
+from rmploss.arguments import checked
 
 
 class Accumulator(nn.Module):
@@ -15,6 +16,7 @@ class Accumulator(nn.Module):
     on from call to call until `reset_state()` ("sum" only).
     """
 
+    @checked()
     def __init__(
         self, *, reduction: Literal["sum", "mean"] = "sum", carry_state: bool = False
     ) -> None:

@@ -12,7 +12,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from rmploss.arguments import checked, collect
 from rmploss.errors import Problem, UserError
+from rmploss.functional import ADVICE
 from rmploss.neurons.lif import LIF
 from rmploss.surrogate import Surrogate, Triangle
 
@@ -23,6 +25,7 @@ class Diet(LIF):
     leak, threshold: at the start. The membrane of this layer, and so of its moments, is m / v.
     """
 
+    @checked(**ADVICE)
     def __init__(
         self,
         channels: int | None = None,
@@ -33,8 +36,9 @@ class Diet(LIF):
         carry_state: bool = False,
     ) -> None:
         if not 0 < threshold < math.inf:
-            problem = Problem(f"threshold = {threshold!r}", "must be positive", "1.0")
-            raise UserError("bad neuron", [problem])
+            problems = [Problem(f"threshold = {threshold!r}", "must be positive", "1.0")]
+            collect(problems, lambda: LIF(channels, decay=leak, surrogate=surrogate or "triangle"))
+            raise UserError("bad Diet", problems)
         super().__init__(
             channels,
             decay=leak,

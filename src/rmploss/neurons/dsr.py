@@ -28,9 +28,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from rmploss import functional, ops
+from rmploss.arguments import checked
 from rmploss.errors import Problem, UserError
+from rmploss.functional import ADVICE, check_axes
 from rmploss.neurons.accumulator import Accumulator
-from rmploss.neurons.layer import SpikingLayer, check_axes
+from rmploss.neurons.layer import SpikingLayer, channel_problems
 from rmploss.ops import NeuronOptions
 from rmploss.ops.lif.moments import MomentSpec
 from rmploss.stats import open_stats
@@ -40,6 +42,7 @@ from rmploss.surrogate import as_surrogate
 class WeightedMean(nn.Module):
     """Read-out `[T, B, K]` to `[B, K]`: the mean over time with weights decay^(T-t), sum 1."""
 
+    @checked()
     def __init__(self, decay: float) -> None:
         super().__init__()
         self.decay = decay
@@ -68,6 +71,7 @@ class _DSR(SpikingLayer):
     height: float = 1.0
     closed: bool = True
 
+    @checked(**ADVICE)
     def __init__(
         self,
         channels: int | None,
@@ -162,6 +166,7 @@ class DSRIF(_DSR):
     authors' code (0.001 in their code for ImageNet).
     """
 
+    @checked(**ADVICE)
     def __init__(
         self,
         channels: int | None = None,
@@ -171,7 +176,7 @@ class DSRIF(_DSR):
         alpha: float = 0.5,
         threshold_gain: float = 1.0,
     ) -> None:
-        _check(threshold, bound, alpha=alpha, threshold_gain=threshold_gain)
+        _check(channels, threshold, bound, alpha=alpha, threshold_gain=threshold_gain)
         super().__init__(channels, threshold, bound, alpha, threshold_gain)
 
 
@@ -182,6 +187,7 @@ class DSRLIF(_DSR):
     time step, in one unit; threshold_gain: c; None for dt, the authors' code. All dimensionless.
     """
 
+    @checked(**ADVICE)
     def __init__(
         self,
         channels: int | None = None,
@@ -194,7 +200,7 @@ class DSRLIF(_DSR):
         threshold_gain: float | None = None,
     ) -> None:
         c = dt if threshold_gain is None else threshold_gain
-        _check(threshold, bound, alpha=alpha, tau=tau, dt=dt, threshold_gain=c)
+        _check(channels, threshold, bound, alpha=alpha, tau=tau, dt=dt, threshold_gain=c)
         super().__init__(channels, threshold, bound, alpha, c)
         self.decay = math.exp(-dt / tau)
         self.slope = 1 / tau
@@ -245,9 +251,10 @@ def weighted_mean(x: Tensor, decay: float) -> Tensor:
     return mean.movedim(-1, 1) if x.ndim > 3 else mean
 
 
-def _check(threshold: float, bound: float, **positive: float) -> None:
+def _check(channels: int | None, threshold: float, bound: float, **positive: float) -> None:
     """Raise `UserError` with everything that is wrong with the constants."""
-    problems = [
+    problems = channel_problems(channels)
+    problems += [
         Problem(f"{name} = {value!r}", "must be positive")
         for name, value in {"bound": bound, **positive}.items()
         if not 0 < value < math.inf

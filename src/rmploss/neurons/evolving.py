@@ -9,7 +9,9 @@ not be read (`rmploss list methods`).
 import math
 from typing import Unpack
 
+from rmploss.arguments import checked, collect
 from rmploss.errors import Problem, UserError
+from rmploss.functional import ADVICE
 from rmploss.neurons.lif import LIF, MembraneOptions
 from rmploss.surrogate import Sigmoid
 
@@ -17,6 +19,7 @@ from rmploss.surrogate import Sigmoid
 class EvolvingLIF(LIF):
     """`LIF` with the evolutionary surrogate; tanh(K v)/2 + 1/2 is `Sigmoid` with alpha = 2 K."""
 
+    @checked(**ADVICE)
     def __init__(
         self,
         channels: int | None = None,
@@ -28,7 +31,9 @@ class EvolvingLIF(LIF):
     ) -> None:
         if not 0 < k_min <= k_max < math.inf:
             where, what = f"k_min, k_max = {k_min!r}, {k_max!r}", "must be positive, k_min <= k_max"
-            raise UserError("bad neuron", [Problem(where, what, "second-hand: 1, 10")])
+            problems = [Problem(where, what, "second-hand: 1, 10")]
+            collect(problems, lambda: LIF(channels, decay=decay, **lif))
+            raise UserError("bad EvolvingLIF", problems)
         super().__init__(channels, decay=decay, surrogate=Sigmoid(alpha=2 * k_min), **lif)
         self.k_min, self.k_max = k_min, k_max
 

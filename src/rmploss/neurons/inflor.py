@@ -12,6 +12,8 @@ are integrate-and-fire neurons with that surrogate, in training and in inference
 evaluated, costs nothing, and is removed exactly.
 """
 
+from rmploss.arguments import checked
+from rmploss.functional import ADVICE
 from rmploss.neurons.lif import IF
 from rmploss.surrogate import Surrogate
 
@@ -19,6 +21,7 @@ from rmploss.surrogate import Surrogate
 class InfLoR(IF):
     """`IF` with threshold 1/2 whose soft reset subtracts 1, not detached; dimensionless."""
 
+    @checked(**ADVICE)
     def __init__(
         self,
         channels: int | None = None,

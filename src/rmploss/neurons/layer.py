@@ -5,8 +5,10 @@ from typing import ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from rmploss.arguments import checked
 from rmploss.errors import Problem, UserError
-from rmploss.ops import at_least_single, check_current
+from rmploss.functional import ADVICE, check_axes
+from rmploss.ops import at_least_single
 from rmploss.ops.lif.moments import MomentSpec, membrane_moments
 from rmploss.stats import open_stats
 
@@ -38,9 +40,12 @@ class SpikingLayer(nn.Module):
     carry_state: bool = False
     """Whether the membrane goes on from one forward to the next."""
 
+    @checked(**ADVICE)
     def __init__(self, channels: int | None = None, v_threshold: float = 1.0) -> None:
         super().__init__()
-        _check_channels(channels, type(self).__name__)
+        problems = channel_problems(channels)
+        if problems:
+            raise UserError(f"bad {type(self).__name__}", problems)
         self.channels = channels
         self.v_threshold = v_threshold
         self.layer_name, self.place = "", ""
@@ -51,7 +56,6 @@ class SpikingLayer(nn.Module):
         The moments of the membrane go into an open `membrane_stats`. Raises `UserError` for an x
         of another shape or type.
         """
-        check_current(x)
         check_axes(x, self.channels)
         wide = at_least_single(x)
         y, u = self.integrate(wide)
@@ -67,6 +71,7 @@ class SpikingLayer(nn.Module):
 
     def membrane(self, x: Tensor) -> Tensor:
         """The membrane before the reset `[T, B, C, ...]` for the input current x, no gradient."""
+        check_axes(x, self.channels)
         return self.integrate(at_least_single(x.detach()))[1].detach()
 
     def fires(self, u: Tensor) -> Tensor:
@@ -101,36 +106,9 @@ class SpikingLayer(nn.Module):
         stats.record(self, self.moments(x, u, stats.spec), x.numel() // x.shape[2])
 
 
-def check_axes(x: Tensor, channels: int | None) -> None:
-    """Raise `UserError` for an x that is no sequence `[T, B, C, ...]` of these channels.
-
-    Without known channels four axes are refused: `[B, C, H, W]`, images without time, cannot be
-    distinguished from `[T, B, C, L]`.
-    """
-    shape = list(x.shape)
-    if x.ndim < 3 or not x.numel():
-        raise UserError(f"x has shape {shape}; a neuron needs [T, B, C, ...], time first, none 0")
-    if channels == x.shape[2] or (channels is None and x.ndim != 4):
-        return
-    advice = (
-        "images [B, C, H, W] are one time step as x.unsqueeze(0), and T steps in one batch as "
-        "x.unflatten(0, (T, B))"
-    )
-    if channels is None:
-        raise UserError(
-            f"x has shape {shape}; a neuron needs [T, B, C, ...], time first: {advice}; for "
-            f"sequences [T, B, C, L] say the number of channels, for example LIF({shape[2]})"
-        )
-    raise UserError(
-        f"x has shape {shape}; these neurons need [T, B, {channels}, ...], time first"
-        + (f": {advice}" if x.ndim == 4 else "")
-    )
-
-
-def _check_channels(channels: object, name: str) -> None:
-    """Raise `UserError` for what other packages take as their first argument: a leak, a tau."""
+def channel_problems(channels: object) -> list[Problem]:
+    """The problem of what other packages take as their first argument: a leak, a tau."""
     if channels is None or (type(channels) is int and channels >= 1):
-        return
-    fix = f"{name}(64); a leak: LIF(decay=0.9); SpikingJelly's tau: LIF.from_tau(2.0)"
-    problem = Problem(f"channels = {channels!r}", "must be a whole number, at least 1", fix)
-    raise UserError("bad neuron", [problem])
+        return []
+    what = "must be a whole number, at least 1"
+    return [Problem(f"channels = {channels!r}", what, ADVICE["channels"])]

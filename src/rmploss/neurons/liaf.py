@@ -19,8 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmploss import functional
+from rmploss.arguments import checked
 from rmploss.errors import Problem, UserError
-from rmploss.neurons.layer import SpikingLayer
+from rmploss.functional import ADVICE
+from rmploss.neurons.layer import SpikingLayer, channel_problems
 
 Activation = Literal["selu", "relu", "leaky_relu"]
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -42,6 +44,7 @@ class LIAF(SpikingLayer):
         "its output is a real number, not a spike: there is no quantization error"
     )
 
+    @checked(**{**ADVICE, "activation": "one of " + ", ".join(ACTIVATIONS)})
     def __init__(
         self,
         channels: int | None = None,
@@ -52,9 +55,8 @@ class LIAF(SpikingLayer):
         learn_decay: bool = False,
         v_threshold: float = 0.5,
     ) -> None:
-        super().__init__(channels, v_threshold)
-        functional.check(decay=decay, v_threshold=v_threshold, v_reset=0.0)
-        problems = []
+        problems = channel_problems(channels)
+        problems += functional.problems_in(decay=decay, v_threshold=v_threshold, v_reset=0.0)
         if activation not in ACTIVATIONS:
             fix = "one of " + ", ".join(ACTIVATIONS)
             problems.append(Problem(f"activation = {activation!r}", "is unknown", fix))
@@ -62,7 +64,8 @@ class LIAF(SpikingLayer):
             what = "must lie in (0, 1) to be learnt"
             problems.append(Problem(f"decay = {decay!r}", what, "decay=0.622: p = 0.5"))
         if problems:
-            raise UserError("bad neuron", problems)
+            raise UserError("bad LIAF", problems)
+        super().__init__(channels, v_threshold)
         self.activation = activation
         self.threshold_related = threshold_related
         self.decay = decay

@@ -1,12 +1,14 @@
 """Leaky integrate-and-fire neurons (Eqs. 1-3) and their leak-free form, as modules."""
 
-from typing import Any, ClassVar, TypedDict, Unpack
+from typing import Any, ClassVar, NoReturn, TypedDict, Unpack
 
 from torch import Tensor
 
 from rmploss import functional, ops
+from rmploss.arguments import checked, collect
 from rmploss.errors import Problem, UserError
-from rmploss.neurons.layer import SpikingLayer, check_axes
+from rmploss.functional import ADVICE, check_axes
+from rmploss.neurons.layer import SpikingLayer, channel_problems
 from rmploss.norm import Operands, TDBatchNorm2d
 from rmploss.ops import Spikes
 from rmploss.stats import open_stats, recomputing
@@ -56,6 +58,7 @@ class LIF(SpikingLayer):
 
     unregularized: ClassVar[str | None] = None
 
+    @checked(**ADVICE)
     def __init__(
         self,
         channels: int | None = None,
@@ -68,17 +71,24 @@ class LIF(SpikingLayer):
         surrogate: str | Surrogate = "clipped_tanh",
         carry_state: bool = False,
     ) -> None:
+        problems = channel_problems(channels)
+        problems += functional.problems_in(
+            decay=decay, v_threshold=v_threshold, v_reset=v_reset, reset_by=reset_by
+        )
+        chosen = collect(problems, lambda: as_surrogate(surrogate))
+        if problems or chosen is None:
+            raise UserError(f"bad {type(self).__name__}", problems)
         super().__init__(channels, v_threshold)
-        functional.check(decay=decay, v_threshold=v_threshold, v_reset=v_reset, reset_by=reset_by)
         self.decay = decay
         self.v_reset = v_reset
         self.reset_by = reset_by
         self.detach_reset = detach_reset
-        self.surrogate = as_surrogate(surrogate)
+        self.surrogate = chosen
         self.carry_state = carry_state
         self.u: Tensor | None = None
 
     @classmethod
+    @checked(channels="LIF.from_tau(2.0, channels=64)")
     def from_tau(cls, tau: float, **options: Any) -> "LIF":
         """A neuron from a membrane time constant in time steps: decay = 1 - 1/tau, tau >= 1.
 
@@ -89,6 +99,9 @@ class LIF(SpikingLayer):
             problem = Problem(f"{cls.__name__}.from_tau", "has no decay to choose", "LIF.from_tau")
             raise UserError("bad neuron", [problem])
         functional.check_tau(tau)
+        if "decay" in options:
+            problem = Problem("decay", "follows from tau", "LIF.from_tau(tau), or LIF(decay=...)")
+            raise UserError("bad LIF", [problem])
         return LIF(decay=1 - 1 / tau, **options)
 
     def forward(
@@ -110,14 +123,17 @@ class LIF(SpikingLayer):
             their bits; where the neurons are not binary or the backend has no bits, a tensor. A
             residual that is a tensor is then not looked at for being all 0 and 1.
         """
-        if x.ndim < 3 or x.shape[2] != self.channels:
+        if not isinstance(x, Tensor) or x.ndim < 3 or x.shape[2] != self.channels:
             check_axes(x, self.channels)
         if self.carry_state:
             functional.check_recomputing(recomputing())
         stats = open_stats()
         scale = self.input_gain()
-        if scale is not None and residual is not None:
-            residual = residual * scale
+        if residual is not None:
+            if not isinstance(residual, Tensor | Spikes):
+                _no_residual(residual)
+            if scale is not None:
+                residual = residual * scale
         given = Operands(None, None, None, False, 1.0)
         running = None
         if norm is not None:
@@ -184,6 +200,7 @@ class LIF(SpikingLayer):
 
     def membrane(self, x: Tensor) -> Tensor:
         """u_pre `[T, B, C, ...]` for the input current x, without gradient: to look at."""
+        check_axes(x, self.channels)
         decay, v_threshold = (c.detach() if isinstance(c, Tensor) else c for c in self.constants())
         scale = self.input_gain()
         return functional.membrane(
@@ -192,11 +209,13 @@ class LIF(SpikingLayer):
             v_threshold=v_threshold,
             v_reset=self.v_reset,
             reset_by=self.reset_by,
+            channels=x.shape[2],
         )
 
     def step(self, x: Tensor) -> Tensor:
         """Spikes `[B, C, ...]` of one time step; only with carry_state=True."""
         functional.check_carry(self.carry_state)
+        ops.check_current(x)
         return self.forward(x.unsqueeze(0)).squeeze(0)
 
     def reset_state(self) -> None:
@@ -215,6 +234,7 @@ class LIF(SpikingLayer):
 class IF(LIF):
     """Integrate-and-fire neurons: `LIF` without leak, decay = 1."""
 
+    @checked(**{**ADVICE, "decay": "LIF(decay=...): IF has none"})
     def __init__(
         self,
         channels: int | None = None,
@@ -223,6 +243,12 @@ class IF(LIF):
         **lif: Unpack[IFOptions],
     ) -> None:
         super().__init__(channels, decay=1.0, reset_by=reset_by, **lif)
+
+
+def _no_residual(residual: object) -> NoReturn:
+    """Raise the error for a shortcut that is no tensor."""
+    problem = Problem(f"residual is a {type(residual).__name__}", "not a tensor", "x's own shape")
+    raise UserError("no shortcut", [problem])
 
 
 def _no_norm(norm: object) -> UserError:

@@ -10,8 +10,10 @@ import math
 import torch
 from torch import Tensor, nn
 
+from rmploss.arguments import checked, collect
 from rmploss.errors import Problem, UserError
-from rmploss.neurons.lif import LIF
+from rmploss.functional import ADVICE
+from rmploss.neurons.lif import LIF, IFOptions
 from rmploss.surrogate import Surrogate
 
 
@@ -21,6 +23,7 @@ class PLIF(LIF):
     tau: 1 / k at the start, in time steps, above 1.
     """
 
+    @checked(**ADVICE)
     def __init__(
         self,
         channels: int | None = None,
@@ -38,17 +41,17 @@ class PLIF(LIF):
         if v_reset not in (0, None):
             what = "must be 0 or none: the leak pulls towards it"
             problems.append(Problem(f"v_reset = {v_reset!r}", what, "the paper: 0"))
+        lif: IFOptions = {
+            "v_threshold": v_threshold,
+            "v_reset": v_reset,
+            "detach_reset": detach_reset,
+            "surrogate": surrogate,
+            "carry_state": carry_state,
+        }
         if problems:
-            raise UserError("bad neuron", problems)
-        super().__init__(
-            channels,
-            decay=1 - 1 / tau,
-            v_threshold=v_threshold,
-            v_reset=v_reset,
-            detach_reset=detach_reset,
-            surrogate=surrogate,
-            carry_state=carry_state,
-        )
+            collect(problems, lambda: LIF(channels, **lif))
+            raise UserError("bad PLIF", problems)
+        super().__init__(channels, decay=1 - 1 / tau, **lif)
         self.w = nn.Parameter(torch.tensor(-math.log(tau - 1)))
 
     def input_gain(self) -> Tensor:

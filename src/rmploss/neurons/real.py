@@ -11,7 +11,9 @@ from typing import Literal, Unpack
 import torch
 from torch import Tensor, nn
 
+from rmploss.arguments import checked, collect
 from rmploss.errors import Problem, UserError
+from rmploss.functional import ADVICE
 from rmploss.neurons.lif import LIF, LIFOptions
 
 
@@ -21,6 +23,7 @@ class RealSpike(LIF):
     per: "channel" (the authors' code) or "layer". channels: C, for one amplitude per channel.
     """
 
+    @checked(**ADVICE)
     def __init__(
         self,
         channels: int | None = None,
@@ -30,7 +33,9 @@ class RealSpike(LIF):
     ) -> None:
         if per == "channel" and channels is None:
             what, fix = "needs the number of channels", 'RealSpike(64), or per="layer"'
-            raise UserError("bad neuron", [Problem('per = "channel"', what, fix)])
+            problems = [Problem('per = "channel"', what, fix)]
+            collect(problems, lambda: LIF(channels, **lif))
+            raise UserError("bad RealSpike", problems)
         super().__init__(channels, **lif)
         count = channels if per == "channel" and channels is not None else 1
         self.amplitude: nn.Parameter | None = nn.Parameter(torch.ones(count))

@@ -37,8 +37,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from rmploss.arguments import checked
 from rmploss.errors import Problem, UserError
-from rmploss.neurons.layer import SpikingLayer
+from rmploss.functional import ADVICE
+from rmploss.neurons.layer import SpikingLayer, channel_problems
 from rmploss.ops.lif.moments import MomentSpec, membrane_moments
 
 TAU_S = {"A": 2.0, "B": 3.0}
@@ -91,6 +93,7 @@ class TSSL(SpikingLayer):
         "its backward pass has no derivative with respect to the membrane"
     )
 
+    @checked(**{**ADVICE, "generation": '"A", of the paper, or "B", of the code since'})
     def __init__(
         self,
         channels: int | None = None,
@@ -100,12 +103,9 @@ class TSSL(SpikingLayer):
         tau_s: float | None = None,
         v_threshold: float = 1.0,
     ) -> None:
-        super().__init__(channels, v_threshold)
-        if generation not in TAU_S:
-            what, fix = "is unknown", '"A", of the paper, or "B", of the code since'
-            raise UserError("bad neuron", [Problem(f"generation = {generation!r}", what, fix)])
+        problems = channel_problems(channels)
         tau_s = TAU_S[generation] if tau_s is None else tau_s
-        problems = [
+        problems += [
             Problem(f"{name} = {tau!r}", "must be at least 1, in time steps", f"the paper: {usual}")
             for name, tau, usual in (("tau_m", tau_m, 5), ("tau_s", tau_s, 2))
             if not 1 <= tau < math.inf
@@ -114,7 +114,8 @@ class TSSL(SpikingLayer):
             where = f"v_threshold = {v_threshold!r}"
             problems.append(Problem(where, "must be positive", "the paper: 1"))
         if problems:
-            raise UserError("bad neuron", problems)
+            raise UserError("bad TSSL", problems)
+        super().__init__(channels, v_threshold)
         self.constants = Constants(generation, tau_m, tau_s, v_threshold)
         self.tau_s = tau_s
 

@@ -11,7 +11,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from rmploss.arguments import checked
 from rmploss.errors import Problem, UserError
+from rmploss.objectives.inputs import require_outputs
 from rmploss.objectives.losses import Loss, every_step
 from rmploss.objectives.smoothing import smoothing_problems
 from rmploss.ops import at_least_single
@@ -42,6 +44,7 @@ class EveryStep:
 
     needs: ClassVar[str] = "outputs"
 
+    @checked()
     def __init__(self, *, weight: float = 0.1, smoothing: float = 0.0) -> None:
         problems = _weight_problems(weight, "0.1") + smoothing_problems(smoothing)
         if problems:
@@ -50,6 +53,7 @@ class EveryStep:
 
     def __call__(self, outputs: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
         """The weighted mean over steps and samples, a scalar."""
+        require_outputs(outputs, labels)
         return self.weight * every_step(at_least_single(outputs), labels, self.smoothing)
 
 
@@ -61,6 +65,7 @@ class Several:
 
     needs: ClassVar[str] = "outputs"
 
+    @checked()
     def __init__(self, *, names: tuple[str, ...] = ("every_step", "self_distillation")) -> None:
         found = [AUXILIARIES.make(name) for name in names if name not in ("none", "several")]
         if len(found) != len(names) or len(set(names)) < max(2, len(names)):

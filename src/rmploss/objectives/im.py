@@ -13,11 +13,13 @@ The paper's text was not available: its line is from a summary. All versions lea
 neurons of residual blocks.
 """
 
+import math
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from rmploss.arguments import checked
 from rmploss.errors import Problem, UserError
 from rmploss.objectives.regularizer import Regularizer
 from rmploss.ops.lif.moments import MEMBRANE, SPIKES, MomentSpec
@@ -39,6 +41,7 @@ class IMLoss(Regularizer):
     All values are dimensionless. Raises `UserError`.
     """
 
+    @checked()
     def __init__(
         self,
         *,
@@ -57,6 +60,8 @@ class IMLoss(Regularizer):
         released = version == "released"
         if weight is None:
             weight = RELEASED if released else 2.0
+        if target is not None and not math.isfinite(target):
+            problems.append(Problem(f"target = {target!r}", "must be finite", "none, as published"))
         if T < 1:
             problems.append(Problem(f"T = {T!r}", "must be at least 1"))
         super().__init__(

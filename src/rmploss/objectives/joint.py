@@ -14,8 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rmploss.arguments import checked
 from rmploss.errors import Problem, UserError
 from rmploss.objectives.smoothing import smoothing_problems
+from rmploss.objectives.inputs import require_logits
 from rmploss.ops import at_least_single
 
 
@@ -49,6 +51,7 @@ class JointLoss:
 
     needs: ClassVar[str] = "branches"
 
+    @checked()
     def __init__(
         self,
         *,
@@ -81,6 +84,11 @@ class JointLoss:
         logits: not used: `outputs` holds them.
         labels: `[B]`.
         """
+        if not isinstance(outputs, Branches):
+            what = "must be the `Branches` of a joint network in training mode"
+            problem = Problem(f"outputs = a {type(outputs).__name__}", what, "net.train()")
+            raise UserError("no joint loss of these outputs", [problem])
+        require_logits(outputs.snn.logits[-1], labels)
         ann, snn = (tuple(map(at_least_single, branch.logits)) for branch in outputs)
         classified = sum(
             F.cross_entropy(head, labels, label_smoothing=self.smoothing) for head in (*ann, *snn)

@@ -6,12 +6,15 @@ The total loss is a classification loss, an auxiliary loss over the time steps (
 a weighted regularizer; they combine freely. Every classification loss can smooth the labels.
 """
 
+import math
 from typing import Any, ClassVar, Protocol
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from rmploss.arguments import checked
 from rmploss.errors import Problem, UserError
+from rmploss.objectives.inputs import is_soft, require_logits, require_outputs
 from rmploss.objectives.smoothing import require_smoothing, smooth_one_hot, smoothing_problems
 from rmploss.ops import at_least_single
 from rmploss.registry import Registry
@@ -42,12 +45,15 @@ class CrossEntropy:
 
     needs: ClassVar[str] = "outputs"
 
+    @checked()
     def __init__(self, *, smoothing: float = 0.0) -> None:
         require_smoothing("cross-entropy", smoothing)
         self.smoothing = smoothing
 
     def __call__(self, outputs: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
         """The cross-entropy of the logits."""
+        if not is_soft(labels, logits):
+            require_logits(logits, labels)
         wide = at_least_single(logits)
         return F.cross_entropy(wide, labels, label_smoothing=self.smoothing)
 
@@ -66,10 +72,13 @@ class TET:
 
     needs: ClassVar[str] = "outputs"
 
+    @checked()
     def __init__(
         self, *, weight: float = 0.05, target: float = 1.0, smoothing: float = 0.0
     ) -> None:
         problems = smoothing_problems(smoothing)
+        if not math.isfinite(target):
+            problems.insert(0, Problem(f"target = {target!r}", "must be finite", "the paper: 1"))
         if not 0 <= weight <= 1:
             problem = Problem(f"weight = {weight!r}", "must lie in [0, 1]", "the paper: 0.05")
             problems.insert(0, problem)
@@ -79,6 +88,7 @@ class TET:
 
     def __call__(self, outputs: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
         """The mean cross-entropy of the steps, plus the distance to the target."""
+        require_outputs(outputs, labels)
         outputs = at_least_single(outputs)
         every = every_step(outputs, labels, self.smoothing)
         return (1 - self.weight) * every + self.weight * (outputs - self.target).square().mean()
@@ -91,6 +101,7 @@ def every_step(outputs: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tenso
     labels: y `[B]`.
     smoothing: of the labels, in [0, 1).
     """
+    require_outputs(outputs, labels)
     steps = labels.repeat(outputs.shape[0])
     return F.cross_entropy(outputs.flatten(0, 1), steps, label_smoothing=smoothing)
 
@@ -107,12 +118,17 @@ class MeanSquaredError:
 
     needs: ClassVar[str] = "outputs"
 
+    @checked()
     def __init__(self, *, per_step: bool = False, smoothing: float = 0.0) -> None:
         require_smoothing("mean squared error", smoothing)
         self.per_step, self.smoothing = per_step, smoothing
 
     def __call__(self, outputs: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
         """The mean over samples and classes, and over steps with `per_step`."""
+        if self.per_step:
+            require_outputs(outputs, labels)
+        else:
+            require_logits(logits, labels)
         wide = at_least_single(outputs if self.per_step else logits)
         target = smooth_one_hot(labels, wide.shape[-1], self.smoothing, wide.dtype)
         return F.mse_loss(wide, target.expand_as(wide))

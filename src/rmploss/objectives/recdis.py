@@ -12,9 +12,12 @@ RECONSTRUCTED: the paper's formula is not public. The paper names these three sh
 half-width 1 to a. It need not reproduce any number of the RecDis-SNN paper.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
+from rmploss.arguments import checked
 from rmploss.errors import Problem
 from rmploss.objectives.regularizer import Regularizer
 from rmploss.ops.lif.moments import MomentSpec
@@ -35,6 +38,7 @@ class RecDisLoss(Regularizer):
     Raises `UserError`.
     """
 
+    @checked()
     def __init__(
         self,
         *,
@@ -48,6 +52,9 @@ class RecDisLoss(Regularizer):
         problems = []
         if not 0 < half_width < float("inf"):
             problems.append(Problem(f"half_width = {half_width!r}", "must be positive", "0.5"))
+        if v_threshold is not None and not math.isfinite(v_threshold):
+            where = f"v_threshold = {v_threshold!r}"
+            problems.append(Problem(where, "must be finite", "none: that of each layer"))
         super().__init__(
             amplitude=("weight", weight, "1 or 2"),
             schedule=schedule,

@@ -5,9 +5,11 @@ from fnmatch import fnmatchcase
 
 from torch import Tensor
 
+from rmploss.arguments import collect
 from rmploss.errors import Problem, UserError
 from rmploss.objectives.schedules import SCHEDULES, evaluate
 from rmploss.ops.lif.moments import MomentSpec
+from rmploss.registry import fits
 from rmploss.stats import LayerMoments, MembraneStats
 
 
@@ -16,7 +18,7 @@ class Regularizer(ABC):
 
     amplitude: of lambda(n): its name in the paper, its value, and the usual value for errors.
     schedule: the shape of lambda(n), a name in `SCHEDULES`.
-    spec: the statistics it needs.
+    spec: the statistics it needs; None with `problems`.
     include, exclude: patterns of the names of layers that take part ("layer1.*.lif1").
     problems: those of the subclass, reported with those of these arguments.
 
@@ -28,7 +30,7 @@ class Regularizer(ABC):
         *,
         amplitude: tuple[str, float, str],
         schedule: str,
-        spec: MomentSpec,
+        spec: MomentSpec | None,
         include: tuple[str, ...],
         exclude: tuple[str, ...],
         problems: list[Problem],
@@ -37,13 +39,14 @@ class Regularizer(ABC):
         if not 0 <= value < float("inf"):
             problems.insert(0, Problem(f"{name} = {value!r}", "must be >= 0", usual))
         for which, patterns in (("include", include), ("exclude", exclude)):
-            if isinstance(patterns, str):  # each letter would be a pattern
-                where = f"{which} = {patterns!r}"
-                problems.append(Problem(where, "must be a tuple", f"{which}=({patterns!r},)"))
-        if problems:
+            if not fits(patterns, tuple[str, ...]):  # of a string each letter would be a pattern
+                fix = f"{which}=({patterns!r},)" if isinstance(patterns, str) else '("layer1.*",)'
+                problems.append(Problem(f"{which} = {patterns!r}", "must be a tuple of names", fix))
+        shape = collect(problems, lambda: SCHEDULES[schedule])
+        if problems or shape is None or spec is None:
             raise UserError(f"bad {type(self).__name__}", problems)
         self.amplitude = value
-        self.schedule = SCHEDULES[schedule]
+        self.schedule = shape
         self.spec = spec
         self.include, self.exclude = include, exclude
 
@@ -56,7 +59,7 @@ class Regularizer(ABC):
         return self.weight(progress) * self.value(stats)
 
     def weight(self, progress: float) -> float:
-        """lambda(n) at progress n / N."""
+        """lambda(n) at progress n / N. Raises `UserError` for a progress outside of [0, 1]."""
         return self.amplitude * evaluate(self.schedule, progress)
 
     def value(self, stats: MembraneStats) -> Tensor:

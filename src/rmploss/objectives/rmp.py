@@ -12,6 +12,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from rmploss.arguments import checked, collect
 from rmploss.errors import Problem
 from rmploss.objectives.regularizer import Regularizer
 from rmploss.ops.lif.moments import ERROR, MomentSpec
@@ -38,6 +39,7 @@ class RMPLoss(Regularizer):
     Raises `UserError`.
     """
 
+    @checked(**{"": "RMPLoss(k=0.1)", "weight": "k=0.1", "lambda_": "k=0.1", "lamda": "k=0.1"})
     def __init__(
         self,
         *,
@@ -50,13 +52,16 @@ class RMPLoss(Regularizer):
         potential: Literal["u_pre", "input"] = "u_pre",
         detach_target: bool = True,
     ) -> None:
-        problems = []
+        problems: list[Problem] = []
+        spec = collect(
+            problems, lambda: MomentSpec(p=p, potential=potential, detach_target=detach_target)
+        )
         if reduction not in ("layers", "elements"):
             problems.append(Problem(f"reduction = {reduction!r}", 'is "layers" or "elements"'))
         super().__init__(
             amplitude=("k", k, "the paper uses 0.1 (Eq. 12)"),
             schedule=schedule,
-            spec=MomentSpec(p=p, potential=potential, detach_target=detach_target),
+            spec=spec,
             include=include,
             exclude=exclude,
             problems=problems,

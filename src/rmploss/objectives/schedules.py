@@ -6,6 +6,8 @@ progress = n / N in [0, 1]: the epoch, counted from 1 as in Algorithm 1, over th
 import math
 from collections.abc import Callable
 
+from torch import Tensor
+
 from rmploss.errors import UserError
 from rmploss.registry import Registry
 
@@ -40,7 +42,8 @@ SCHEDULES: Registry[Schedule] = Registry(
 
 def evaluate(schedule: Schedule, progress: float) -> float:
     """The value of a schedule; `UserError` unless progress lies in [0, 1]."""
-    if not 0 <= progress <= 1:
+    number = isinstance(progress, int | float | Tensor) and not isinstance(progress, bool)
+    if not number or not 0 <= progress <= 1:
         raise UserError(
             f"progress = {progress!r} must lie in [0, 1]: it is (epoch + 1) / epochs, the n / N of "
             "Eq. 12"

@@ -19,7 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rmploss.arguments import checked
 from rmploss.errors import Problem, UserError
+from rmploss.objectives.inputs import require_outputs
 from rmploss.ops import at_least_single
 
 
@@ -36,6 +38,7 @@ class SelfDistillation:
 
     needs: ClassVar[str] = "outputs"
 
+    @checked()
     def __init__(
         self,
         *,
@@ -65,6 +68,7 @@ class SelfDistillation:
         logits: not used.
         labels: `[B]`; read for the confidence of the label.
         """
+        require_outputs(outputs, labels)
         outputs = at_least_single(outputs)
         c = self.confidences(outputs.detach(), labels)
         strong, weak = (_select(outputs, steps) for steps in (c.argmax(0), c.argmin(0)))

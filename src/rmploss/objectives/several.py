@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from rmploss.arguments import checked
 from rmploss.errors import Problem, UserError
 from rmploss.objectives.regularizer import Regularizer
 from rmploss.objectives.weighting import weighted, weights_of
@@ -15,6 +16,7 @@ class SeveralRegularizers:
     names: two or more entries of `OBJECTIVES` with the same `spec`; else `UserError`.
     """
 
+    @checked()
     def __init__(self, *, names: tuple[str, ...] = ("im", "rmp")) -> None:
         from rmploss.objectives import OBJECTIVES  # not above: the table imports this file
 

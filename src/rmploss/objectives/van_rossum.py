@@ -11,9 +11,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from rmploss.arguments import checked
 from rmploss.errors import Problem, UserError
 from rmploss.neurons.tssl import post_synaptic
 from rmploss.objectives.smoothing import smooth_one_hot, smoothing_problems
+from rmploss.objectives.inputs import require_outputs
 from rmploss.ops import at_least_single
 
 PATTERN = (0, 1, 0, 1, 1)
@@ -38,6 +40,7 @@ class VanRossum:
 
     needs: ClassVar[str] = "outputs"
 
+    @checked()
     def __init__(
         self,
         *,
@@ -74,6 +77,7 @@ class VanRossum:
         logits: not used.
         labels: `[B]`.
         """
+        require_outputs(outputs, labels)
         a = at_least_single(outputs)
         chosen = smooth_one_hot(labels, a.shape[2], self.smoothing, a.dtype)
         d = self._target_like(a).view(-1, 1, 1) * chosen

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, NotRequired, TypedDict
 import torch
 from torch import Tensor
 
-from rmploss.errors import UserError
+from rmploss.errors import Problem, UserError
 from rmploss.ops import layout, native
 from rmploss.ops.constants import filled
 from rmploss.ops.lif.moments import MomentSpec
@@ -117,6 +117,8 @@ class NeuronNumbers(NamedTuple):
         return NeuronNumbers(*real, int(reset), bool(detach), int(kind), *flags)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
+CURRENTS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+"""The types of an input current."""
 DEFAULT_MOMENTS = MomentSpec()
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 RESET = ": call reset_state() before a batch of another shape"
@@ -407,10 +409,18 @@ class LIFRows(NamedTuple):
         return self.y.shape[0] < self.steps
 
 
-def check_current(x: Tensor) -> None:
-    """Raise `UserError` for an input current that is no real number."""
-    if not x.is_floating_point():
-        raise UserError(f"x is {x.dtype}; a neuron needs a floating-point input current")
+def check_current(x: Tensor, name: str = "x") -> None:
+    """Raise `UserError` for an input current that is no tensor of real numbers."""
+    if not isinstance(x, Tensor | Spikes):
+        fix = "torch.as_tensor(x)" if hasattr(x, "__array__") else "a tensor [T, B, C, ...]"
+        problem = Problem(f"{name} is a {type(x).__name__}", "not a tensor", fix)
+        raise UserError("no input current", [problem])
+    if x.dtype not in CURRENTS:
+        problem = Problem(f"{name} is {x.dtype}", "no floating-point numbers", f"{name}.float()")
+        raise UserError("a neuron needs a floating-point input current", [problem])
+    if x.layout is not torch.strided:
+        problem = Problem(f"{name} is {x.layout}", "is not dense", f"{name}.to_dense()")
+        raise UserError("a neuron needs a dense input current", [problem])
 
 
 def _constant(value: float | Tensor, y: Tensor, dtype: torch.dtype) -> Tensor:

@@ -15,12 +15,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from rmploss.arguments import checked_fields
 from rmploss.errors import Problem, UserError
 
 MEMBRANE, SQUARE, ERROR, SPIKES = range(4)
 """The rows of `moments`."""
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class MomentSpec:
     """Which statistics a spiking layer takes of its membrane.
