@@ -6,7 +6,7 @@
 Mean and variance are per channel and joint over T, B, H, W and, in a process group, over all ranks.
 """
 
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from rmploss.ops import at_least_single, check_current
 from rmploss.ops.collectives import ranks
 from rmploss.ops.lif import tdbn as equations
 from rmploss.registry import Registry
-from rmploss.stats import recomputing
+from rmploss.stats import data_parallel, recomputing
 
 
 class Operands(NamedTuple):
@@ -119,6 +119,9 @@ class TDBatchNorm2d(nn.Module):
         if ranks(self.sync) > 1 or x.shape[0] * x.shape[1] == 1:
             return self._by_equations(x, repeats)
         return self._by_kernel(x, repeats)
+
+    def _replicate_for_data_parallel(self) -> NoReturn:
+        raise data_parallel()
 
     def rescale(self, factor: float) -> None:
         """Multiply alpha by a factor (STBP-tdBN: 1/sqrt(n) before the sum of n branches).

@@ -18,7 +18,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from rmploss.errors import UserError
+from rmploss.errors import Problem, UserError
 from rmploss.ops.collectives import all_reduce_sum, ranks
 from rmploss.ops.constants import vector
 from rmploss.ops.lif.moments import ERROR, MEMBRANE, SPIKES, SQUARE, MomentSpec
@@ -45,6 +45,9 @@ class LayerMoments:
     unregularized: why no regularizer of the membrane is defined for the layer; None: one is.
     place: "inner" for a neuron inside a residual block, "sum" for one after the sum of a block's
         branches, otherwise "".
+    trains: whether the layer was in training mode.
+    has_grad_mode: whether gradients were enabled when it ran: not so in the first run of PyTorch's
+        reentrant checkpointing, whose moments have no gradient.
     """
 
     name: str
@@ -53,6 +56,8 @@ class LayerMoments:
     v_threshold: float
     unregularized: str | None = None
     place: str = ""
+    trains: bool = False
+    has_grad_mode: bool = True
 
     def of_all_ranks(self) -> "LayerMoments":
         """The moments of the global batch, for functions that are not linear in them.
@@ -112,10 +117,14 @@ def weighted_sum(layers: Sequence[LayerMoments], row: int, weights: Sequence[flo
 
 @dataclass
 class MembraneStats:
-    """The entries of one `membrane_stats` block, in the order in which the layers ran."""
+    """The entries of one `membrane_stats` block, in the order in which the layers ran.
+
+    trains: whether the network of the block is in training mode and has parameters to train.
+    """
 
     spec: MomentSpec = field(default_factory=MomentSpec)
     layers: list[LayerMoments] = field(default_factory=list)
+    trains: bool = False
 
     def record(self, layer: "Recorded", moments: Tensor, count: int) -> None:
         """Append the entry of one layer.
@@ -128,11 +137,14 @@ class MembraneStats:
             count //= moments.shape[0]
         name = layer.layer_name or f"lif{len(self.layers)}"
         attributes = (layer.v_threshold, layer.unregularized, layer.place)
-        self.layers.append(LayerMoments(name, moments, count, *attributes))
+        modes = (getattr(layer, "training", False), torch.is_grad_enabled())
+        self.layers.append(LayerMoments(name, moments, count, *attributes, *modes))
 
     def detach(self) -> "MembraneStats":
         """The same entries, detached from the graph, for logs."""
-        layers = [dataclasses.replace(e, moments=e.moments.detach()) for e in self.layers]
+        layers = [
+            dataclasses.replace(e, moments=e.moments.detach(), trains=False) for e in self.layers
+        ]
         return MembraneStats(self.spec, layers)
 
     def __iter__(self) -> Iterator[LayerMoments]:
@@ -163,14 +175,25 @@ def membrane_stats(
             "membrane_stats(net, spec) takes a module and a MomentSpec, for example rmp.spec; "
             f"not {type(net).__name__} and {type(spec).__name__}"
         )
+    trains = False
     if net is not None:
+        if isinstance(net, nn.DataParallel):
+            raise data_parallel()
         name_layers(net)
-    stats = MembraneStats(spec or MomentSpec())
+        trains = net.training and any(p.requires_grad for p in net.parameters())
+    stats = MembraneStats(spec or MomentSpec(), trains=trains)
     token = _OPEN.set(stats)
     try:
         yield stats
     finally:
         _OPEN.reset(token)
+
+
+def data_parallel() -> UserError:
+    """The error for `torch.nn.DataParallel`, whose replicas run in threads of their own."""
+    what = "runs replicas in threads: their membrane moments and running statistics are lost"
+    fix = "DistributedDataParallel: torchrun --nproc-per-node 2 ..."
+    return UserError("one process per GPU", [Problem("torch.nn.DataParallel", what, fix)])
 
 
 def open_stats() -> MembraneStats | None:

@@ -1,6 +1,6 @@
 """The base class of all layers of neurons, whatever equations they follow."""
 
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, NoReturn, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from rmploss.errors import Problem, UserError
 from rmploss.functional import ADVICE, check_axes
 from rmploss.ops import at_least_single
 from rmploss.ops.lif.moments import MomentSpec, membrane_moments
-from rmploss.stats import open_stats
+from rmploss.stats import data_parallel, open_stats
 
 
 @runtime_checkable
@@ -61,6 +61,9 @@ class SpikingLayer(nn.Module):
         y, u = self.integrate(wide)
         self._record(wide, u)
         return y.to(x.dtype)
+
+    def _replicate_for_data_parallel(self) -> NoReturn:
+        raise data_parallel()
 
     def integrate(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The outputs and the membrane before the reset, both of the shape of x.

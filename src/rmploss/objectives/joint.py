@@ -16,8 +16,8 @@ from torch import Tensor
 
 from rmploss.arguments import checked
 from rmploss.errors import Problem, UserError
-from rmploss.objectives.smoothing import smoothing_problems
 from rmploss.objectives.inputs import require_logits
+from rmploss.objectives.smoothing import smoothing_problems
 from rmploss.ops import at_least_single
 
 

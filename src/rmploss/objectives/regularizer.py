@@ -1,12 +1,14 @@
 """The base class of regularizers: a weight over training, and the selection of layers."""
 
+import warnings
 from abc import ABC, abstractmethod
 from fnmatch import fnmatchcase
 
+import torch
 from torch import Tensor
 
 from rmploss.arguments import collect
-from rmploss.errors import Problem, UserError
+from rmploss.errors import Problem, UserError, unknown
 from rmploss.objectives.schedules import SCHEDULES, evaluate
 from rmploss.ops.lif.moments import MomentSpec
 from rmploss.registry import fits
@@ -49,6 +51,7 @@ class Regularizer(ABC):
         self.schedule = shape
         self.spec = spec
         self.include, self.exclude = include, exclude
+        self.is_remarked = False
 
     def __call__(self, stats: MembraneStats, progress: float) -> Tensor:
         """The weighted term, a scalar.
@@ -56,7 +59,13 @@ class Regularizer(ABC):
         stats: of one forward, taken with `spec`.
         progress: n / N in [0, 1], the epoch from 1 over the number of epochs.
         """
-        return self.weight(progress) * self.value(stats)
+        weight = self.weight(progress)
+        value = self.value(stats)
+        if not self.is_remarked and not torch.compiler.is_compiling():
+            self.is_remarked = True
+            for remark in self.remarks(stats):
+                warnings.warn(remark, stacklevel=2)
+        return weight * value
 
     def weight(self, progress: float) -> float:
         """lambda(n) at progress n / N. Raises `UserError` for a progress outside of [0, 1]."""
@@ -66,12 +75,21 @@ class Regularizer(ABC):
         """The term without its weight, a scalar."""
         return self.of_layers(self._chosen(stats))
 
+    def remarks(self, stats: MembraneStats) -> list[str]:
+        """What about these layers does not fit the equations, in words; the first call warns."""
+        return []
+
     @abstractmethod
     def of_layers(self, layers: list[LayerMoments]) -> Tensor:
         """The term of the layers that take part, at least one; a scalar."""
 
     def _chosen(self, stats: MembraneStats) -> list[LayerMoments]:
         """The layers that take part; `UserError` if none does, or one defines no regularizer."""
+        if not isinstance(stats, MembraneStats):
+            what = "must be those of a block"
+            fix = "with membrane_stats(net, objective.spec) as stats: ..."
+            problem = Problem(f"stats = a {type(stats).__name__}", what, fix)
+            raise UserError("no membrane statistics", [problem])
         if stats.spec != self.spec:
             raise UserError(
                 f"the membrane statistics were taken with {stats.spec}, this loss needs "
@@ -79,7 +97,10 @@ class Regularizer(ABC):
             )
         chosen = [layer for layer in stats if self._takes(layer.name)]
         if not chosen:
-            names = ", ".join(layer.name for layer in stats) or "none: no spiking layer ran"
+            names = ", ".join(layer.name for layer in stats) or (
+                "none: no spiking layer ran inside the block, in its thread. Replicas of "
+                "torch.nn.DataParallel run in others: use torchrun and DistributedDataParallel"
+            )
             raise UserError(
                 f"no spiking layer matches include={self.include}, exclude={self.exclude} "
                 f"(recorded: {names})"
@@ -89,7 +110,41 @@ class Regularizer(ABC):
         ]
         if refused:
             raise UserError(f"{type(self).__name__} is not defined for these layers", refused)
+        self._require_known_names([layer.name for layer in stats])
+        self._require_gradient(stats, chosen)
         return chosen
+
+    def _require_known_names(self, names: list[str]) -> None:
+        """Raise `UserError` for a pattern that matches no layer: it would change nothing."""
+        problems = [
+            unknown(which, pattern, names)
+            for which, patterns in (("include", self.include), ("exclude", self.exclude))
+            for pattern in patterns
+            if not any(fnmatchcase(name, pattern) for name in names)
+        ]
+        if problems:
+            raise UserError("no spiking layer has such a name", problems)
+
+    def _require_gradient(self, stats: MembraneStats, chosen: list[LayerMoments]) -> None:
+        """Raise `UserError` for moments without a gradient in a network that trains.
+
+        The term would be a number that changes nothing.
+        """
+        if not torch.is_grad_enabled():
+            return
+        without = [layer for layer in chosen if not layer.moments.requires_grad]
+        lost = [layer.name for layer in without if layer.trains and not layer.has_grad_mode]
+        if stats.trains and len(without) == len(chosen):
+            lost = [layer.name for layer in without]
+        if lost:
+            what = "its membrane moments have no gradient, so the term would train nothing"
+            raise UserError(
+                f"{type(self).__name__} has lost its gradient in a network that trains: they ran "
+                "in torch.utils.checkpoint(use_reentrant=True), in torch.no_grad() or behind a "
+                "detach(). Use rmploss.checkpoint(function, x), or use_reentrant=False; to look "
+                "only: rmp(stats.detach(), progress)",
+                [Problem(name, what) for name in lost],
+            )
 
     def _takes(self, name: str) -> bool:
         return any(fnmatchcase(name, pattern) for pattern in self.include) and not any(

@@ -16,7 +16,10 @@ from rmploss.arguments import checked, collect
 from rmploss.errors import Problem
 from rmploss.objectives.regularizer import Regularizer
 from rmploss.ops.lif.moments import ERROR, MomentSpec
-from rmploss.stats import LayerMoments, weighted_sum
+from rmploss.stats import LayerMoments, MembraneStats, weighted_sum
+
+TARGET_THRESHOLD = 0.5
+"""The threshold midway between the targets of Eq. 8."""
 
 
 class RMPLoss(Regularizer):
@@ -67,6 +70,23 @@ class RMPLoss(Regularizer):
             problems=problems,
         )
         self.reduction = reduction
+
+    def remarks(self, stats: MembraneStats) -> list[str]:
+        """The layers whose threshold is not 1/2, midway between the targets 0 and 1 of Eq. 8."""
+        others: dict[float, list[str]] = {}
+        for layer in self._chosen(stats):
+            if layer.v_threshold != TARGET_THRESHOLD:
+                others.setdefault(layer.v_threshold, []).append(layer.name)
+        return [
+            f"RMP-Loss pulls membranes to 0 and 1 (Eq. 8), but {', '.join(names)} fire at "
+            f"v_threshold = {threshold}, which is not midway: "
+            + (
+                "a membrane that fires is pulled to its threshold or below it"
+                if threshold >= 1
+                else "a membrane near the threshold is pulled to the farther target"
+            )
+            for threshold, names in others.items()
+        ]
 
     def of_layers(self, layers: list[LayerMoments]) -> Tensor:
         """L_RMP of Eq. 10."""

@@ -14,8 +14,8 @@ from torch import Tensor
 from rmploss.arguments import checked
 from rmploss.errors import Problem, UserError
 from rmploss.neurons.tssl import post_synaptic
-from rmploss.objectives.smoothing import smooth_one_hot, smoothing_problems
 from rmploss.objectives.inputs import require_outputs
+from rmploss.objectives.smoothing import smooth_one_hot, smoothing_problems
 from rmploss.ops import at_least_single
 
 PATTERN = (0, 1, 0, 1, 1)
