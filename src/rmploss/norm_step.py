@@ -8,6 +8,7 @@ A batch updates the running statistics T times, step by step.
 import torch
 from torch import Tensor
 
+from rmploss.arguments import checked
 from rmploss.errors import UserError
 from rmploss.norm import Operands, TDBatchNorm2d
 
@@ -23,6 +24,7 @@ class StepBatchNorm2d(TDBatchNorm2d):
 
     counts_repeats = False
 
+    @checked()
     def __init__(
         self, channels: int, *, eps: float = 1e-5, momentum: float = 0.1, sync: bool = True
     ) -> None:

@@ -14,6 +14,14 @@ from rmploss import models
 from rmploss.data import DATASETS, DataSet
 from rmploss.engine.averaging import AVERAGES, WeightAverage
 from rmploss.engine.initial_weights import STARTS
+from rmploss.engine.limits import (
+    MOST_STEPS,
+    USUAL_STEPS,
+    USUAL_WIDTH,
+    memory,
+    size_problems,
+    step_problems,
+)
 from rmploss.engine.optimizers import LR_SCHEDULES, OPTIMIZERS, Position, groups_of
 from rmploss.errors import Problem, UserError
 from rmploss.models import MODELS, SpikingNetwork
@@ -22,6 +30,8 @@ from rmploss.neurons.diet import Diet
 from rmploss.norm import NORMS
 from rmploss.objectives import AUXILIARIES, LOSSES, OBJECTIVES, Loss, Objective
 from rmploss.objectives.auxiliary import WithAuxiliary
+from rmploss.objectives.weighting import terms_of, weighted, weights_of
+from rmploss.ops.lif.moments import MomentSpec
 from rmploss.randomness import seeded
 from rmploss.recipes import Recipe, Use, problem_count, problems_in
 from rmploss.registry import fits
@@ -58,8 +68,10 @@ def check(
     data_dir: Path | None = None,
     world_size: int = 1,
     earlier: Sequence[Problem] = (),
-) -> None:
+) -> list[str]:
     """Raise `UserError` with all problems of a recipe, missing data included. Writes nothing.
+
+    Returns remarks: what is allowed and may not be meant, in words.
 
     recipe: the recipe.
     data_dir: the folder of the data sets; None: the default (`data.data_root`).
@@ -70,17 +82,73 @@ def check(
     wrong = set()
     for field, table in PARTS.items():
         part = getattr(recipe, field)
-        for p in table.problems(part.name, part.options) or _bad_options(recipe, field):
+        found = table.problems(part.name, part.options)
+        for p in (*found, *_bad_options(_without_wrong_types(recipe, field), field)):
             wrong.add(field)
             problems.append(Problem(_rename(p.where, table.kind, field), p.what, p.fix))
-    problems += _indivisible_batch(recipe, world_size)
+    problems += _indivisible_batch(recipe, world_size) + step_problems(recipe)
+    remarks: list[str] = []
     if "data" not in wrong:
         problems += make_dataset(recipe).missing(data_dir)
     if not wrong:
         conflicts = _incompatible(recipe)
-        problems += conflicts or (_dry_run(recipe) if recipe.T >= 1 else [])
+        if not conflicts and 1 <= recipe.T <= MOST_STEPS:
+            conflicts = _oversize(recipe, world_size) or _dry_run(recipe, remarks)
+        problems += conflicts
     if problems:
         raise UserError(problem_count(problems, recipe.name), problems)
+    return remarks + _weightless(recipe)
+
+
+def _without_wrong_types(recipe: Recipe, field: str) -> Recipe:
+    """The recipe without the options of a part that its entry cannot have, to try the others."""
+    part = getattr(recipe, field)
+    table = PARTS[field]
+    if part.name not in table:
+        return recipe
+    sound = {k: v for k, v in part.options.items() if not table.problems(part.name, {k: v})}
+    return recipe.but(**{field: Use(part.name, sound)})
+
+
+def _weightless(recipe: Recipe) -> list[str]:
+    """The remark on a regularizer whose weight lambda(n) is 0 in every epoch; else empty."""
+    objective, N = make_objective(recipe), recipe.epochs
+    if objective.spec is None:
+        return []
+    epochs = range(1, N + 1, max(1, N // 100))
+    if any(any(weights_of(objective, n / N)) for n in epochs):
+        return []
+    cause = "Eq. 12 is 0 at n = N: more --epochs, or --set objective.schedule=constant"
+    name = recipe.objective.name
+    return [f"objective = {name} has no effect: lambda(n) = 0 in all epochs n of {N} ({cause})"]
+
+
+def _oversize(recipe: Recipe, ranks: int) -> list[Problem]:
+    """The problem of a network or a batch that no memory here holds; empty if it may fit.
+
+    Usual sizes are not measured: it takes as long as the trial.
+    """
+    width: Any = recipe.network.options.get("width", 1.0)
+    steps = recipe.T * recipe.batch_size // (recipe.accumulate * ranks)
+    if steps <= USUAL_STEPS and width <= USUAL_WIDTH:
+        return []
+    dataset = make_dataset(recipe)
+    *_, C, H, W = dataset.shape(1)
+    try:
+        with torch.device("meta"), torch.no_grad():
+            net = make_network(recipe, dataset).train(False)
+            with membrane_stats(net, MomentSpec()) as stats:
+                net(torch.empty(1, 1, C, H, W))
+    except UserError:
+        return []  # the trial says it with the inputs of the data
+    except (RuntimeError, OverflowError) as error:
+        if width <= USUAL_WIDTH:
+            return []
+        where = f"network.width = {width} ({type(error).__name__})"
+        return [Problem(where, "makes more parameters than can be counted", "--width 1")]
+    parameters = sum(p.numel() for p in net.parameters())
+    values = {layer.name: layer.elements for layer in stats}
+    return size_problems(recipe, parameters, values, ranks, memory())
 
 
 def resolve(recipe: Recipe) -> Recipe:
@@ -189,7 +257,8 @@ def _bad_options(recipe: Recipe, field: str) -> Sequence[Problem]:
             if option in DECIDED
         ]
         if part.options.get("width", 1.0) <= 0:
-            found.append(Problem(f"network.width = {part.options['width']}", "must be positive"))
+            where = f"network.width = {part.options['width']}"
+            found.append(Problem(where, "must be positive", "--width 1"))
         return found
     arguments: dict[str, tuple[Any, ...]] = {
         "norm": (1,),
@@ -274,8 +343,11 @@ def _indivisible_batch(recipe: Recipe, ranks: int) -> list[Problem]:
     return [Problem(f"batch_size = {size}", what, fix)]
 
 
-def _dry_run(recipe: Recipe) -> list[Problem]:
-    """The problems of a step without backward: two zero images through a narrow network."""
+def _dry_run(recipe: Recipe, remarks: list[str]) -> list[Problem]:
+    """The problems of a step without backward: two zero images through a narrow network.
+
+    remarks: takes those of the regularizer.
+    """
     dataset = make_dataset(recipe)
     network = recipe.network
     if "width" in MODELS.options(network.name):
@@ -288,9 +360,13 @@ def _dry_run(recipe: Recipe) -> list[Problem]:
             outputs = net(torch.zeros(*time, 2, C, H, W), over_time=True)
             logits = net.readout(outputs)
             make_loss(recipe)(outputs, logits, torch.zeros(2, dtype=torch.int64))
-            objective(stats, 1.0)
+            weighted(objective, stats, weights_of(objective, 1.0))
+            for term in terms_of(objective):
+                remarks += getattr(term, "remarks", lambda _: [])(stats)
     except UserError as error:
-        return list(error.problems) or [Problem(f"network = {network.name}", error.title)]
+        if error.problems:
+            return list(error.problems)
+        return [Problem(f"network = {network.name}", error.title)]
     except (RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         what = f"cannot take the inputs {[C, H, W]} of {dataset.name}: {reason}"

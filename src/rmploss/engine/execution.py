@@ -27,6 +27,10 @@ RANDOM_NUMBERS = "splitmix64"
 without it are of versions that seeded a generator for every sample."""
 
 
+MOST_WORKERS = 64
+"""Loader processes for each core, above which a number is a slip."""
+
+
 @dataclass(frozen=True)
 class Execution:
     """Everything about a run that its recipe leaves open. On one device it never changes a result.
@@ -71,6 +75,10 @@ class Execution:
                 f"workers = {self.workers}", "is negative", "0 loads in the training process"
             )
             raise UserError("workers must be >= 0", [problem])
+        most = MOST_WORKERS * (os.cpu_count() or 1)
+        if self.workers is not None and self.workers > most:
+            problem = Problem(f"workers = {self.workers}", "are too many here", f"at most {most}")
+            raise UserError("too many loader processes", [problem])
 
 
 @contextmanager

@@ -24,6 +24,10 @@ WARM_UP = 0.3
 
 def sgd(groups: Iterable[Any], *, momentum: float = 0.9, nesterov: bool = False) -> Optimizer:
     """Stochastic gradient descent, as in the paper (section 5.1)."""
+    if not 0 <= momentum < 1:
+        where = f"momentum = {momentum!r}"
+        fix = "the paper: 0.9"
+        raise UserError("bad SGD", [Problem(where, "must lie in [0, 1): else it diverges", fix)])
     return torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=nesterov, fused=True)
 
 

@@ -20,6 +20,7 @@ from rmploss.engine.batches import micro_batches
 from rmploss.engine.distributed import World
 from rmploss.engine.tally import Terms
 from rmploss.engine.training_state import TrainingState
+from rmploss.errors import Problem, UserError
 from rmploss.lifecycle import constrain
 from rmploss.objectives import Loss, Objective
 from rmploss.objectives.losses import CrossEntropy
@@ -62,6 +63,9 @@ def forward_backward(
         logits = network.readout(outputs)  # line 4
     classification = loss(outputs, logits, labels)  # line 5
     regularizer = weighted(objective, stats, weights)  # line 6
+    _require_gradient(loss, classification)
+    if spec is not None:
+        _require_gradient(objective, regularizer)
     total = classification + regularizer  # line 7, Eq. 11
     scale(total).backward()  # line 8
     with torch.no_grad():
@@ -71,6 +75,15 @@ def forward_backward(
         means = (classification.detach().double(), regularizer.detach().double())
         rows = (*(mean * count for mean in means), correct, samples)
         return Terms(torch.stack([row.to(correct.device) for row in rows]))
+
+
+def _require_gradient(term: object, value: Tensor) -> None:
+    """Raise `UserError` for a term that is no function of the parameters: it trains nothing."""
+    if value.requires_grad:
+        return
+    what = "has no gradient: it was computed under no_grad, or of detached values"
+    problem = Problem(type(term).__name__, what, "compute it of the network's own outputs")
+    raise UserError("a term of the loss would train nothing", [problem])
 
 
 class TrainingStep:

@@ -47,7 +47,7 @@ def train(
     execution, listener = execution or Execution(), listener or Listener()
     with ops.use_backend(execution.backend), join(execution.device, world) as world:
         root = data_root(execution.data_dir)
-        check(recipe, root, world.size)
+        remarks = check(recipe, root, world.size)
         if world.is_main:
             RunFolder.require_place(runs_dir, recipe.name)
         require_same_backend(world)
@@ -61,6 +61,9 @@ def train(
                 runs_dir, recipe.name, recipe.to_json(), command=execution.command
             )
             path = folder.path
+            for remark in remarks:
+                listener.note(f"note: {remark}")
+                folder.log_event("remark", text=remark)
             if initialized:
                 folder.log_event("begin", **initialized)
         with kernels(world, execution.deterministic):

@@ -77,7 +77,12 @@ class Regularizer(ABC):
 
     def remarks(self, stats: MembraneStats) -> list[str]:
         """What about these layers does not fit the equations, in words; the first call warns."""
-        return []
+        names = [layer.name for layer in stats]
+        return [
+            f"exclude={pattern!r} matches no spiking layer"
+            for pattern in self.exclude
+            if not any(fnmatchcase(name, pattern) for name in names)
+        ]
 
     @abstractmethod
     def of_layers(self, layers: list[LayerMoments]) -> Tensor:
@@ -115,12 +120,16 @@ class Regularizer(ABC):
         return chosen
 
     def _require_known_names(self, names: list[str]) -> None:
-        """Raise `UserError` for a pattern that matches no layer: it would change nothing."""
+        """Raise `UserError` for a name that no layer has, and for patterns that include nothing.
+
+        A pattern that excludes nothing is no mistake: ("*.lif1",) is meant for residual blocks.
+        """
         problems = [
             unknown(which, pattern, names)
             for which, patterns in (("include", self.include), ("exclude", self.exclude))
             for pattern in patterns
             if not any(fnmatchcase(name, pattern) for name in names)
+            and (which == "include" or not set(pattern) & set("*?["))
         ]
         if problems:
             raise UserError("no spiking layer has such a name", problems)

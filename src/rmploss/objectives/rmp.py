@@ -72,12 +72,12 @@ class RMPLoss(Regularizer):
         self.reduction = reduction
 
     def remarks(self, stats: MembraneStats) -> list[str]:
-        """The layers whose threshold is not 1/2, midway between the targets 0 and 1 of Eq. 8."""
+        """Among others layers whose threshold is not 1/2, midway between the targets of Eq. 8."""
         others: dict[float, list[str]] = {}
         for layer in self._chosen(stats):
             if layer.v_threshold != TARGET_THRESHOLD:
                 others.setdefault(layer.v_threshold, []).append(layer.name)
-        return [
+        return super().remarks(stats) + [
             f"RMP-Loss pulls membranes to 0 and 1 (Eq. 8), but {', '.join(names)} fire at "
             f"v_threshold = {threshold}, which is not midway: "
             + (

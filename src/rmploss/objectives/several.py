@@ -34,6 +34,10 @@ class SeveralRegularizers:
         """The sum of the weighted terms, a scalar."""
         return weighted(self, stats, weights_of(self, progress))
 
+    def remarks(self, stats: MembraneStats) -> list[str]:
+        """Those of the regularizers."""
+        return [remark for term in self.terms for remark in term.remarks(stats)]
+
     def weight(self, progress: float) -> float:
         """The weight of the last regularizer."""
         return self.terms[-1].weight(progress)

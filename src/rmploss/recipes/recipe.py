@@ -35,6 +35,8 @@ def use(name: str, **options: Value) -> Use:
     return Use(name, options)
 
 
+LARGEST = 1e38
+"""Above this a number is infinite in float32."""
 RETIRED = {"neuron": ("backend",)}
 """Options in recipes of earlier versions that never changed a result: they are ignored."""
 
@@ -197,10 +199,9 @@ def problems_in(recipe: Recipe) -> list[Problem]:
         for name in ("T", "epochs", "batch_size", "accumulate")
         if getattr(recipe, name) < 1
     ]
-    if not 0 < recipe.lr < float("inf"):
-        problems.append(
-            Problem(f"lr = {recipe.lr!r}", "must be positive", "the paper: 0.01, CIFAR")
-        )
+    if not 0 < recipe.lr < LARGEST:
+        what = "must be positive and below 1e38 (float32)"
+        problems.append(Problem(f"lr = {recipe.lr!r}", what, "the paper: 0.01, CIFAR"))
     if not 0 <= recipe.weight_decay < 1:
         problems.append(Problem(f"weight_decay = {recipe.weight_decay!r}", "must lie in [0, 1)"))
     if recipe.accumulate >= 1 and recipe.batch_size % recipe.accumulate:
@@ -214,6 +215,10 @@ def problems_in(recipe: Recipe) -> list[Problem]:
         value = getattr(recipe, name)
         if value is not None and value < 1:
             problems.append(Problem(f"{name} = {value}", "must be at least 1, or none for all"))
+    samples = recipe.train_samples
+    if samples is not None and 1 <= samples < recipe.batch_size:
+        what = f"only train_samples = {samples}, so no batch is full"
+        problems.append(Problem(f"batch_size = {recipe.batch_size}", what, f"at most {samples}"))
     if recipe.clip_norm is not None and not 0 < recipe.clip_norm < float("inf"):
         problems.append(Problem(f"clip_norm = {recipe.clip_norm!r}", "must be positive, or none"))
     if recipe.seed < 0:

@@ -202,7 +202,7 @@ class LIFInputs(NamedTuple):
 
         repeats: y `[1, B, C, ...]` stands for that many equal steps.
         """
-        if not y.is_floating_point():
+        if not y.is_floating_point() or y.layout is not torch.strided:
             check_current(y)
         if y.ndim < 3 or not y.numel():
             raise UserError(

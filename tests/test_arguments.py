@@ -1,0 +1,122 @@
+"""Wrong arguments: all of them at once, with what to type instead, and no `TypeError`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from rmploss import LIF, Accumulator, MomentSpec, RMPLoss, TDBatchNorm2d, functional, membrane_stats
+from rmploss.errors import UserError
+from rmploss.neurons import NEURONS
+from rmploss.norm import NORMS
+from rmploss.objectives import LOSSES, OBJECTIVES
+from rmploss.objectives.losses import TET, CrossEntropy, MeanSquaredError
+from rmploss.surrogate import SURROGATES, Triangle
+from tests.given import normal
+
+X = torch.ones(2, 3, 4)
+LABELS = torch.tensor([1, 2])
+OUTPUTS, LOGITS = torch.zeros(4, 2, 10), torch.zeros(2, 10)
+f: Any = functional
+lif: Any = LIF
+rmp: Any = RMPLoss
+tdbn: Any = TDBatchNorm2d
+
+WRONG: list[tuple[Callable[[], Any], list[str]]] = [
+    (lambda: lif(tau=2.0), ["tau", "from_tau"]),
+    (lambda: lif(beta=0.9), ["beta", "decay=0.9"]),
+    (lambda: lif(64, 0.9), ["argument 2 = 0.9", "decay=..."]),
+    (lambda: lif(2.0, decay=3, v_threshold=-1), ["channels = 2.0", "decay = 3", "v_threshold"]),
+    (lambda: lif(detach_reset="no", decay=True), ["detach_reset = 'no'", "decay = True"]),
+    (lambda: lif(v_threshold=torch.ones(3)), ["v_threshold = tensor [3]", "a number"]),
+    (lambda: LIF.from_tau(2.0, decay=0.5), ["decay", "follows from tau"]),
+    (lambda: lif(4)(None), ["NoneType"]),
+    (lambda: lif(4)(X.tolist()), ["list"]),
+    (lambda: lif(4)(X.to_sparse()), ["to_dense"]),
+    (lambda: lif(4)(X.to(torch.complex64)), ["complex64"]),
+    (lambda: lif(4)(X, residual=3.0), ["residual is a float"]),
+    (lambda: lif(4).membrane(X.long()), ["int64"]),
+    (lambda: lif(4).membrane(normal(2, 3, 5)), ["[T, B, 4, ...]"]),
+    (lambda: f.lif(torch.ones(2, 3, 4, 4)), ["time first", "channels=4"]),
+    (lambda: f.lif(X, moments=2.0), ["moments = 2.0", "MomentSpec"]),
+    (lambda: f.lif_step(X[0], torch.zeros(1, 4)), ["[3, 4]", "[1, 4]", "zeros_like"]),
+    (lambda: f.membrane(X, decay=torch.ones(5)), ["decay has shape [5]"]),
+    (lambda: f.accumulate(X, torch.zeros(1, 4)), ["reset_state()"]),
+    (lambda: Accumulator()(X.long()), ["int64"]),
+    (lambda: tdbn(2.0, alpha="a"), ["channels = 2.0", "alpha = 'a'"]),
+    (lambda: tdbn(0), ["channels = 0"]),
+    (lambda: tdbn(64, affine=True), ["affine"]),
+    (lambda: tdbn(4)(torch.ones(2, 3, 4, 3, 3).double()), ["float64", "net.double()"]),
+    (lambda: tdbn(4)(torch.ones(2, 0, 4, 3, 3)), ["nothing to normalize"]),
+    (lambda: tdbn(4)(torch.ones(2, 3, 4, 3, 3).long()), ["int64"]),
+    (lambda: rmp(k=-1, p=0, reduction="x"), ["k = -1", "p = 0", "reduction = 'x'"]),
+    (lambda: rmp(0.1), ["RMPLoss(k=0.1)"]),
+    (lambda: rmp()(X, 0.5), ["membrane_stats"]),
+    (lambda: rmp().weight("a"), ["progress = 'a'"]),
+    (lambda: Triangle(width=0, damping=-1), ["width = 0", "damping = -1"]),
+    (lambda: MomentSpec(q=2), ["q"]),  # pyright: ignore[reportCallIssue]
+    (lambda: CrossEntropy()(OUTPUTS, LOGITS, LABELS.float()), ["labels.long()"]),
+    (lambda: MeanSquaredError()(OUTPUTS, LOGITS, LABELS[:1]), ["[B] = [2]"]),
+    (lambda: TET()(LOGITS, LOGITS, LABELS), ["[T, B, K]"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "parts"), WRONG, ids=range(len(WRONG)))
+def test_all_that_is_wrong_is_told(call: Callable[[], Any], parts: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        call()
+    for part in parts:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("table", [NEURONS, LOSSES, OBJECTIVES, SURROGATES, NORMS], ids=str)
+def test_every_constructor_tells_an_unknown_argument(table: Any) -> None:
+    for name in table:
+        kind = table[name]
+        if "__init__" in vars(kind):
+            with pytest.raises(UserError, match="no_such_argument"):
+                kind(no_such_argument=1)
+
+
+def test_a_loss_without_a_gradient_is_refused_while_the_network_trains() -> None:
+    """Reentrant checkpointing runs the layers under no_grad first: the moments have no graph."""
+    net, objective = nn.Sequential(nn.Linear(4, 4), LIF(4)), RMPLoss()
+    x = normal(2, 3, 4).float().requires_grad_()
+    with torch.no_grad(), membrane_stats(net, objective.spec) as stats:
+        net(x)
+    with pytest.raises(UserError, match=r"rmploss\.checkpoint"):
+        objective(stats, 0.5)
+    with torch.no_grad():
+        seen = objective(stats, 0.5)
+    assert torch.equal(objective(stats.detach(), 0.5), seen)
+    with membrane_stats(net.eval(), objective.spec) as stats, torch.no_grad():
+        net(x)
+    objective(stats, 0.5)
+
+
+def test_a_threshold_beside_the_targets_is_told_once() -> None:
+    objective = RMPLoss()
+    with membrane_stats(spec=objective.spec) as stats:
+        LIF(4, v_threshold=1.0)(normal(2, 3, 4))
+    with pytest.warns(UserWarning, match=r"lif0 fire at v_threshold = 1\.0"):
+        objective(stats, 0.5)
+    objective(stats, 0.5)  # a second warning would be an error of this test
+
+
+def test_names_that_no_layer_has_are_told() -> None:
+    for options in ({"exclude": ("lif7",)}, {"include": ("lif0", "lif7")}):
+        objective = RMPLoss(**options)  # pyright: ignore[reportArgumentType]
+        with membrane_stats(spec=objective.spec) as stats:
+            LIF(4)(normal(2, 3, 4))
+        with pytest.raises(UserError, match='did you mean "lif0"'):
+            objective(stats, 0.5)
+
+
+def test_data_parallel_is_refused() -> None:
+    net = nn.Sequential(LIF(4))
+    with pytest.raises(UserError, match="torchrun"), membrane_stats(nn.DataParallel(net)):
+        pass
+    with pytest.raises(UserError, match="DistributedDataParallel"):
+        net[0]._replicate_for_data_parallel()
