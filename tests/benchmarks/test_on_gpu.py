@@ -155,9 +155,11 @@ class Engine:
         self.calls.append(words)
         if "--resume" in words:
             path = Path(words[words.index("--resume") + 1])
+            assert (path / "ckpt" / "state").is_file()
         else:
             path = Path(words[words.index("--runs-dir") + 1]) / "run"
-            path.mkdir(parents=True)
+            (path / "ckpt").mkdir(parents=True)
+            (path / "ckpt" / "state").write_text("")
             (path / "recipe.json").write_text("{}")
             (path / "metrics.jsonl").write_text("")
         done = len((path / "metrics.jsonl").read_text().splitlines())

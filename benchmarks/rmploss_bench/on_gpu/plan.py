@@ -160,7 +160,7 @@ def small(plan: Plan = GPU) -> Plan:
     size = ("--width", "0.0625", "--T", "2", "--batch", "4", "--repeats", "1", "--threads", "1")
     tables = tuple(
         Table(name, (topic, "--network", "resnet20", *size, "--only", "rmploss"), 5)
-        for name, topic in (("step", "step"), ("eval", "eval"))
+        for name, topic in (("step", "step"), ("eval", "eval"), ("train", "train"))
     )
     less = ("--width", "0.0625", "--train-samples", "64", "--test-samples", "40")
     rows = tuple(
