@@ -18,8 +18,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from rmploss import ops
+from rmploss import LIF, ops
 from rmploss.errors import UserError
+from rmploss.norm import TDBatchNorm2d
 from rmploss.ops import native, triton
 from rmploss.ops.lif import triton as kernels
 from rmploss.ops.lif.inputs import KINDS, LIFRows, NeuronNumbers
@@ -343,6 +344,26 @@ class Cases:
         assert ((mean - expected).abs() <= bound).all()
         variance = away.var(0, correction=0)
         torch.testing.assert_close(var, variance, rtol=16 * eps, atol=0)
+
+    @pytest.mark.usefixtures("small_tiles")
+    @pytest.mark.parametrize("repeats", [1, 3])
+    def test_a_norm_with_alpha_and_running_statistics(self, repeats: int) -> None:
+        """The factor of Eq. 6 and the running statistics are the kernels' business, too."""
+        given = normal(1 if repeats > 1 else 3, 4, 6, 2, 3, mean=0.3)
+        found = []
+        for backend in ("reference", "triton"):
+            norm = TDBatchNorm2d(6, alpha=1.4, v_threshold=0.5, momentum=0.3).double()
+            norm = norm.to(self.device)
+            x = given.to(self.device).requires_grad_()
+            with ops.use_backend(backend):
+                spikes = LIF(6)(x, norm=norm, repeats=repeats)
+            weights = normal(*spikes.shape, name="g").to(self.device)
+            gradients = torch.autograd.grad((spikes * weights).sum(), [x, norm.weight, norm.bias])
+            found.append([spikes, *gradients, norm.running_mean, norm.running_var])
+        assert 0 < found[0][0].mean() < 1
+        for index, (expected, value) in enumerate(zip(*found, strict=True)):
+            unit = ROUNDINGS * 3 * torch.finfo(torch.float64).eps
+            assert_near(value, expected, 24 * unit, f"number {index}")
 
     @pytest.mark.usefixtures("small_tiles")
     @pytest.mark.parametrize("in_place", [False, True])
