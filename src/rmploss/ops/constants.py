@@ -7,7 +7,7 @@ a CUDA graph may read them.
 import torch
 from torch import Tensor
 
-from rmploss.ops.tracing import is_traced
+from rmploss.ops.tracing import is_traced, needs_plain_operations
 
 _KEPT: dict[tuple[object, ...], Tensor] = {}
 
@@ -22,7 +22,7 @@ def vector(runs: tuple[tuple[float, int], ...], dtype: torch.dtype, device: torc
 
     runs: values and how often each stands in a row, in their order.
     """
-    if is_traced():  # a tracer's tensors are not to be met again outside of it
+    if is_traced() or needs_plain_operations():  # a tracer's tensors are not to be met again outside of it
         return _built(runs, dtype, device)
     key = (runs, dtype, device)
     found = _KEPT.get(key)

@@ -217,7 +217,7 @@ def problems_in(recipe: Recipe) -> list[Problem]:
             problems.append(Problem(f"{name} = {value}", "must be at least 1, or none for all"))
     samples = recipe.train_samples
     if samples is not None and 1 <= samples < recipe.batch_size:
-        what = f"only train_samples = {samples}, so no batch is full"
+        what = f"only {samples} training samples, so no batch is full"
         problems.append(Problem(f"batch_size = {recipe.batch_size}", what, f"at most {samples}"))
     if recipe.clip_norm is not None and not 0 < recipe.clip_norm < float("inf"):
         problems.append(Problem(f"clip_norm = {recipe.clip_norm!r}", "must be positive, or none"))
