@@ -22,7 +22,8 @@ def vector(runs: tuple[tuple[float, int], ...], dtype: torch.dtype, device: torc
 
     runs: values and how often each stands in a row, in their order.
     """
-    if is_traced() or needs_plain_operations():  # a tracer's tensors are not to be met again outside of it
+    # The tensors of a tracer or of a transform are not to be met again outside of it.
+    if is_traced() or needs_plain_operations():
         return _built(runs, dtype, device)
     key = (runs, dtype, device)
     found = _KEPT.get(key)
