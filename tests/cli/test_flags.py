@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from rmploss import recipes
-from rmploss.cli.train import Train
+from rmploss.cli.train import AUTO, Train
+from rmploss.engine.run import RunFolder
 from rmploss.errors import UserError
 from rmploss.recipes import Recipe
 
@@ -63,6 +64,8 @@ def test_the_reading_covers_what_was_typed() -> None:
         ({"T": 4, "set": ("T=6",)}, "--set T: is given as a flag, too"),
         ({"seed": ()}, "at least one number"),
         ({"resume": Path("runs/x")}, "cannot be combined with a recipe"),
+        ({"resume": AUTO, "seed": (0, 1), "name": "x"}, "2 seeds are 2 runs"),
+        ({"fork": Path("runs/x")}, "recipe digits: is that of the forked run"),
     ],
 )
 def test_what_contradicts_itself(flags: dict[str, Any], message: str) -> None:
@@ -74,3 +77,21 @@ def test_what_contradicts_itself(flags: dict[str, Any], message: str) -> None:
 def test_a_run_is_resumed_as_it_was_started(flags: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="a run is resumed as it was started"):
         Train(resume=Path("runs/x"), **flags)._jobs()
+
+
+def test_a_run_that_may_have_begun_has_a_recipe() -> None:
+    (recipe,) = jobs("digits", resume=AUTO, T=6)
+    assert recipe == recipes.get("digits").but(T=6, expect="")
+
+
+@pytest.mark.parametrize("flags", [{"seed": (1,)}, {"mode": "code"}, {"start": Path("runs/y")}])
+def test_a_fork_keeps_what_it_cannot_change(flags: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="a fork has the recipe of its run, with changes"):
+        Train(fork=Path("runs/x"), **flags)._jobs()
+
+
+def test_a_fork_has_the_recipe_of_its_run_with_changes(tmp_path: Path) -> None:
+    stored = recipes.override(recipes.get("digits"), {"T": 3})
+    run = RunFolder.create(tmp_path, "x", stored.to_json(), command=[]).path
+    (recipe,) = Train(fork=run, lr=0.5, set=("objective=rmp",))._jobs()
+    assert recipe == recipes.override(stored, {"lr": 0.5, "objective": "rmp"})

@@ -23,6 +23,9 @@ from rmploss.cli.common import (
 from rmploss.errors import Problem, UserError
 from rmploss.recipes import Recipe
 
+AUTO = Path("auto")
+"""The word of `--resume` that is no run folder."""
+
 
 @dataclass(frozen=True)
 class Train:
@@ -31,13 +34,19 @@ class Train:
     $ rmploss train cifar10-resnet20-rmp --T 4 --seed 1 --data-dir data
     $ rmploss train cifar10-resnet20-rmp-pocket --seed 0 1 2 --set objective.k=1
     $ rmploss train --resume runs/NAME
+    $ rmploss train cifar10-resnet20-rmp --resume auto      resume if it has begun, else begin
+    $ rmploss train --fork runs/NAME --lr 0.05 --epochs 500
     $ torchrun --nproc-per-node 2 -m rmploss train cifar10-resnet19-rmp
     """
 
     recipe: Annotated[Positional[str], arg(metavar="RECIPE", help_behavior_hint="")] = ""
     """Its name: `rmploss list` shows all."""
     resume: Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="")] = None
-    """Resume this run folder instead."""
+    """Resume this run folder instead; `auto`: that of RECIPE, or begin it if there is none."""
+    fork: Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="")] = None
+    """Begin a new run from the newest checkpoint of this one, with the changes given."""
+    name: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
+    """Name the run folder, instead of by recipe, seed and hash."""
     start: Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="")] = None
     """Initialize from the weights of this run, if the recipe starts from a trained network."""
     seed: Annotated[tuple[int, ...], arg(metavar="N ...")] = (0,)
@@ -78,6 +87,8 @@ class Train:
     """Processes that load samples too many for memory; the result does not depend on it."""
     capture: Annotated[Literal["auto", "on", "off"], arg(metavar="auto|on|off")] = "auto"
     """Run each step on a GPU as one captured CUDA graph; `on` fails where auto runs eagerly."""
+    save_minutes: Annotated[float, arg(metavar="MINUTES")] = 9.0
+    """Minutes between two checkpoints, beside those of the epoch ends."""
     deterministic: bool = False
     """On a GPU take only kernels whose results repeat bit for bit; slower."""
     json: bool = False
@@ -87,7 +98,7 @@ class Train:
         """Train; returns 0."""
         from rmploss.cli.terminal import Bar, listener
         from rmploss.engine.execution import Execution, join
-        from rmploss.engine.train import resume, train
+        from rmploss.engine.train import resume, train, train_or_resume
 
         jobs = self._jobs()
         command = ("rmploss", *sys.argv[1:])
@@ -100,14 +111,27 @@ class Train:
             start=self.start,
             capture=self.capture,
             deterministic=self.deterministic,
+            save_minutes=self.save_minutes,
         )
         shown = listener(self.json)
         try:
-            if self.resume is not None:
+            if self.resume is not None and not self._may_resume:
                 done = [resume(self.resume, execution, shown)]
             else:
+                start = train_or_resume if self._may_resume else train
                 with join(self.device) as world:
-                    done = [train(job, self.runs_dir, execution, shown, world) for job in jobs]
+                    done = [
+                        start(
+                            job,
+                            self.runs_dir,
+                            execution,
+                            shown,
+                            world,
+                            name=self.name,
+                            fork=self.fork,
+                        )
+                        for job in jobs
+                    ]
         finally:
             if isinstance(shown, Bar):
                 shown.close()
@@ -121,14 +145,19 @@ class Train:
         from rmploss.engine.build import check, restore_none_words
 
         changes = self._changes()
-        if self.resume is not None:
+        if self.resume is not None and not self._may_resume:
             others = self.recipe or changes or self.start or self.mode != "paper"
-            if others or self.seed != (0,):
+            if others or self.seed != (0,) or self.name or self.fork:
                 raise UserError(
                     "a run is resumed as it was started",
                     [Problem("--resume", "cannot be combined with a recipe or a change of one")],
                 )
             return []
+        if self.name and len(self.seed) > 1:
+            problem = Problem("--name", "names one run folder", "one --seed, or leave --name out")
+            raise UserError(f"{len(self.seed)} seeds are {len(self.seed)} runs", [problem])
+        if self.fork is not None:
+            return [self._forked(self.fork, changes)]
         if not self.recipe:
             names = ", ".join(list(recipes.RECIPES)[:4])
             raise UserError(
@@ -145,6 +174,34 @@ class Train:
         lowest = min(jobs, key=lambda job: job.seed)  # the only one that can be negative
         check(lowest, data_root(self.data_dir), earlier=problems)
         return jobs
+
+    @property
+    def _may_resume(self) -> bool:
+        return self.resume == AUTO
+
+    def _forked(self, run: Path, changes: dict[str, recipes.Value]) -> Recipe:
+        """The recipe of a run with changes."""
+        from rmploss.data import data_root
+        from rmploss.engine.build import check, restore_none_words
+        from rmploss.engine.run import RunFolder
+
+        others = {
+            f"recipe {self.recipe}": self.recipe,
+            "--seed": self.seed != (0,),
+            "--start": self.start,
+            "--mode": self.mode != "paper",
+        }
+        problems = [
+            Problem(where, "is that of the forked run", "leave it out; --set changes other fields")
+            for where, given in others.items()
+            if given
+        ]
+        if problems:
+            raise UserError("a fork has the recipe of its run, with changes", problems)
+        recipe, problems = recipes.apply(RunFolder.open(run).recipe(), changes)
+        recipe = restore_none_words(recipe.but(expect=""))
+        check(recipe, data_root(self.data_dir), earlier=problems)
+        return recipe
 
     def _changes(self) -> dict[str, recipes.Value]:
         flags = {

@@ -4,11 +4,13 @@ train.py            train a recipe, resume a run
   build.py          recipe -> dataset, network, loss, ...; check the recipe
   execution.py      device, backend, loader processes        distributed.py  the process group
   initial_weights.py  from the seed, or a trained run
+  go_on.py          begin or resume                          fork.py         from another run
   loop.py           epochs and batches                       batches.py      one rank's batches
     step.py         Algorithm 1, one iteration               optimizers.py   and learning rates
       capture.py    eagerly, or as a CUDA graph              static_batch.py its input
       tally.py      sums, the non-finite flag                loss_scale.py   for fp16
     evaluate.py     accuracy, quantization error, rates      signals.py      stop on a signal
+    save_clock.py   when a checkpoint is due
     training_state.py, checkpoint.py, optimizer_state.py     saved and restored state
   after_training.py   membrane histograms and cost           run_summary.py  of metrics.jsonl
 run.py              the run folder                           environment.py  versions, machine

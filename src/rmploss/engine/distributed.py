@@ -45,12 +45,17 @@ class World:
             dist.all_reduce(total, dist.ReduceOp.SUM)
         return total
 
+    def highest(self, value: int) -> int:
+        """The highest `value` of all ranks, on all of them. Does not synchronize a GPU."""
+        if self.size == 1:
+            return value
+        raised = torch.tensor(value)
+        dist.all_reduce(raised, dist.ReduceOp.MAX)
+        return int(raised)
+
     def any_rank(self, flag: bool) -> bool:
         """True on all ranks if `flag` is true on one of them. Does not synchronize a GPU."""
-        raised = torch.tensor(int(flag))
-        if self.size > 1:
-            dist.all_reduce(raised, dist.ReduceOp.MAX)
-        return bool(raised)
+        return bool(self.highest(int(flag)))
 
     def any_rank_of(self, flag: Tensor) -> Tensor:
         """True (a bool, `[]`) on all ranks if it is on one; the device stays ahead of the host."""

@@ -22,6 +22,8 @@ UPDATE = "fused, masks of the device's generator"
 """How optimizers round and dropout draws, for events.jsonl; changed only with either."""
 EARLIER_UPDATE = "one operation at a time, masks of a derived generator"
 """`UPDATE` of runs that do not record it."""
+SAVE_MINUTES = 9.0
+"""With the step that is running then, and the time to write, at most ten minutes are lost."""
 RANDOM_NUMBERS = "splitmix64"
 """How samples in memory are augmented (`data._draws`), in the record of every execution. Records
 without it are of versions that seeded a generator for every sample."""
@@ -45,6 +47,8 @@ class Execution:
     capture: capture the training step into a CUDA graph: "auto" where it can be, "on" or an error.
     deterministic: on CUDA take deterministic kernels alone, so that a resumed run equals an
         unbroken one bit for bit; slower.
+    save_minutes: a checkpoint is due so many minutes after the last one, beside those of the epoch
+        ends, by the clock of rank 0; 0: after every step; infinite: at epoch ends alone.
     """
 
     data_dir: Path | None = None
@@ -55,6 +59,7 @@ class Execution:
     start: Path | None = None
     capture: Capture = "auto"
     deterministic: bool = False
+    save_minutes: float = SAVE_MINUTES
 
     def command_flags(self) -> str:
         """The command-line flags of this execution, without `--start`: " --device cuda ..."."""
@@ -65,6 +70,8 @@ class Execution:
             flags["--backend"] = self.backend
         if self.capture != "auto":
             flags["--capture"] = self.capture
+        if self.save_minutes != SAVE_MINUTES:
+            flags["--save-minutes"] = self.save_minutes
         given = ((flag, value) for flag, value in flags.items() if value is not None)
         words = "".join(f" {flag} {shlex.quote(str(value))}" for flag, value in given)
         return words + (" --deterministic" if self.deterministic else "")
@@ -79,6 +86,10 @@ class Execution:
         if self.workers is not None and self.workers > most:
             problem = Problem(f"workers = {self.workers}", "are too many here", f"at most {most}")
             raise UserError("too many loader processes", [problem])
+        if not self.save_minutes >= 0:
+            what, fix = "is no time", f"the default is {SAVE_MINUTES:g}; inf: at epoch ends alone"
+            problem = Problem(f"save_minutes = {self.save_minutes}", what, fix)
+            raise UserError("save_minutes must be >= 0", [problem])
 
 
 @contextmanager

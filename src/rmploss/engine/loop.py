@@ -35,6 +35,7 @@ from rmploss.engine.listener import Listener
 from rmploss.engine.optimizers import Position, learning_rate
 from rmploss.engine.run import RunFolder
 from rmploss.engine.run_summary import summarize
+from rmploss.engine.save_clock import Request, SaveClock
 from rmploss.engine.signals import Stop
 from rmploss.engine.static_batch import StaticBatch
 from rmploss.engine.step import TrainingStep
@@ -93,6 +94,7 @@ class Loop:
         self.watch = Watch(
             self.state.tally, every=GPU_READS if on_gpu else 1, wait=not on_gpu or world.size > 1
         )
+        self.clock = SaveClock(60 * execution.save_minutes)
         samples = self.train_samples
         make = samples.batch if made_by_step(samples, world) else None
         self.batch = StaticBatch(world.device, make)
@@ -108,11 +110,12 @@ class Loop:
             problem = Problem(f"batch_size = {recipe.batch_size}", what, f"at most {count}")
             raise UserError("no batch to train on", [problem])
 
-    def execute(self, path: Path, *, fresh: bool) -> Path:
+    def execute(self, path: Path, *, begin: Callable[[TrainingState], None] | None) -> Path:
         """Train up to the last epoch; returns `path`.
 
         path: the run folder.
-        fresh: write the checkpoint of step 0 first; False: load the newest one.
+        begin: sets the state with which a new run begins, which is saved first; None: load the
+            newest checkpoint.
         """
         folder, state = RunFolder.open(path), self.state
         # Here, not in the constructor: an average begins with the initial weights (`start`).
@@ -122,10 +125,12 @@ class Loop:
         with folder.lock() if self.world.is_main else nullcontext(), Stop() as stop:
             if self.world.is_main:
                 manifest.remove(path)
-            if fresh:
-                state.save(folder)
+            if begin is not None:
+                begin(state)
+                self._save(folder)
             else:
                 self._load(folder)
+                self.clock.restart()
             if self.world.is_main:
                 folder.log_event("execute", **self._placement())
                 self._log = folder.log_event
@@ -171,7 +176,7 @@ class Loop:
                 self._check(reading, folder)
                 loss = reading.terms.means()["train_loss"]
             self.listener.batch("train", n, state.counters.batch, self.batches, loss=loss)
-            self._stop_if_requested(folder, stop)
+            self._save_or_stop(folder, stop)
         terms = self._check(state.tally.read(), folder)
         trained, cpu_trained = time.monotonic(), time.process_time()
         result, *averaged = self._evaluate(n, folder, stop)
@@ -191,10 +196,10 @@ class Loop:
         state.best = max(state.best, result.accuracy)
         if self.world.is_main:
             folder.log_metrics(record)
-        state.save(folder)
+        self._save(folder)
         self.listener.epoch(record)
         if n < recipe.epochs:
-            self._stop_if_requested(folder, stop, saved=True)
+            self._save_or_stop(folder, stop, saved=True)
 
     def _step(self, *batch: Tensor) -> None:
         """One optimizer step on one global batch: fill its tensors, run it, count it."""
@@ -222,7 +227,9 @@ class Loop:
         """
         step = reading.first_bad
         if step is not None:
-            epoch, batch = divmod(step, self.batches)
+            # Sums are read before an epoch ends, so that the step is one of this epoch.
+            at = self.state.counters
+            epoch, batch = at.epoch, at.batch - (at.step - step)
             what = "the loss or a gradient became NaN or infinite; the parameters were not updated"
             self._diverged(folder, step, f"epoch {epoch + 1}, batch {batch + 1}", what)
         return reading.terms
@@ -267,7 +274,7 @@ class Loop:
             nonlocal done
             done += 1
             self.listener.batch("test", epoch, done, total)
-            self._stop_if_requested(folder, stop)
+            self._save_or_stop(folder, stop)
 
         workers = self.execution.workers
         return [
@@ -334,12 +341,25 @@ class Loop:
             lost.append("events.jsonl: its first event, or all of it, is damaged or missing")
         return lost
 
-    def _stop_if_requested(self, folder: RunFolder, stop: Stop, saved: bool = False) -> None:
-        if not self.world.any_rank(stop.requested):
+    def _save(self, folder: RunFolder) -> None:
+        self.state.save(folder)
+        self.clock.restart()
+
+    def _save_or_stop(self, folder: RunFolder, stop: Stop, saved: bool = False) -> None:
+        """Save if the clock of rank 0 says so; save and stop after a signal to any rank.
+
+        saved: the checkpoint of this step is written.
+        """
+        due = self.world.is_main and not saved and self.clock.due()
+        request = Request.STOP if stop.requested else Request.SAVE if due else Request.NOTHING
+        request = self.world.highest(request)
+        if request == Request.NOTHING:
             return
         if not saved:
             self._check(self.state.tally.read(), folder)
-            self.state.save(folder)
+            self._save(folder)
+        if request != Request.STOP:
+            return
         if self.world.is_main:
             folder.log_event("interrupted", step=self.state.counters.step)
         command = f"rmploss train --resume {shlex.quote(str(folder.path))}"

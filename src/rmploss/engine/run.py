@@ -3,7 +3,7 @@
 recipe.json      the resolved recipe and its SHA-256, as written by the version that began the run
 source.zip       the source of that version
 metrics.jsonl    one line per epoch, or per some steps: `epoch` and `step` as in `Counters`
-events.jsonl     one line per event: start, begin, execute, resume, interrupted, non-finite, waited
+events.jsonl     one line per event: start, begin, fork, execute, resume, interrupted, ...
 ckpt/            checkpoints (`engine.checkpoint`); the record is complete without them
 manifest.json    size and SHA-256 of all of these, once the run is finished (`engine.manifest`)
 """
@@ -43,7 +43,13 @@ class RunFolder:
 
     @classmethod
     def create(
-        cls, parent: Path, name: str, recipe: Mapping[str, Any], *, command: Sequence[str]
+        cls,
+        parent: Path,
+        name: str,
+        recipe: Mapping[str, Any],
+        *,
+        command: Sequence[str],
+        exactly: str | None = None,
     ) -> "RunFolder":
         """Create `<parent>/<name>-s<seed>-<hash>`, with "-2", "-3", ... if that exists.
 
@@ -51,12 +57,13 @@ class RunFolder:
         name: of the run, for people; `UserError` if it is no safe name of a folder.
         recipe: the resolved recipe as JSON, with its `seed`.
         command: the words of the command line.
+        exactly: the name of the folder instead; `UserError` if it exists.
 
         The folder appears with its recipe, source and first event, or not at all.
         """
-        _check_name(name)
+        _check_name(exactly or name)
         full_hash = recipe_hash(recipe)
-        stem = f"{name}-s{recipe['seed']}-{full_hash[:4]}"
+        stem = exactly or folder_name(name, recipe)
         first_event = _event(
             "start", command=list(command), environment=environment(), manifest=True
         )
@@ -69,10 +76,17 @@ class RunFolder:
         def write() -> Path:
             store.make_folder(parent)
             store.clean_shared(parent)
+            if exactly:
+                require_free(parent / stem)
+                return store.write_first_free(iter([parent / stem]), files)
             paths = (parent / (stem if n == 1 else f"{stem}-{n}") for n in count(1))
             return store.write_first_free(paths, files)
 
-        return cls(store.try_twice(write))
+        try:
+            return cls(store.try_twice(write))
+        except ValueError:  # Another process made the folder meanwhile.
+            require_free(parent / stem)
+            raise
 
     @staticmethod
     def require_place(parent: Path, name: str) -> None:
@@ -274,6 +288,22 @@ def recipe_hash(recipe: Mapping[str, Any]) -> str:
     return hashlib.sha256(_json(recipe, sort_keys=True).encode()).hexdigest()
 
 
+def folder_name(name: str, recipe: Mapping[str, Any]) -> str:
+    """The name of the first run folder of a recipe.
+
+    name: of the run, for people.
+    recipe: the recipe as JSON, with its `seed`.
+    """
+    return f"{name}-s{recipe['seed']}-{recipe_hash(recipe)[:4]}"
+
+
+def require_free(path: Path) -> None:
+    """Raise `UserError` if there is something at the place of a new run folder."""
+    if path.exists() or path.is_symlink():
+        fix = "--resume auto goes on with it; or another --name"
+        raise UserError("the run folder exists", [Problem(str(path), "is there", fix)])
+
+
 def digest(
     model_state: Mapping[str, Tensor],
     optimizer_tensors: Mapping[str, Tensor],
@@ -377,7 +407,7 @@ def parse_line(line: str) -> dict[str, Any] | None:
 def is_event(record: Mapping[str, Any]) -> bool:
     """True if a record names its event, and its other known fields have their types."""
     kinds = {"event": str, "time": str, "environment": dict, "command": list, "rejected": list}
-    kinds |= {"inexact": list, "step": int}
+    kinds |= {"inexact": list, "step": int, "epoch": int}
     return "event" in record and all(isinstance(record.get(k, t()), t) for k, t in kinds.items())
 
 

@@ -4,6 +4,7 @@ All randomness is derived from (seed, purpose, epoch, index), so a resumed run e
 one bit for bit.
 """
 
+from functools import partial
 from pathlib import Path
 
 from rmploss import ops
@@ -15,11 +16,14 @@ from rmploss.engine.capture import require
 from rmploss.engine.distributed import World
 from rmploss.engine.environment import versions
 from rmploss.engine.execution import Execution, join, kernels, require_same_backend
+from rmploss.engine.fork import begin, find_source, set_weights
+from rmploss.engine.go_on import way_of
 from rmploss.engine.initial_weights import find_origin, initialize
 from rmploss.engine.listener import Listener
 from rmploss.engine.loop import RESULT, Loop
-from rmploss.engine.run import RunFolder
+from rmploss.engine.run import RunFolder, folder_name, require_free
 from rmploss.engine.run_summary import summarize
+from rmploss.engine.training_state import TrainingState
 from rmploss.engine.verify import digest_of, verify
 from rmploss.errors import DamagedRunError, UserError
 from rmploss.recipes import Recipe
@@ -31,6 +35,10 @@ def train(
     execution: Execution | None = None,
     listener: Listener | None = None,
     world: World | None = None,
+    *,
+    name: str | None = None,
+    fork: Path | None = None,
+    again: bool = False,
 ) -> Path:
     """Train a recipe in a new run folder; returns its path.
 
@@ -39,6 +47,9 @@ def train(
     execution: device, backend, workers, data; None: the defaults.
     listener: is notified of progress on rank 0.
     world: from `join`, for several runs in one process group; None: joined for this run alone.
+    name: of the run folder, which must not exist; None: made of recipe, seed and hash.
+    fork: the run folder from whose newest checkpoint training begins, see `engine.fork`.
+    again: the folder of that name is there, of a process that died before its first checkpoint.
 
     Raises `UserError` for a bad recipe or missing data, before anything is written;
     `InterruptedRunError` after a signal, with a checkpoint written; `NonFiniteError` if a loss or
@@ -49,41 +60,100 @@ def train(
         root = data_root(execution.data_dir)
         remarks = check(recipe, root, world.size)
         if world.is_main:
-            RunFolder.require_place(runs_dir, recipe.name)
+            RunFolder.require_place(runs_dir, name or recipe.name)
+            if name and not again:
+                require_free(runs_dir / name)
         require_same_backend(world)
         require(execution.capture, world)
-        origin = find_origin(recipe, execution.start)
-        run = Loop(recipe, execution, world, listener if world.is_main else Listener())
-        initialized = initialize(origin, run.net, recipe, run.train_samples, world)
+        source = None if fork is None else find_source(fork, recipe)
+        origin = find_origin(recipe, execution.start) if source is None else None
+        listener = listener if world.is_main else Listener()
+        run = Loop(recipe, execution, world, listener)
+        event = {}
+        if origin is not None:
+            event = initialize(origin, run.net, recipe, run.train_samples, world)
+        if source is not None:
+            set_weights(source, run.net)
+            event = source.event(run.batches)
         path = None
         if world.is_main:
-            folder = RunFolder.create(
-                runs_dir, recipe.name, recipe.to_json(), command=execution.command
-            )
+            folder = _folder(runs_dir, recipe, execution, name, again)
             path = folder.path
             for remark in remarks:
                 listener.note(f"note: {remark}")
                 folder.log_event("remark", text=remark)
-            if initialized:
-                folder.log_event("begin", **initialized)
+            if event:
+                folder.log_event("fork" if source else "begin", **event)
+        for line in source.notes(run.batches) if source else ():
+            listener.note(line)
         with kernels(world, execution.deterministic):
-            return run.execute(Path(world.broadcast_text(str(path))), fresh=True)
+            path = Path(world.broadcast_text(str(path)))
+            return run.execute(path, begin=partial(begin, source) if source else _as_made)
+
+
+def _folder(
+    runs_dir: Path, recipe: Recipe, execution: Execution, name: str | None, again: bool
+) -> RunFolder:
+    """The folder of a run that begins."""
+    if again and name:
+        folder = RunFolder.open(runs_dir / name)
+        folder.log_event("begin again", command=list(execution.command))
+        return folder
+    stored, command = recipe.to_json(), execution.command
+    return RunFolder.create(runs_dir, recipe.name, stored, command=command, exactly=name)
+
+
+def _as_made(state: TrainingState) -> None:
+    """Begin with the state that was made for the recipe."""
+
+
+def train_or_resume(
+    recipe: Recipe,
+    runs_dir: Path,
+    execution: Execution | None = None,
+    listener: Listener | None = None,
+    world: World | None = None,
+    *,
+    name: str | None = None,
+    fork: Path | None = None,
+) -> Path:
+    """Train a recipe, or resume its run if that has begun; returns the path of the run folder.
+
+    The arguments and errors are those of `train` and `resume`. All ranks do what rank 0 finds.
+
+    name: of the run folder; None: the one that `train` creates first for this recipe and seed.
+
+    Raises `UserError` if the folder holds a run of another recipe.
+    """
+    execution = execution or Execution()
+    with join(execution.device, world) as world:
+        name = name or folder_name(recipe.name, recipe.to_json())
+        way = way_of(runs_dir / name, recipe, world)
+        if way == "resume":
+            return resume(runs_dir / name, execution, listener, world)
+        again = way == "begin again"
+        return train(
+            recipe, runs_dir, execution, listener, world, name=name, fork=fork, again=again
+        )
 
 
 def resume(
-    path: Path, execution: Execution | None = None, listener: Listener | None = None
+    path: Path,
+    execution: Execution | None = None,
+    listener: Listener | None = None,
+    world: World | None = None,
 ) -> Path:
     """Resume a run from its newest checkpoint that verifies; returns `path`.
 
     path: the run folder. A finished run stays as it is, except that a missing membrane.json,
         cost.json or manifest.json is written.
-    execution, listener: see `train`, whose errors it raises; `DamagedRunError` if files of a
+    execution, listener, world: see `train`, whose errors it raises; `DamagedRunError` if files of a
         finished run are damaged.
     """
     execution, listener = execution or Execution(), listener or Listener()
     folder = RunFolder.open(path)
     recipe = folder.recipe()
-    with ops.use_backend(execution.backend), join(execution.device) as world:
+    with ops.use_backend(execution.backend), join(execution.device, world) as world:
         if _is_complete(folder):
             if world.is_main:
                 _finish(folder, listener)
@@ -97,7 +167,7 @@ def resume(
         require(execution.capture, world)
         run = Loop(recipe, execution, world, listener if world.is_main else Listener())
         with kernels(world, execution.deterministic):
-            return run.execute(path, fresh=False)
+            return run.execute(path, begin=None)
 
 
 def _is_complete(folder: RunFolder) -> bool:

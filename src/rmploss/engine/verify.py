@@ -89,9 +89,10 @@ def structural_damages(path: Path) -> list[Damage]:
     found: list[Damage] = []
     _check_recipe(path, found)
     metrics = _lines(path, "metrics.jsonl", found, required=finished)
-    _lines(path, "events.jsonl", found, required=True)
+    events = _lines(path, "events.jsonl", found, required=True)
     epochs = [record["epoch"] for record in metrics if "test_accuracy" in record]
-    gaps = sorted(set(range(1, max(epochs, default=0) + 1)) - set(epochs))
+    begins = 1 + next((e.get("epoch", 0) for e in events if e["event"] == "fork"), 0)
+    gaps = sorted(set(range(begins, max(epochs, default=0) + 1)) - set(epochs))
     if gaps and finished:
         listed = ", ".join(map(str, gaps[:5]))
         found.append(

@@ -1,0 +1,60 @@
+"""Begin a run, or go on with it if its folder is there (`--resume auto`).
+
+The same command can so be given again by a scheduler, or by `torchrun --max-restarts`. Rank 0
+looks at the folder and decides; the other ranks do as it does.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from rmploss.engine import checkpoint
+from rmploss.engine.distributed import World
+from rmploss.engine.fork import recipe_differences
+from rmploss.engine.run import RunFolder
+from rmploss.errors import Problem, UserError
+from rmploss.recipes import Recipe
+
+Way = Literal["begin", "begin again", "resume"]
+"""A folder in which nothing was saved belongs to a process that died at its start: begin again."""
+REFUSED = "error: "
+
+
+def way_of(path: Path, recipe: Recipe, world: World) -> Way:
+    """What to do about a run folder, the same on all ranks.
+
+    path: the run folder, which may be missing.
+    recipe: of the run that is asked for.
+
+    Raises `UserError`, on all ranks, if the folder is no run, or one of another recipe.
+    """
+    return _agreed(lambda: _way_of(path, recipe), world)
+
+
+def _way_of(path: Path, recipe: Recipe) -> Way:
+    if not path.exists() and not path.is_symlink():
+        return "begin"
+    there = RunFolder.open(path).recipe()
+    differences = recipe_differences(there, recipe)
+    if differences:
+        fix = f"another --name, or --fork {path}"
+        problems = [Problem(f"{path}: {name}", v, fix) for name, v in differences.items()]
+        raise UserError("the run in that folder has another recipe", problems)
+    saved = checkpoint.saved(path) or checkpoint.set_aside(path, newer_than=-1)
+    return "resume" if saved else "begin again"
+
+
+def _agreed(decide: Callable[[], Way], world: World) -> Way:
+    """The decision of rank 0; its error is raised on all ranks."""
+    answer, error = "", None
+    if world.is_main:
+        try:
+            answer = decide()
+        except UserError as found:
+            answer, error = f"{REFUSED}{found}", found
+    answer = world.broadcast_text(answer)
+    if error is not None:
+        raise error
+    if answer.startswith(REFUSED):
+        raise UserError(answer.removeprefix(REFUSED))
+    return answer  # pyright: ignore[reportReturnType]
