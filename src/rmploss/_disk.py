@@ -82,6 +82,12 @@ def rename(source: Path, target: Path) -> None:
         sync(source.parent)
 
 
+def take_back(target: Path, source: Path) -> None:
+    """Give a folder its old name again after a `rename` that failed; not synced."""
+    _announce("rename", target, target=source)
+    target.replace(source)
+
+
 def mkdir(path: Path) -> None:
     """Create a folder and sync its parent; a folder that exists is accepted."""
     _announce("mkdir", path)

@@ -84,7 +84,12 @@ def write_folder(path: Path, files: Mapping[str, bytes], *, shared: bool = False
             for name, data in files.items():
                 _disk.create(temporary / name, data)
             _disk.sync(temporary)
-            _disk.rename(temporary, path)
+            try:
+                _disk.rename(temporary, path)
+            except OSError:
+                if not temporary.exists():  # It has its name, but its parent was not synced.
+                    _disk.take_back(path, temporary)
+                raise
 
 
 def write_first_free(paths: Iterator[Path], files: Mapping[str, bytes]) -> Path:

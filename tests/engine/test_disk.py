@@ -83,6 +83,31 @@ def test_a_write_refused_once_costs_nothing(
     assert ("waited" in events) == ("metrics" in part)
 
 
+@pytest.mark.parametrize("name", ["n-s0-", "step-00000002"])
+def test_a_folder_whose_name_was_not_synced_is_taken_back(
+    name: str, unbroken: Path, tmp_path: Path
+) -> None:
+    """Not left beside the one of the second try, as a run that nobody began."""
+    renamed: list[Path] = []
+
+    def hook(change: Operation) -> None:
+        if change.name == "rename" and change.target and name in change.target.name:
+            renamed.append(change.target.parent)
+        if change.name == "sync" and renamed == [change.path]:
+            renamed.append(change.path)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    _disk.hooks.append(hook)
+    try:
+        path = train(SHORT.but(name="n"), tmp_path)
+    finally:
+        _disk.hooks.remove(hook)
+    assert len(renamed) >= 3
+    assert [path] == [*tmp_path.iterdir()]
+    assert {saved.name for saved in checkpoint.saved(path)} == {"step-00000002", "step-00000004"}
+    assert digest_of(path) == digest_of(unbroken)
+
+
 def test_a_failed_fsync_is_never_repeated_on_its_file(
     unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
