@@ -28,6 +28,7 @@ _server.set_forkserver_preload(
         "rmploss.engine.train",
         "rmploss.data.digits",
         "rmploss.models.convnet",
+        "torch._dynamo",  # an optimizer's first use imports it, in every child anew
     ]
 )
 
