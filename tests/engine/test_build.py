@@ -48,7 +48,7 @@ def complaint(changes: dict[str, Any], ranks: int = 1) -> str:
         ("norm.eps", -1.0, "eps"),
         ("objective.p", 0, "objective: p = 0: must be positive (Eq. 9)"),
         ("objective.schedule", "trapeze", "triangle"),
-        ("optimizer.momentum", -1.0, "optimizer: Invalid momentum"),
+        ("optimizer.momentum", -1.0, "momentum = -1.0: must lie in [0, 1)"),
         ("optimizer.momentum", float("inf"), "must be finite"),
         ("optimizer.nesterov", "yes", "must be true or false"),
         ("data.augment", 3, "must be true or false"),

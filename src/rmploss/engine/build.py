@@ -265,7 +265,7 @@ def _bad_options(recipe: Recipe, field: str) -> Sequence[Problem]:
         "neuron": (1,),
         "lr_schedule": (Position(0, 1, 0, 1),),
         "optimizer": ([nn.Parameter(torch.zeros(1))],),
-        "average": (nn.Linear(1, 1), 1),
+        "average": (nn.PReLU(), 1),  # of one parameter, not drawn
     }
     try:
         made = PARTS[field].make(part.name, *arguments.get(field, ()), **part.options)

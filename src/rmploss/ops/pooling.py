@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rmploss.ops import native
-from rmploss.ops.tracing import needs_plain_operations
+from rmploss.ops.tracing import is_traced, needs_plain_operations
 
 
 def avg_pool2d(x: Tensor, size: int) -> Tensor:
@@ -36,6 +36,7 @@ class _AvgPool2d(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
         k, g = ctx.size, grad_outputs[0].movedim(1, -1)
         N, h, w, C = g.shape
-        g_x = native.empty(g, N, h, k, w, k, C)
-        torch.div(g.reshape(N, h, 1, w, 1, C).expand(g_x.shape), k**2, out=g_x)
-        return g_x.view(N, h * k, w * k, C).movedim(-1, 1), None
+        # torch.compile would forget the memory of `out`.
+        memory = None if is_traced(g) else native.empty(g, N, h, k, w, k, C)
+        g_x = torch.div(g.reshape(N, h, 1, w, 1, C).expand(N, h, k, w, k, C), k**2, out=memory)
+        return g_x.reshape(N, h * k, w * k, C).movedim(-1, 1), None
