@@ -26,7 +26,10 @@ def start(body: str) -> subprocess.Popen[str]:
     """A Python process that has imported `Stop` and is ready."""
     script = textwrap.dedent(HEAD) + textwrap.dedent(body)
     process = subprocess.Popen(
-        [sys.executable, "-c", script, signals.__file__], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", script, signals.__file__],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout
     assert process.stdout.readline() == "ready\n"
@@ -62,8 +65,25 @@ def test_the_second_signal_ends_the_process(second: signal.Signals) -> None:
     assert process.stdout
     assert process.stdout.readline() == "noted\n"
     process.send_signal(second)
-    assert process.wait(timeout=20) == -second  # A shell calls it 128 + its number.
-    process.stdout.close()
+    process.communicate(timeout=20)
+    assert process.returncode == -second  # A shell calls it 128 + its number.
+
+
+def test_signals_that_arrive_together_are_one() -> None:
+    """As SIGHUP and SIGTERM of a closed terminal: blocked, sent and let in at once."""
+    process = start("""
+        with Stop() as stop:
+            together = {signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP}
+            signal.pthread_sigmask(signal.SIG_BLOCK, together)
+            print("ready", flush=True)
+            for number in together:
+                signal.raise_signal(number)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, together)
+            print(stop.signal.name, flush=True)
+            signal.raise_signal(signal.SIGUSR1)
+    """)
+    output, errors = process.communicate(timeout=20)
+    assert (output, errors, process.returncode) == ("SIGHUP\n", "", -signal.SIGUSR1)
 
 
 @pytest.mark.parametrize("requested", [False, True])

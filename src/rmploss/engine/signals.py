@@ -20,8 +20,9 @@ class Stop:
     """Inside the block, SIGTERM, SIGINT, SIGUSR1 and SIGHUP request a stop instead of killing.
 
     The handler only sets a flag: no input or output, no collective. A second signal kills the
-    process at once, even in a native call; shells report 128 + its number. A signal that was
-    ignored (SIGHUP under nohup) remains ignored. Outside the main thread, where Python installs no
+    process at once, even in a native call; shells report 128 + its number. Signals that arrive
+    together, as those of a closed terminal do, count as one. A signal that was ignored (SIGHUP
+    under nohup) remains ignored. Outside the main thread, where Python installs no
     handlers, the block changes nothing.
     """
 
@@ -54,6 +55,11 @@ class Stop:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            return  # It arrived together with the first.
         self.signal = signal.Signals(number)
+        # Python calls this for one signal after the other, and complains of a signal whose handler
+        # is the default by then. Raised again, the first lets it call the others here and now.
+        signal.raise_signal(number)
         for each in self._previous:
             signal.signal(each, signal.SIG_DFL)
