@@ -73,6 +73,24 @@ class OlderCheckpointError(UserError):
     exit_code = 10
 
 
+class MemoryLimitError(UserError):
+    """The memory of the machine or of its GPU does not suffice."""
+
+    exit_code = 4
+
+
+class LoaderError(UserError):
+    """Loader processes ended or hung twice at the same samples."""
+
+    exit_code = 8
+
+
+class RankError(UserError):
+    """Another rank of the run ended, or did not answer in time."""
+
+    exit_code = 11
+
+
 class InterruptedRunError(UserError):
     """Training stopped on a signal after writing a checkpoint; the run can be resumed."""
 

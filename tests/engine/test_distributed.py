@@ -141,6 +141,18 @@ def test_a_rank_without_others_times_out(monkeypatch: pytest.MonkeyPatch) -> Non
         distributed.init("cpu", timeout=timedelta(seconds=1))
 
 
+def test_a_program_of_another_kind_at_the_port_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        place(monkeypatch, RANK="1", WORLD_SIZE="2", LOCAL_RANK="1", MASTER_ADDR="127.0.0.1")
+        place(monkeypatch, MASTER_PORT=str(server.getsockname()[1]))
+        with pytest.raises(UserError, match="no answer within 2 s"):
+            distributed.init("cpu", timeout=timedelta(seconds=1))
+
+
 @pytest.mark.parametrize("word", ["gpu", "cuda:99"])
 def test_no_such_device(word: str) -> None:
     with pytest.raises(UserError, match=f"device = '{word}'"):

@@ -50,7 +50,7 @@ $ rmploss table 1                                       the paper's numbers besi
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code.
 
-    0: success; 1: a bug of rmploss; 2: a mistake that the message explains; 3 to 10: see
+    0: success; 1: a bug of rmploss; 2: a mistake that the message explains; 3 to 11: see
     `rmploss.errors`; 75: interrupted, can be resumed; 130: Ctrl-C.
     """
     _repair_streams()

@@ -89,6 +89,8 @@ class Train:
     """Run each step on a GPU as one captured CUDA graph; `on` fails where auto runs eagerly."""
     save_minutes: Annotated[float, arg(metavar="MINUTES")] = 9.0
     """Minutes between two checkpoints, beside those of the epoch ends."""
+    timeout: Annotated[float, arg(metavar="SECONDS")] = 60.0
+    """How long to wait for another rank or a loader process."""
     deterministic: bool = False
     """On a GPU take only kernels whose results repeat bit for bit; slower."""
     json: bool = False
@@ -97,7 +99,7 @@ class Train:
     def run(self) -> int:
         """Train; returns 0."""
         from rmploss.cli.terminal import Bar, listener
-        from rmploss.engine.execution import Execution, join
+        from rmploss.engine.execution import Execution, join, require_same_run
         from rmploss.engine.train import resume, train, train_or_resume
 
         jobs = self._jobs()
@@ -111,6 +113,7 @@ class Train:
             start=self.start,
             capture=self.capture,
             deterministic=self.deterministic,
+            timeout_s=self.timeout,
             save_minutes=self.save_minutes,
         )
         shown = listener(self.json)
@@ -119,7 +122,8 @@ class Train:
                 done = [resume(self.resume, execution, shown)]
             else:
                 start = train_or_resume if self._may_resume else train
-                with join(self.device) as world:
+                with join(self.device, timeout_s=self.timeout) as world:
+                    require_same_run(world, runs=[job.to_json() for job in jobs])
                     done = [
                         start(
                             job,

@@ -6,13 +6,16 @@ With one process there is no process group, and every collective here is the ide
 """
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
+from rmploss.engine.ranks import Meeting, within
 from rmploss.errors import Problem, UserError
 
 
@@ -24,6 +27,8 @@ class World:
     size: the number of processes.
     local_rank: its number on this machine.
     device: where its tensors are.
+    meeting: where the ranks met; None: there is one.
+    agreement: the group of the small collectives on the CPU; None: the default one.
 
     All ranks must call a collective at the same point, or it blocks until the timeout.
     """
@@ -32,6 +37,8 @@ class World:
     size: int = 1
     local_rank: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    meeting: Meeting | None = field(default=None, compare=False)
+    agreement: dist.ProcessGroup | None = field(default=None, compare=False)
 
     @property
     def is_main(self) -> bool:
@@ -50,7 +57,7 @@ class World:
         if self.size == 1:
             return value
         raised = torch.tensor(value)
-        dist.all_reduce(raised, dist.ReduceOp.MAX)
+        dist.all_reduce(raised, dist.ReduceOp.MAX, group=self.agreement)
         return int(raised)
 
     def any_rank(self, flag: bool) -> bool:
@@ -84,7 +91,7 @@ class World:
         return bytes(data.tolist()).decode()
 
 
-def init(device: str = "auto", timeout: timedelta = timedelta(minutes=10)) -> World:
+def init(device: str = "auto", timeout: timedelta = timedelta(seconds=60)) -> World:
     """Join the process group: nccl for tensors on GPUs, gloo for those on CPUs.
 
     device: "auto" (a GPU if there is one), "cpu", "cuda" (that of the local rank) or "cuda:<n>".
@@ -95,9 +102,7 @@ def init(device: str = "auto", timeout: timedelta = timedelta(minutes=10)) -> Wo
     """
     rank, size, local_rank = _ranks_of_environment()
     world = World(rank, size, local_rank, _device(device, local_rank))
-    if size > 1:
-        _init_process_group(world, timeout)
-    return world
+    return _connect(world, timeout) if size > 1 else world
 
 
 def shutdown() -> None:
@@ -161,17 +166,27 @@ def _device(word: str, local_rank: int) -> torch.device:
     return torch.device("cuda", index)
 
 
-def _init_process_group(world: World, timeout: timedelta) -> None:
-    on_gpu = world.device.type == "cuda"
+def _connect(world: World, timeout: timedelta) -> World:
+    """The world with its process group; `UserError` if the ranks do not meet in time."""
+    seconds, on_gpu = timeout.total_seconds(), world.device.type == "cuda"
+
+    def meet() -> Store:
+        return next(rendezvous("env://", timeout=timeout))[0]
+
     try:
+        # A client of PyTorch waits without an end for a program of another kind at the port.
+        store = meet() if world.is_main else within(seconds + 1, meet)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
+            store=PrefixStore("group", store),
             rank=world.rank,
             world_size=world.size,
-            timeout=timeout,
+            # NCCL kills the process after its time. The agreements on the CPU, in every step, have
+            # the shorter one, so that a rank that does not answer is named first.
+            timeout=2 * timeout if on_gpu else timeout,
             device_id=world.device if on_gpu else None,
         )
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, TimeoutError) as error:
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         first_line = str(error).strip().partition("\n")[0]
         problem = Problem(
@@ -180,3 +195,6 @@ def _init_process_group(world: World, timeout: timedelta) -> None:
         raise UserError(
             f"rank {world.rank} cannot connect to the {world.size - 1} other ranks", [problem]
         ) from error
+    meeting = Meeting(PrefixStore("meeting", store), world.rank, world.size, seconds)
+    agreement = dist.new_group(backend="gloo", timeout=timeout) if on_gpu else None
+    return replace(world, meeting=meeting, agreement=agreement)

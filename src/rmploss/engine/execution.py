@@ -1,10 +1,12 @@
 """How a run is executed: device, processes, backend. None of it is part of a recipe."""
 
+import math
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from rmploss.engine.capture import Capture
 from rmploss.engine.checkpoint import Loaded
 from rmploss.engine.distributed import World
 from rmploss.engine.environment import versions
+from rmploss.engine.ranks import name_lost_ranks
 from rmploss.errors import Problem, UserError
 
 UPDATE = "fused, masks of the device's generator"
@@ -27,8 +30,8 @@ SAVE_MINUTES = 9.0
 RANDOM_NUMBERS = "splitmix64"
 """How samples in memory are augmented (`data._draws`), in the record of every execution. Records
 without it are of versions that seeded a generator for every sample."""
-
-
+TIMEOUT_S = 60.0
+"""The default of `Execution.timeout_s`."""
 MOST_WORKERS = 64
 """Loader processes for each core, above which a number is a slip."""
 
@@ -49,6 +52,7 @@ class Execution:
         unbroken one bit for bit; slower.
     save_minutes: a checkpoint is due so many minutes after the last one, beside those of the epoch
         ends, by the clock of rank 0; 0: after every step; infinite: at epoch ends alone.
+    timeout_s: how long to wait for another rank or a loader process, in seconds.
     """
 
     data_dir: Path | None = None
@@ -60,6 +64,7 @@ class Execution:
     capture: Capture = "auto"
     deterministic: bool = False
     save_minutes: float = SAVE_MINUTES
+    timeout_s: float = TIMEOUT_S
 
     def command_flags(self) -> str:
         """The command-line flags of this execution, without `--start`: " --device cuda ..."."""
@@ -68,6 +73,8 @@ class Execution:
             flags["--device"] = self.device
         if self.backend != "auto":
             flags["--backend"] = self.backend
+        if self.timeout_s != TIMEOUT_S:
+            flags["--timeout"] = f"{self.timeout_s:g}"
         if self.capture != "auto":
             flags["--capture"] = self.capture
         if self.save_minutes != SAVE_MINUTES:
@@ -90,35 +97,45 @@ class Execution:
             what, fix = "is no time", f"the default is {SAVE_MINUTES:g}; inf: at epoch ends alone"
             problem = Problem(f"save_minutes = {self.save_minutes}", what, fix)
             raise UserError("save_minutes must be >= 0", [problem])
+        if not 0 < self.timeout_s < math.inf:
+            problem = Problem(f"timeout = {self.timeout_s}", "must be a positive number of seconds")
+            raise UserError("no such timeout", [problem])
 
 
 @contextmanager
-def join(device: str = "auto", world: World | None = None) -> Iterator[World]:
+def join(
+    device: str = "auto", world: World | None = None, timeout_s: float = TIMEOUT_S
+) -> Iterator[World]:
     """Join the process group, yield this process's `World`, and leave the group afterwards.
 
     device: see `distributed.init`.
     world: that of an outer `join` block; it is yielded as it is.
+    timeout_s: see `Execution`.
+
+    Raises `UserError` if the ranks have other versions; `RankError` if one ends inside the block.
     """
     if world is not None:
         yield world
         return
-    world = distributed.init(device)
+    world = distributed.init(device, timedelta(seconds=timeout_s))
     try:
-        yield world
+        with name_lost_ranks(world.meeting, lambda: None):
+            if world.meeting:
+                world.meeting.require_equal(versions())
+            yield world
     finally:
         distributed.shutdown()
 
 
-def require_same_backend(world: World) -> None:
-    """Raise `UserError` on all ranks unless all run the same kernels: their collectives differ."""
-    ours = ops.describe(world.device)
-    main = world.broadcast_text(ours)
-    others = world.all_reduce_sum(torch.tensor([float(ours != main)], dtype=torch.float64))
-    if others.item():
-        raise UserError(
-            f"rank 0 runs on {main!r}, {int(others.item())} other ranks do not (rank {world.rank}: "
-            f"{ours!r}): use equal installations, or choose a --backend"
-        )
+def require_same_run(world: World, **facts: Any) -> None:
+    """Raise `UserError` on all ranks unless the facts and the kernels of all are the same.
+
+    facts: values of JSON by name.
+
+    Ranks of different recipes or kernels would wait for each other's collectives, or mix them.
+    """
+    if world.meeting:
+        world.meeting.require_equal({"backend": ops.describe(world.device), **facts})
 
 
 @contextmanager

@@ -4,6 +4,7 @@ All randomness is derived from (seed, purpose, epoch, index), so a resumed run e
 one bit for bit.
 """
 
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
@@ -15,12 +16,13 @@ from rmploss.engine.build import check
 from rmploss.engine.capture import require
 from rmploss.engine.distributed import World
 from rmploss.engine.environment import versions
-from rmploss.engine.execution import Execution, join, kernels, require_same_backend
+from rmploss.engine.execution import Execution, join, kernels, require_same_run
 from rmploss.engine.fork import begin, find_source, set_weights
 from rmploss.engine.go_on import way_of
 from rmploss.engine.initial_weights import find_origin, initialize
 from rmploss.engine.listener import Listener
 from rmploss.engine.loop import RESULT, Loop
+from rmploss.engine.ranks import name_lost_ranks
 from rmploss.engine.run import RunFolder, folder_name, require_free
 from rmploss.engine.run_summary import summarize
 from rmploss.engine.training_state import TrainingState
@@ -56,14 +58,15 @@ def train(
     gradient is NaN or infinite, before it reaches the parameters.
     """
     execution, listener = execution or Execution(), listener or Listener()
-    with ops.use_backend(execution.backend), join(execution.device, world) as world:
+    seconds = execution.timeout_s
+    with ops.use_backend(execution.backend), join(execution.device, world, seconds) as world:
+        require_same_run(world, **recipe.to_json())
         root = data_root(execution.data_dir)
         remarks = check(recipe, root, world.size)
         if world.is_main:
             RunFolder.require_place(runs_dir, name or recipe.name)
             if name and not again:
                 require_free(runs_dir / name)
-        require_same_backend(world)
         require(execution.capture, world)
         source = None if fork is None else find_source(fork, recipe)
         origin = find_origin(recipe, execution.start) if source is None else None
@@ -86,7 +89,7 @@ def train(
                 folder.log_event("fork" if source else "begin", **event)
         for line in source.notes(run.batches) if source else ():
             listener.note(line)
-        with kernels(world, execution.deterministic):
+        with kernels(world, execution.deterministic), _named(world, run):
             path = Path(world.broadcast_text(str(path)))
             return run.execute(path, begin=partial(begin, source) if source else _as_made)
 
@@ -126,7 +129,7 @@ def train_or_resume(
     Raises `UserError` if the folder holds a run of another recipe.
     """
     execution = execution or Execution()
-    with join(execution.device, world) as world:
+    with join(execution.device, world, execution.timeout_s) as world:
         name = name or folder_name(recipe.name, recipe.to_json())
         way = way_of(runs_dir / name, recipe, world)
         if way == "resume":
@@ -153,7 +156,9 @@ def resume(
     execution, listener = execution or Execution(), listener or Listener()
     folder = RunFolder.open(path)
     recipe = folder.recipe()
-    with ops.use_backend(execution.backend), join(execution.device, world) as world:
+    seconds = execution.timeout_s
+    with ops.use_backend(execution.backend), join(execution.device, world, seconds) as world:
+        require_same_run(world, **folder.stored_recipe())
         if _is_complete(folder):
             if world.is_main:
                 _finish(folder, listener)
@@ -163,11 +168,15 @@ def resume(
         except UserError as error:  # such as an option that this version does not know
             title = f"{error.title}, written by {folder.written_by()}"
             raise UserError(title, error.problems) from None
-        require_same_backend(world)
         require(execution.capture, world)
         run = Loop(recipe, execution, world, listener if world.is_main else Listener())
-        with kernels(world, execution.deterministic):
+        with kernels(world, execution.deterministic), _named(world, run):
             return run.execute(path, begin=None)
+
+
+def _named(world: World, run: Loop) -> AbstractContextManager[None]:
+    """Name the ranks that are lost in the block, and the last step of all."""
+    return name_lost_ranks(world.meeting, lambda: run.state.counters.step)
 
 
 def _is_complete(folder: RunFolder) -> bool:
