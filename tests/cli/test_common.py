@@ -57,3 +57,27 @@ def test_what_is_no_assignment(word: str) -> None:
 
 def test_flags_that_were_given() -> None:
     assert drop_none({"T": None, "lr": 0.0, "amp": "off"}) == {"lr": 0.0, "amp": "off"}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to"),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    ],
+)
+def test_out_of_memory_says_what_to_lower(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from rmploss.cli import main
+
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr("rmploss.cli.list._print_recipes", fail)
+    assert main(["list"]) == 4
+    said = capsys.readouterr().err
+    assert "GB so far" in said
+    assert "lower batch_size" in said
+    assert "Traceback" not in said

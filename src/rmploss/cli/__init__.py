@@ -22,7 +22,13 @@ from rmploss.cli.report import Report
 from rmploss.cli.table import Table
 from rmploss.cli.train import Train
 from rmploss.cli.verify import Verify
-from rmploss.errors import InterruptedRunError, StoreError, UserError
+from rmploss.errors import (
+    InterruptedRunError,
+    MemoryLimitError,
+    Problem,
+    StoreError,
+    UserError,
+)
 
 Verb = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
@@ -75,7 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = 0
     except OSError as error:
         code = _report_os_error(error)
-    except Exception:
+    except Exception as error:
+        if _is_out_of_memory(error):
+            _print_error(f"error: {_out_of_memory(error)}")
+            return MemoryLimitError.exit_code
         _print_error(traceback.format_exc())
         _print_error(
             "This is a bug of rmploss. Please report it with the output of `rmploss doctor`."
@@ -101,6 +110,32 @@ def _run(words: Sequence[str]) -> int:
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     return verb.run()
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """True for an allocation that failed in Python, in PyTorch on the CPU, or on a GPU."""
+    words = ("can't allocate memory", "out of memory", "not enough memory", "bad_alloc")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    )
+
+
+def _out_of_memory(error: Exception) -> MemoryLimitError:
+    """What was in use, what was asked for, and which fields need less."""
+    first_line = str(error).strip().partition("\n")[0] or "an allocation was refused"
+    fix = "lower batch_size, T or network.width, or raise accumulate; checkpoints are intact"
+    return MemoryLimitError("out of memory", [Problem(_peak(), first_line, fix)])
+
+
+def _peak() -> str:
+    """The most memory that this process had so far."""
+    if sys.platform == "win32":
+        return "memory"
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return f"memory, at most {peak / 1e9:.1f} GB so far"
 
 
 def _report_os_error(error: OSError) -> int:
