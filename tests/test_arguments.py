@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -61,6 +62,14 @@ WRONG: list[tuple[Callable[[], Any], list[str]]] = [
     (lambda: MeanSquaredError()(OUTPUTS, LOGITS, LABELS[:1]), ["[B] = [2]"]),
     (lambda: TET()(LOGITS, LOGITS, LABELS), ["[T, B, K]"]),
 ]  # fmt: skip
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    neuron = lif(np.int64(4), decay=np.float32(0.5))
+    assert (neuron.channels, neuron.decay) == (4, 0.5)
+    assert type(neuron.channels) is int
+    assert tdbn(np.int64(3)).weight.shape == (3,)
+    assert rmp(k=np.float32(0.5)).weight(np.float32(0.5)) == 0.5
 
 
 @pytest.mark.parametrize(("call", "parts"), WRONG, ids=range(len(WRONG)))

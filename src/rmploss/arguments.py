@@ -12,6 +12,7 @@ from contextlib import suppress
 from functools import cache, wraps
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,7 +28,7 @@ def checked(**advice: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """A decorator: the names, number and types of the arguments are checked before the call.
 
     Wrong ones are reported together, and with them what the function itself refuses of the others.
-    Inside torch.compile the function is called as it is.
+    Numbers of NumPy become those of Python. Inside torch.compile the function is called as it is.
 
     advice: what to type instead, by the name of an argument, one that exists or one that users of
         other packages look for ("tau").
@@ -38,11 +39,13 @@ def checked(**advice: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @wraps(function)
         def run(*args: P.args, **kwargs: P.kwargs) -> R:
-            if not torch.compiler.is_compiling():
-                problems = _problems(function, args, kwargs, advice)
-                if problems:
-                    raise UserError(f"bad {_title(function)}", problems)
-            return function(*args, **kwargs)
+            if torch.compiler.is_compiling():
+                return function(*args, **kwargs)
+            places, names = tuple(map(_plain, args)), {k: _plain(v) for k, v in kwargs.items()}
+            problems = _problems(function, places, names, advice)
+            if problems:
+                raise UserError(f"bad {_title(function)}", problems)
+            return function(*places, **names)
 
         return run
 
@@ -138,6 +141,11 @@ def _problems(
         problems += _of_the_rest(function, given, {*hints} - wrong, required)
     places = {name: place for place, name in enumerate(hints)}
     return sorted(problems, key=lambda problem: places.get(problem.where.partition(" = ")[0], -1))
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy as one of Python; anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _is_item(given: Mapping[str, Any], hints: Mapping[str, Any], name: str) -> bool:

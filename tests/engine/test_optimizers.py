@@ -109,6 +109,21 @@ def test_onecycle_refuses_shares_that_are_none() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("schedule", "wrong"),
+    [
+        (use("cosine", period=0, warm_up=-3), ["period = 0", "warm_up = -3"]),
+        (use("cosine", period=-1), ["period = -1"]),
+        (use("stairs", every=0, factor=-1.0), ["every = 0", "factor = -1.0"]),
+        (use("stairs", factor=1e30), ["factor = 1e+30"]),
+    ],
+)
+def test_no_schedule_climbs_the_loss(schedule: Use, wrong: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        rates(schedule, 1, 1)
+    assert [p.where for p in caught.value.problems] == wrong
+
+
 def test_one_epoch_of_one_step_is_no_special_case() -> None:
     assert rates(use("cosine"), 1, 1) == [0.1]
     assert rates(use("onecycle"), 1, 1) == [pytest.approx(0.1 / 25)]

@@ -200,6 +200,21 @@ def test_half_precision_is_widened(loss: Loss) -> None:
     assert loss.needs == "outputs"
 
 
+@pytest.mark.parametrize("label", [-1, K])
+@pytest.mark.parametrize("name", sorted(LOSSES.keys() - {"joint"}))
+def test_a_label_that_is_no_class_is_an_error(name: str, label: int) -> None:
+    outputs = torch.zeros(T, B, K)
+    with pytest.raises(IndexError):
+        LOSSES.make(name)(outputs, outputs.mean(0), torch.full((B,), label))
+
+
+def test_labels_of_bytes_are_class_numbers() -> None:
+    outputs, labels = torch.from_numpy(normal(T, B, K).numpy()), LABELS.to(torch.uint8)
+    for loss in CASES.values():
+        if isinstance(loss, SelfDistillation | EveryStep):
+            assert loss(outputs, outputs.mean(0), labels) == loss(outputs, outputs.mean(0), LABELS)
+
+
 def test_wrong_options_are_reported() -> None:
     for weight in (-0.1, 1.5, math.nan):
         with pytest.raises(UserError, match=r"weight(?s:.*)must lie in \[0, 1\]"):

@@ -245,6 +245,8 @@ def make_average(recipe: Recipe, net: SpikingNetwork, batches: int) -> WeightAve
 def _bad_options(recipe: Recipe, field: str) -> Sequence[Problem]:
     """Options of a part with the right types, but out of range or decided by another field."""
     part = getattr(recipe, field)
+    if part.name not in PARTS[field]:
+        return []  # its name is the problem
     found = [
         Problem(f"{field}.{option} = {value}", "must be finite")
         for option, value in part.options.items()

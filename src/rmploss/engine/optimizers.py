@@ -35,12 +35,14 @@ def adam(
     groups: Iterable[Any], *, beta1: float = 0.9, beta2: float = 0.999, amsgrad: bool = False
 ) -> Optimizer:
     """Adam (Kingma and Ba 2015)."""
-    return torch.optim.Adam(groups, lr=0.0, betas=(beta1, beta2), amsgrad=amsgrad, fused=True)
+    return torch.optim.Adam(
+        groups, lr=0.0, betas=(float(beta1), float(beta2)), amsgrad=amsgrad, fused=True
+    )
 
 
 def adamw(groups: Iterable[Any], *, beta1: float = 0.9, beta2: float = 0.999) -> Optimizer:
     """AdamW (Loshchilov and Hutter 2019)."""
-    return torch.optim.AdamW(groups, lr=0.0, betas=(beta1, beta2), fused=True)
+    return torch.optim.AdamW(groups, lr=0.0, betas=(float(beta1), float(beta2)), fused=True)
 
 
 OPTIMIZERS: Registry[Callable[..., Optimizer]] = Registry(
@@ -124,7 +126,15 @@ def cosine(at: Position, *, period: int | None = None, warm_up: int = 0) -> floa
 
     period: the epoch with factor 0; later epochs rise again (PLIF, Diet-SNN). None: `epochs`.
     warm_up: the number of first steps in which the factor grows linearly from 0.
+
+    Raises `UserError`.
     """
+    problems = []
+    if period is not None and period < 1:
+        problems.append(Problem(f"period = {period!r}", "must be at least 1", "none for epochs"))
+    if warm_up < 0:
+        problems.append(Problem(f"warm_up = {warm_up!r}", "must be at least 0"))
+    _raise_for("cosine", problems)
     factor = (1 + math.cos(math.pi * at.epoch / (period or at.epochs))) / 2
     return factor * min(1.0, (at.step + 1) / warm_up) if warm_up else factor
 
@@ -164,12 +174,28 @@ def _require_shares(warm_up: float, initial: float, final: float) -> None:
     ]
     if not 0 <= warm_up < 1:
         problems.append(Problem(f"warm_up = {warm_up!r}", "must lie in [0, 1)", f"{WARM_UP}"))
+    _raise_for("one-cycle", problems)
+
+
+def _raise_for(schedule: str, problems: list[Problem]) -> None:
     if problems:
-        raise UserError("bad one-cycle schedule", problems)
+        raise UserError(f"bad {schedule} schedule", problems)
 
 
 def stairs(at: Position, *, every: int = 35, factor: float = 0.1) -> float:
-    """factor^floor(epoch / every): STBP multiplies by 0.1 every 35 epochs."""
+    """factor^floor(epoch / every): STBP multiplies by 0.1 every 35 epochs.
+
+    every: the epochs of a stair, at least 1.
+    factor: from one stair to the next, in (0, 1].
+
+    Raises `UserError`.
+    """
+    problems = []
+    if every < 1:
+        problems.append(Problem(f"every = {every!r}", "must be at least 1", "35"))
+    if not 0 < factor <= 1:
+        problems.append(Problem(f"factor = {factor!r}", "must lie in (0, 1]", "0.1"))
+    _raise_for("stairs", problems)
     return factor ** (at.epoch // every)
 
 

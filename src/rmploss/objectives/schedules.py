@@ -4,6 +4,7 @@ progress = n / N in [0, 1]: the epoch, counted from 1 as in Algorithm 1, over th
 """
 
 import math
+import numbers
 from collections.abc import Callable
 
 from torch import Tensor
@@ -42,7 +43,7 @@ SCHEDULES: Registry[Schedule] = Registry(
 
 def evaluate(schedule: Schedule, progress: float) -> float:
     """The value of a schedule; `UserError` unless progress lies in [0, 1]."""
-    number = isinstance(progress, int | float | Tensor) and not isinstance(progress, bool)
+    number = isinstance(progress, numbers.Real | Tensor) and not isinstance(progress, bool)
     if not number or not 0 <= progress <= 1:
         raise UserError(
             f"progress = {progress!r} must lie in [0, 1]: it is (epoch + 1) / epochs, the n / N of "

@@ -80,7 +80,7 @@ class SelfDistillation:
         probabilities = outputs.softmax(2)
         if self.confidence == "top":
             return probabilities.amax(2)
-        chosen = labels.expand(len(outputs), -1).unsqueeze(2)
+        chosen = labels.long().expand(len(outputs), -1).unsqueeze(2)
         return probabilities.gather(2, chosen).squeeze(2)
 
     def divergence(self, teacher: Tensor, student: Tensor) -> Tensor:

@@ -15,13 +15,22 @@ from rmploss.errors import Problem, UserError
 def smooth_one_hot(labels: Tensor, classes: int, smoothing: float, dtype: torch.dtype) -> Tensor:
     """y, the smoothed label of every sample, `[B, K]`.
 
-    labels: `[B]`.
+    labels: `[B]`, from 0 to K - 1.
     classes: K.
     smoothing: in [0, 1); 0 gives the labels themselves.
     dtype: of the result.
+
+    Raises `IndexError` for a label that is no class, as the cross-entropy does; on a GPU the device
+    asserts it.
     """
-    # `F.one_hot` would read the labels on the host, to check their range.
-    chosen = (labels[:, None] == torch.arange(classes, device=labels.device)).to(dtype)
+    # `F.one_hot` would read the labels on the host; a scatter checks them where they are.
+    zeros = torch.zeros(len(labels), classes, dtype=dtype, device=labels.device)
+    try:
+        chosen = zeros.scatter(1, labels.long()[:, None], 1)
+    except RuntimeError as error:
+        if "out of bounds" not in str(error):
+            raise
+        raise IndexError(f"a label is no class from 0 to {classes - 1}: {error}") from None
     return chosen * (1 - smoothing) + smoothing / classes if smoothing else chosen
 
 
