@@ -1,6 +1,7 @@
 """The convolution of spikes: a `torch.nn.Conv2d` that keeps its input as bits."""
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from rmploss import ops
 from rmploss.errors import UserError
@@ -14,11 +15,17 @@ class SpikeConv2d(nn.Conv2d):
     (`ops.spike_conv2d`). Groups, dilation, unequal strides and padding modes run as in the parent.
     """
 
-    def forward(self, input: Tensor | Spikes, look: bool = True) -> Tensor:
+    def forward(self, input: Tensor | Spikes) -> Tensor:
         """The convolution `[N, C', H', W']`.
 
         input: `[N, C, H, W]`, or `Spikes` `[T, B, C, H, W]`, of which the result has the leading
             dimensions.
+        """
+        return ops.as_handed_out(self.convolve(input))
+
+    def convolve(self, input: Tensor | Spikes, look: bool = True) -> Tensor:
+        """`forward` in the memory layout of the kernels, for the layer of a network that reads it.
+
         look: whether a tensor is looked at for being all 0 and 1.
         """
         if isinstance(input, Tensor) and input.ndim == 5:
@@ -37,3 +44,11 @@ class SpikeConv2d(nn.Conv2d):
         return ops.spike_conv2d(
             input, self.weight, self.bias, stride=s, padding=int(p[0]), look=look
         )
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        # PyTorch's, whose shapes some of oneDNN's kernels do not survive.
+        padding = self.padding
+        if self.padding_mode != "zeros":
+            input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
+            padding = (0, 0)
+        return ops.conv2d(input, weight, bias, self.stride, padding, self.dilation, self.groups)

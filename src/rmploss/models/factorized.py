@@ -68,8 +68,12 @@ class FactorizedConv2d(nn.Module):
         """The kernel `[C', C, k, k]`, differentiable."""
         return self.factors.kernel(self.sigma, self.kernel_size)
 
-    def forward(self, input: Tensor | ops.Spikes, look: bool = True) -> Tensor:
-        """The convolution `[N, C', H', W']`; input, look: as in `SpikeConv2d`."""
+    def forward(self, input: Tensor | ops.Spikes) -> Tensor:
+        """The convolution `[N, C', H', W']`; input: as in `SpikeConv2d`."""
+        return ops.as_handed_out(self.convolve(input))
+
+    def convolve(self, input: Tensor | ops.Spikes, look: bool = True) -> Tensor:
+        """As in `SpikeConv2d`."""
         options: Any = {"stride": self.stride, "padding": int(self.padding[0]), "look": look}
         return ops.spike_conv2d(input, self.weight, self.bias, **options)
 

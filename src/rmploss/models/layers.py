@@ -86,9 +86,10 @@ class ConvNorm(PassesSpikes):
         conv = self.conv
         if not calls(conv, SpikeConv2d) and not calls(conv, FactorizedConv2d):
             return conv(dense_of(x).flatten(0, 1)).unflatten(0, x.shape[:2])
+        assert isinstance(conv, SpikeConv2d | FactorizedConv2d)
         if isinstance(x, Spikes):
-            return conv.forward(x)  # pyright: ignore[reportArgumentType]
-        return conv.forward(x.flatten(0, 1), look=False).unflatten(0, x.shape[:2])  # pyright: ignore[reportCallIssue]
+            return conv.convolve(x)
+        return conv.convolve(x.flatten(0, 1), look=False).unflatten(0, x.shape[:2])
 
     def fire(
         self,

@@ -19,12 +19,13 @@ from rmploss.ops.backends import (
     pick,
     use_backend,
 )
-from rmploss.ops.layout import at_least_single
+from rmploss.ops.layout import as_handed_out, at_least_single
 from rmploss.ops.lif.inputs import NeuronOptions, check_current
 from rmploss.ops.lif.moments import MomentSpec
 from rmploss.ops.lif.op import lif, lif_layer, norm_lif
 from rmploss.ops.pooling import avg_pool2d
 from rmploss.ops.spike_conv2d.op import spike_conv2d
+from rmploss.ops.spike_conv2d.reference import conv2d
 from rmploss.ops.spikes.value import Spikes, dense_of
 
 __all__ = [
@@ -32,12 +33,14 @@ __all__ = [
     "MomentSpec",
     "NeuronOptions",
     "Spikes",
+    "as_handed_out",
     "asked",
     "at_least_single",
     "avg_pool2d",
     "check_backend",
     "check_current",
     "choose",
+    "conv2d",
     "dense_of",
     "describe",
     "lif",

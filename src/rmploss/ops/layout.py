@@ -3,6 +3,11 @@
 import torch
 from torch import Tensor
 
+FEW_CHANNELS = 16
+"""Below so many channels of channels-last maps oneDNN's 1x1 convolution of a stride in one or both
+dimensions, without padding, writes past its memory in the gradient of the weight (float32). The
+number is that of AVX-512; with AVX2 it is 8."""
+
 
 def rows(x: Tensor, dtype: torch.dtype) -> Tensor:
     """Rows `[T, R, C]`, R = B H W, of a sequence: no copy of channels-last memory of that type."""
@@ -12,6 +17,16 @@ def rows(x: Tensor, dtype: torch.dtype) -> Tensor:
 def map_rows(x: Tensor) -> Tensor:
     """Rows `[R, C]` of maps `[N, C, H, W]`: no copy of channels-last memory."""
     return x.movedim(1, -1).reshape(-1, x.shape[1])
+
+
+def as_handed_out(x: Tensor) -> Tensor:
+    """Maps `[..., C, H, W]` for whoever asked: where C is small on a CPU, not channels last.
+
+    So a `torch.nn.Conv2d` of the caller's does not meet the fault of `FEW_CHANNELS`.
+    """
+    if x.ndim < 4 or not x.is_cpu or x.shape[-3] >= FEW_CHANNELS or x.stride(-3) != 1:
+        return x
+    return x.clone(memory_format=torch.contiguous_format)  # one channel is contiguous as it is
 
 
 def state_rows(u: Tensor) -> Tensor:

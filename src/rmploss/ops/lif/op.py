@@ -146,7 +146,7 @@ def lif_layer(
     moments, spec = None, neuron.get("moments")
     if spec is not None:
         moments = out.moments if spec.differentiable else out.moments.detach()
-    spikes: Any = out.spikes
+    spikes: Any = out.spikes if as_spikes else layout.as_handed_out(out.spikes)
     if as_spikes:
         found = (out.bits, out.spike_count) if inputs.bits else None
         spikes = Spikes(name, spikes, found, is_dense=inputs.dense)
@@ -185,11 +185,11 @@ def _by_reference(
         spikes, moments, u = reference.lif(
             wide, u, gain=gain, bias=bias, residual=shortcut, repeats=repeats, **neuron
         )
-        return spikes.to(x.dtype), moments, u, None, None
+        return layout.as_handed_out(spikes.to(x.dtype)), moments, u, None, None
     assert gain is not None
     assert bias is not None
     spikes, moments, u, mean, var = reference.norm_lif(
         wide, gain.to(wide.dtype), bias.to(wide.dtype), u, eps=eps, residual=shortcut,
         repeats=repeats, sync=sync, **neuron,
     )  # fmt: skip
-    return spikes.to(x.dtype), moments, u, mean, var
+    return layout.as_handed_out(spikes.to(x.dtype)), moments, u, mean, var

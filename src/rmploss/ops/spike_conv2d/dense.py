@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from rmploss.ops.spike_conv2d.inputs import Spatial
-from rmploss.ops.spike_conv2d.reference import is_subsampling
+from rmploss.ops.spike_conv2d.reference import is_subsampling, subsampled
 
 
 def convolve(shape: Spatial, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """y `[N, C', H', W']` of the type of x."""
-    if is_subsampling(weight, shape.stride, shape.padding):
+    if _is_subsampling(weight, shape):
         x, shape = _subsampled(x, shape)
     weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
     return last(torch.conv2d(last(x), weight, bias, shape.stride, shape.padding))
@@ -27,7 +27,7 @@ def gradients(
         return None, None
     if x is None:  # its shape and layout count, its values do not
         x = maps(g_y.new_empty(shape.pixels, shape.channels), shape)
-    whole, few = shape, is_subsampling(weight, shape.stride, shape.padding)
+    whole, few = shape, _is_subsampling(weight, shape)
     if few:
         x, shape = _subsampled(x, shape)
     g_x, g_weight, _ = torch.ops.aten.convolution_backward(
@@ -51,7 +51,11 @@ def last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
+def _is_subsampling(weight: Tensor, shape: Spatial) -> bool:
+    return is_subsampling(weight, (shape.stride,) * 2, (shape.padding,) * 2)
+
+
 def _subsampled(x: Tensor, shape: Spatial) -> tuple[Tensor, Spatial]:
     """Every s-th pixel, and the same convolution with a stride of 1."""
-    x = x[:, :, :: shape.stride, :: shape.stride]
+    x = subsampled(x, (shape.stride,) * 2)
     return x, shape._replace(height=x.shape[2], width=x.shape[3], stride=1)

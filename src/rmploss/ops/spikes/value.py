@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from rmploss.ops.backends import choose
+from rmploss.ops.layout import as_handed_out
 from rmploss.ops.spikes.op import pack, unpack
 from rmploss.ops.tracing import is_traced
 
@@ -89,7 +90,7 @@ class Spikes:
             assert self._bits is not None
             # With its place in the graph, whatever mode it is first asked for in.
             with torch.inference_mode(self._edge.is_inference()), torch.enable_grad():
-                self._dense = unpack(self._backend, self._bits[0], self._edge)
+                self._dense = as_handed_out(unpack(self._backend, self._bits[0], self._edge))
             self._version = _version(self._dense)
         return self._dense
 
