@@ -146,10 +146,11 @@ class Engine:
     """In place of the process of `rmploss train`: so many epochs of 10 s are done in each call.
 
     epochs: done in each call, the first of which is the probe's.
+    code: the exit code of a call that ends behind the last epoch.
     """
 
-    def __init__(self, *epochs: int) -> None:
-        self.epochs, self.calls = [*epochs], list[tuple[str, ...]]()
+    def __init__(self, *epochs: int, code: int = 0) -> None:
+        self.epochs, self.calls, self.code = [*epochs], list[tuple[str, ...]](), code
 
     def __call__(self, words: tuple[str, ...], **options: object) -> Ended:
         self.calls.append(words)
@@ -170,7 +171,7 @@ class Engine:
         finished = len((path / "metrics.jsonl").read_text().splitlines()) == 4
         if finished:
             (path / "result.json").write_text("{}")
-        return Ended(0 if finished else 75, not finished, "", 20.0)
+        return Ended(self.code if finished else 75, not finished, "", 20.0)
 
 
 def rows_of(out: Path, monkeypatch: pytest.MonkeyPatch, engine: Engine, left: float) -> list[str]:
@@ -203,6 +204,22 @@ def test_a_row_that_does_not_fit_is_resumed_by_the_next_call(
     assert (part.status, part.seconds) == ("done", 40.0)
     assert part.note == "epoch 4, 50.00 %, quantization error 0.2500"
     assert archive.exists()
+
+
+def test_a_row_that_dies_after_its_result_is_not_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows_of(tmp_path, monkeypatch, Engine(2, 4, code=1), left=200)
+    part = Record.open(tmp_path).parts["row"]
+    assert (part.status, part.note[:11]) == ("failed", "exit code 1")
+    assert any("ckpt" in name for name in files(unpacked(tmp_path)))
+
+
+def unpacked(out: Path) -> Path:
+    """The run folder of the row, from its archive."""
+    path = unpack(out / "rows" / "row", out / "again")
+    assert path is not None
+    return path
 
 
 def test_a_row_is_not_begun_with_too_little_time(

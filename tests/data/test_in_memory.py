@@ -103,6 +103,16 @@ def test_a_taken_sample_keeps_its_augmentation(samples: InMemory) -> None:
         assert torch.equal(few[Key(1, place)][0], samples[Key(1, index)][0])
 
 
+def test_samples_taken_on_a_device_lie_there_with_their_numbers(samples: InMemory) -> None:
+    device = torch.device("meta")
+    some = samples.to(device).select(torch.arange(8))
+    assert some.ids is not None
+    assert {some.stored.device, some.labels.device, some.ids.device} == {device}
+    again = some.select(torch.arange(4))
+    assert again.ids is not None
+    assert again.ids.device == device
+
+
 def test_an_empty_share_has_the_shape_of_a_batch(samples: InMemory) -> None:
     x, labels = samples.batch(torch.zeros(0, dtype=torch.int64), torch.tensor(0))
     full, _ = samples.batch(torch.arange(2), torch.tensor(0))

@@ -68,4 +68,4 @@ def taped(monkeypatch: Any, capturer: Callable[..., Function] = tape) -> None:
     """Let runs on the CPU capture with `capturer` instead of CUDA graphs."""
     monkeypatch.setattr("rmploss.engine.loop.impossible", lambda world: "")
     monkeypatch.setattr("rmploss.engine.capture.impossible", lambda world: "")
-    monkeypatch.setattr("rmploss.engine.loop.cuda_graph", capturer)
+    monkeypatch.setattr("rmploss.engine.loop.CudaGraphs", lambda device: capturer)

@@ -1,5 +1,6 @@
 """On a GPU: captured runs are the eager runs, to the last bit with deterministic kernels."""
 
+import math
 import signal
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from rmploss.engine.capture import CaptureError, Repeated, cuda_graph
+from rmploss.engine.after_training import is_analyzed
+from rmploss.engine.capture import CaptureError, CudaGraphs, Repeated
 from rmploss.engine.distributed import World
 from rmploss.engine.evaluate import Evaluator, evaluate
 from rmploss.engine.execution import Execution
@@ -79,7 +81,7 @@ def test_a_captured_evaluation_sees_new_weights() -> None:
     captured = Evaluator(
         net,
         World(device=CUDA),
-        repeat=lambda run, tensors: Repeated(run, tensors, capturer=cuda_graph, mode="on"),
+        repeat=lambda run, tensors: Repeated(run, tensors, capturer=CudaGraphs(CUDA), mode="on"),
     )
     for _ in range(3):
         assert captured(batches) == evaluate(net, batches, world=World(device=CUDA))
@@ -100,7 +102,7 @@ def test_a_replay_draws_by_the_seed_before_it() -> None:
             function()
         return out.clone()
 
-    replay = Repeated(draw, lambda: [out], capturer=cuda_graph, mode="on")
+    replay = Repeated(draw, lambda: [out], capturer=CudaGraphs(CUDA), mode="on")
     for seed in (0, 1, 0, 2):
         assert torch.equal(drawn(replay, seed), drawn(draw, seed))
     assert not torch.equal(drawn(replay, 0), drawn(replay, 1))
@@ -114,10 +116,58 @@ def test_a_read_on_the_host_is_found_before_the_capture() -> None:
         assert count.item() >= 0
 
     with pytest.raises(CaptureError, match="reads a value of a tensor"):
-        cuda_graph(reads, [count])
+        CudaGraphs(CUDA)(reads, [count])
     assert count.item() == 0
     said: list[str] = []
-    run = Repeated(reads, lambda: [count], capturer=cuda_graph, report=said.append)
+    run = Repeated(reads, lambda: [count], capturer=CudaGraphs(CUDA), report=said.append)
     run()
     run()
     assert (count.item(), len(said)) == (2, 1)
+
+
+def test_after_a_capture_that_breaks_dropout_draws_eagerly() -> None:
+    drop, x, out = Dropout(0.5), torch.ones(2, 3, 40, device=CUDA), torch.zeros(2, 3, 40).to(CUDA)
+
+    def breaks() -> None:
+        out.copy_(drop(x))
+        if torch.cuda.is_current_stream_capturing():
+            out.sum().item()
+
+    graphs = CudaGraphs(CUDA)
+    said: list[str] = []
+    run = Repeated(breaks, lambda: [out], capturer=graphs, report=said.append)
+    with seeded(0, "step", device=CUDA):
+        run()
+    assert len(said) == 1
+    assert "captur" in said[0]
+    drawn = out.clone()
+    with seeded(0, "step", device=CUDA):
+        out.copy_(drop(x))
+    assert torch.equal(drawn, out)
+
+    def add() -> None:
+        out.add_(1)
+
+    replay = graphs(add, [out])
+    before = out.clone()
+    replay()
+    assert torch.equal(out, before + 1)
+
+
+def test_a_run_in_the_default_mode_ends_and_says_what_is_inexact(tmp_path: Path) -> None:
+    asked = Execution(device="cuda", capture="on")
+    stopping = Interrupting("train", 2, 2, signal.SIGTERM)
+    with pytest.raises(InterruptedRunError):
+        train(TINY, tmp_path, asked, stopping)
+    (path,) = tmp_path.iterdir()
+    resume(path, asked)
+    folder = RunFolder.open(path)
+    (event,) = [e for e in folder.events() if e["event"] == "resume"]
+    assert event["inexact"]
+    assert all(math.isfinite(line["train_loss"]) for line in folder.metrics())
+
+
+def test_a_whole_split_on_the_device_is_analyzed(tmp_path: Path) -> None:
+    recipe = TINY.but(epochs=1, test_samples=None)
+    path = run(recipe, tmp_path, "on")
+    assert is_analyzed(path)

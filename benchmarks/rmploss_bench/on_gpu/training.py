@@ -85,7 +85,8 @@ class Training:
         """Pack the run folder and note what became of the row."""
         metrics = _metrics(path)
         self._learn(row.speed, metrics)
-        finished = (path / "result.json").is_file()
+        # A run writes its analysis behind result.json: without it, it is not finished.
+        finished = code == 0 and (path / "result.json").is_file()
         pack(path, archive, checkpoints=not finished)
         last = metrics[-1] if metrics else {}
         note = f"epoch {last.get('epoch', 0)}, {last.get('test_accuracy', 0):.2f} %"

@@ -73,7 +73,11 @@ class InMemory:
         return x, self.labels[indices]
 
     def select(self, indices: Tensor) -> "InMemory":
-        """Some of the samples; each keeps its augmentation."""
+        """Some of the samples; each keeps its augmentation.
+
+        indices: int64 `[n]`, on any device.
+        """
+        indices = indices.to(self.stored.device)
         numbers = indices if self.ids is None else self.ids[indices]
         stored, labels = self.stored[indices], self.labels[indices]
         return replace(self, stored=stored, labels=labels, ids=numbers)

@@ -9,12 +9,14 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, Protocol
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
 
 from rmploss.engine.distributed import World
 from rmploss.errors import Problem, UserError
+from rmploss.ops.tracing import as_captured
 from rmploss.randomness import generators_kept
 
 Function = Callable[[], None]
@@ -111,30 +113,83 @@ def _refusal(reason: str) -> UserError:
     return UserError("the step cannot be captured", [problem])
 
 
-def cuda_graph(function: Function, tensors: Sequence[Tensor]) -> Function:
+class CudaGraphs:
     """A `Capturer`: warm up on a side stream, restore the tensors, capture.
 
     The default generators keep their state. A replay draws by the state that they have then: every
     graph is registered with the default generator of its device.
+
+    device: of all tensors of the functions.
+
+    Its graphs share one stream and one pool of memory. They may: what a function leaves lies in
+    tensors from before its capture, and two replays never overlap.
     """
-    device = tensors[0].device
-    current = torch.cuda.current_stream(device)
-    side = torch.cuda.Stream(device)
-    with generators_kept(device), _unchanged(tensors):
-        side.wait_stream(current)
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UPS - 1):
-                function()
-            with _host_reads_raise():
-                function()
-        current.wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    # The outer context restores the stream, which a failed capture leaves at `side`. Loader threads
-    # may use the device meanwhile, so only this thread's calls are checked.
-    capture = torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local")
-    with generators_kept(device), _explained(), torch.cuda.stream(current), capture:
-        function()
-    return graph.replay
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._side = torch.cuda.Stream(device)
+        self._alive: WeakSet[torch.cuda.CUDAGraph] = WeakSet()
+
+    def __call__(self, function: Function, tensors: Sequence[Tensor]) -> Function:
+        """The replay of a graph of the function."""
+        with as_captured():
+            self._warm_up(function, tensors)
+            return self._capture(function)
+
+    def _warm_up(self, function: Function, tensors: Sequence[Tensor]) -> None:
+        current = torch.cuda.current_stream(self.device)
+        with generators_kept(self.device), _unchanged(tensors):
+            self._side.wait_stream(current)
+            try:
+                with torch.cuda.stream(self._side):
+                    for _ in range(WARM_UPS - 1):
+                        function()
+                    with _host_reads_raise():
+                        function()
+            finally:  # after an error, too: what it has begun must not overtake the restoration
+                current.wait_stream(self._side)
+
+    def _capture(self, function: Function) -> Function:
+        graph = torch.cuda.CUDAGraph()
+        causes: list[Exception] = []
+        try:
+            with generators_kept(self.device), self._recording(graph):
+                try:
+                    function()
+                except Exception as error:
+                    causes.append(error)  # which the end of a broken capture hides
+                    raise
+        except RuntimeError as error:
+            graph.reset()
+            torch.cuda.synchronize(self.device)
+            self._leave_capture()
+            cause = (causes or [error])[0]
+            raise CaptureError(_first_line(cause)) from cause
+        self._alive.add(graph)
+        return graph.replay
+
+    @contextmanager
+    def _recording(self, graph: torch.cuda.CUDAGraph) -> Iterator[None]:
+        """What runs inside the block goes into the graph."""
+        # A pool without a graph is given back, so its handle alone would not do.
+        pool = next((other.pool() for other in self._alive), None)
+        # The outer context restores the stream, which a failed capture leaves at the side stream.
+        # Loader threads may use the device meanwhile, so only this thread's calls are checked.
+        with (
+            torch.cuda.stream(torch.cuda.current_stream(self.device)),
+            torch.cuda.graph(
+                graph, pool=pool, stream=self._side, capture_error_mode="thread_local"
+            ),
+        ):
+            yield
+
+    def _leave_capture(self) -> None:
+        """Capture one kernel: a failed capture leaves the default generator as if inside of it.
+
+        Dropout would raise from then on; the end of a successful capture sets this back.
+        """
+        with self._recording(torch.cuda.CUDAGraph()):
+            torch.zeros((), device=self.device)
 
 
 @contextmanager
@@ -150,25 +205,13 @@ def _unchanged(tensors: Sequence[Tensor]) -> Iterator[None]:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
-    """Errors of a capture as `CaptureError`, once the device is done with what came before."""
-    try:
-        yield
-    except RuntimeError as error:
-        torch.cuda.synchronize()
-        raise CaptureError(_first_line(error)) from error
-
-
-@contextmanager
 def _host_reads_raise() -> Iterator[None]:
     """Raise `CaptureError` where the block makes the host wait for a tensor.
 
     Found before the capture, such a read leaves no broken graph behind.
     """
     before = torch.cuda.get_sync_debug_mode()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that this mode finds some of the reads only
-        torch.cuda.set_sync_debug_mode("error")
+    _set_sync_debug_mode("error")
     try:
         yield
     except RuntimeError as error:
@@ -176,7 +219,13 @@ def _host_reads_raise() -> Iterator[None]:
             raise
         raise CaptureError("it reads a value of a tensor on the host") from error
     finally:
-        torch.cuda.set_sync_debug_mode(before)
+        _set_sync_debug_mode(before)
+
+
+def _set_sync_debug_mode(mode: int | str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that this mode finds some of the reads only
+        torch.cuda.set_sync_debug_mode(mode)
 
 
 def _first_line(error: Exception) -> str:

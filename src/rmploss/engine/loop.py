@@ -25,7 +25,7 @@ from rmploss.engine.build import (
     make_network,
     make_objective,
 )
-from rmploss.engine.capture import Capturer, Function, Repeated, cuda_graph, impossible
+from rmploss.engine.capture import Capturer, CudaGraphs, Function, Repeated, impossible
 from rmploss.engine.checkpoint import Counters, Loaded
 from rmploss.engine.distributed import World
 from rmploss.engine.environment import versions
@@ -101,6 +101,8 @@ class Loop:
         self.step = TrainingStep(
             recipe, self.ddp, self.loss, self.objective, self.state, world, self.batch
         )
+        eager = execution.capture == "off" or impossible(world)
+        self.capturer: Capturer | None = None if eager else CudaGraphs(world.device)
         self.run_step = self._repeated(self.step, self.step.tensors, "training step")
         self.evaluators = [self._evaluator(self.net)]
         self.batches = n_batches(self.train_samples, recipe.batch_size, drop_last=True)
@@ -246,8 +248,7 @@ class Loop:
         self, function: Function, tensors: Callable[[], list[Tensor]], what: str
     ) -> Repeated:
         """A function that is captured where it can be, and says what became of it."""
-        mode, reason = self.execution.capture, impossible(self.world)
-        capturer: Capturer | None = None if reason or mode == "off" else cuda_graph
+        mode = self.execution.capture
 
         def report(reason: str) -> None:
             outcome = {"reason": reason} if reason else {}
@@ -255,7 +256,7 @@ class Loop:
             if reason:
                 self.listener.note(f"the {what} runs eagerly, not as a CUDA graph: {reason}")
 
-        return Repeated(function, tensors, capturer=capturer, mode=mode, report=report)
+        return Repeated(function, tensors, capturer=self.capturer, mode=mode, report=report)
 
     def _evaluator(self, net: SpikingNetwork) -> Evaluator:
         return Evaluator(

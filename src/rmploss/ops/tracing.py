@@ -5,7 +5,8 @@ PyTorch's dispatcher, so there the registered operations run; eager mode is spar
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
@@ -31,9 +32,26 @@ def is_traced(*tensors: Tensor | None) -> bool:
     return False
 
 
+_as_captured = [0]
+"""How many blocks of `as_captured` are open."""
+
+
+@contextmanager
+def as_captured() -> Iterator[None]:
+    """Inside the block, GPU operations run the code that a capture runs: its warm-up needs that.
+
+    In all threads: backward runs in one of its own.
+    """
+    _as_captured[0] += 1
+    try:
+        yield
+    finally:
+        _as_captured[0] -= 1
+
+
 def is_capturing(x: Tensor) -> bool:
-    """True if work on x goes into a CUDA graph, where nothing may wait for the GPU."""
-    return x.is_cuda and torch.cuda.is_current_stream_capturing()
+    """True if work on x goes, or will go, into a CUDA graph: nothing may wait for the GPU."""
+    return x.is_cuda and (_as_captured[0] > 0 or torch.cuda.is_current_stream_capturing())
 
 
 def needs_plain_operations() -> str | None:
