@@ -13,6 +13,7 @@ import tyro
 from rmploss import __version__
 from rmploss.cli import bench
 from rmploss.cli.bench import Bench
+from rmploss.cli.blame import foreign_frame
 from rmploss.cli.data import Data
 from rmploss.cli.demo import Demo
 from rmploss.cli.doctor import Doctor
@@ -86,9 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _print_error(f"error: {_out_of_memory(error)}")
             return MemoryLimitError.exit_code
         _print_error(traceback.format_exc())
-        _print_error(
-            "This is a bug of rmploss. Please report it with the output of `rmploss doctor`."
-        )
+        theirs = foreign_frame(error)
+        bug = "This is a bug of rmploss. Please report it with the output of `rmploss doctor`."
+        _print_error(f"The error is not in rmploss, but in {theirs}." if theirs else bug)
         code = 1
     try:
         sys.stdout.flush()
@@ -141,7 +142,8 @@ def _peak() -> str:
 def _report_os_error(error: OSError) -> int:
     """Print an error of the system, such as a full disk behind standard output."""
     where = f"{error.filename}: " if error.filename else ""
-    _print_error(f"error: {where}{error.strerror or error}")
+    notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
+    _print_error(f"error: {where}{error.strerror or error}{notes}")
     return StoreError.exit_code
 
 

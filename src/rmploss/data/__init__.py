@@ -6,7 +6,7 @@ imports no neurons and no networks.
 
 from rmploss.data._base import DataSet, Key, ProgressCallback, Samples, Splits, data_root
 from rmploss.data._in_memory import InMemory
-from rmploss.data._loading import batches, n_batches, take
+from rmploss.data._loading import batch_indices, batches, n_batches, take
 from rmploss.registry import Registry
 
 DATASETS: Registry[type[DataSet]] = Registry(
@@ -31,6 +31,7 @@ __all__ = [
     "ProgressCallback",
     "Samples",
     "Splits",
+    "batch_indices",
     "batches",
     "data_root",
     "n_batches",

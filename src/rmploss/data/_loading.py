@@ -110,9 +110,7 @@ def batches(
     """
     _check(len(samples), batch_size, drop_last, world)
     n = len(samples)
-    order = list(range(n))
-    if shuffle:
-        order = torch.randperm(n, generator=generator(seed, "order", epoch)).tolist()
+    order = _order(n, seed, epoch) if shuffle else list(range(n))
     shares = _shares(order, batch_size, drop_last, rank, world)
     if isinstance(samples, InMemory):
         places = _in_memory(samples, epoch, shares[start:])
@@ -128,6 +126,20 @@ def batches(
         generator=generator(seed, "workers", epoch),  # without it, the global one would be used
     )
     return map(_raise_error, loader)
+
+
+def batch_indices(n: int, *, batch_size: int, epoch: int, seed: int, batch: int) -> list[int]:
+    """The samples of one batch of an epoch that is shuffled, of all ranks.
+
+    n: the number of samples.
+    batch_size, epoch, seed: see `batches`.
+    batch: its number, from 0.
+    """
+    return _order(n, seed, epoch)[batch * batch_size : (batch + 1) * batch_size]
+
+
+def _order(n: int, seed: int, epoch: int) -> list[int]:
+    return torch.randperm(n, generator=generator(seed, "order", epoch)).tolist()
 
 
 def _in_memory(

@@ -11,6 +11,8 @@ train.py            train a recipe, resume a run
       tally.py      sums, the non-finite flag                loss_scale.py   for fp16
     evaluate.py     accuracy, quantization error, rates      signals.py      stop on a signal
     save_clock.py   when a checkpoint is due
+    health.py       dead, saturated, diverging networks      failure.py     of other code
+    examine.py, crash.py                                     after NaN: where it began
     training_state.py, checkpoint.py, optimizer_state.py     saved and restored state
   after_training.py   membrane histograms and cost           run_summary.py  of metrics.jsonl
 run.py              the run folder                           environment.py  versions, machine

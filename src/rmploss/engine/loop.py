@@ -4,8 +4,8 @@ import json
 import math
 import shlex
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -30,7 +30,10 @@ from rmploss.engine.checkpoint import Counters, Loaded
 from rmploss.engine.distributed import World
 from rmploss.engine.environment import versions
 from rmploss.engine.evaluate import Evaluation, Evaluator
+from rmploss.engine.examine import Finding, examine_step, examine_test
 from rmploss.engine.execution import Execution, inexact_reasons, placement
+from rmploss.engine.failure import failed_at
+from rmploss.engine.health import PROBE_STEPS, Health, firing_rates
 from rmploss.engine.listener import Listener
 from rmploss.engine.optimizers import Position, learning_rate
 from rmploss.engine.run import RunFolder
@@ -42,7 +45,7 @@ from rmploss.engine.step import TrainingStep
 from rmploss.engine.tally import Reading, Terms, Watch
 from rmploss.engine.training_state import TrainingState
 from rmploss.engine.verify import RESULT, digest_of
-from rmploss.errors import InterruptedRunError, NonFiniteError, Problem, UserError
+from rmploss.errors import InterruptedRunError, NonFiniteError, Problem, StoreError, UserError
 from rmploss.lifecycle import Evolving, evolve
 from rmploss.models import SpikingNetwork
 from rmploss.objectives.weighting import weights_of
@@ -136,6 +139,7 @@ class Loop:
             if self.world.is_main:
                 folder.log_event("execute", **self._placement())
                 self._log = folder.log_event
+            self.health = self._new_health(folder)
             device = str(self.world.device)
             self.listener.begin(self.recipe, path, epoch=state.counters.epoch, device=device)
             while state.counters.epoch < self.recipe.epochs:
@@ -163,29 +167,36 @@ class Loop:
         weights = weights_of(self.objective, progress)
         self.step.weights.copy_(torch.tensor(weights, dtype=torch.float64))
         loss = math.nan
-        for batch in train_batches(
-            recipe,
-            self.train_samples,
-            self.world,
-            self.execution.workers,
-            epoch=state.counters.epoch,
-            skip=state.counters.batch,
-            as_indices=self.batch.make is not None,
-        ):
-            self._step(*batch)
-            reading = self.watch.after_step()
-            if reading is not None:
-                self._check(reading, folder)
-                loss = reading.terms.means()["train_loss"]
-            self.listener.batch("train", n, state.counters.batch, self.batches, loss=loss)
-            self._save_or_stop(folder, stop)
+        with self._named(folder, "train"):
+            for batch in train_batches(
+                recipe,
+                self.train_samples,
+                self.world,
+                self.execution.workers,
+                epoch=state.counters.epoch,
+                skip=state.counters.batch,
+                as_indices=self.batch.make is not None,
+            ):
+                self._step(*batch)
+                reading = self.watch.after_step()
+                if reading is not None:
+                    loss = self._read(reading, folder)
+                self._probe()
+                self.listener.batch("train", n, state.counters.batch, self.batches, loss=loss)
+                self._save_or_stop(folder, stop)
         terms = self._check(state.tally.read(), folder)
         trained, cpu_trained = time.monotonic(), time.process_time()
-        result, *averaged = self._evaluate(n, folder, stop)
+        with self._named(folder, "test"):
+            result, *averaged = self._evaluate(n, folder, stop)
         if not math.isfinite(result.loss + result.quantization_error):
             # The epoch's last update can cause this; no later step of the epoch checks it.
             what = "the network outputs NaN or infinities"
-            self._diverged(folder, state.counters.step, f"test of epoch {n}", what)
+            found = examine_test(
+                self.net, recipe, self.test_samples, folder.path, state.counters, self.world
+            )
+            self._diverged(folder, state.counters.step, f"test of epoch {n}", what, found)
+        rates = {layer.name: layer.firing_rate for layer in result.layers}
+        self.health.see_rates(rates, state.counters.step, whole_split=True)
         state.counters = Counters(epoch=n, step=state.counters.step, batch=0)
         record = self._record(result, progress, terms)
         record |= averaged_fields(averaged[0]) if averaged else {}
@@ -216,6 +227,52 @@ class Loop:
             self.run_step()
         state.counters = Counters(done.epoch, done.step + 1, done.batch + 1)
 
+    def _read(self, reading: Reading, folder: RunFolder) -> float:
+        """The mean loss of the epoch in a reading, which must be finite."""
+        means = self._check(reading, folder).means()
+        total = means["train_loss"] + means["train_regularizer"]
+        self.health.see_loss(total, self.state.counters.step)
+        return means["train_loss"]
+
+    def _probe(self) -> None:
+        """Look at the firing rates now and then. All ranks do."""
+        if self.state.counters.step % PROBE_STEPS == 0:
+            rates = firing_rates(self.net, self.batch(), self.recipe.accumulate)
+            self.health.see_rates(rates, self.state.counters.step, whole_split=False)
+
+    def _new_health(self, folder: RunFolder) -> Health:
+        def tell(text: str, fields: Mapping[str, Any]) -> None:
+            self._log("health", **fields, text=text)
+            self.listener.note(f"warning: {text}")
+
+        told = [event for event in folder.events() if event["event"] == "health"]
+        losses = [
+            record["train_loss"] + record["train_regularizer"]
+            for record in folder.metrics()
+            if {"train_loss", "train_regularizer"} <= record.keys()
+        ]
+        return Health(tell, f"try {self._fork(folder)}", told, min(losses, default=None))
+
+    def _fork(self, folder: RunFolder) -> str:
+        """The command that goes on with a smaller rate."""
+        where = shlex.quote(str(folder.path))
+        return f"rmploss train --fork {where} --lr {self.recipe.lr / 10:.3g}"
+
+    @contextmanager
+    def _named(self, folder: RunFolder, phase: str) -> Iterator[None]:
+        """Say in an exception of other code, such as a data set's, where training was."""
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            where = failed_at(self.recipe, self.state.counters, len(self.train_samples), phase)
+            command = f"rmploss train --resume {shlex.quote(str(folder.path))}"
+            error.add_note(f"{where.words()}\nwhen that is mended: {command}")
+            with suppress(StoreError):
+                self._log("failed", error=repr(error), **where.fields())
+            raise
+
     def _rate(self, epoch: int, batch: int) -> float:
         """The learning rate of a step."""
         recipe = self.recipe
@@ -233,15 +290,28 @@ class Loop:
             at = self.state.counters
             epoch, batch = at.epoch, at.batch - (at.step - step)
             what = "the loss or a gradient became NaN or infinite; the parameters were not updated"
-            self._diverged(folder, step, f"epoch {epoch + 1}, batch {batch + 1}", what)
+            rate = self._rate(epoch, batch)
+            before = Counters(epoch, step, batch)
+            found = examine_step(
+                self.step, self.batch, self.train_samples, folder.path, before, rate
+            )
+            self._diverged(folder, step, f"epoch {epoch + 1}, batch {batch + 1}", what, found)
         return reading.terms
 
-    def _diverged(self, folder: RunFolder, step: int, where: str, what: str) -> NoReturn:
+    def _diverged(
+        self, folder: RunFolder, step: int, where: str, what: str, found: Finding
+    ) -> NoReturn:
         if self.world.is_main:
-            folder.log_event("non-finite", step=step, where=where)
+            folder.log_event(
+                "non-finite", step=step, where=where, first=found.words(), record=found.record
+            )
+        record = found.trouble or f"see {folder.path / (found.record or '')}"
         raise NonFiniteError(
             f"{what} ({where})",
-            [Problem(str(folder.path), "its last checkpoint is intact", "try a smaller --lr")],
+            [
+                Problem("first found in", found.words(), record),
+                Problem(str(folder.path), "its last checkpoint is intact", self._fork(folder)),
+            ],
         )
 
     def _repeated(

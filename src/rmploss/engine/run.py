@@ -4,6 +4,7 @@ recipe.json      the resolved recipe and its SHA-256, as written by the version 
 source.zip       the source of that version
 metrics.jsonl    one line per epoch, or per some steps: `epoch` and `step` as in `Counters`
 events.jsonl     one line per event: start, begin, fork, execute, resume, interrupted, ...
+crash/           steps that were not finite (`engine.crash`)
 ckpt/            checkpoints (`engine.checkpoint`); the record is complete without them
 manifest.json    size and SHA-256 of all of these, once the run is finished (`engine.manifest`)
 """

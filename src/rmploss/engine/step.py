@@ -124,7 +124,7 @@ class TrainingStep:
         """Run the step. Reads no tensor on the host, and branches on none."""
         self.state.optimizer.zero_grad(set_to_none=True)  # of a capture that failed half way
         before = self.buffers.save()
-        terms = self._gradients()
+        terms = self.gradients()
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         scale, tally = self.state.scale, self.state.tally
         if scale is not None:
@@ -147,7 +147,7 @@ class TrainingStep:
             self.state.average.update(stopped)
         self.state.optimizer.zero_grad(set_to_none=True)
 
-    def _gradients(self) -> Terms:
+    def gradients(self) -> Terms:
         """Lines 3-8 of Algorithm 1 for every micro-batch; the mean gradients are in `grad`."""
         count, scale = self.recipe.accumulate, self.state.scale
         sums = []

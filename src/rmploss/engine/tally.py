@@ -114,7 +114,7 @@ class Watch:
     def after_step(self) -> Reading | None:
         """The newest reading that has arrived since the last call; None: there is none."""
         self._steps += 1
-        due = self._steps % self.every == 0
+        due = self._steps % self.every == 0 or self._steps == 1  # the loss of the start
         if self.wait:
             return self.tally.read() if due else None
         found = self._arrived()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rmploss.engine import checkpoint, manifest
+from rmploss.engine import checkpoint, crash, manifest
 from rmploss.engine.checkpoint import DamagedError
 from rmploss.engine.files import read_regular, reason
 from rmploss.engine.manifest import Damage, fix_of
@@ -61,7 +61,8 @@ def verify(path: Path) -> Verification:
     _check_source(path, result.damages)
     states, sound = _checkpoints(path)
     result.damages += states
-    hashed = {"recipe.json", *sound}
+    crashes = _check_crashes(path, result.damages)
+    hashed = {"recipe.json", *sound, *crashes}
     damaged = {damage.file for damage in result.damages}
     result.verified = [name for name in names if name in hashed - damaged]
     result.unverified = [name for name in names if name not in hashed | damaged]
@@ -202,6 +203,21 @@ def _check_source(path: Path, found: list[Damage]) -> None:
         what = str(error) or type(error).__name__
     if what:
         found.append(Damage("source.zip", "a sound archive", what, fix_of("source.zip")))
+
+
+def _check_crashes(path: Path, found: list[Damage]) -> list[str]:
+    """The sound records of steps that were not finite, by name."""
+    sound = []
+    for file in crash.records(path):
+        name = file.relative_to(path).as_posix()
+        try:
+            checkpoint.unseal(read_regular(file))
+        except (DamagedError, OSError) as error:
+            what = reason(error) if isinstance(error, OSError) else "other bytes"
+            found.append(Damage(name, "a sealed record", what, fix_of(name)))
+            continue
+        sound.append(name)
+    return sound
 
 
 def _checkpoints(path: Path) -> tuple[list[Damage], list[str]]:

@@ -1,0 +1,60 @@
+"""Where training was when other code raised: a data set, a neuron, an objective."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from rmploss.data import batch_indices
+from rmploss.engine.checkpoint import Counters
+from rmploss.recipes import Recipe
+
+SHOWN = 32
+"""The number of samples that a message names; events.jsonl names all."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A place in training.
+
+    recipe: its name.
+    phase: "train" or "test".
+    step: completed optimizer steps.
+    epoch, batch: from 1.
+    samples: of the batch, by their numbers in the training split of the run.
+    """
+
+    recipe: str
+    phase: str
+    step: int
+    epoch: int
+    batch: int
+    samples: list[int]
+
+    def words(self) -> str:
+        """The place in words."""
+        if self.phase == "test":
+            return f"in the test of epoch {self.epoch} (step {self.step}) of {self.recipe}"
+        listed = ", ".join(map(str, self.samples[:SHOWN]))
+        more = f", ... {len(self.samples)} in all" if len(self.samples) > SHOWN else ""
+        place = f"epoch {self.epoch}, batch {self.batch}, step {self.step}"
+        return f"in training {self.recipe}: {place}, of the samples {listed}{more}"
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of the event."""
+        fields = {"phase": self.phase, "step": self.step, "epoch": self.epoch}
+        return fields if self.phase == "test" else fields | self._batch()
+
+    def _batch(self) -> dict[str, Any]:
+        return {"batch": self.batch, "samples": self.samples}
+
+
+def failed_at(recipe: Recipe, at: Counters, n: int, phase: str) -> Failure:
+    """The place of an exception.
+
+    recipe: of the run.
+    at: how far training has come.
+    n: the number of training samples.
+    phase: "train" or "test".
+    """
+    size, seed = recipe.batch_size, recipe.seed
+    samples = batch_indices(n, batch_size=size, epoch=at.epoch, seed=seed, batch=at.batch)
+    return Failure(recipe.name, phase, at.step, at.epoch + 1, at.batch + 1, samples)
