@@ -15,7 +15,7 @@ from rmploss import recipes
 from rmploss.cli.train import Train
 from rmploss.errors import StoreError, UserError
 from rmploss_bench.command import Bench
-from rmploss_bench.on_gpu import packing, training
+from rmploss_bench.on_gpu import packing, tables, training
 from rmploss_bench.on_gpu.clock import Clock, Ended, run
 from rmploss_bench.on_gpu.packing import pack, pieces, unpack
 from rmploss_bench.on_gpu.plan import GPU, Plan, Row, small
@@ -62,6 +62,13 @@ def test_the_rows_stand_in_the_order_that_was_asked_for() -> None:
     assert [name.partition("-")[0] for name in short[12:]] == ["resnet19"] * 2 + ["vgg16"] * 2
 
 
+def test_the_speed_is_measured_once_for_each_network() -> None:
+    speeds = {row.speed for row in GPU.rows}
+    assert speeds == {f"cifar10-resnet{n} --T {t}" for n, t in ((20, 4), (19, 2))} | {
+        "cifar10-vgg16 --T 4"
+    }
+
+
 # Time --------------------------------------------------------------------------------------------
 
 
@@ -80,6 +87,25 @@ def test_a_process_that_does_not_listen_is_killed() -> None:
     ended = run([sys.executable, "-c", deaf], seconds=2, kill_after=0.5)
     assert (ended.code, ended.stopped) == (-9, True)
     assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize(("left", "status"), [(3600.0, "failed"), (10.0, "stopped")])
+def test_a_part_that_hangs_leaves_time_for_the_others(
+    left: float, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[float] = []
+
+    def hanging(words: tuple[str, ...], *, seconds: float, **options: object) -> Ended:
+        given.append(seconds)
+        return Ended(-9, True, "", seconds + 0.1)
+
+    monkeypatch.setattr(tables, "run", hanging)
+    record, clock = Record.open(tmp_path), Clock(time.monotonic() + left)
+    tables.tests(GPU, tmp_path, record, clock, silent)
+    tables.table(GPU.tables[0], tmp_path, record, clock, silent)
+    most = (5 * 60.0, 3.0 * GPU.tables[0].seconds)
+    assert all(a <= min(b, left) for a, b in zip(given, most, strict=True))
+    assert {part.status for part in record.parts.values()} == {status}
 
 
 # Archives ----------------------------------------------------------------------------------------

@@ -17,10 +17,11 @@ from rmploss.engine.load import evaluate_run, load_network
 from rmploss.engine.run import RunFolder
 from rmploss.engine.train import resume, train
 from rmploss.errors import InterruptedRunError, UserError
-from rmploss.models import SpikingNetwork
+from rmploss.models import SpikingNetwork, create
 from rmploss.recipes import use
 from tests.engine.runs import TINY, Interrupting, digest_of, untimed_metrics
 from tests.given import normal
+from tests.launches import Launches
 
 STEPS = 8
 AVERAGED = TINY.but(average=use("ema", decay=0.5))
@@ -84,7 +85,7 @@ def test_the_mean_of_the_last_half_is_a_mean() -> None:
     torch.testing.assert_close(found, torch.stack(seen[4:]).mean(0), rtol=1e-12, atol=1e-14)
 
 
-def test_a_skipped_step_changes_nothing_whatever_the_weights_are() -> None:
+def test_a_skipped_step_changes_nothing() -> None:
     net = network()
     average, other = make(net, "ema"), make(net, "ema")
     train_a_step(net, 1)
@@ -92,10 +93,18 @@ def test_a_skipped_step_changes_nothing_whatever_the_weights_are() -> None:
     other.update()
     for tensor in net.state_dict().values():
         if tensor.is_floating_point():
-            tensor.fill_(math.nan)
+            tensor.add_(1.0)
     average.update(torch.tensor(True))
     for name, tensor in other.tensors().items():
         assert torch.equal(average.tensors()[name], tensor), name
+
+
+def test_an_update_launches_little() -> None:
+    """A launch for each of 112 tensors would double those of a step of ResNet20."""
+    average = make(create("resnet20", width=1 / 16), "ema")
+    with Launches() as launches:
+        average.update(torch.tensor(False))
+    assert 5 < len(launches.found) < 20
 
 
 def test_an_update_is_in_place_and_leaves_the_network_alone() -> None:

@@ -46,7 +46,7 @@ class Row:
     name: of its archive in OUT/rows.
     recipe: of the recipe.
     words: further words of the command line: seed, time steps, changed fields.
-    speed: rows with the same value take the same time per epoch.
+    speed: rows with the same value take about the same time per epoch: it is measured once.
     """
 
     name: str
@@ -120,13 +120,15 @@ def _pair(base: str, variant: str, seed: int, *words: str, mark: str = "") -> tu
     base: the recipe without, by its name before the variant.
     variant: the end of the recipe's name.
     seed: of the run.
-    words: further words of the command line.
+    words: further words of the command line, the time steps first.
     mark: the end of the row's name.
     """
     made = []
     for recipe in (f"{base}{variant}", f"{base}-rmp{variant}"):
         given = ("--seed", str(seed), *words)
-        made.append(Row(f"{recipe}{mark}-s{seed}", recipe, given, speed=f"{recipe} {words[:2]}"))
+        made.append(
+            Row(f"{recipe}{mark}-s{seed}", recipe, given, speed=" ".join((base, *words[:2])))
+        )
     return made[0], made[1]
 
 

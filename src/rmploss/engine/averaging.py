@@ -40,7 +40,10 @@ class WeightAverage:
         self.coefficient = coefficient
         # Both share the storage of the networks: loading and training write in place.
         trained, averaged = network.state_dict(), self.net.state_dict()
-        self._pairs = [(averaged[name], trained[name]) for name in averaged]
+        pairs = [(averaged[name], trained[name]) for name in averaged]
+        kinds = {a.dtype for a, _ in pairs if a.is_floating_point()}
+        self._kinds = [[p for p in pairs if p[0].dtype == kind] for kind in sorted(kinds, key=str)]
+        self._others = [pair for pair in pairs if pair[0].dtype not in kinds]
         device = next(network.parameters()).device
         self._count = torch.zeros((), dtype=torch.int64, device=device)
 
@@ -48,19 +51,24 @@ class WeightAverage:
     def update(self, skip: Tensor | None = None) -> None:
         """Take the weights after an optimizer step into the average, in place.
 
-        skip: bool, 0-d; where it is True, nothing changes, whatever the weights are; None: never.
+        skip: bool, 0-d; where it is True, nothing changes; None: never. A step that is skipped has
+            left the weights as they were, so c = 0 is enough: they are finite.
 
         Reads nothing on the host, so that a CUDA graph can contain it.
         """
         self._count += 1 if skip is None else ~skip
         c = self.coefficient(self._count)
-        for averaged, trained in self._pairs:
-            # Selected, not multiplied by 0: what is skipped may be NaN.
-            now = trained if skip is None else torch.where(skip, averaged, trained)
-            if averaged.is_floating_point():
-                averaged.lerp_(now, c.to(averaged.dtype))
-            else:
-                averaged.copy_(now)
+        if skip is not None:
+            c = torch.where(skip, 0.0, c)
+        for pairs in self._kinds:
+            averaged, trained = zip(*pairs, strict=True)
+            # Of all tensors of a type at once: a step must launch little.
+            change = torch._foreach_sub(trained, averaged)  # pyright: ignore[reportPrivateImportUsage]
+            torch._foreach_mul_(change, c.to(change[0].dtype))  # pyright: ignore[reportPrivateImportUsage]
+            torch._foreach_add_(averaged, change)  # pyright: ignore[reportPrivateImportUsage]
+        if self._others:
+            averaged, trained = zip(*self._others, strict=True)
+            torch._foreach_copy_(averaged, trained)  # pyright: ignore[reportPrivateImportUsage]
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that `load` needs, by name: the average, and the number of updates."""
