@@ -64,10 +64,11 @@ class Counts:
             monkeypatch.setattr(spikes_op.native, name, self._counting(name, run))
         make = Spikes.__init__
 
-        def made(spikes: Spikes, backend: str, edge: Tensor, bits: Any, *, is_dense: bool) -> None:
+        def made(spikes: Spikes, *given: Any, is_dense: bool) -> None:
+            bits = given[2]
             if bits is not None:
                 self.sets.append(bits[0])
-            make(spikes, backend, edge, bits, is_dense=is_dense)
+            make(spikes, *given, is_dense=is_dense)
 
         monkeypatch.setattr(Spikes, "__init__", made)
 
@@ -306,8 +307,8 @@ def test_in_the_interpreter() -> None:
 
 
 READ_AS_BITS = 17
-"""Spike tensors of ResNet20 that a convolution or a shortcut reads: all 19 but the last of the
-stem, which is pooled, and the last of all."""
+"""Spike tensors of ResNet20 whose bits are kept for a convolution or a shortcut: all 19 but the
+last of the stem, which is pooled, and the last of all."""
 
 
 @needs_native

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from rmploss import LIF, ops
 from rmploss.errors import UserError
@@ -28,7 +29,8 @@ from rmploss.ops.lif.moments import MomentSpec
 from rmploss.ops.spike_conv2d import triton as convolution
 from rmploss.ops.spike_conv2d.inputs import Spatial
 from rmploss.ops.spikes import triton as spikes_triton
-from rmploss.ops.spikes.triton import pack_rows, unpack_rows
+from rmploss.ops.spikes.triton import pack_rows, pool_rows, unpack_rows
+from rmploss.ops.spikes.value import Spikes
 from rmploss.surrogate import SURROGATES
 from tests import interpreter
 from tests.given import normal
@@ -299,6 +301,71 @@ class Cases:
             unit = (1 + case.steps) * torch.finfo(gradient.dtype).eps + 1e-4
             assert_near(found_gradients[name], gradient, unit, name)
 
+    @pytest.mark.parametrize(
+        ("readers", "spec", "repeats"),
+        [("all", "p2", 1), ("all", "per-step", 1), ("means", "p2", 3), ("shortcut", "p2", 1)],
+    )
+    def test_gradients_of_several_readers(self, readers: str, spec: str, repeats: int) -> None:
+        """A shortcut and a pooling have their own places in the graph, and add up to one."""
+        T, shape = 3, (3, 5, 6, 8)
+        given = {
+            "x": normal(T // repeats, *shape, mean=0.3),
+            "next": normal(T, *shape, name="next", mean=0.1),
+        }
+        neuron: Any = {
+            "decay": 0.25, "v_threshold": 0.5, "v_reset": 0.0, "detach_reset": False,
+            "surrogate": SURROGATES.make("clipped_tanh"), "moments": SPECS[spec],
+        }  # fmt: skip
+        found = []
+        for backend in ("reference", "triton"):
+            leaves = {name: x.to(self.device).requires_grad_() for name, x in given.items()}
+            options: Any = {"neuron": neuron, "backend": backend}
+            spikes, moments, *_ = ops.lif_layer(
+                leaves["x"], repeats=repeats, as_spikes=True, dense=readers != "means", **options
+            )
+            assert moments is not None
+            read = [moments]
+            if readers != "shortcut":
+                means = spikes.pooled() if isinstance(spikes, Spikes) else None
+                assert (means is None) == (backend == "reference")
+                if means is None:
+                    means = torch.nn.functional.avg_pool2d(spikes.flatten(0, 1), 2)
+                    means = means.unflatten(0, (T, shape[0]))
+                read.append(means)
+            if readers != "means":
+                read.append(ops.lif_layer(leaves["next"], residual=spikes, **options)[0])
+            if readers == "all":
+                read.append(spikes.read() if isinstance(spikes, Spikes) else spikes)
+            parts = [(x * normal(*x.shape, name=f"g{i}").to(x)).sum() for i, x in enumerate(read)]
+            loss = torch.stack(parts).sum()
+            gradients = [*torch.autograd.grad(loss, leaves["x"], retain_graph=True)]
+            with FlopCounterMode(display=False):  # backward alone is traced
+                gradients += torch.autograd.grad(loss, leaves["x"])
+            found.append([*read[1:], *gradients])
+        assert 0 < found[0][0].mean() < 1
+        unit = ROUNDINGS * T * torch.finfo(torch.float64).eps
+        for index, (expected, value) in enumerate(zip(*found, strict=True)):
+            assert_near(value, expected, unit, f"number {index}")
+
+    def test_a_watched_gradient_is_that_of_all_readers(self) -> None:
+        def fire() -> Any:
+            x = normal(2, 1, 3, 4, 4, mean=0.3).to(self.device).requires_grad_()
+            return LIF(3).double()(x, as_spikes=True)
+
+        with ops.use_backend("triton"):
+            spikes = fire()
+            spikes.retain_grad()
+            assert spikes.pooled() is None
+            place, bits = spikes.as_bits()
+            assert bits is not None
+            (2 * place + 3 * spikes.read()).sum().backward()
+            assert spikes.grad.unique().tolist() == [5]
+            for read in (Spikes.pooled, Spikes.as_bits):
+                spikes = fire()
+                read(spikes)
+                with pytest.raises(UserError, match="retain_grad: comes after a shortcut"):
+                    spikes.retain_grad()
+
     @pytest.mark.parametrize("p", [0.5, 1, 1.5, 2])
     def test_no_gradient_where_the_potential_is_the_spike(self, p: float) -> None:
         x = torch.tensor([0.0, 1.0], dtype=torch.float64, device=self.device)
@@ -400,6 +467,14 @@ class Cases:
             changed = x.clone()
             changed[17, -1] = wrong
             assert pack_rows(changed)[1] == -1
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+    @pytest.mark.parametrize("channels", [1, 65])
+    def test_means_of_bits(self, channels: int, dtype: torch.dtype) -> None:
+        x = (normal(2, channels, 4, 6) > 0.5).to(self.device, dtype)
+        bits, _ = pack_rows(x.movedim(1, -1).reshape(-1, channels))
+        means = pool_rows(bits, channels, 3, dtype).view(2, 2, 3, channels).movedim(-1, 1)
+        assert torch.equal(means, torch.nn.functional.avg_pool2d(x, 2))
 
     def test_almost_a_spike_is_none(self) -> None:
         x = torch.ones(2, 3, dtype=torch.float64, device=self.device)
@@ -576,7 +651,7 @@ class TestCompiled:
         ("of", "name"),
         [
             ("norm", "statistics"), ("norm", "combine"), ("norm", "norm_gradient"),
-            ("norm", "fold"), ("bits", "pack"), ("bits", "unpack"),
+            ("norm", "fold"), ("bits", "pack"), ("bits", "unpack"), ("bits", "pool"),
         ],
     )  # fmt: skip
     def test_every_other_kernel(self, of: str, name: str, dtype: str) -> None:
@@ -593,6 +668,7 @@ TYPES = {
     "*fp64": ("statistics", "sums", "partial", "out"),
     "i32": ("steps", "rows", "channels", "tiles", "programs", "words", "width", "height", "values"),
 }
+HALVES = ("x", "y", "spikes", "g_spikes", "g_shortcut", "g_means", "g_current")
 """Of a kernel's arguments; those of neurons and norm_gradient of the same name are float32."""
 
 
@@ -617,7 +693,7 @@ def compile_for_hopper(of: str, name: str, dtype: str, **changes: Any) -> Any:
         halves = dtype if name == "norm_gradient" else "fp32"
         known = {**known, "partial": "*fp32", "out": f"*{halves}", "g_x": f"*{halves}"}
         known["sums"] = "*fp32"
-    known |= dict.fromkeys(("x", "y", "spikes", "g_spikes", "g_current"), f"*{dtype}")
+    known |= dict.fromkeys(HALVES, f"*{dtype}")
     known |= dict.fromkeys(constants, "constexpr")
     signature = {argument: known.get(argument, "*fp32") for argument in kernel.arg_names}
     constants = {argument: value for argument, value in constants.items() if argument in signature}

@@ -37,6 +37,11 @@ class OverTime(PassesSpikes):
         """The layer's output `[T, B, ...]`; the maximum of spikes is a spike."""
         if isinstance(x, Spikes) and calls(self.layer, SpikeConv2d):
             return self.layer.forward(x)
+        layer = self.layer
+        if isinstance(x, Spikes) and isinstance(layer, AvgPool2d) and calls(layer, AvgPool2d):
+            means = layer.of_bits(x)
+            if means is not None:
+                return means
         unchanged = isinstance(x, Spikes) and x.is_unchanged
         y = self.layer(dense_of(x).flatten(0, 1)).unflatten(0, x.shape[:2])
         if unchanged and calls(self.layer, nn.MaxPool2d):
@@ -58,12 +63,21 @@ class AvgPool2d(nn.AvgPool2d):
     def forward(self, input: Tensor) -> Tensor:
         """The means `[N, C, H', W']`."""
         k = self.kernel_size
-        usual = self.padding == 0 and self.divisor_override is None and input.ndim == 4
-        if not isinstance(k, int) or self.stride != k or not usual:
+        if not isinstance(k, int) or not self._is_plain or input.ndim != 4:
             return super().forward(input)
         if input.shape[-2] % k or input.shape[-1] % k:
             return super().forward(input)
         return avg_pool2d(input, k)
+
+    def of_bits(self, x: Spikes) -> Tensor | None:
+        """The means `[T, B, C, H', W']` of spikes, of their bits; None where numbers are pooled."""
+        return x.pooled() if self.kernel_size == 2 and self._is_plain else None
+
+    @property
+    def _is_plain(self) -> bool:
+        return (
+            self.stride == self.kernel_size and self.padding == 0 and self.divisor_override is None
+        )
 
 
 class ConvNorm(PassesSpikes):
@@ -98,17 +112,20 @@ class ConvNorm(PassesSpikes):
         *,
         residual: Tensor | Spikes | None = None,
         repeats: int = 1,
+        dense: bool = True,
     ) -> Any:
         """The spikes of `neuron` on norm(conv(x)) + residual, `[T, B, C', H', W']`.
 
         x: `[T, B, C, H, W]`; or `[1, B, C, H, W]` that stands for `repeats` equal steps:
             convolution and norm run once, and the result, running statistics included, is that of
             running them as often.
+        dense: as in `fire`.
         """
+        shortcut: Any = {"residual": residual, "repeats": repeats}
         if not calls(self, PassesSpikes):
             current = self(dense_of(x), repeats=repeats)
-            return fire(current, None, neuron, residual=residual, repeats=repeats)
-        return fire(self.convolve(x), self.norm, neuron, residual=residual, repeats=repeats)
+            return fire(current, None, neuron, **shortcut, dense=dense)
+        return fire(self.convolve(x), self.norm, neuron, **shortcut, dense=dense)
 
     def fold(self) -> None:
         """Make the norm part of the convolution, for evaluation (exact)."""
@@ -124,20 +141,22 @@ def fire(
     *,
     residual: Tensor | Spikes | None = None,
     repeats: int = 1,
+    dense: bool = True,
 ) -> Any:
     """The spikes `[T, B, C, H, W]` of `neuron` on norm(y) + residual, in one operation if it can.
 
     They are `Spikes` where the neuron is binary and its backend has bits, else a tensor.
 
     y: `[T, B, C, H, W]`, or `[1, B, C, H, W]` that stands for `repeats` equal steps.
+    dense: whether the next layer reads numbers on a GPU; False for a pooling, which reads bits.
     """
     shortcut: Any = {"residual": residual, "repeats": repeats}
     direct = calls(neuron, LIF)
     if direct and (norm is None or calls(norm, TDBatchNorm2d)):
-        return neuron.forward(y, norm=norm, **shortcut, as_spikes=True)
+        return neuron.forward(y, norm=norm, **shortcut, as_spikes=True, dense=dense)
     current = y if norm is None else norm(y, repeats)
     if direct:
-        return neuron.forward(current, **shortcut, as_spikes=True)
+        return neuron.forward(current, **shortcut, as_spikes=True, dense=dense)
     if repeats > 1:
         current = current.expand(repeats, *current.shape[1:])
     spikes = neuron(current if residual is None else current + dense_of(residual))
@@ -188,16 +207,21 @@ def in_sequence(layers: nn.Sequential, x: Tensor, T: int) -> Any:
 
     x: as in `encode`, which the first convolution and its neurons do.
     """
-    rest = iter(layers.children())
-    first = next(rest)
+    first, neuron, *rest = layers.children()
     assert isinstance(first, ConvNorm)
-    spikes = encode(first, next(rest), x, T)
-    for layer in rest:
+    spikes = encode(first, neuron, x, T)
+    while rest:
+        layer = rest.pop(0)
         if isinstance(layer, ConvNorm):
-            spikes = layer.fire(spikes, next(rest))
+            neuron = rest.pop(0)
+            spikes = layer.fire(spikes, neuron, dense=not (rest and _is_pooling(rest[0])))
         else:
             spikes = through(layer, spikes)
     return spikes
+
+
+def _is_pooling(layer: nn.Module) -> bool:
+    return isinstance(layer, OverTime) and isinstance(layer.layer, AvgPool2d)
 
 
 def halved(size: int, times: int) -> int:

@@ -229,7 +229,7 @@ class ResNet20(_ResNet):
     def stem(self, x: Tensor) -> Any:
         """The pooled spikes of the third neurons."""
         x = encode(self.conv1, self.lif1, x, self.T)
-        x = self.conv3.fire(self.conv2.fire(x, self.lif2), self.lif3)
+        x = self.conv3.fire(self.conv2.fire(x, self.lif2), self.lif3, dense=False)
         return through(self.stem_pool, x)
 
 

@@ -112,6 +112,7 @@ class LIF(SpikingLayer):
         residual: Tensor | Spikes | None = None,
         repeats: int = 1,
         as_spikes: bool = False,
+        dense: bool = True,
     ) -> Any:
         """Spikes `[T, B, C, ...]`, of the type of x, for the input current norm(x) + residual.
 
@@ -122,6 +123,8 @@ class LIF(SpikingLayer):
         as_spikes: return `Spikes` instead of a tensor, for convolutions and shortcuts that read
             their bits; where the neurons are not binary or the backend has no bits, a tensor. A
             residual that is a tensor is then not looked at for being all 0 and 1.
+        dense: with as_spikes: False if the next reader takes bits, so that a GPU writes no
+            numbers unless they are asked for.
         """
         if not isinstance(x, Tensor) or x.ndim < 3 or x.shape[2] != self.channels:
             check_axes(x, self.channels)
@@ -170,6 +173,7 @@ class LIF(SpikingLayer):
             running=running,
             last=self.carry_state,
             as_spikes=as_spikes and self.is_binary,
+            dense=dense,
             look=not as_spikes,
         )
         if stats is not None and moments is not None:

@@ -13,10 +13,13 @@ from torch import Tensor
 from torch.library import Library, register_autograd, register_fake
 
 from rmploss.ops import layout
-from rmploss.ops.lif.inputs import SCHEMA, LIFInputs, LIFOutputs, NeuronNumbers
-from rmploss.ops.lif.passes import Gradients, backward, forward
+from rmploss.ops.lif.inputs import SCHEMA, LIFInputs, LIFOutputs, NeuronNumbers, Places
+from rmploss.ops.lif.passes import KERNELS, NO_PLACES, Gradients, backward, forward
 from rmploss.ops.spikes.op import pack_if_spikes
 from rmploss.ops.tracing import differentiable_once, is_traced
+
+OTHERS = ("statistics", "bits", "spike_count")
+"""The outputs without a gradient, which stand before the `Places`."""
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -38,7 +41,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 
 @differentiable_once
-def _gradient(ctx: Any, g_spikes: Any, g_moments: Any, g_last: Any, *_: Any) -> tuple[Any, ...]:
+def _gradient(ctx: Any, g_spikes: Any, g_moments: Any, g_last: Any, *others: Any) -> Any:
     y, gain, bias, residual, bits, u, decay, threshold, statistics = ctx.saved_tensors
     backend, steps, eps, sync, scale, neuron = ctx.others
     if bits is not None:  # of the residual itself only shape and type count
@@ -50,11 +53,15 @@ def _gradient(ctx: Any, g_spikes: Any, g_moments: Any, g_last: Any, *_: Any) -> 
     if not NeuronNumbers(*neuron).moments:
         g_moments = None
     needed = LIFInputs(*ctx.needs_input_grad)
+    places = Places(*others[len(OTHERS) :]) if len(others) > len(OTHERS) else NO_PLACES
+    traced = is_traced(y, g_spikes, g_moments, g_last)
+    if traced:  # the registered operation has one gradient of the spikes
+        g_spikes = places.added_to(g_spikes)
     arriving = (statistics, g_spikes, g_moments, g_last, bool(needed.decay or needed.threshold))
-    if is_traced(y, g_spikes, g_moments, g_last):
+    if traced:
         g = Gradients(*torch.ops.rmploss.lif_backward(*inputs.schema, *arriving))
     else:
-        g = backward(inputs, *arriving)
+        g = backward(inputs, *arriving, places)
     g_bias, g_gain, g_decay, g_threshold = g.sums.unbind(0)
     nothing = LIFInputs(*(None for _ in inputs))  # pyright: ignore[reportArgumentType]
     return tuple(
@@ -74,11 +81,18 @@ class LIF(torch.autograd.Function):
     """The operation in eager mode."""
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """`passes.forward`, and what backward needs where a gradient is wanted."""
+    def forward(ctx: Any, *inputs: Any) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """`LIFOutputs`, with `Places` behind them where the backend FORKS and there are bits.
+
+        What backward needs is kept where a gradient is wanted.
+        """
         output = tuple(forward(*inputs))
         if any(ctx.needs_input_grad):
             _keep(ctx, inputs, output)
+        if KERNELS[inputs[0]].FORKS:
+            given = LIFInputs(*inputs)
+            if given.bits:
+                return *output, *Places.of(given)
         return output
 
     @staticmethod

@@ -338,6 +338,63 @@ class LIFOutputs(NamedTuple):
     spike_count: Tensor
 
 
+class Places(NamedTuple):
+    """Places of the spikes in the graph of autograd beside `LIFOutputs.spikes`, one per reader.
+
+    Tensors over a single number of any value (stride 0). What reads the spikes at a place of its
+    own leaves its gradient there, and backward adds it up with the others in the pass that it makes
+    anyway, where autograd would write the sum of two and read it again.
+
+    shortcut: `[T, B, C, ...]`, for a residual that is read as bits.
+    means: `[T, B, C, H / 2, W / 2]`, of their means over 2x2 squares; None where no squares tile y.
+    """
+
+    shortcut: Tensor | None
+    means: Tensor | None
+
+    @staticmethod
+    def of(inputs: "LIFInputs") -> "Places":
+        """Those of a call."""
+        y, step = inputs.y, inputs.y.shape[1:]
+        any_number, means = y.new_empty(()), None
+        if y.ndim == 5 and not (step[2] % 2 or step[3] % 2):
+            halved = (inputs.steps, *step[:2], step[2] // 2, step[3] // 2)
+            means = layout.whole(any_number.expand(halved))
+        return Places(layout.whole(any_number.expand(inputs.steps, *step)), means)
+
+    def added_to(self, g_spikes: Tensor | None) -> Tensor | None:
+        """The gradient of the spikes, of that at `LIFOutputs.spikes` and those at these places."""
+        means = self.means
+        if means is not None:
+            means = means.repeat_interleave(2, -2).repeat_interleave(2, -1) / 4
+        found = [g for g in (g_spikes, self.shortcut, means) if g is not None]
+        return sum(found[1:], found[0]) if found else None
+
+
+class Readers(NamedTuple):
+    """The gradients that arrive at `Places`, as rows `[T, R, C]` and `[T, R / 4, C]`, or None.
+
+    width: of the maps, W.
+    """
+
+    shortcut: Tensor | None
+    means: Tensor | None
+    width: int
+
+    @staticmethod
+    def of(places: Places, y: Tensor, dtype: torch.dtype) -> "Readers | None":
+        """The rows of gradients `places` that arrive at spikes of y; None where there are none."""
+        if places.shortcut is places.means is None:
+            return None
+        shortcut, means = (None if g is None else layout.rows(g, dtype) for g in places)
+        return Readers(shortcut, means, y.shape[-1])
+
+    def at(self, t: int) -> "Readers":
+        """Those of one step."""
+        shortcut, means = (None if g is None else g[t : t + 1] for g in self[:2])
+        return Readers(shortcut, means, self.width)
+
+
 class LIFRows(NamedTuple):
     """`LIFInputs` as kernels read them: channels-last rows, R = B H W.
 

@@ -12,6 +12,7 @@ READS_HALF = False
 WRITES_DENSE = False
 SCALES = False
 TRACKS = False
+FORKS = False
 
 _SURROGATES: list[int] = []
 _RESETS: list[int] = []
@@ -46,6 +47,7 @@ def backward(
     g_moments: Tensor | None,
     g_last: Tensor | None,
     constants: bool,
+    readers: None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One pass: the membrane forward once more in registers, then the reverse loop."""
     y = rows.y

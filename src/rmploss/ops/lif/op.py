@@ -16,6 +16,8 @@ from rmploss.ops.lif.tdbn import Running
 from rmploss.ops.spikes.value import Spikes, dense_of
 from rmploss.ops.tracing import is_traced
 
+FIELDS = len(LIFOutputs._fields)
+
 
 def lif(
     x: Tensor,
@@ -90,6 +92,7 @@ def lif_layer(
     scale: float = 1.0,
     running: Running | None = None,
     as_spikes: bool = False,
+    dense: bool = True,
     last: bool = True,
     look: bool = True,
     backend: str = "auto",
@@ -101,6 +104,8 @@ def lif_layer(
     scale: a factor of the gain.
     running: with eps: running statistics that are updated by those of y. They take the place of
         mean and variance in the result: there are None.
+    dense: with as_spikes: whether the next reader takes numbers. False: where there are bits,
+        numbers are made when they are first asked for.
     last, look: as in `LIFInputs`.
     """
     name, _ = backends.choose(backend, x.device, x.dtype)
@@ -115,6 +120,7 @@ def lif_layer(
         out = _by_reference(x, u, gain, bias, residual, repeats, eps, sync, neuron)
         return out if running is None else _tracked(running, out)
     kernels, traced = KERNELS[name], is_traced(x, gain, bias)
+    bits = as_spikes and (not kernels.WRITES_DENSE or torch.is_grad_enabled())
     # A registered operation that changes its arguments could not have a derivative.
     tracks = kernels.TRACKS and not traced and ranks(sync) == 1
     inputs = LIFInputs.of(
@@ -131,16 +137,18 @@ def lif_layer(
         sync=sync,
         scale=scale,
         running=running if tracks else None,
-        dense=not as_spikes or traced or kernels.WRITES_DENSE,
-        bits=as_spikes and (not kernels.WRITES_DENSE or torch.is_grad_enabled()),
+        dense=not as_spikes or traced or (kernels.WRITES_DENSE and (dense or not bits)),
+        bits=bits,
         last=last,
         look=look,
     )
+    places = ()
     if traced:
         inputs.check()
         out = LIFOutputs(*torch.ops.rmploss.lif(*inputs.schema))
     elif torch.is_grad_enabled():
-        out = LIFOutputs(*LIF.apply(*inputs))  # pyright: ignore[reportGeneralTypeIssues]
+        all_outputs: Any = LIF.apply(*inputs)
+        out, places = LIFOutputs(*all_outputs[:FIELDS]), all_outputs[FIELDS:]
     else:
         out = forward(*inputs)
     moments, spec = None, neuron.get("moments")
@@ -149,7 +157,7 @@ def lif_layer(
     spikes: Any = out.spikes if as_spikes else layout.as_handed_out(out.spikes)
     if as_spikes:
         found = (out.bits, out.spike_count) if inputs.bits else None
-        spikes = Spikes(name, spikes, found, is_dense=inputs.dense)
+        spikes = Spikes(name, spikes, found, *places, is_dense=inputs.dense)
     mean = var = None
     if eps is not None and not (running is not None and tracks):
         mean, var, _ = out.statistics.to(inputs.decay.dtype).unbind(0)

@@ -11,7 +11,7 @@ from rmploss.errors import UserError
 from rmploss.ops import layout
 from rmploss.ops.collectives import ranks
 from rmploss.ops.lif import native, stepwise, tdbn, triton
-from rmploss.ops.lif.inputs import LIFInputs, LIFOutputs, LIFRows
+from rmploss.ops.lif.inputs import LIFInputs, LIFOutputs, LIFRows, Places, Readers
 from rmploss.ops.lif.tdbn import Running
 
 
@@ -23,12 +23,14 @@ class Kernels(Protocol):
     this backend read numbers.
     SCALES: kernels multiply the gain by `LIFRows.scale`; otherwise it is a part of the gain.
     TRACKS: `statistics` updates the running ones.
+    FORKS: `backward` adds up the gradients of several readers of the spikes.
     """
 
     READS_HALF: bool
     WRITES_DENSE: bool
     SCALES: bool
     TRACKS: bool
+    FORKS: bool
 
     def forward(self, rows: LIFRows, dense: bool, bits: bool, last: bool) -> tuple[Tensor, ...]:
         """Spikes `[T, R, C]`, moments `[4, C]`, last u `[R, C]`, bits and their number.
@@ -44,11 +46,13 @@ class Kernels(Protocol):
         g_moments: Tensor | None,
         g_last: Tensor | None,
         constants: bool,
+        readers: Readers | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The gradients of x `[T, R, C]` and of start `[R, C]`, and sums `[4, C]`.
 
         The first has the type `LIFRows.current_dtype`, or is wider.
         Of a static y the gradient is summed, `[1, R, C]`; without a start its gradient is empty.
+        readers: only where this backend FORKS; parts of the spikes' gradient beside g_spikes.
         The sums are the gradients of bias, gain, decay and threshold; the last two need not be
         right without `constants`.
         """
@@ -73,6 +77,8 @@ class Kernels(Protocol):
 
 KERNELS: dict[str, Kernels] = {"cpu": native, "triton": triton}  # pyright: ignore[reportAssignmentType]
 """Backend -> its kernels."""
+
+NO_PLACES = Places(None, None)
 
 
 def forward(*arguments: Any) -> LIFOutputs:
@@ -120,10 +126,14 @@ def backward(
     g_moments: Tensor | None,
     g_last: Tensor | None,
     constants: bool,
+    places: Places = NO_PLACES,
 ) -> Gradients:
-    """The gradients of the inputs; those of decay and threshold only with `constants`."""
+    """The gradients of the inputs; those of decay and threshold only with `constants`.
+
+    places: the gradients that arrived there.
+    """
     inputs.check()
-    _check_gradients(inputs, statistics, g_spikes, g_moments, g_last)
+    _check_gradients(inputs, statistics, g_spikes, g_moments, g_last, places)
     kernels, y = KERNELS[inputs.backend], inputs.y
     rows = LIFRows.of(inputs, kernels.READS_HALF, kernels.SCALES)
     if inputs.eps is not None:
@@ -137,6 +147,7 @@ def backward(
         None if g_moments is None else g_moments.contiguous(),
         None if g_last is None else layout.state_rows(g_last),
         constants,
+        Readers.of(places, y, rows.y.dtype),
     )
     has_residual = inputs.residual is not None or inputs.residual_bits is not None
     g_residual = layout.sequence(g_x, y) if has_residual else y.new_empty(0)
@@ -167,16 +178,22 @@ def _check_gradients(
     g_spikes: Tensor | None,
     g_moments: Tensor | None,
     g_last: Tensor | None,
+    places: Places,
 ) -> None:
     """Raise `UserError` for tensors of backward that do not fit y."""
     y = inputs.y
-    C = y.shape[2]
-    for name, tensor, shape in (
-        ("gradient of the spikes", g_spikes, (inputs.steps, *y.shape[1:])),
+    C, whole = y.shape[2], (inputs.steps, *y.shape[1:])
+    expected = [
+        ("gradient of the spikes", g_spikes, whole),
         ("gradient of the moments", g_moments, inputs.moments_shape),
         ("gradient of the last membrane", g_last, y.shape[1:]),
         ("statistics", statistics, (0,) if inputs.eps is None else (3, C)),
-    ):
+    ]
+    if places is not NO_PLACES:
+        squares = (*whole[:3], *(side // 2 for side in whole[3:]))
+        expected.append(("gradient of the shortcut", places.shortcut, whole))
+        expected.append(("gradient of the means", places.means, squares))
+    for name, tensor, shape in expected:
         if tensor is not None and tuple(tensor.shape) != tuple(shape):
             raise UserError(f"{name}: {list(tensor.shape)} is not {list(shape)}")
     if statistics.dtype != torch.float64:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rmploss.ops.lif.inputs import LIFRows
+from rmploss.ops.lif.inputs import LIFRows, Readers
 
 
 def forward(kernels: Any, rows: LIFRows, dense: bool, bits: bool, last: bool) -> tuple[Tensor, ...]:
@@ -40,6 +40,7 @@ def backward(
     g_moments: Tensor,
     g_last: Tensor | None,
     constants: bool,
+    readers: Readers | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `Kernels.backward`, for the gradient `[T, 4, C]` of the moments."""
     silent = rows._replace(neuron=rows.neuron._replace(moments=False))
@@ -49,7 +50,9 @@ def backward(
     g_u, g_x, sums = g_last, [], []
     for t in reversed(range(rows.steps)):
         arriving = None if g_spikes is None else g_spikes[t : t + 1]
-        found = kernels.backward(_step(rows, t, starts[t]), arriving, g_moments[t], g_u, constants)
+        others = None if readers is None else readers.at(t)
+        given = (arriving, g_moments[t], g_u, constants, others)
+        found = kernels.backward(_step(rows, t, starts[t]), *given)
         g_x.append(found[0])
         g_u = found[1]
         sums.append(found[2])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rmploss.ops import triton as launch
-from rmploss.ops.lif.inputs import KINDS, LIFRows
+from rmploss.ops.lif.inputs import KINDS, LIFRows, Readers
 from rmploss.ops.lif.tdbn import Running
 from rmploss.ops.triton import OPTIONS, cut, elements, on
 from rmploss.surrogate import ArcTan, ClippedTanh
@@ -18,6 +18,7 @@ READS_HALF = True
 WRITES_DENSE = True
 SCALES = True
 TRACKS = True
+FORKS = True
 
 UNROLLED_FORWARD, UNROLLED_BACKWARD = 8, 16
 """Up to so many steps (float64: half) the loop over time is unrolled. Forward then asks for the
@@ -28,7 +29,8 @@ def forward(rows: LIFRows, dense: bool, bits: bool, last: bool) -> tuple[Tensor,
     """One pass over y: norm, shortcut, Eqs. 1-3, the moments, and the spikes as bits."""
     (T, R, C), y = rows.shape, rows.y
     like = rows.decay  # of the type that is computed in
-    spikes, u = y.new_empty(T, R, C), like.new_empty(R, C) if last else None
+    spikes = y.new_empty(T, R, C) if dense else None
+    u = like.new_empty(R, C) if last else None
     words = y.new_empty(T * R, -(-C // 64), dtype=torch.int64) if bits else None
     tile, programs, tiles = cut(R, C, elements(y.dtype))
     assert not bits or tile["BLOCK_C"] >= min(C, 64)  # a program writes whole words
@@ -41,7 +43,7 @@ def forward(rows: LIFRows, dense: bool, bits: bool, last: bool) -> tuple[Tensor,
         )  # fmt: skip
     nothing, count = like.new_empty(0), y.new_empty((), dtype=torch.int64)  # nobody reads it
     return (
-        spikes,
+        nothing if spikes is None else spikes,
         nothing if partial is None else _total(partial),
         nothing if u is None else u,
         count.new_empty(0) if words is None else words,
@@ -55,9 +57,11 @@ def backward(
     g_moments: Tensor | None,
     g_last: Tensor | None,
     constants: bool,
+    readers: Readers | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One pass: the membrane forward once more, in registers, then the reverse loop."""
     (T, R, C), y, neuron = rows.shape, rows.y, rows.neuron
+    g_shortcut, g_means, width = readers or (None, None, 0)
     like = rows.decay  # of the type that is computed in
     g_current = y.new_empty(y.shape, dtype=rows.current_dtype)
     g_start = None if rows.start is None else like.new_empty(R, C)
@@ -67,8 +71,9 @@ def backward(
     partial = like.new_empty(programs[0], 4, C)
     with on(y):
         _kernels("neurons").lif_backward[programs](
-            *_inputs(rows), *(_dense(g) for g in (g_spikes, g_moments, g_last)),
-            g_current, g_start, partial, scratch, T, R, C, tiles,
+            *_inputs(rows),
+            *(_dense(g) for g in (g_spikes, g_shortcut, g_means, g_moments, g_last)),
+            g_current, g_start, partial, scratch, T, R, C, tiles, width,
             STEPS=steps, **_neuron(rows), CONSTANTS=constants, DETACH_RESET=neuron.detach_reset,
             DETACH_TARGET=neuron.detach_target, KIND=neuron.surrogate, SLOPE=neuron.slope,
             SCALE=scale(neuron.surrogate, neuron.slope), DAMPING=neuron.damping, **tile, **OPTIONS,

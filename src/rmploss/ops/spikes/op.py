@@ -18,7 +18,7 @@ from rmploss.ops.spikes import native, triton
 from rmploss.ops.tracing import is_capturing, is_traced
 
 KERNELS: dict[str, ModuleType] = {"cpu": native, "triton": triton}
-"""Backend -> its kernels: `pack_rows` and `unpack_rows`."""
+"""Backend -> its kernels: `pack_rows` and `unpack_rows`, on GPUs `pool_rows`."""
 
 
 def pack(backend: str, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -56,6 +56,32 @@ class _Unpack(torch.autograd.Function):
         run = torch.ops.rmploss.unpack if traced else _unpack
         found = layout.sequence(run(backend, bits, C, edge.dtype).view(T, -1, C), edge)
         return found.clone() if traced else layout.whole(found)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+        return grad_outputs[0], None, None
+
+
+def pool(backend: str, bits: Tensor, place: Tensor) -> Tensor:
+    """The means of the words over 2x2 squares, with the shape, type and gradient of `place`.
+
+    place: `[T, B, C, H / 2, W / 2]`.
+    """
+    return _Pool.apply(place, bits, backend)  # pyright: ignore[reportReturnType]
+
+
+class _Pool(torch.autograd.Function):
+    """The means for the bits; the gradient is that of the place."""
+
+    @staticmethod
+    def forward(place: Tensor, bits: Tensor, backend: str) -> Tensor:
+        T, _, C, _, w = place.shape
+        rows = KERNELS[backend].pool_rows(bits, C, w, place.dtype)
+        return layout.whole(layout.sequence(rows.view(T, -1, C), place))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

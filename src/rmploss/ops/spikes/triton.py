@@ -42,6 +42,21 @@ def unpack_rows(bits: Tensor, channels: int, dtype: torch.dtype) -> Tensor:
     return x
 
 
+def pool_rows(bits: Tensor, channels: int, width: int, dtype: torch.dtype) -> Tensor:
+    """The means `[R / 4, C]` of the words `[R, words]` over 2x2 squares of maps.
+
+    width: of the means, half of that of the maps.
+    """
+    R = bits.shape[0] // 4
+    means = bits.new_empty(R, channels, dtype=dtype)
+    programs = (-(-R // ROWS), words(channels))
+    with on(bits):
+        _kernels().pool[programs](
+            bits.contiguous(), means, R, channels, words(channels), width, BLOCK_R=ROWS, **OPTIONS
+        )
+    return means
+
+
 @cache
 def _kernels() -> Any:
     """The module with the kernels: the first call imports Triton."""

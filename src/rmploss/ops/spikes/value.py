@@ -1,8 +1,8 @@
 """`Spikes`: the output of binary neurons, as bits and, when asked for, as numbers.
 
 A neuron kernel writes the bits in the pass in which it fires. Convolutions and shortcuts read them,
-forward and backward; a pooling, a dropout or a sum reads the numbers (`dense`). Where every reader
-takes bits, the numbers are never written.
+forward and backward; a dropout or a sum reads the numbers (`dense`), as on the CPU a pooling does.
+Where every reader takes bits, the numbers are never written.
 """
 
 from typing import Any
@@ -11,13 +11,16 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from rmploss.errors import Problem, UserError
 from rmploss.ops.backends import choose
 from rmploss.ops.layout import as_handed_out
-from rmploss.ops.spikes.op import pack, unpack
+from rmploss.ops.spikes.op import pack, pool, unpack
 from rmploss.ops.tracing import is_traced
 
 GRADIENT = ("grad", "retain_grad", "register_hook", "grad_fn", "is_leaf")
 """Attributes about the gradient: that of the place in the graph is the sum over all readers."""
+WATCHED = ("retain_grad", "register_hook")
+"""Those that ask for the sum: from then on no reader has a place of its own."""
 
 REFUSED = ("requires_grad_", "detach_", "data", "set_", "resize_")
 """Attributes that would reach the dense tensor and not the bits, or only a part of the gradient."""
@@ -40,6 +43,8 @@ class Spikes:
         backend: str,
         edge: Tensor,
         bits: tuple[Tensor, Tensor] | None,
+        shortcut: Tensor | None = None,
+        means: Tensor | None = None,
         *,
         is_dense: bool,
     ) -> None:
@@ -48,6 +53,8 @@ class Spikes:
         backend: whose kernels pack and unpack.
         edge: the spikes' place in the graph of autograd.
         bits: the words `[T R, words]` and the number of spikes `[]`; None: packed when needed.
+        shortcut, means: places of their own in the graph for a residual and for a pooling of 2x2
+            squares (`lif.inputs.Places`); None: they read at the edge.
         is_dense: whether the edge holds the numbers, too.
         """
         self._backend = backend
@@ -56,6 +63,9 @@ class Spikes:
         self._dense = edge if is_dense else None
         self._version = _version(edge) if is_dense else 0
         self._is_lent = False
+        self._shortcut = shortcut
+        self._means = means
+        self._is_forked = False
 
     @staticmethod
     def found_in(x: Any) -> Any:
@@ -101,11 +111,25 @@ class Spikes:
         and without a gradient, numbers that are there need not be packed.
         """
         if self._bits is not None and not self._is_lent:
-            return self._edge, self._bits[0]
+            if self._shortcut is None:
+                return self._edge, self._bits[0]
+            self._is_forked = True
+            return self._shortcut, self._bits[0]
         if self._bits is None and self._dense is not None and not torch.is_grad_enabled():
             return self._dense, None
         bits = self.bits
         return (self.read(), None) if bits is None else (self._edge, bits[0])
+
+    def pooled(self) -> Tensor | None:
+        """The means over 2x2 squares `[T, B, C, H / 2, W / 2]`, of the bits.
+
+        None where numbers are to be pooled: the bits have no place for it in the graph, or the
+        dense tensor may have been changed in place.
+        """
+        if self._means is None or self._bits is None or self._is_lent or is_traced(self._edge):
+            return None
+        self._is_forked = True
+        return pool(self._backend, self._bits[0], self._means)
 
     @property
     def bits(self) -> tuple[Tensor, Tensor] | None:
@@ -165,7 +189,16 @@ class Spikes:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name in REFUSED:
             raise AttributeError(f"Spikes have no {name}: take spikes.dense")
+        if name in WATCHED:
+            self._join(name)
         return getattr(self._edge if name in GRADIENT else self.dense, name)
+
+    def _join(self, name: str) -> None:
+        """Have everything read at the edge from now on, as the sum of gradients is asked for."""
+        if self._is_forked:
+            problem = Problem(f"spikes.{name}", "comes after a shortcut or a pooling", "ask before")
+            raise UserError("their gradients no longer meet at one place", [problem])
+        self._shortcut = self._means = None
 
     @classmethod
     def __torch_function__(

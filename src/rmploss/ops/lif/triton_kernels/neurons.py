@@ -97,7 +97,8 @@ def _forward_step(
         y, residual, t, row, c, at, inside, rows, plane, channels,
         mean, gain, bias, decay, threshold, u, STATIC, BITS, RESET, RESET_TO,
     )  # fmt: skip
-    tl.store(spikes + t * plane + at, o, mask=inside)
+    if spikes is not None:
+        tl.store(spikes + t * plane + at, o, mask=inside)
     if bits is not None:
         # A tile is at most as wide as a word, and starts where one does. Each lane has a bit of its
         # own: their sum is their union. Lanes beyond the last channel have a potential, too.
@@ -176,7 +177,8 @@ def lif_forward(
 
 @triton.jit
 def _reverse_step(
-    y, residual, g_spikes, g_current, t, row, c, at, inside, rows, plane, channels,
+    y, residual, g_spikes, g_shortcut, g_means, g_current,
+    t, row, c, at, at_mean, inside, rows, plane, channels,
     mean, gain, bias, decay, threshold, G_1, G_2, G_3, G_4,
     pre, before, g_u, total, s_1, s_2, s_3, s_4,
     PULL: tl.constexpr, CENTERED: tl.constexpr, CONSTANTS: tl.constexpr,
@@ -195,6 +197,11 @@ def _reverse_step(
     d_o = tl.zeros_like(pre) + G_4
     if g_spikes is not None:
         d_o += tl.load(g_spikes + here, mask=inside, other=0.0).to(pre.dtype)
+    if g_shortcut is not None:
+        d_o += tl.load(g_shortcut + here, mask=inside, other=0.0).to(pre.dtype)
+    if g_means is not None:
+        g_mean = tl.load(g_means + t * (plane // 4) + at_mean, mask=inside, other=0.0)
+        d_o += 0.25 * g_mean.to(pre.dtype)
     if not DETACH_RESET:
         if RESET == HARD:
             d_o += g_u * (RESET_TO - pre)
@@ -240,11 +247,19 @@ def _reverse_step(
     return decay * g_pre, total, s_1, s_2, s_3, s_4
 
 
-@triton.jit(do_not_specialize=["steps", "tiles"])
+@triton.jit
+def _in_means(row, c, channels, width):
+    """Where the mean of the 2x2 square of a pixel lies; row: (b H + i) W + j, H and W even."""
+    line = row // width
+    return ((line // 2) * (width // 2) + (row - line * width) // 2) * channels + c[None, :]
+
+
+@triton.jit(do_not_specialize=["steps", "tiles", "width"])
 def lif_backward(
-    y, statistics, gain, bias, residual, start, decay, threshold, g_spikes, g_moments, g_last,
+    y, statistics, gain, bias, residual, start, decay, threshold,
+    g_spikes, g_shortcut, g_means, g_moments, g_last,
     g_current, g_start, partial, scratch,
-    steps, rows, channels, tiles,
+    steps, rows, channels, tiles, width,
     STEPS: tl.constexpr, STATIC: tl.constexpr, BITS: tl.constexpr,
     RESET: tl.constexpr, DETACH_RESET: tl.constexpr, RESET_TO: tl.constexpr,
     KIND: tl.constexpr, SLOPE: tl.constexpr, SCALE: tl.constexpr, DAMPING: tl.constexpr,
@@ -256,7 +271,8 @@ def lif_backward(
 
     STEPS = 0 is for many steps, which registers cannot hold: the membrane before each of them goes
     to `scratch` [T, R, C], and u_pre is computed from it once more. `g_current` may be
-    of half precision.
+    of half precision. The gradient of the spikes is the sum of three, each of which may be missing:
+    of `g_means` [T, R / 4, C], by 2x2 squares of maps of that width, each pixel gets a quarter.
     """
     dtype = decay.dtype.element_ty
     SHAPE: tl.constexpr = (BLOCK_R, BLOCK_C)
@@ -282,6 +298,7 @@ def lif_backward(
         row = (first + tl.arange(0, BLOCK_R))[:, None]
         inside = (row < rows) & (c < channels)[None, :]
         at = row * channels + c[None, :]
+        at_mean = at if g_means is None else _in_means(row, c, channels, width)
         initial = _initial(start, at, inside, SHAPE, RESET_TO if RESET == HARD else 0.0, dtype)
         u = initial
         g_u = zero if g_last is None else tl.load(g_last + at, mask=inside, other=0.0)
@@ -302,8 +319,9 @@ def lif_backward(
                 else:
                     before = initial
                 g_u, total, s_1, s_2, s_3, s_4 = _reverse_step(
-                    y, residual, g_spikes, g_current, STEPS - 1 - back, row, c, at, inside,
-                    rows_64, plane, channels, k_mean, k_gain, k_bias, k_decay, k_threshold,
+                    y, residual, g_spikes, g_shortcut, g_means, g_current,
+                    STEPS - 1 - back, row, c, at, at_mean, inside, rows_64, plane, channels,
+                    k_mean, k_gain, k_bias, k_decay, k_threshold,
                     G_1, G_2, G_3, G_4, pres[STEPS - 1 - back], before,
                     g_u, total, s_1, s_2, s_3, s_4,
                     PULL, CENTERED, CONSTANTS, STATIC, BITS, RESET, DETACH_RESET, RESET_TO,
@@ -326,8 +344,9 @@ def lif_backward(
                     k_bias, k_decay, k_threshold, before, STATIC, BITS, RESET, RESET_TO,
                 )  # fmt: skip
                 g_u, total, s_1, s_2, s_3, s_4 = _reverse_step(
-                    y, residual, g_spikes, g_current, t, row, c, at, inside,
-                    rows_64, plane, channels, k_mean, k_gain, k_bias, k_decay, k_threshold,
+                    y, residual, g_spikes, g_shortcut, g_means, g_current,
+                    t, row, c, at, at_mean, inside, rows_64, plane, channels,
+                    k_mean, k_gain, k_bias, k_decay, k_threshold,
                     G_1, G_2, G_3, G_4, pre, before, g_u, total, s_1, s_2, s_3, s_4,
                     PULL, CENTERED, CONSTANTS, STATIC, BITS, RESET, DETACH_RESET, RESET_TO,
                     KIND, SLOPE, SCALE, DAMPING, OF_INPUT, DETACH_TARGET, P,
