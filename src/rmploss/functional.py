@@ -4,6 +4,7 @@ All quantities are dimensionless; sequences are time first, `[T, B, C, ...]`.
 """
 
 import math
+import warnings
 from typing import Literal
 
 import torch
@@ -296,6 +297,21 @@ def check_carry(carry_state: bool) -> None:
             "step() needs a neuron that carries its membrane: make it with carry_state=True, "
             "and call reset_state() before each new sequence"
         )
+
+
+def carried(u: Tensor | None, had_gradient: bool) -> Tensor | None:
+    """The membrane of the call before, with a warning where its gradient is missed.
+
+    had_gradient: whether u had one when it was carried, without it, to this call.
+    """
+    if had_gradient and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        warnings.warn(
+            "carry_state=True carries the membrane without its gradient: backward sees this call "
+            "alone. For the gradient through time give all steps in one call, x [T, B, ...], or "
+            "carry u yourself: functional.lif_step(x, u), functional.accumulate(x, u)",
+            stacklevel=3,
+        )
+    return u
 
 
 def check_recomputing(carried: bool) -> None:

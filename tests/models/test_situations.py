@@ -254,6 +254,7 @@ def test_the_parameters_may_be_pickled_after_a_forward() -> None:
     assert_same(step(other, images("resnet20")), step(net, images("resnet20")))
 
 
+@pytest.mark.filterwarnings("ignore:carry_state=True carries")
 def test_a_carried_membrane_is_copied() -> None:
     neuron, x = LIF(carry_state=True), normal(2, 3, 4, 8, 8).float()
     neuron(x.clone().requires_grad_())

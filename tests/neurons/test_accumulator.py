@@ -26,6 +26,13 @@ def test_carried_steps_are_the_sequence() -> None:
         torch.testing.assert_close(outputs[1], x[0] + x[1], rtol=0, atol=0)
 
 
+def test_a_sum_that_is_carried_says_that_its_gradient_is_not() -> None:
+    carried, x = Accumulator(carry_state=True), normal(5, 2, 3).requires_grad_()
+    carried.step(x[0])
+    with pytest.warns(UserWarning, match="functional.accumulate"):
+        carried.step(x[1])
+
+
 def test_without_carried_state_nothing_is_left_behind() -> None:
     readout, x = Accumulator(), normal(5, 2, 3)
     assert torch.equal(readout(x), readout(x))

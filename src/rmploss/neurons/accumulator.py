@@ -13,7 +13,8 @@ class Accumulator(nn.Module):
 
     reduction: "sum" is the paper's; "mean" divides by T, as the authors' code does, which rescales
     the logits and with them the gradients of the cross-entropy. With carry_state=True the sum goes
-    on from call to call until `reset_state()` ("sum" only).
+    on from call to call until `reset_state()` ("sum" only); its gradient does not, and a warning
+    says so.
     """
 
     @checked()
@@ -25,12 +26,14 @@ class Accumulator(nn.Module):
         self.reduction: Literal["sum", "mean"] = reduction
         self.carry_state = carry_state
         self.u: Tensor | None = None
+        self._had_gradient = False
 
     def forward(self, x: Tensor) -> Tensor:
         """The accumulated membrane `[B, K]` of the inputs x `[T, B, K]`."""
-        u = functional.accumulate(x, self.u if self.carry_state else None, reduction=self.reduction)
+        u = functional.carried(self.u, self._had_gradient) if self.carry_state else None
+        u = functional.accumulate(x, u, reduction=self.reduction)
         if self.carry_state:
-            self.u = u.detach()
+            self.u, self._had_gradient = u.detach(), u.requires_grad
         return u
 
     def step(self, x: Tensor) -> Tensor:
@@ -40,7 +43,7 @@ class Accumulator(nn.Module):
 
     def reset_state(self) -> None:
         """Bring a carried membrane back to zero."""
-        self.u = None
+        self.u, self._had_gradient = None, False
 
     def extra_repr(self) -> str:
         """The reduction."""

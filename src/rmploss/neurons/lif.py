@@ -49,9 +49,9 @@ class LIF(SpikingLayer):
     then have, or None for any number.
 
     By default a forward starts at rest and leaves nothing behind. With carry_state=True the
-    membrane goes on from call to call (without its gradient) until `reset_state()`, and `step`
-    takes one time step at a time, `[B, C, ...]`. A longer recurrence through time with gradient:
-    `functional.lif_step`, which takes and returns the state.
+    membrane goes on from call to call until `reset_state()`, and `step` takes one time step at a
+    time, `[B, C, ...]`; the gradient through time ends with a call, and a warning says so. With
+    gradient: all steps in one call, or `functional.lif_step`, which takes and returns the state.
 
     Raises `UserError` for values out of range.
     """
@@ -86,6 +86,7 @@ class LIF(SpikingLayer):
         self.surrogate = chosen
         self.carry_state = carry_state
         self.u: Tensor | None = None
+        self._had_gradient = False
 
     @classmethod
     @checked(channels="LIF.from_tau(2.0, channels=64)")
@@ -153,7 +154,7 @@ class LIF(SpikingLayer):
         decay, v_threshold = self.constants()
         spikes, moments, u, *_ = ops.lif_layer(
             x,
-            self.u if self.carry_state else None,
+            functional.carried(self.u, self._had_gradient) if self.carry_state else None,
             neuron={
                 "decay": decay,
                 "v_threshold": v_threshold,
@@ -179,7 +180,7 @@ class LIF(SpikingLayer):
         if stats is not None and moments is not None:
             stats.record(self, moments, x.numel() // (x.shape[0] * x.shape[2]) * spikes.shape[0])
         if self.carry_state:
-            self.u = u.detach()
+            self.u, self._had_gradient = u.detach(), u.requires_grad
         return spikes if isinstance(spikes, Spikes) else self.emit(spikes)
 
     def input_gain(self) -> Tensor | None:
@@ -224,7 +225,7 @@ class LIF(SpikingLayer):
 
     def reset_state(self) -> None:
         """Bring a carried membrane back to rest."""
-        self.u = None
+        self.u, self._had_gradient = None, False
 
     def extra_repr(self) -> str:
         """The values that differ between neurons."""
