@@ -15,6 +15,7 @@ from rmploss import recipes
 from rmploss.cli.train import Train
 from rmploss.errors import StoreError, UserError
 from rmploss_bench.command import Bench
+from rmploss_bench.on_gpu import __main__ as on_gpu
 from rmploss_bench.on_gpu import packing, tables, training
 from rmploss_bench.on_gpu.clock import Clock, Ended, run
 from rmploss_bench.on_gpu.packing import pack, pieces, unpack
@@ -215,16 +216,17 @@ def test_a_row_that_does_not_fit_is_resumed_by_the_next_call(
 ) -> None:
     engine = Engine(2, 3, 1)
     said = rows_of(tmp_path, monkeypatch, engine, left=90 + 30.5)
+    resumed = ", which is not enough: it will be resumed"
     # The probe's epoch takes 10 s for half of the images: 20 s; later the row's own 10 s count.
     assert said[:2] == [
         "row: 20.00 s an epoch, measured",
-        f"row: about {START_S + 80:.0f} s, 90 s are left, which is not enough: it will be resumed",
+        f"row: about {START_S + 110:.0f} s (30 s of them to save it), 120 s are left{resumed}",
     ]
     record = Record.open(tmp_path)
     assert record.parts["row"].status == "stopped"
     (archive,) = pieces(tmp_path / "rows" / "row")
     said = rows_of(tmp_path, monkeypatch, engine, left=90 + 30.5)
-    assert said[0] == f"row: about {START_S + 10:.0f} s, 90 s are left"
+    assert said[0] == f"row: about {START_S + 40:.0f} s (30 s of them to save it), 120 s are left"
     assert "--resume" in engine.calls[-1]
     part = Record.open(tmp_path).parts["row"]
     assert (part.status, part.seconds) == ("done", 40.0)
@@ -252,9 +254,30 @@ def test_a_row_is_not_begun_with_too_little_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = Engine(2)
-    rows_of(tmp_path, monkeypatch, engine, left=60)
+    said = rows_of(tmp_path, monkeypatch, engine, left=60)
+    assert said[-1].endswith("which is not enough: too little to begin it")
     assert len(engine.calls) == 1  # the probe
     assert Record.open(tmp_path).parts["row"].note == "not begun: too little time was left"
+
+
+def test_a_measurement_without_time_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(words: tuple[str, ...], **options: object) -> Ended:
+        return Ended(-15, True, "", 0.0)
+
+    monkeypatch.setattr(training, "run", stopped)
+    said: list[str] = []
+    record, clock = Record.open(tmp_path), Clock(time.monotonic() + 20)
+    plan = Plan("cpu", (), (), (ROW,), ("--epochs", "2"))
+    Training(plan, tmp_path, record, clock, said.append).row(ROW)
+    assert said[0] == "row: no time was left to measure a step"
+
+
+def test_without_pytest_the_day_does_not_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install '\.\[test\]', or WHEELS"):
+        on_gpu.OnGpu(60.0, Path("out")).run()
 
 
 def test_on_another_machine_the_archive_is_resumed(

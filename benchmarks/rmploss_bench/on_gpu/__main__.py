@@ -1,5 +1,6 @@
 """`python -m rmploss_bench.on_gpu SECONDS OUT`: see `benchmarks/on_gpu.sh`."""
 
+import importlib.util
 import os
 import signal
 import sys
@@ -13,12 +14,12 @@ import tyro
 from tyro.conf import Positional, arg
 
 from rmploss import store
-from rmploss.errors import UserError
+from rmploss.errors import Problem, UserError
 from rmploss_bench.on_gpu.clock import Clock
 from rmploss_bench.on_gpu.plan import GPU, Plan, small
 from rmploss_bench.on_gpu.record import Record
 from rmploss_bench.on_gpu.tables import TESTS_S, table, tests
-from rmploss_bench.on_gpu.training import Training
+from rmploss_bench.on_gpu.training import SAVE_S, Training
 
 BEGAN = "ON_GPU_BEGAN"
 """The environment variable in which the script leaves its beginning, in seconds since 1970."""
@@ -48,6 +49,8 @@ class OnGpu:
 
     def run(self) -> int:
         """Do what fits; returns 0, or 1 if a part failed."""
+        if "tests" in self.parts:
+            require_pytest()
         spent = time.time() - float(os.environ.get(BEGAN, time.time()))
         clock = Clock(time.monotonic() + self.seconds - MARGIN_S - spent)
         store.make_folder(self.out)
@@ -75,11 +78,23 @@ class OnGpu:
                     break  # the order is that of the plan
         done = sum(part.status == "done" for part in record.parts.values())
         total = 1 + len(plan.tables) + len(plan.rows)
-        return self._say(f"{done} of {total} parts are done, {clock.left():.0f} s are left")
+        kept = "" if self._over(plan, record) else f"; a row keeps {SAVE_S:.0f} s to be saved"
+        return self._say(f"{done} of {total} parts are done, {clock.left():.0f} s are left{kept}")
+
+    def _over(self, plan: Plan, record: Record) -> bool:
+        """True if no row is left to train."""
+        return "rows" not in self.parts or all(record.finished(row.name) for row in plan.rows)
 
     def _say(self, line: str) -> None:
         print(line, flush=True)
         store.append_line(self.out / "log.txt", f"{time.strftime('%H:%M:%S')} {line}")
+
+
+def require_pytest() -> None:
+    """Raise `UserError` unless the GPU tests can run, before time is spent on anything."""
+    if importlib.util.find_spec("pytest") is None:
+        fix = "pip install '.[test]', or WHEELS=FOLDER with its wheels, or --parts tables rows"
+        raise UserError("the GPU tests cannot run", [Problem("pytest", "is not installed", fix)])
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

@@ -56,12 +56,18 @@ class Training:
         """Train a row to its end or to the end of the time."""
         folder, archive = self.out / "work" / row.name, self.out / "rows" / row.name
         path = self._begun(folder, archive)
-        left = self.clock.left() - SAVE_S
-        needed = self._needed(row, path)
-        fits = "" if needed <= left else ", which is not enough: it will be resumed"
-        self.say(f"{row.name}: about {needed:.0f} s, {max(left, 0):.0f} s are left{fits}")
-        if needed > left < self.least + START_S:
-            self.record.note(row.name, "stopped", 0.0, "not begun: too little time was left")
+        needed, left = self._needed(row, path) + SAVE_S, self.clock.left()
+        whole = needed <= left
+        some = left >= self.least + START_S + SAVE_S
+        verb = "resume" if path else "begin"
+        fate = "it will be resumed" if some else f"too little to {verb} it"
+        self.say(
+            f"{row.name}: about {needed:.0f} s ({SAVE_S:.0f} s of them to save it), "
+            f"{left:.0f} s are left" + ("" if whole else f", which is not enough: {fate}")
+        )
+        if not whole and not some:
+            note = "not resumed" if path else "not begun"
+            self.record.note(row.name, "stopped", 0.0, f"{note}: too little time was left")
             return
         words = self._resume(path) if path else self._start(row, folder)
         began = time.monotonic()
@@ -148,7 +154,10 @@ class Training:
             self.record.write()
             self.say(f"{row.name}: {self.record.epochs[row.speed]:.2f} s an epoch, measured")
         else:
-            self.say(f"{row.name}: no measured step (exit code {ended.code})")
+            why = f"no measured step (exit code {ended.code})"
+            if ended.stopped:
+                why = "no time was left to measure a step"
+            self.say(f"{row.name}: {why}")
 
     def _learn(self, speed: str, metrics: list[dict[str, Any]]) -> None:
         """Take the median epoch of a row that has more than one."""
