@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from rmploss.errors import Problem, UserError
 from rmploss.models.network import SpikingNetwork
 from rmploss.registry import Registry
 from rmploss.stats import name_layers
@@ -43,6 +44,13 @@ def create(name: str, **options: Any) -> SpikingNetwork:
     options: those of the network (in_channels, num_classes, T, width, readout, neuron, norm and
     its own); an unknown one raises `UserError` with the nearest that exists.
     """
+    problems = [
+        Problem(f"{part} = {options[part]!r}", "must be a function of the channels", fix)
+        for part, fix in (("neuron", "neuron=LIF"), ("norm", "norm=TDBatchNorm2d"))
+        if part in options and not callable(options[part])
+    ]
+    if problems:
+        raise UserError(f"cannot make network {name!r}", problems)
     net: SpikingNetwork = MODELS.make(name, **options)
     name_layers(net)
     return net

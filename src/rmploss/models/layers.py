@@ -234,5 +234,11 @@ def halved(size: int, times: int) -> int:
 
 
 def scaled(channels: int, width: float) -> int:
-    """A number of channels times the width of the network, at least one."""
+    """A number of channels times the width of the network, at least one.
+
+    Raises `UserError` for a width that is not positive and finite.
+    """
+    if not 0 < width < math.inf:
+        problem = Problem(f"width = {width!r}", "must be positive and finite", "width=1.0")
+        raise UserError("bad network", [problem])
     return max(1, round(channels * width))

@@ -4,14 +4,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal, TypedDict, Unpack
 
+import torch
 from torch import Tensor, nn
 
-from rmploss.errors import UserError
+from rmploss.errors import Problem, UserError
 from rmploss.models.amplitudes import fold_amplitudes
 from rmploss.models.flow import through
 from rmploss.models.layers import OverTime, initialize
 from rmploss.neurons import Accumulator
-from rmploss.ops import dense_of
+from rmploss.ops import check_current, dense_of
 
 Readout = Literal["sum", "mean"]
 """How outputs are read out over time: see `Accumulator`."""
@@ -79,6 +80,9 @@ class SpikingNetwork(nn.Module, ABC):
 
     def forward(self, x: Tensor, *, over_time: bool = False) -> Tensor:
         """Logits `[B, num_classes]`; over_time: what they are read out from, for a loss."""
+        check_current(x)
+        if not torch.compiler.is_compiling():
+            self._check_type(x)
         if x.ndim not in (4, 5) or x.shape[-3] != self.in_channels:
             raise UserError(
                 f"x has shape {list(x.shape)}; this network takes static images "
@@ -92,6 +96,14 @@ class SpikingNetwork(nn.Module, ABC):
             )
         outputs = self.outputs(x)
         return outputs if over_time else self.readout(outputs)
+
+    def _check_type(self, x: Tensor) -> None:
+        """Raise `UserError` for an x of another type than the weights; autocast casts both."""
+        known = next(self.parameters(), x).dtype
+        if x.dtype == known or torch.is_autocast_enabled(x.device.type):
+            return
+        problem = Problem(f"x is {x.dtype}", f"the network {known}", f"net(x.to({known}))")
+        raise UserError("one type is needed", [problem])
 
     def heights_fold_into(self) -> dict[str, tuple[str, ...]]:
         """The names of neurons, and of the modules into whose kernels the height of spikes folds.

@@ -136,6 +136,8 @@ class LIF(SpikingLayer):
         if residual is not None:
             if not isinstance(residual, Tensor | Spikes):
                 _no_residual(residual)
+            if isinstance(residual, Tensor):
+                ops.check_current(residual, "residual")
             if scale is not None:
                 residual = residual * scale
         given = Operands(None, None, None, False, 1.0)
