@@ -17,6 +17,7 @@ from rmploss.engine.capture import CaptureError, Function, Repeated
 from rmploss.engine.distributed import World
 from rmploss.engine.evaluate import Evaluator, evaluate
 from rmploss.engine.execution import Execution
+from rmploss.engine.listener import Listener
 from rmploss.engine.run import RunFolder
 from rmploss.engine.train import resume, train
 from rmploss.errors import InterruptedRunError, NonFiniteError, UserError
@@ -269,3 +270,23 @@ def test_no_rank_captures_beside_others() -> None:
     device = torch.device("cuda", 0)
     assert capture.impossible(World(device=device)) == ""
     assert "2 ranks" in capture.impossible(World(size=2, device=device))
+
+
+def test_ranks_that_run_eagerly_on_gpus_are_told_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    several = World(size=2, device=torch.device("cuda", 0))
+    why = capture.eager_note("auto", several)
+    assert why == "2 ranks run eagerly: collectives are not captured"
+    assert not capture.eager_note("off", several)
+    assert not capture.eager_note("auto", World(size=2))
+    assert not capture.eager_note("auto", World(device=torch.device("cuda", 0)))
+    monkeypatch.setattr("rmploss.engine.loop.eager_note", lambda mode, world: why)
+    said: list[str] = []
+
+    class Told(Listener):
+        def note(self, text: str) -> None:
+            said.append(text)
+
+    train(TINY, tmp_path, REFERENCE, Told())
+    assert said.count(why) == 1

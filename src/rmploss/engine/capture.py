@@ -53,6 +53,13 @@ def impossible(world: World) -> str:
     return ""
 
 
+def eager_note(mode: Capture, world: World) -> str:
+    """What is told at the start of a run on a GPU in which nothing can be captured; else empty."""
+    if mode == "off" or world.device.type != "cuda":
+        return ""
+    return impossible(world)
+
+
 class Repeated:
     """A function that is called many times, and captured at its first call if it can be.
 

@@ -25,7 +25,7 @@ from rmploss.engine.build import (
     make_network,
     make_objective,
 )
-from rmploss.engine.capture import Capturer, CudaGraphs, Function, Repeated, impossible
+from rmploss.engine.capture import Capturer, CudaGraphs, Function, Repeated, eager_note, impossible
 from rmploss.engine.checkpoint import Counters, Loaded
 from rmploss.engine.distributed import World
 from rmploss.engine.environment import versions
@@ -142,6 +142,8 @@ class Loop:
             self.health = self._new_health(folder)
             device = str(self.world.device)
             self.listener.begin(self.recipe, path, epoch=state.counters.epoch, device=device)
+            if self.world.is_main and (why := eager_note(self.execution.capture, self.world)):
+                self.listener.note(why)
             while state.counters.epoch < self.recipe.epochs:
                 self._epoch(folder, stop)
             if self.world.is_main:

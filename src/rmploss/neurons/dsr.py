@@ -34,6 +34,7 @@ from rmploss.functional import ADVICE, check_axes
 from rmploss.neurons.accumulator import Accumulator
 from rmploss.neurons.layer import SpikingLayer, channel_problems
 from rmploss.ops import NeuronOptions
+from rmploss.ops.constants import vector
 from rmploss.ops.lif.moments import MomentSpec
 from rmploss.stats import open_stats
 from rmploss.surrogate import as_surrogate
@@ -242,8 +243,10 @@ def weighted_mean(x: Tensor, decay: float) -> Tensor:
         return x[0]
     if decay == 1:
         return x.mean(0)
-    powers = decay ** torch.arange(T - 1, -1, -1, dtype=torch.float64)
-    weights = (powers / powers.sum()).to(x.dtype).to(x.device)
+    powers = [decay ** (T - 1 - t) for t in range(T)]
+    total = sum(powers)
+    # Built on the device and kept: a copy from the host cannot be captured.
+    weights = vector(tuple((power / total, 1) for power in powers), x.dtype, x.device)
     # The steps as rows, without a copy where memory is channels last.
     rows = x.movedim(2, -1) if x.ndim > 3 else x
     with torch.autocast(x.device.type, enabled=False):
