@@ -157,6 +157,18 @@ def test_append_does_not_follow_a_link(tmp_path: Path) -> None:
 
 
 @forks
+@pytest.mark.parametrize("read", [False, True])
+def test_append_does_not_wait_for_a_pipe(read: bool, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "lines")
+    reader = os.open(tmp_path / "lines", os.O_RDONLY | os.O_NONBLOCK) if read else None
+    try:
+        with pytest.raises(StoreError, match="a pipe is where a file should be"):
+            store.append_line(tmp_path / "lines", "text")
+    finally:
+        if reader is not None:
+            os.close(reader)
+
+
 def test_a_file_at_its_size_limit_stays_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "lines").write_bytes(b"x" * 90)
 

@@ -7,6 +7,7 @@ process there. They raise OSError. Only `store` calls them; it combines them and
 import errno
 import os
 import socket
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -40,6 +41,8 @@ hooks: list[Callable[[Operation], None]] = []
 _BINARY = getattr(os, "O_BINARY", 0)
 # A symbolic link that replaced a file is not followed.
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+# A pipe that replaced a file is refused, instead of waiting for its reader.
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 
 
 def create(path: Path, data: bytes) -> None:
@@ -57,8 +60,11 @@ def append(path: Path, data: bytes) -> None:
     new = not path.exists()
     if new:
         _announce("create", path)
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _BINARY | _NOFOLLOW, 0o666)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | _BINARY | _NOFOLLOW | _NONBLOCK
+    file = os.open(path, flags, 0o666)
     try:
+        if stat.S_ISFIFO(os.fstat(file).st_mode):
+            raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
         size = os.fstat(file).st_size
         try:
             _write(file, path, data)

@@ -342,6 +342,7 @@ _FIXES = {
     errno.ENOTDIR: "a file is where a folder should be: choose another path, or move it away",
     errno.EISDIR: "a folder is where a file should be: choose another name, or move it away",
     errno.ELOOP: "this is a symbolic link, which is not followed: give the path it points to",
+    errno.ENXIO: "a pipe is where a file should be: choose another path, or move it away",
     errno.ENOENT: "its folder does not exist: was it moved or removed meanwhile?",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.EIO: "the disk fails: save your files on another one",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rmploss.engine import execution, step, train
+from rmploss.engine import build, execution, step, train
 from rmploss.engine.execution import Execution
 from rmploss.engine.step import forward_backward
 from rmploss.errors import UserError
@@ -67,6 +67,19 @@ def outcome(runs: Path, trouble: str) -> tuple[int, str, int]:
     if trouble == "stops":
         ranks[1].kill()
     return code, here.recv_bytes().decode() if here.poll(0) else "", finish(ranks[1])
+
+
+def test_a_rank_lost_in_the_rehearsal_is_no_problem_of_the_recipe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The rehearsal's batch statistics are those of all ranks, too."""
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer [::1]:9")
+
+    monkeypatch.setattr("rmploss.engine.build.weighted", broken)
+    with pytest.raises(RuntimeError, match="closed by peer"):
+        build.check(TINY)
 
 
 @pytest.mark.parametrize(

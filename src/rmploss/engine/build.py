@@ -23,6 +23,7 @@ from rmploss.engine.limits import (
     step_problems,
 )
 from rmploss.engine.optimizers import LR_SCHEDULES, OPTIMIZERS, Position, groups_of
+from rmploss.engine.ranks import is_broken_connection
 from rmploss.errors import Problem, UserError
 from rmploss.models import MODELS, SpikingNetwork
 from rmploss.neurons import NEURONS, SpikingLayer
@@ -370,6 +371,8 @@ def _dry_run(recipe: Recipe, remarks: list[str]) -> list[Problem]:
             return list(error.problems)
         return [Problem(f"network = {network.name}", error.title)]
     except (RuntimeError, ValueError) as error:
+        if is_broken_connection(error):  # Batch statistics are those of all ranks, here as well.
+            raise
         reason = str(error).partition("\n")[0]
         what = f"cannot take the inputs {[C, H, W]} of {dataset.name}: {reason}"
         return [Problem(f"network = {network.name}", what)]

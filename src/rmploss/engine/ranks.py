@@ -129,10 +129,14 @@ def name_lost_ranks(meeting: Meeting | None, step: Callable[[], int | None]) -> 
     try:
         yield
     except RuntimeError as error:
-        broken = isinstance(error, dist.DistError) or _BROKEN.search(str(error))
-        if meeting is None or not broken:
+        if meeting is None or not is_broken_connection(error):
             raise
         raise meeting.lost(error, step()) from error
+
+
+def is_broken_connection(error: Exception) -> bool:
+    """True for the error of a collective whose other ranks ended or did not answer."""
+    return isinstance(error, dist.DistError) or bool(_BROKEN.search(str(error)))
 
 
 def within(seconds: float, action: Callable[[], Result]) -> Result:
