@@ -26,7 +26,7 @@ from rmploss.engine.train import resume
 from rmploss.objectives.weighting import weights_of
 from rmploss.recipes import Recipe
 from tests.engine.children import be_rank, check_sound, finish, free_port, pipe, start
-from tests.engine.runs import TINY
+from tests.engine.runs import TINY, digest_of
 
 SPLITS = (40, 1)
 """Sizes of the test split: a short last batch; fewer samples than ranks."""
@@ -147,6 +147,22 @@ def test_a_signal_to_one_rank_stops_both_after_the_same_step(tmp_path: Path) -> 
     check_sound(path)
     (event,) = [e for e in RunFolder.open(path).events() if e["event"] == "resume"]
     assert (event["step"], event["inexact"]) == (3, ["ranks 2 is now 1"])
+
+
+def go_on(rank: int, port: str, path: Path) -> None:
+    be_rank(rank, port)
+    train.resume(path, Execution(device="cpu"))
+
+
+def test_two_ranks_that_go_on_within_an_epoch_count_its_first_part_once(tmp_path: Path) -> None:
+    """The saved sums are those of both ranks."""
+    assert together(tmp_path / "stopped", "signal") == [75, 75]
+    (path,) = (tmp_path / "stopped").iterdir()
+    port = free_port()
+    assert [finish(child) for child in [start(go_on, n, port, path) for n in range(2)]] == [0, 0]
+    assert together(tmp_path / "unbroken") == [0, 0]
+    (unbroken,) = (tmp_path / "unbroken").iterdir()
+    assert digest_of(path) == digest_of(unbroken)
 
 
 def test_a_nan_on_one_rank_stops_both_before_the_update(tmp_path: Path) -> None:

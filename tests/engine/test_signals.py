@@ -1,17 +1,25 @@
 """Signals sent to a process that checks `Stop` between steps, as training does."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
+import torch
 
+from rmploss.data._base import Key
 from rmploss.engine import signals
+from rmploss.engine.batches import train_batches
+from rmploss.engine.distributed import World
 from rmploss.engine.signals import Stop
+from tests.engine.runs import TINY
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP]
 
@@ -86,6 +94,31 @@ def test_signals_that_arrive_together_are_one() -> None:
     output = process.stdout.read()  # The first line may have come with "ready".
     _, errors = process.communicate(timeout=20)
     assert (output, errors, process.returncode) == ("SIGHUP\n", "", -signal.SIGUSR1)
+
+
+class Slow:
+    """Four samples, of which none is held in memory."""
+
+    labels = torch.zeros(4, dtype=torch.int64)
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, key: Key) -> tuple[torch.Tensor, int]:
+        time.sleep(0.2)  # The loader is still there when its first batch has come.
+        return torch.zeros(1, 2, 2), 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells the mask")
+def test_loaders_block_the_signals_that_stop_a_run() -> None:
+    """The whole group gets them; a loader that died would end the run within a step."""
+    batches = train_batches(TINY.but(batch_size=1), Slow(), World(), 1, epoch=0, skip=0)
+    next(batches)
+    (loader,) = multiprocessing.active_children()
+    status = Path(f"/proc/{loader.pid}/status").read_text()
+    mask = int(status.partition("SigBlk:")[2].split()[0], 16)
+    assert [number for number in SIGNALS if not mask >> (number - 1) & 1] == []
+    assert not {*SIGNALS} & signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 @pytest.mark.parametrize("requested", [False, True])

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rmploss.cli import main
-from rmploss.engine import checkpoint, load, manifest
+from rmploss.engine import checkpoint, load, loop, manifest
 from rmploss.engine.checkpoint import MANIFEST, STATE, seal, unseal
 from rmploss.engine.evaluate import Evaluation
 from rmploss.engine.execution import Execution
@@ -22,6 +22,7 @@ from rmploss.engine.run import RunFolder
 from rmploss.engine.train import resume, train
 from rmploss.engine.verify import verify
 from rmploss.errors import CheckpointError, DamagedRunError, InterruptedRunError
+from rmploss.report import figures
 from tests.engine.runs import TINY, Interrupting, digest_of
 from tests.test_old_runs import FIXTURES, NAME
 
@@ -97,6 +98,23 @@ def test_a_report_and_a_reader_do_not_damage_a_run(run: Path) -> None:
     assert main(["report", str(run)]) == 0
     assert main(["eval", str(run), "--device", "cpu"]) == 0
     assert main(["verify", str(run)]) == 0
+
+
+def test_a_run_that_goes_on_has_no_manifest_until_it_is_finished(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that dies in between must not leave a finished run with an old manifest."""
+    seen: list[bool] = []
+
+    def analyze(*arguments: Any) -> None:
+        seen.append(manifest.exists(run))
+        original(*arguments)
+
+    original = loop.analyze
+    monkeypatch.setattr(loop, "analyze", analyze)
+    (run / "cost.json").unlink()
+    resume(run, CPU)
+    assert (seen, manifest.exists(run)) == ([False], True)
 
 
 @pytest.mark.parametrize("name", ["membrane.json", "cost.json", "result.json", "manifest.json"])
@@ -294,7 +312,15 @@ def _pipe(path: Path) -> None:
     os.mkfifo(path)
 
 
+def _unreadable(path: Path) -> None:
+    """Also for root, who may read everything: a link to a file that refuses to be read."""
+    path.chmod(0)
+    if os.access(path, os.R_OK):
+        _link("/proc/self/mem")(path)
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
+    "unreadable": _unreadable,
     "truncated": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
     "emptied": lambda path: path.write_bytes(b""),
     "flipped": _flip,
@@ -344,6 +370,9 @@ def test_no_damage_ends_in_a_traceback_or_goes_unsaid(
     """Each damaged file is told by `verify`; no verb ends in a traceback or changes the run."""
     monkeypatch.setattr(load, "evaluate", lambda *_, **__: Evaluation(0.0, 0.0, 1, ()))
     monkeypatch.setattr(load, "check", lambda *_: None)
+    if os.environ.get("RMPLOSS_FUZZ") != "all":
+        # Drawing takes most of the time, and what is damaged is read before.
+        monkeypatch.setattr(figures, "_svg", lambda *_: "<svg></svg>")
     for count, (name, damage) in enumerate(pairs(original)):
         path = shutil.copytree(original, tmp_path / f"{count}" / original.name)
         DAMAGES[damage](path / name)
@@ -356,6 +385,7 @@ def test_no_damage_ends_in_a_traceback_or_goes_unsaid(
         where = f"{name}, {damage}: {codes}"
         changed = (
             not (path / name).is_file()
+            or (path / name).is_symlink()
             or (path / name).read_bytes() != (original / name).read_bytes()
         )
         computed = name in (*manifest.COMPUTED, manifest.MANIFEST) and damage == "removed"
