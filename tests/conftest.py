@@ -6,8 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from reliability import is_fault_test
 
 from rmploss import store
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of faults, which docs/reliability.md counts."""
+    for item in items:
+        if is_fault_test(item.nodeid.partition("[")[0]):
+            item.add_marker("faults")
 
 
 @pytest.fixture(scope="session", autouse=True)

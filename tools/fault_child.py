@@ -47,6 +47,8 @@ from rmploss.engine.verify import verify
 from rmploss.errors import UserError
 from rmploss.recipes import Recipe
 
+TIMEOUT_S = 15
+"""Of a rank that waits for another one."""
 PATIENCE_S = 120.0
 """An execution that takes longer hangs."""
 
@@ -77,6 +79,7 @@ def execute(runs: Path, recipe: Recipe, setting: Setting, faults: list[Fault]) -
     words = ["train", *_words(recipe), "--runs-dir", str(runs), "--resume", "auto"]
     words += ["--device", "cpu", "--backend", "reference", "--workers", str(setting.workers)]
     words += ["--save-minutes", "0"] if setting.every_step else []
+    words += ["--timeout", str(TIMEOUT_S)]
     port, (reader, writer) = _free_port(), os.pipe()
     with tempfile.TemporaryFile() as output:
         children = [

@@ -68,9 +68,9 @@ ALLOWED: dict[str, set[int]] = {
 
 
 def draw_setting(rng: random.Random) -> Setting:
-    """A sixth of the runs has two ranks, a third a loader process, a third saves every step."""
+    """A tenth of the runs has two ranks, a third a loader process, a third saves every step."""
     return Setting(
-        ranks=2 if rng.random() < 1 / 6 else 1,
+        ranks=2 if rng.random() < 1 / 10 else 1,
         workers=int(rng.random() < 1 / 3),
         every_step=rng.random() < 1 / 3,
     )
