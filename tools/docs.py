@@ -2,13 +2,15 @@
 
 A generated part stands between `<!-- NAME -->` and `<!-- /NAME -->`. The maps come from the first
 lines of the files (`source_map.py`), the tables from `recipes/` and from the CSV files in
-`results/` and `benchmarks/` (`tables.py`). `tests/test_docs.py` runs the check.
+`results/` and `benchmarks/` (`tables.py`), the faults from what was recorded of them
+(`reliability.py`). `tests/test_docs.py` runs the check.
 """
 
 import re
 import sys
 from collections.abc import Callable
 
+import reliability
 import source_map
 import tables
 from source_map import ROOT
@@ -27,6 +29,12 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/readings.md": {"readings": tables.readings},
     "docs/methods.md": {"methods": tables.methods, "cards": tables.cards},
     "docs/speed.md": {"speed": tables.speed},
+    "docs/reliability.md": {
+        "trials": reliability.trials,
+        "recorded": reliability.recorded,
+        "faults": reliability.faults_table,
+        "mutations": reliability.mutations,
+    },
     "docs/decisions.md": {"index": source_map.decisions},
     "results/README.md": {"fair": tables.fair_results},
 }
