@@ -62,8 +62,12 @@ def test_without_a_terminal_there_are_plain_lines(
     assert out == ""
     assert "\x1b" not in err
     (run,) = tmp_path.iterdir()
-    title, place, *epochs, report = err.splitlines()
-    assert title == recipes.get("digits").title
+    # So small a network is unhealthy, of which a line warns.
+    lines = [line for line in err.splitlines() if not line.startswith("warning: ")]
+    title, place, *epochs, report = lines
+    changes = "network.width = 0.125, epochs = 2, batch_size = 32, train_samples = 128, "
+    changes += "test_samples = 64"
+    assert title == f"{recipes.get('digits').title}, changed: {changes}"
     assert place == f"T=2, seed 0, on cpu: {run}"
     assert [line[:9] for line in epochs] == ["epoch 1/2", "epoch 2/2"]
     assert report == f"report: rmploss report {run}"
@@ -102,11 +106,12 @@ def test_a_finished_run_is_left_alone_and_said_to_be(
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     assert main(["train", "--resume", str(run)]) == 0
     assert capsys.readouterr().err.splitlines() == [
-        f"{run} is finished: nothing to do",
+        f"{run} is finished, all files are intact: nothing to do",
         f"report: rmploss report {run}",
     ]
     assert main(["train", "--resume", str(run), "--json"]) == 0
     note, again = capsys.readouterr().out.splitlines()
-    assert json.loads(note) == {"event": "note", "text": f"{run} is finished: nothing to do"}
+    text = f"{run} is finished, all files are intact: nothing to do"
+    assert json.loads(note) == {"event": "note", "text": text}
     assert again == end
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before

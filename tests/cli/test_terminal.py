@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from rmploss import recipes
 from rmploss.cli import terminal
 from rmploss.cli.terminal import Bar, JsonLines, TextLines, clock, epoch_line, listener
+from rmploss.cli.title import title
 from tests.engine.runs import TINY
 
 RECORD: dict[str, Any] = {
@@ -65,6 +67,23 @@ def test_text_lines_are_few_and_say_what_is_left(monkeypatch: pytest.MonkeyPatch
     # One line per 30 s; 3 of 40 batches took 30 s, so that 370 s are left.
     assert shown[2] == "epoch 1/2  batch 3/20  loss 0.500  left 0:06:10"
     assert [line.split("  ")[1] for line in shown[2:]] == ["batch 3/20", "batch 6/20", "batch 9/20"]
+
+
+@pytest.mark.parametrize(
+    ("words", "changed"),
+    [
+        ({}, ""),
+        ({"T": 2, "seed": 1, "objective.k": 1.0}, ""),
+        ({"objective": "none"}, ", changed: objective = none"),
+        ({"objective.k": 0.5, "lr": 0.5}, ", changed: objective.k = 0.5, lr = 0.5"),
+        ({"train_samples": None, "network.width": 0.5}, ", changed: network.width = 0.5"),
+    ],
+)
+def test_the_title_says_what_was_changed(words: dict[str, Any], changed: str) -> None:
+    recipe = recipes.get("digits-rmp")
+    assert title(recipes.override(recipe, words)) == recipe.title + changed
+    unknown = recipes.override(recipe, words).but(name="mine")
+    assert title(unknown) == recipe.title
 
 
 def test_json_knows_no_nan() -> None:

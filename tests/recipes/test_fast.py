@@ -10,6 +10,11 @@ KEPT = ("network", "T", "neuron", "norm", "objective", "auxiliary", "start", "ba
 KEPT += ("accumulate", "clip_norm", "train_samples", "test_samples", "pocket", "seed")
 
 
+def test_no_two_recipes_share_a_title() -> None:
+    titles = [recipe.title for recipe in RECIPES.values()]
+    assert sorted({*titles}) == sorted(titles)
+
+
 def test_every_cifar_row_has_both() -> None:
     names = {f"{recipe.name}{suffix}" for recipe in ROWS for suffix in ("-fast", "-fast45")}
     assert {recipe.name for recipe in FAST} == names

@@ -17,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from rmploss.cli.title import title
 from rmploss.engine.listener import Listener
 from rmploss.recipes import Recipe
 
@@ -66,10 +67,10 @@ class TextLines(Listener):
         self.began = self.printed = time.monotonic()
 
     def begin(self, recipe: Recipe, folder: Path, *, epoch: int, device: str) -> None:
-        """Print the title, T, seed, device and folder of the run."""
+        """Print the title with its changes, T, seed, device and folder of the run."""
         self.epochs, self.start_epoch = recipe.epochs, epoch
         self.began = self.printed = time.monotonic()
-        self.note(recipe.title)
+        self.note(title(recipe))
         self.note(f"T={recipe.T}, seed {recipe.seed}, on {device}: {folder}")
 
     def loading(self, what: str, done: int, total: int) -> None:

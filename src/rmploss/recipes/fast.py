@@ -27,7 +27,7 @@ def fast(recipe: Recipe) -> Recipe:
     """The variant of 100 epochs."""
     return recipe.but(
         name=recipe.name + FAST,
-        title=f"{recipe.title}, 100 epochs",
+        title=f"{recipe.title}, fast: 100 epochs",
         loss=recipe.loss.but(smoothing=0.1),
         optimizer=use("sgd", momentum=0.9, nesterov=True),
         lr=0.1,
@@ -44,7 +44,7 @@ def fast45(recipe: Recipe) -> Recipe:
     """The variant of 45 epochs."""
     return fast(recipe).but(
         name=recipe.name + FAST45,
-        title=f"{recipe.title}, 45 epochs",
+        title=f"{recipe.title}, fast: 45 epochs",
         data=recipe.data.but(augment="standard"),
         epochs=45,
     )

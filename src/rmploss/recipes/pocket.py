@@ -33,7 +33,7 @@ def pocket(recipe: Recipe) -> Recipe:
     schedule = recipe.lr_schedule
     return recipe.but(
         name=recipe.name + SUFFIX,
-        title=f"{recipe.title.removesuffix(', 100 epochs')}, pocket size",
+        title=f"{recipe.title.removesuffix(': 100 epochs')}, pocket size",
         data=data.but(augment="standard") if data.options.get("augment") in POLICIES else data,
         network=_without_dropout(network) if name in DROPPING else network,
         T=T,
