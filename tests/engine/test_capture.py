@@ -290,3 +290,41 @@ def test_ranks_that_run_eagerly_on_gpus_are_told_so_once(
 
     train(TINY, tmp_path, REFERENCE, Told())
     assert said.count(why) == 1
+
+
+def test_no_reading_of_an_epoch_arrives_in_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where a reading arrives steps after it was sent: here 3 of the 4 of an epoch."""
+    from rmploss.engine.loop import Loop
+    from rmploss.engine.tally import Watch
+
+    class Slow:
+        def __init__(self) -> None:
+            self.asked = itertools.count(1)
+
+        def query(self) -> bool:
+            return next(self.asked) >= 3
+
+    monkeypatch.setattr(Watch, "_send", lambda watch: (watch.tally.numbers.clone(), Slow()))
+    after, steps, done = Watch.after_step, list[float](), list[int]()
+
+    def noted(watch: Watch) -> Any:
+        watch.wait, watch.every = False, 4
+        reading = after(watch)
+        if reading is not None:
+            steps.append(reading.terms.sums[3].item() / TINY.batch_size)
+            done.append(states[-1])
+        return reading
+
+    step, states = Loop._step, list[int]()
+
+    def counted(loop: Any, *batch: Tensor) -> None:
+        step(loop, *batch)
+        states.append(loop.state.counters.batch)
+
+    monkeypatch.setattr(Watch, "after_step", noted)
+    monkeypatch.setattr(Loop, "_step", counted)
+    train(TINY, tmp_path, REFERENCE)
+    assert steps
+    assert all(of <= batch for of, batch in zip(steps, done, strict=True))

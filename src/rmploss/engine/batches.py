@@ -16,6 +16,7 @@ from rmploss.engine.listener import Listener
 from rmploss.recipes import Recipe
 
 MOST_WORKERS = 16
+"""The largest number of loader processes of a rank that is chosen from the machine."""
 
 
 def open_splits(

@@ -32,8 +32,8 @@ RANDOM_NUMBERS = "splitmix64"
 without it are of versions that seeded a generator for every sample."""
 TIMEOUT_S = 60.0
 """The default of `Execution.timeout_s`."""
-MOST_WORKERS = 64
-"""Loader processes for each core, above which a number is a slip."""
+WORKERS_PER_CORE = 64
+"""Loader processes of a core above which a number that is asked for is a slip."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Execution:
                 f"workers = {self.workers}", "is negative", "0 loads in the training process"
             )
             raise UserError("workers must be >= 0", [problem])
-        most = MOST_WORKERS * (os.cpu_count() or 1)
+        most = WORKERS_PER_CORE * (os.cpu_count() or 1)
         if self.workers is not None and self.workers > most:
             problem = Problem(f"workers = {self.workers}", "are too many here", f"at most {most}")
             raise UserError("too many loader processes", [problem])

@@ -208,6 +208,7 @@ class Loop:
             "train_cpu_s": round(cpu_trained - cpu_began, 3),
         }
         state.tally.clear()
+        self.watch.forget()
         state.best = max(state.best, result.accuracy)
         if self.world.is_main:
             folder.log_metrics(record)

@@ -122,6 +122,10 @@ class Watch:
             self._arriving = self._send()
         return found
 
+    def forget(self) -> None:
+        """Drop the reading that is on its way: the tally was read and its sums begin anew."""
+        self._arriving = None
+
     def _send(self) -> tuple[Tensor, torch.cuda.Event]:
         numbers = self.tally.numbers
         copied = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
