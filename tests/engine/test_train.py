@@ -182,7 +182,7 @@ def test_in_half_precision_the_membranes_stay_in_float32(
     amp: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     membranes, currents = set(), set()
-    step, convolution = reference.lif_step, SpikeConv2d.forward
+    step, convolution = reference.lif_step, SpikeConv2d.convolve
 
     def look(x: Tensor, u: Tensor, **options: Any) -> Any:
         membranes.update((x.dtype, u.dtype))
@@ -195,7 +195,7 @@ def test_in_half_precision_the_membranes_stay_in_float32(
         return y
 
     monkeypatch.setattr(reference, "lif_step", look)
-    monkeypatch.setattr(SpikeConv2d, "forward", convolve)
+    monkeypatch.setattr(SpikeConv2d, "convolve", convolve)
     with ops.use_backend("reference"):
         path = train.train(TINY.but(amp=amp), tmp_path)
     assert membranes == {torch.float32}
