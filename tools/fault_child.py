@@ -1,7 +1,6 @@
 """One execution of a run in forked processes, with its faults; and what it left on the disk."""
 
 import json
-import multiprocessing
 import os
 import select
 import signal
@@ -41,6 +40,7 @@ from rmploss._disk import Operation
 from rmploss.cli import main
 from rmploss.data import Samples
 from rmploss.data._base import Key
+from rmploss.data._loaders import Loaders
 from rmploss.engine import checkpoint, loop
 from rmploss.engine.run import RunFolder, timeless
 from rmploss.engine.verify import verify
@@ -234,15 +234,16 @@ def _strike_at_batches(faults: list[Fault], tell: Callable[[dict[str, Any]], Non
 
     def batches(*arguments: Any, **options: Any) -> Iterator[tuple[Tensor, Tensor]]:
         nonlocal passed
-        for batch in original(*arguments, **options):
+        iterator = original(*arguments, **options)
+        for batch in iterator:
             passed += 1
             for fault in faults:
-                loaders = multiprocessing.active_children()
+                loaders = iterator.processes if isinstance(iterator, Loaders) else []
                 if passed != fault.at or (fault.kind == KILL_LOADER and not loaders):
                     continue
                 tell(asdict(fault))
                 pid = loaders[0].pid if fault.kind == KILL_LOADER else os.getpid()
-                os.kill(pid or os.getpid(), signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
             yield batch
 
     loop.train_batches = batches

@@ -49,14 +49,13 @@ FAILING = "writes and fsyncs fail (EIO), from then on"
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 _KILLED = {-signal.SIGKILL}
 _RANK_LOST = 11
-_LOADER_LOST = 8
 _REFUSED = {5}
 
 ALLOWED: dict[str, set[int]] = {
     KILL_CHANGE: _KILLED | {_RANK_LOST},
     KILL_TIME: _KILLED | {_RANK_LOST},
     KILL_RANK: _KILLED | {_RANK_LOST},
-    KILL_LOADER: {_LOADER_LOST},
+    KILL_LOADER: set(),  # Another process takes its place.
     # Before training begins, and after its end, a signal has its usual effect.
     SIGNAL: {75, 130, _RANK_LOST, *(-number for number in _SIGNALS)},
     FULL_ONCE: _REFUSED | {_RANK_LOST},

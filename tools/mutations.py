@@ -158,9 +158,9 @@ MUTATIONS = (
     Mutation(
         "batches-signals",
         "loader processes die of a signal to the whole group",
-        "engine/batches.py",
-        "before = signal.pthread_sigmask(signal.SIG_BLOCK, [",
-        "before = signal.pthread_sigmask(signal.SIG_UNBLOCK, [",
+        "data/_loader_process.py",
+        "before = signal.pthread_sigmask(signal.SIG_BLOCK,",
+        "before = signal.pthread_sigmask(signal.SIG_UNBLOCK,",
         ("tests/engine/test_signals.py", "-k", "loaders"),
     ),
     Mutation(

@@ -1,6 +1,5 @@
 """Signals sent to a process that checks `Stop` between steps, as training does."""
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 import torch
 
 from rmploss.data._base import Key
+from rmploss.data._loaders import Loaders
 from rmploss.engine import signals
 from rmploss.engine.batches import train_batches
 from rmploss.engine.distributed import World
@@ -114,7 +114,8 @@ def test_loaders_block_the_signals_that_stop_a_run() -> None:
     """The whole group gets them; a loader that died would end the run within a step."""
     batches = train_batches(TINY.but(batch_size=1), Slow(), World(), 1, epoch=0, skip=0)
     next(batches)
-    (loader,) = multiprocessing.active_children()
+    assert isinstance(batches, Loaders)
+    (loader,) = batches.processes
     status = Path(f"/proc/{loader.pid}/status").read_text()
     mask = int(status.partition("SigBlk:")[2].split()[0], 16)
     assert [number for number in SIGNALS if not mask >> (number - 1) & 1] == []

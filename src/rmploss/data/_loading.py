@@ -5,18 +5,25 @@ takes the r-th contiguous share of every batch. All ranks together therefore pro
 exactly the batches that a single rank would.
 """
 
+import sys
+import traceback
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from rmploss.data._base import Key, Samples
 from rmploss.data._in_memory import InMemory
-from rmploss.errors import Problem, UserError
+from rmploss.data._loader_process import NO_FILES, too_many_files
+from rmploss.data._loaders import Loaders
+from rmploss.errors import LoaderError, Problem, UserError
 from rmploss.randomness import derive, generator
+
+Batch = tuple[Tensor, Tensor]
+TIMEOUT_S = 60.0
+"""The default of the seconds that a loader process may take for a sample."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +94,8 @@ def batches(
     start: int = 0,
     pin: bool = False,
     as_indices: bool = False,
+    timeout_s: float = TIMEOUT_S,
+    on_loss: Callable[[str], None] = lambda what: None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One rank's share of the batches of one epoch, as (x, labels).
 
@@ -99,33 +108,40 @@ def batches(
     shuffle: a random order; False: the order of the split.
     drop_last: leave out an incomplete last batch.
     rank, world: this process, and the number of processes.
-    workers: processes that load; 0: this one. Samples in memory need none: their batches are made
-        by this process, on the device that holds them.
+    workers: processes that load (Linux only); 0: this one. Samples in memory need none: their
+        batches are made by this process, on the device that holds them, unless `pin`.
     start: the number of batches to skip (resume); none of their samples is loaded.
-    pin: put batches of loader processes into page-locked memory, for copies to a GPU.
+    pin: put batches of loader processes into page-locked memory, for copies to a GPU; samples in
+        the memory of the host are loaded by processes, too.
     as_indices: of samples in memory yield not (x, labels) but (indices `[B]`, epoch `[]`), of which
         `InMemory.batch` makes them: a captured step does so itself.
+    timeout_s: a loader process that takes longer for a sample, in seconds, is lost. A lost process
+        is replaced by one that loads the same samples.
+    on_loss: is told of every process that was replaced.
 
-    Raises `UserError` if `world` does not divide `batch_size`, or if `drop_last` leaves no batch.
+    Raises `UserError` if `world` does not divide `batch_size`, or if `drop_last` leaves no batch;
+    while iterating, `LoaderError` if a sample cannot be loaded, or processes are lost twice at it.
     """
     _check(len(samples), batch_size, drop_last, world)
     n = len(samples)
     order = _order(n, seed, epoch) if shuffle else list(range(n))
     shares = _shares(order, batch_size, drop_last, rank, world)
-    if isinstance(samples, InMemory):
+    if isinstance(samples, InMemory) and not _copied(samples, workers, pin):
         places = _in_memory(samples, epoch, shares[start:])
         return places if as_indices else (samples.batch(*place) for place in places)
-    share = _Share(samples, epoch, shares[start:])
+    share = _Share(samples, epoch, shares[start:], start)
     if workers == 0:
         return map(share.load, range(len(share)))
-    loader = DataLoader(
-        share,
-        batch_size=None,  # an item of a share is a batch already
-        num_workers=workers,
-        pin_memory=pin,
-        generator=generator(seed, "workers", epoch),  # without it, the global one would be used
-    )
-    return map(_raise_error, loader)
+    if sys.platform != "linux":
+        problem = Problem(f"workers = {workers}", "needs Linux", "--workers 0")
+        raise UserError("no loader processes here", [problem])
+    seed = derive(seed, "workers", epoch)
+    return Loaders(share, workers, seed=seed, timeout_s=timeout_s, pin=pin, on_loss=on_loss)
+
+
+def _copied(samples: InMemory, workers: int, pin: bool) -> bool:
+    """True if batches of the host's memory are made ahead, for copies to a GPU."""
+    return pin and workers > 0 and samples.stored.device.type == "cpu"
 
 
 def batch_indices(n: int, *, batch_size: int, epoch: int, seed: int, batch: int) -> list[int]:
@@ -180,35 +196,61 @@ def _check(n: int, batch_size: int, drop_last: bool, world: int) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class _Share(Dataset[tuple[Tensor, Tensor] | UserError]):
-    """The batches of one rank in one epoch, numbered from 0."""
+class _Share:
+    """The batches of one rank in one epoch, numbered from 0.
 
-    samples: Samples
+    first: the number of batches of the epoch before these.
+    """
+
+    batched: Samples
     epoch: int
     indices: list[list[int]]
+    first: int
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor] | UserError:
-        """A batch; a `UserError` is returned, since a worker would wrap it in a traceback."""
-        try:
-            return self.load(index)
-        except UserError as error:
-            return error
+    def name(self, batch: int) -> str:
+        """Which batch it is; users count from 1."""
+        return f"epoch {self.epoch + 1}, batch {self.first + batch + 1}"
 
-    def load(self, index: int) -> tuple[Tensor, Tensor]:
+    def samples(self, batch: int) -> list[int]:
+        """The numbers of its samples in the whole split."""
+        return [self._number(index) for index in self.indices[batch]]
+
+    def load(self, batch: int, at: Callable[[int], None] = lambda sample: None) -> Batch:
         """A batch: samples stacked along a new dimension in front of `[C, H, W]`, after time."""
-        indices = self.indices[index]
+        indices = self.indices[batch]
+        if isinstance(self.batched, InMemory):
+            return self.batched.batch(torch.tensor(indices), torch.tensor(self.epoch))
         # An empty share loads one sample for its shape.
-        loaded = [self.samples[Key(self.epoch, i)] for i in indices or [0]]
+        loaded = [self._sample(i, batch, at) for i in indices or [0]]
         inputs, labels = zip(*loaded, strict=True)
         dim = inputs[0].ndim - 3
         x = torch.stack(inputs, dim).narrow(dim, 0, len(indices))
         return x, torch.tensor(labels)[: len(indices)]
 
+    def _sample(self, index: int, batch: int, at: Callable[[int], None]) -> tuple[Tensor, int]:
+        """A sample; an error of a data set's own code becomes one that names it."""
+        number = self._number(index)
+        at(number)
+        try:
+            return self.batched[Key(self.epoch, index)]
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in NO_FILES:
+                raise too_many_files(f"cannot load sample {number}") from error
+            line = traceback.extract_tb(error.__traceback__)[-1]
+            what = f"{type(error).__name__}: {error}"
+            where = f"raised in {line.filename}, line {line.lineno}"
+            problem = Problem(f"sample {number} ({self.name(batch)})", what, where)
+            raise LoaderError("the data set cannot load a sample", [problem]) from error
 
-def _raise_error(batch: tuple[Tensor, Tensor] | UserError) -> tuple[Tensor, Tensor]:
-    if isinstance(batch, UserError):
-        raise batch
-    return batch
+    def _number(self, index: int) -> int:
+        """The number of a sample in its whole split."""
+        if isinstance(self.batched, Subset):
+            return int(self.batched.indices[index])
+        if isinstance(self.batched, InMemory) and self.batched.ids is not None:
+            return int(self.batched.ids[index])
+        return index

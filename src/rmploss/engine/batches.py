@@ -1,9 +1,8 @@
 """Open a recipe's splits and iterate one rank's batches."""
 
 import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeGuard
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rmploss.data import DataSet, InMemory, Samples, batches, data_root, take
+from rmploss.data._loading import TIMEOUT_S
 from rmploss.engine.distributed import World
 from rmploss.engine.listener import Listener
 from rmploss.recipes import Recipe
@@ -57,11 +57,12 @@ def loader_processes(workers: int | None, world: World) -> int:
     """The number of loader processes of one rank.
 
     workers: the number asked for; None: beside a GPU, one less than the rank's share of the
-        cores, at most `MOST_WORKERS`. On a CPU none: they would take the network's cores.
+        cores, at most `MOST_WORKERS`. On a CPU none: they would take the network's cores. None
+        outside of Linux.
     """
     if workers is not None:
         return workers
-    if world.device.type != "cuda":
+    if world.device.type != "cuda" or sys.platform != "linux":
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -77,6 +78,8 @@ def train_batches(
     epoch: int,
     skip: int,
     as_indices: bool = False,
+    timeout_s: float = TIMEOUT_S,
+    on_loss: Callable[[str], None] = lambda what: None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One rank's share of the batches of one epoch: (images, labels `[B]`).
 
@@ -87,22 +90,24 @@ def train_batches(
     skip: the number of first batches to leave out, those done before an interruption.
     as_indices: yield (indices `[B]`, epoch `[]`) instead, of which `samples.batch` makes the batch;
         only where `made_by_step`.
+    timeout_s, on_loss: see `data.batches`.
     """
-    with _signals_blocked():
-        return batches(
-            samples,
-            batch_size=recipe.batch_size,
-            epoch=epoch,
-            seed=recipe.seed,
-            shuffle=True,
-            drop_last=True,
-            rank=world.rank,
-            world=world.size,
-            workers=loader_processes(workers, world),
-            pin=world.device.type == "cuda",
-            start=skip,
-            as_indices=as_indices,
-        )
+    return batches(
+        samples,
+        batch_size=recipe.batch_size,
+        epoch=epoch,
+        seed=recipe.seed,
+        shuffle=True,
+        drop_last=True,
+        rank=world.rank,
+        world=world.size,
+        workers=loader_processes(workers, world),
+        pin=world.device.type == "cuda",
+        start=skip,
+        as_indices=as_indices,
+        timeout_s=timeout_s,
+        on_loss=on_loss,
+    )
 
 
 def made_by_step(samples: Samples, world: World) -> TypeGuard[InMemory]:
@@ -111,25 +116,32 @@ def made_by_step(samples: Samples, world: World) -> TypeGuard[InMemory]:
 
 
 def test_batches(
-    recipe: Recipe, samples: Samples, world: World, workers: int | None
+    recipe: Recipe,
+    samples: Samples,
+    world: World,
+    workers: int | None,
+    *,
+    timeout_s: float = TIMEOUT_S,  # noqa: PT028
+    on_loss: Callable[[str], None] = lambda what: None,  # noqa: PT028
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One rank's share of the test batches, in order, each sample once.
 
-    samples, world, workers: see `train_batches`.
+    samples, world, workers, timeout_s, on_loss: see `train_batches`.
     """
-    with _signals_blocked():
-        return batches(
-            samples,
-            batch_size=recipe.batch_size,
-            epoch=0,
-            seed=recipe.seed,
-            shuffle=False,
-            drop_last=False,
-            rank=world.rank,
-            world=world.size,
-            workers=loader_processes(workers, world),
-            pin=world.device.type == "cuda",
-        )
+    return batches(
+        samples,
+        batch_size=recipe.batch_size,
+        epoch=0,
+        seed=recipe.seed,
+        shuffle=False,
+        drop_last=False,
+        rank=world.rank,
+        world=world.size,
+        workers=loader_processes(workers, world),
+        pin=world.device.type == "cuda",
+        timeout_s=timeout_s,
+        on_loss=on_loss,
+    )
 
 
 def micro_batches(images: Tensor, labels: Tensor, count: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -140,21 +152,3 @@ def micro_batches(images: Tensor, labels: Tensor, count: int) -> Iterator[tuple[
     """
     along = images.ndim - 4
     yield from zip(images.chunk(count, along), labels.chunk(count), strict=True)
-
-
-@contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """Start loader workers with SIGINT, SIGTERM, SIGUSR1 and SIGHUP blocked.
-
-    Ctrl-C and schedulers signal the whole process group. A worker that such a signal kills would
-    end the run in the middle of a step; a worker that blocks it serves until the run has stopped.
-    """
-    names = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [getattr(signal, name) for name in names])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

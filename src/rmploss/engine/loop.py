@@ -178,6 +178,8 @@ class Loop:
                 epoch=state.counters.epoch,
                 skip=state.counters.batch,
                 as_indices=self.batch.make is not None,
+                timeout_s=self.execution.timeout_s,
+                on_loss=self._note_loss,
             ):
                 self._step(*batch)
                 reading = self.watch.after_step()
@@ -350,11 +352,22 @@ class Loop:
             self.listener.batch("test", epoch, done, total)
             self._save_or_stop(folder, stop)
 
-        workers = self.execution.workers
-        return [
-            evaluator(test_batches(self.recipe, self.test_samples, self.world, workers), on_batch)
-            for evaluator in self.evaluators
-        ]
+        return [evaluator(self._test_batches(), on_batch) for evaluator in self.evaluators]
+
+    def _test_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return test_batches(
+            self.recipe,
+            self.test_samples,
+            self.world,
+            self.execution.workers,
+            timeout_s=self.execution.timeout_s,
+            on_loss=self._note_loss,
+        )
+
+    def _note_loss(self, what: str) -> None:
+        """Say that a loader process was replaced."""
+        self._log("loader lost", what=what)
+        self.listener.note(what)
 
     def _record(self, result: Evaluation, progress: float, terms: Terms) -> dict[str, Any]:
         """The epoch's line of metrics.jsonl, without its times.
