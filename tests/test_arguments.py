@@ -80,7 +80,7 @@ def test_all_that_is_wrong_is_told(call: Callable[[], Any], parts: list[str]) ->
         assert part in str(caught.value)
 
 
-@pytest.mark.parametrize("table", [NEURONS, LOSSES, OBJECTIVES, SURROGATES, NORMS], ids=str)
+@pytest.mark.parametrize("table", [NEURONS, LOSSES, OBJECTIVES, SURROGATES, NORMS], ids=range(5))
 def test_every_constructor_tells_an_unknown_argument(table: Any) -> None:
     for name in table:
         kind = table[name]

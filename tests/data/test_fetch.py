@@ -312,7 +312,9 @@ def test_unpack_has_limits() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"PK\x03\x04", gzip.compress(b"no tar"), _tar([]), GOOD[:-9], GOOD[:60]]
+    "data",
+    [b"", b"PK\x03\x04", gzip.compress(b"no tar"), _tar([]), GOOD[:-9], GOOD[:60]],
+    ids=["empty", "zip", "no tar", "no file", "cut", "cut early"],
 )
 def test_unpack_refuses_what_is_no_targz(data: bytes) -> None:
     with pytest.raises(DataError, match=r"a\.tar\.gz"):
