@@ -55,6 +55,11 @@ def test_closest(word: str, guess: str | None) -> None:
     assert closest(word, ["rmp", "none", "resnet20", "vgg16"]) == guess
 
 
+def test_swapped_words_are_the_closest() -> None:
+    names = ["cifar10-resnet20-rmp-pocket", "cifar10-resnet20-rmp-fast-pocket"]
+    assert closest("cifar10-resnet20-fast-rmp-pocket", names) == names[1]
+
+
 def test_an_unknown_name_gets_a_guess_or_the_list() -> None:
     problem = unknown("objective", "rpm", ["rmp", "none"], see="rmploss list")
     assert problem == Problem("objective", 'unknown "rpm"', 'did you mean "rmp"?   (rmploss list)')

@@ -98,9 +98,18 @@ class InterruptedRunError(UserError):
 
 
 def closest(word: str, words: Iterable[str]) -> str | None:
-    """The member of `words` most similar to `word`, or None."""
-    matches = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
+    """The member of `words` most similar to `word`, or None.
+
+    Before all others comes one with the same parts between hyphens in another order.
+    """
+    words = list(words)
+    swapped = [known for known in words if word and _parts(known) == _parts(word)]
+    matches = swapped or difflib.get_close_matches(word, words, n=1, cutoff=0.5)
     return matches[0] if matches else None
+
+
+def _parts(name: str) -> list[str]:
+    return sorted(name.split("-"))
 
 
 def unknown(where: str, word: str, words: Iterable[str], see: str = "") -> Problem:

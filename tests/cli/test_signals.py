@@ -52,9 +52,13 @@ def test_a_signal_stops_and_the_message_says_how_to_go_on(tmp_path: Path) -> Non
         _, err = process.communicate(timeout=120)
     assert process.returncode == 75
     (run,) = (tmp_path / "runs").iterdir()
-    first = newest(run).counters.step
+    at = newest(run).counters
+    first = at.step
+    position = f"epoch {at.epoch}"
+    if at.batch or not at.epoch:
+        position = f"epoch {at.epoch + 1}, batch {at.batch} of 4"
     assert err.splitlines() == [
-        f"stopped after step {first}, checkpoint written; resume with",
+        f"stopped after step {first} ({position}), checkpoint written; resume with",
         f"  rmploss train --resume {run.relative_to(tmp_path)} --device cpu",
     ]
     assert RunFolder.open(run).events()[-1]["event"] == "interrupted"

@@ -124,3 +124,29 @@ def test_a_name_is_given_once_and_must_be_safe(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds a path separator"):
         train(TINY, tmp_path, name="a/b")
     assert [path.name for path in tmp_path.iterdir()] == ["named"]
+
+
+class Heard(Listener):
+    """Keeps the notes."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_a_run_that_could_go_on_is_named_before_another_begins(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="the machine failed"):
+        train(TINY, tmp_path, EVERY_STEP, Dying(epoch=2, done=3))
+    (path,) = tmp_path.iterdir()
+    heard = Heard()
+    train(TINY, tmp_path, listener=heard)
+    fix = f"--resume auto (or --resume {path})"
+    assert heard.notes[0] == f"note: {path} is not finished: {fix} goes on with it"
+    heard = Heard()
+    resume(path, EVERY_STEP, heard)
+    assert "goes on after epoch 2, batch 2 of 4" in heard.notes
+    heard = Heard()
+    train(TINY, tmp_path, listener=heard)
+    assert not any("not finished" in note for note in heard.notes)

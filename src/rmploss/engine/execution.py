@@ -199,7 +199,9 @@ def inexact_reasons(
         if here["versions"].get(name) != there
     ]
     if loaded.threads != here["threads"]:
-        reasons.append(f"{loaded.threads} threads are now {here['threads']}")
+        are = "thread is" if loaded.threads == 1 else "threads are"
+        fix = f"OMP_NUM_THREADS={loaded.threads} sets as many as before"
+        reasons.append(f"{loaded.threads} {are} now {here['threads']}; {fix}")
     before = [event for event in events if event.get("event") == "execute"]
     if before and "random_numbers" not in before[-1]:
         reasons.append("images in memory were augmented with other random numbers before")

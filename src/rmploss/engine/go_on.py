@@ -4,14 +4,17 @@ The same command can so be given again by a scheduler, or by `torchrun --max-res
 looks at the folder and decides; the other ranks do as it does.
 """
 
+import shlex
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
 from rmploss.engine import checkpoint
 from rmploss.engine.distributed import World
 from rmploss.engine.fork import recipe_differences
-from rmploss.engine.run import RunFolder
+from rmploss.engine.run import RunFolder, folder_name
+from rmploss.engine.verify import RESULT
 from rmploss.errors import Problem, UserError
 from rmploss.recipes import Recipe
 
@@ -42,6 +45,25 @@ def _way_of(path: Path, recipe: Recipe) -> Way:
         raise UserError("the run in that folder has another recipe", problems)
     saved = checkpoint.saved(path) or checkpoint.set_aside(path, newer_than=-1)
     return "resume" if saved else "begin again"
+
+
+def unfinished(runs_dir: Path, recipe: Recipe) -> str:
+    """The words about an earlier run of this recipe and seed that could go on; "": there is none.
+
+    runs_dir: the folder of run folders.
+    recipe: of the run that is about to begin in a folder of its own.
+    """
+    first = runs_dir / folder_name(recipe.name, recipe.to_json())
+    found = ""
+    for n in count(1):
+        path = first if n == 1 else first.with_name(f"{first.name}-{n}")
+        if not path.exists():
+            return found
+        if checkpoint.saved(path) and not (path / RESULT).exists():
+            fix = f"--resume {shlex.quote(str(path))}"
+            fix = f"--resume auto (or {fix})" if n == 1 else fix
+            found = f"{path} is not finished: {fix} goes on with it"
+    return found
 
 
 def _agreed(decide: Callable[[], Way], world: World) -> Way:

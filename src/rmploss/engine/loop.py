@@ -144,6 +144,8 @@ class Loop:
             self.listener.begin(self.recipe, path, epoch=state.counters.epoch, device=device)
             if self.world.is_main and (why := eager_note(self.execution.capture, self.world)):
                 self.listener.note(why)
+            if begin is None:
+                self.listener.note(f"goes on after {self._position()}")
             while state.counters.epoch < self.recipe.epochs:
                 self._epoch(folder, stop)
             if self.world.is_main:
@@ -451,9 +453,16 @@ class Loop:
             folder.log_event("interrupted", step=self.state.counters.step)
         command = f"rmploss train --resume {shlex.quote(str(folder.path))}"
         raise InterruptedRunError(
-            f"stopped after step {self.state.counters.step}, checkpoint written; resume with\n"
-            f"  {command}{self.execution.command_flags()}"
+            f"stopped after step {self.state.counters.step} ({self._position()}), "
+            f"checkpoint written; resume with\n  {command}{self.execution.command_flags()}"
         )
+
+    def _position(self) -> str:
+        """What is done, for people: "epoch 2, batch 17 of 78", or "epoch 1" at its end."""
+        at = self.state.counters
+        if at.batch or not at.epoch:
+            return f"epoch {at.epoch + 1}, batch {at.batch} of {self.batches}"
+        return f"epoch {at.epoch}"
 
     def _placement(self) -> dict[str, Any]:
         """Where and how this execution runs, for events.jsonl."""

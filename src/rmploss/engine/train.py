@@ -18,7 +18,7 @@ from rmploss.engine.distributed import World
 from rmploss.engine.environment import versions
 from rmploss.engine.execution import Execution, join, kernels, require_same_run
 from rmploss.engine.fork import begin, find_source, set_weights
-from rmploss.engine.go_on import way_of
+from rmploss.engine.go_on import unfinished, way_of
 from rmploss.engine.initial_weights import find_origin, initialize
 from rmploss.engine.listener import Listener
 from rmploss.engine.loop import RESULT, Loop
@@ -67,6 +67,8 @@ def train(
             RunFolder.require_place(runs_dir, name or recipe.name)
             if name and not again:
                 require_free(runs_dir / name)
+            if not name and not fork and (words := unfinished(runs_dir, recipe)):
+                listener.note(f"note: {words}")
         require(execution.capture, world)
         source = None if fork is None else find_source(fork, recipe)
         origin = find_origin(recipe, execution.start) if source is None else None
