@@ -1,3 +1,4 @@
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rmploss.data import Key, batches
+from rmploss.data import Key, batches, imagenet
 from rmploss.data.imagenet import ImageNet
 from rmploss.errors import DataError
 
@@ -130,3 +131,19 @@ def test_a_damaged_image_is_named(root: Path, workers: int) -> None:
         path.write_bytes(data)
         with pytest.raises(DataError, match=path.name):
             list(batches(samples, batch_size=2, **options))
+
+
+def test_a_torchvision_for_another_torch_is_named(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise RuntimeError("operator torchvision::nms does not exist\nand more")
+
+    monkeypatch.setattr(imagenet, "_transforms", broken)
+    monkeypatch.setattr(imagenet, "_unfit", imagenet._unfit.__wrapped__)
+    (problem,) = ImageNet().missing(root)
+    assert problem.where == "torchvision"
+    assert problem.what.startswith(f"does not fit torch {version('torch')}: operator ")
+    assert problem.fix.startswith("pip install --upgrade torch torchvision")
+    with pytest.raises(DataError, match="pip install"):
+        ImageNet().open(root, seed=0, T=4)

@@ -5,14 +5,16 @@ center crop 224x224; both normalized (paper, section 5, "Preprocessing"). The la
 torchvision's `ImageFolder`: `imagenet/{train,val}/<wnid>/*.JPEG`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import v2
 
 from rmploss.data._base import (
     Key,
@@ -34,9 +36,41 @@ STEPS = (
 SORT_VAL = "sort them into class folders (valprep.sh of github.com/soumith/imagenetloader.torch)"
 
 _standardize = Standardize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_random_crop = v2.RandomResizedCrop(224, antialias=True)
-_flip = v2.RandomHorizontalFlip()
-_center_crop = v2.Compose([v2.Resize(256, antialias=True), v2.CenterCrop(224)])
+
+
+class _Transforms(NamedTuple):
+    """Those of torchvision."""
+
+    random_crop: Callable[[Image.Image], Image.Image]
+    center_crop: Callable[[Image.Image], Image.Image]
+    flip: Callable[[Tensor], Tensor]
+    to_tensor: Callable[[Image.Image], Tensor]
+
+
+@cache
+def _transforms() -> _Transforms:
+    # Not on import: a torchvision that was built for another torch cannot be imported.
+    from torchvision.transforms import v2
+
+    return _Transforms(
+        random_crop=v2.RandomResizedCrop(224, antialias=True),
+        center_crop=v2.Compose([v2.Resize(256, antialias=True), v2.CenterCrop(224)]),
+        flip=v2.RandomHorizontalFlip(),
+        to_tensor=v2.functional.pil_to_tensor,
+    )
+
+
+@cache
+def _unfit() -> Problem | None:
+    """Why torchvision cannot be used; the first error counts, a second import raises another."""
+    try:
+        _transforms()
+    except (ImportError, RuntimeError, AttributeError, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        what = f"does not fit torch {version('torch')}: {reason}"
+        fix = "pip install --upgrade torch torchvision, both from one index"
+        return Problem("torchvision", what, fix)
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +92,10 @@ class ImageNet:
         return (3, 224, 224)
 
     def missing(self, root: Path | None) -> list[Problem]:
-        """Missing folders and class folders; no image is read."""
+        """Missing folders, odd class folders, a torchvision that does not fit; no image is read."""
         problems, wnids = [], []
+        if unfit := _unfit():
+            problems.append(unfit)
         for folder in _folders(root):
             wnids.append(_wnids(folder))
             if not folder.is_dir():
@@ -109,11 +145,12 @@ class Images:
 
     def __getitem__(self, key: Key) -> tuple[Tensor, int]:
         image = _read(self._files[key.index])
+        random_crop, center_crop, flip, to_tensor = _transforms()
         if self._seed is None:
-            x = v2.functional.pil_to_tensor(_center_crop(image))
+            x = to_tensor(center_crop(image))
         else:
             with seeded(self._seed, "augment", key.epoch, key.index):
-                x = _flip(v2.functional.pil_to_tensor(_random_crop(image)))
+                x = flip(to_tensor(random_crop(image)))
         return _standardize(x), int(self.labels[key.index])
 
 
