@@ -9,7 +9,12 @@ import pytest
 import torch
 
 from rmploss.engine import load, train
-from rmploss.engine.evaluate import Evaluation, Evaluator
+from rmploss.engine.batches import open_splits
+from rmploss.engine.batches import test_batches as batches_of_test
+from rmploss.engine.build import make_dataset
+from rmploss.engine.distributed import World
+from rmploss.engine.evaluate import Evaluation, Evaluator, evaluate
+from rmploss.engine.listener import Listener
 from rmploss.engine.load import evaluate_run, load_network
 from rmploss.engine.run import RunFolder
 from rmploss.errors import CheckpointError, InterruptedRunError, UserError
@@ -56,6 +61,17 @@ def test_the_network_is_that_of_its_epoch(which: Any, epoch: int, run: Path) -> 
     assert {layer.name: layer.firing_rate for layer in found.layers} == {
         name: layer["firing_rate"] for name, layer in record["layers"].items()
     }
+
+
+def test_a_run_is_tested_in_its_precision_then_and_later(tmp_path: Path) -> None:
+    path = train.train(TINY.but(epochs=1, amp="bf16"), tmp_path)
+    tested = RunFolder.open(path).metrics()[0]["test_ce"]
+    assert evaluate_run(path).loss == tested
+    net, recipe = load_network(path)
+    _, samples = open_splits(recipe, make_dataset(recipe), None, Listener(), torch.device("cpu"))
+    full = evaluate(net, batches_of_test(recipe, samples, World(), 0)).loss
+    assert full != tested
+    assert full == pytest.approx(tested, rel=0.1)
 
 
 def test_evaluation_can_fold_and_use_workers(run: Path) -> None:

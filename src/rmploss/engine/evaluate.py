@@ -1,6 +1,7 @@
 """Evaluate a network on a split: accuracy, and each layer's quantization error and firing rate."""
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from rmploss.engine.capture import Function
 from rmploss.engine.distributed import World
+from rmploss.engine.precision import Precision
 from rmploss.engine.static_batch import StaticBatch
 from rmploss.models import SpikingNetwork
 from rmploss.ops import at_least_single
@@ -69,6 +71,7 @@ def evaluate(
     world: World | None = None,
     p: float = 2.0,
     potential: Literal["u_pre", "input"] = "u_pre",
+    precision: Precision = nullcontext,
     on_batch: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Evaluate a network over the batches of all ranks.
@@ -78,15 +81,17 @@ def evaluate(
     world: this process among the ranks; None: a single process on the CPU.
     p: exponent of Eq. 9, independent of the training's.
     potential: u in Eq. 9, see `MomentSpec`; independent of the training's.
+    precision: returns the autocast context of the forward.
     on_batch: is called after each batch.
     """
-    return Evaluator(net, world or World(), p=p, potential=potential)(batches, on_batch)
+    evaluator = Evaluator(net, world or World(), p=p, potential=potential, precision=precision)
+    return evaluator(batches, on_batch)
 
 
 class Evaluator:
     """Evaluates a network again and again; all sums stay on the device up to the end.
 
-    net, p, potential: see `evaluate`.
+    net, p, potential, precision: see `evaluate`.
     world: this process among the ranks.
     repeat: makes a function that may be captured of one and of the tensors that it changes, as
         `capture.Repeated` does; None: every batch runs eagerly. With it, batches of the size of the
@@ -100,9 +105,10 @@ class Evaluator:
         *,
         p: float = 2.0,
         potential: Literal["u_pre", "input"] = "u_pre",
+        precision: Precision = nullcontext,
         repeat: Callable[[Function, Callable[[], list[Tensor]]], Function] | None = None,
     ) -> None:
-        self.net, self.world = net, world
+        self.net, self.world, self.precision = net, world, precision
         self.spec = MomentSpec(p=p, potential=potential, differentiable=False)
         self.batch = StaticBatch(world.device)
         self.totals = torch.zeros(2, dtype=torch.float64, device=world.device)
@@ -145,7 +151,7 @@ class Evaluator:
 
     def _count(self, images: Tensor, labels: Tensor) -> None:
         """Add a batch to the sums. Reads no tensor on the host."""
-        with membrane_stats(self.net, self.spec) as stats:
+        with self.precision(), membrane_stats(self.net, self.spec) as stats:
             logits = self.net(images)
         if not self.elements:
             for layer in stats:

@@ -16,6 +16,7 @@ from rmploss.engine.checkpoint import DamagedError, Loaded
 from rmploss.engine.evaluate import Evaluation, evaluate
 from rmploss.engine.execution import Execution, join
 from rmploss.engine.listener import Listener
+from rmploss.engine.precision import precision
 from rmploss.engine.run import RunFolder
 from rmploss.engine.training_state import averaged_tensors
 from rmploss.engine.verify import RESULT, record_damages
@@ -149,4 +150,10 @@ def evaluate_run(
             recipe, make_dataset(recipe), execution.data_dir, Listener(), world.device
         )
         batches = test_batches(recipe, samples, world, execution.workers)
-        return evaluate(net.to(world.device), batches, world=world, potential=potential)
+        return evaluate(
+            net.to(world.device),
+            batches,
+            world=world,
+            potential=potential,
+            precision=precision(recipe, world.device),
+        )

@@ -36,6 +36,7 @@ from rmploss.engine.failure import failed_at
 from rmploss.engine.health import PROBE_STEPS, Health, firing_rates
 from rmploss.engine.listener import Listener
 from rmploss.engine.optimizers import Position, learning_rate
+from rmploss.engine.precision import precision
 from rmploss.engine.run import RunFolder
 from rmploss.engine.run_summary import summarize
 from rmploss.engine.save_clock import Request, SaveClock
@@ -339,6 +340,7 @@ class Loop:
         return Evaluator(
             net,
             self.world,
+            precision=precision(self.recipe, self.world.device),
             repeat=lambda run, tensors: self._repeated(run, tensors, "evaluation"),
         )
 

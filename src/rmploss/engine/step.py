@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from rmploss.engine.batches import micro_batches
 from rmploss.engine.distributed import World
+from rmploss.engine.precision import Precision, precision
 from rmploss.engine.tally import Terms
 from rmploss.engine.training_state import TrainingState
 from rmploss.errors import Problem, UserError
@@ -29,9 +30,6 @@ from rmploss.recipes import Recipe
 from rmploss.stats import MembraneStats, membrane_stats
 
 CROSS_ENTROPY = CrossEntropy()
-PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
-Precision = Callable[[], AbstractContextManager[object]]
-"""Returns the autocast context of a forward."""
 
 
 def forward_backward(
@@ -111,6 +109,7 @@ class TrainingStep:
     ) -> None:
         self.recipe, self.net, self.loss, self.objective = recipe, net, loss, objective
         self.state, self.world, self.batch = state, world, batch
+        self.precision = precision(recipe, world.device)
         terms = len(terms_of(objective))
         self.weights = torch.zeros(terms, dtype=torch.float64, device=world.device)
         self.parameters = list(state.net.parameters())
@@ -160,7 +159,7 @@ class TrainingStep:
                     y,
                     weights=self.weights.unbind(),
                     loss=self.loss,
-                    precision=self._precision,
+                    precision=self.precision,
                     scale=lambda loss: (loss if scale is None else loss * scale.scale) / count,
                 )
                 sums.append(terms.sums)
@@ -174,13 +173,6 @@ class TrainingStep:
         optimizer: Any = self.state.optimizer
         optimizer.found_inf = skip.float()  # the fused kernels read it, on the device
         optimizer.step()
-
-    def _precision(self) -> AbstractContextManager[object]:
-        if self.recipe.amp == "off":
-            return nullcontext()
-        # A cast that autocast keeps would outlive the weight in a captured step.
-        kind = PRECISIONS[self.recipe.amp]
-        return torch.autocast(self.world.device.type, kind, cache_enabled=False)
 
     def _without_sync(self) -> AbstractContextManager[object]:
         net = self.net

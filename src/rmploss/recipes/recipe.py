@@ -67,7 +67,8 @@ class Recipe:
     weight_decay: not stated in the paper; 1e-4 is that of the authors' code.
     weight_decay_on: "all" parameters, as in the authors' code; "weights" leaves out gains, offsets
         and biases, as in their later code.
-    amp: "bf16" or "fp16" runs convolutions in that type; membranes stay float32.
+    amp: "bf16" or "fp16" runs convolutions in that type, in training and in tests; membranes stay
+        float32.
     train_samples, test_samples: sizes of class-balanced subsets of the splits; None: all samples.
     pocket: True for a pocket variant: no published number is comparable.
     seed: of all randomness.
