@@ -83,7 +83,8 @@ def test_train_prints_json_lines_and_nothing_else(
     assert main(["train", "digits", *SMALL, "--runs-dir", str(tmp_path), "--json"]) == 0
     out, err = capsys.readouterr()
     events = [json.loads(line)["event"] for line in out.splitlines()]
-    assert events == ["begin", "epoch", "end"]
+    # A note warns that so small a network is unhealthy.
+    assert [event for event in events if event != "note"] == ["begin", "epoch", "end"]
     assert err == ""
 
 

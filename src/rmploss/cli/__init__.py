@@ -23,6 +23,7 @@ from rmploss.cli.report import Report
 from rmploss.cli.table import Table
 from rmploss.cli.train import Train
 from rmploss.cli.verify import Verify
+from rmploss.cli.wrapping import error_text, width_of
 from rmploss.errors import (
     InterruptedRunError,
     MemoryLimitError,
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print_error(str(stop))
         code = stop.exit_code
     except UserError as error:
-        _print_error(f"error: {error}")
+        _print_error(error_text(error, width_of(sys.stderr)))
         code = error.exit_code
     except KeyboardInterrupt:
         _print_error("\nstopped")
@@ -84,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = _report_os_error(error)
     except Exception as error:
         if _is_out_of_memory(error):
-            _print_error(f"error: {_out_of_memory(error)}")
+            _print_error(error_text(_out_of_memory(error), width_of(sys.stderr)))
             return MemoryLimitError.exit_code
         _print_error(traceback.format_exc())
         theirs = foreign_frame(error)

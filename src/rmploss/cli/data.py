@@ -1,5 +1,6 @@
 """`rmploss data`: list the data sets that are present, and fetch others."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -7,6 +8,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from rmploss.cli.common import DataDir
+from rmploss.cli.wrapping import problem_text, say, width_of
 from rmploss.errors import UserError
 
 
@@ -52,10 +54,11 @@ def show(data_dir: Path | None) -> None:
     from rmploss.data import DATASETS, data_root
 
     root = data_root(data_dir)
-    print(f"  (in {root}; --data-dir or $RMPLOSS_DATA name another folder)")
+    say(f"  (in {root}; --data-dir or $RMPLOSS_DATA name another folder)", 3)
+    width = width_of(sys.stdout)
+    margin = 18 if width >= 80 else 4
     for name in DATASETS:
         missing = DATASETS.make(name).missing(root)
         print(f"  {name:<16}{'ready' if not missing else 'missing'}")
         for problem in missing:
-            fix = f"   {problem.fix}" if problem.fix else ""
-            print(f"  {'':<16}{problem.where}: {problem.what}{fix}")
+            print(problem_text(problem, width, margin))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rmploss.cli.common import DataDir
+from rmploss.cli.wrapping import say
 
 
 def _native() -> str:
@@ -44,28 +45,28 @@ class Doctor:
         from rmploss.selftest import agreement, selftest
 
         for name, value in environment().items():
-            print(f"{name:<14}{value}")
+            say(f"{name:<14}{value}", 14)
         print(f"{'disk':<14}{shutil.disk_usage(Path.cwd()).free / 2**30:.1f} GiB free")
         print(f"{'machine':<14}{platform.machine()}")
         devices = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
         print("\nbackends")
         for device in devices:
             picked, why = ops.choose("auto", torch.device(device))
-            print(f"  on {device:<8}{picked:<11}{why}")
-        print(f"  native      {_native()}")
+            say(f"  on {device:<8}{picked:<11}{why}", 13)
+        say(f"  native      {_native()}", 14)
         deviation, bound = selftest()
         good = deviation <= bound
         verdict = "ok" if good else "WRONG"
-        print(
-            f"\nself-test       {verdict}: gradient of LIF + RMP-Loss against finite differences,"
-        )
-        print(f"                deviation {deviation:.1e}, bound {bound:.1e}")
+        what = "gradient of LIF + RMP-Loss against finite differences,"
+        print()
+        say(f"self-test       {verdict}: {what}", 16)
+        say(f"                deviation {deviation:.1e}, bound {bound:.1e}", 16)
         for device in devices:
             for check in agreement(torch.device(device)):
                 good = good and check.ok
                 verdict = "ok" if check.ok else "WRONG"
-                print(f"  on {device:<11}{verdict}: {check.what} against the reference,")
-                print(f"                deviation {check.deviation:.1e}, bound {check.bound:.1e}")
+                say(f"  on {device:<11}{verdict}: {check.what} against the reference,", 16)
+                say(f"{'':16}deviation {check.deviation:.1e}, bound {check.bound:.1e}", 16)
         print("\ndata sets")
         show(self.data_dir)
         return 0 if good else 1

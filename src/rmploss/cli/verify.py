@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
+from rmploss.cli.wrapping import say
 from rmploss.errors import DamagedRunError, Problem, UserError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class Verify:
     of a version without manifests, the output says which files have no stored hash.
     """
 
-    run_dirs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN ...")]
+    run_dirs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN ...", help_behavior_hint="")]
     """The run folders."""
     json: bool = False
     """One JSON object per run on standard output, for programs."""
@@ -49,7 +50,8 @@ class Verify:
                 fields = {**asdict(result), "path": str(path), "sound": not result.damages}
                 print(json_module.dumps(fields))
             else:
-                print(_summary(result))
+                for line in _summary(result).splitlines():
+                    say(line, 4)
         if strange and not problems:
             raise UserError("not a run", strange)
         if problems:
