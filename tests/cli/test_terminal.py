@@ -128,7 +128,7 @@ def test_a_bar_shows_where_the_run_is_and_what_is_left(width: int) -> None:
     assert bar.progress is not None
     (task,) = bar.progress.tasks
     assert (task.completed, task.total) == (1.0, 2.0)
-    assert "epoch 1/2 test 1/2" in task.description
+    assert "epoch 1/2" in task.description
     bar.epoch(RECORD)
     bar.end({})
     bar.close()
@@ -136,6 +136,25 @@ def test_a_bar_shows_where_the_run_is_and_what_is_left(width: int) -> None:
     assert epoch_line(RECORD, 2, width) in plain
     assert "left" in plain
     assert out.getvalue().endswith("\x1b[2K") or out.getvalue().count("\x1b[?25h")  # cursor back
+
+
+@pytest.mark.parametrize("width", [150, 100, 60])
+def test_the_times_are_named_and_never_cut(width: int) -> None:
+    out = io.StringIO()
+    bar = Bar()
+    bar.console = Console(file=out, force_terminal=True, width=width, height=20, highlight=False)
+    bar.begin(TINY, FOLDER, epoch=0, device="cpu")
+    assert bar.progress is not None
+    for batch in (17, 18):
+        bar.batch("train", 2, batch, 391, loss=2.345, lam=0.5, grad_norm=1.25)
+        bar.progress.refresh()
+    bar.close()
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue())
+    line = [line for line in plain.replace("\r", "\n").splitlines() if "18/391" in line][-1]
+    assert re.search(r"\d%  ?elapsed \d+:\d\d:\d\d left (\d+:\d\d|-:--):(\d\d|--)", line), line
+    assert line.startswith("epoch 2/2  train 18/391")
+    assert len(line) <= width
+    assert ("━" in line) == (width >= 100)
 
 
 def _lines(out: io.StringIO) -> list[str]:

@@ -11,16 +11,25 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from rmploss.cli.title import title
 from rmploss.engine.listener import Listener
 from rmploss.recipes import Recipe
 
+WIDE = 100
+"""The columns from which a bar is drawn; in fewer, only numbers are shown."""
+LEAST_BAR = 12
+"""The columns that a bar keeps, with its space."""
+TIMES = len(" 100% elapsed 00:00:00 left 00:00:00")
+"""The columns of share and times, behind which the other numbers stand back."""
 QUIET_S = 30
 """Seconds between two lines within an epoch."""
 
@@ -52,8 +61,13 @@ def epoch_line(record: dict[str, Any], epochs: int, width: int = sys.maxsize) ->
         f"lambda {record['lambda']:.3f}",
         f"{record['train_s'] + record['test_s']:.1f} s",
     ]
+    return _fitting(fields, width)
+
+
+def _fitting(fields: list[str], width: int) -> str:
+    """The fields that fit so many columns, the first one always."""
     while len(fields) > 1 and len("  ".join(fields)) > width:
-        fields.pop()
+        fields = fields[:-1]
     return "  ".join(fields)
 
 
@@ -105,6 +119,22 @@ class TextLines(Listener):
             self.note(text)
 
 
+class Elapsed(TimeElapsedColumn):
+    """The time since the bar was opened, named."""
+
+    def render(self, task: Task) -> Text:
+        """The word and the time."""
+        return Text.assemble("elapsed ", super().render(task))
+
+
+class Left(TimeRemainingColumn):
+    """The time to the end, named."""
+
+    def render(self, task: Task) -> Text:
+        """The word and the time."""
+        return Text.assemble("left ", super().render(task))
+
+
 class Bar(TextLines):
     """A progress bar over the whole run with its remaining time, and one line per epoch."""
 
@@ -133,8 +163,10 @@ class Bar(TextLines):
         """Move the bar."""
         if self.progress is None:
             return
-        shown = "".join(f"  {name} {value:.3f}" for name, value in numbers.items())
-        what = f"epoch {epoch}/{self.epochs} {phase} {done}/{total}{shown}"
+        fields = [f"epoch {epoch}/{self.epochs}", f"{phase} {done}/{total}"]
+        fields += [f"{name} {value:.3f}" for name, value in numbers.items()]
+        bar = LEAST_BAR if self.console.width >= WIDE else 0
+        what = _fitting(fields, self.console.width - TIMES - bar)
         completed = epoch - 1 - self.start_epoch + (done / total if phase == "train" else 1.0)
         self.progress.update(self.task, description=what, completed=completed)
 
@@ -156,14 +188,14 @@ class Bar(TextLines):
         self._close()
 
     def _open(self, what: str, total: float) -> None:
-        columns = (
+        columns: list[ProgressColumn] = [
             TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
             TextColumn("{task.percentage:>3.0f}%"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-        )
+            Elapsed(),
+            Left(),
+        ]
+        if self.console.width >= WIDE:
+            columns.insert(1, BarColumn(bar_width=None))
         self.progress = Progress(*columns, console=self.console, transient=True)
         self.task = self.progress.add_task(what, total=total)
         self.progress.start()
