@@ -30,7 +30,8 @@ def test_the_guide_holds(tmp_path: Path) -> None:
     ours = Path(__import__("rmploss").__file__).parent
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ours, tmp_path / "src" / "rmploss", ignore=ignored)
-    shutil.copytree(ROOT / "tests", tmp_path / "tests", ignore=ignored)
+    for folder in ("tests", "tools"):  # conftest.py imports of the tools
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
 
     places = re.findall(r"^`(src/.*)`:$", GUIDE, re.MULTILINE)
