@@ -18,6 +18,7 @@ import signal
 import socket
 import struct
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -92,7 +93,7 @@ class LoaderProcess:
         with there, _signals_blocked():
             try:
                 _flush()
-                self.pid = os.fork()
+                self.pid = _fork()
             except OSError:
                 self._socket.close()
                 raise
@@ -284,6 +285,16 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         sleep(0.5)
     os._exit(0)
+
+
+def _fork() -> int:
+    """`os.fork`, without the warning that Python 3.12 gives where other threads run.
+
+    Those are PyTorch's and wait for work; of them the child has none, and loads on its own thread.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+        return os.fork()
 
 
 def _flush() -> None:
