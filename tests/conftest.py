@@ -13,10 +13,13 @@ from rmploss import store
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of faults, which docs/reliability.md counts."""
+    """Mark the tests of faults, which docs/reliability.md counts; skip those of an absent GPU."""
+    has_gpu = torch.cuda.is_available()
     for item in items:
         if is_fault_test(item.nodeid.partition("[")[0]):
             item.add_marker("faults")
+        if item.get_closest_marker("gpu") and not has_gpu:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
 @pytest.fixture(scope="session", autouse=True)

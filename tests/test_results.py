@@ -10,9 +10,12 @@ RUNS = Path(__file__).parent / "fixtures" / "runs"
 
 
 def test_a_finished_run_is_a_row() -> None:
-    words = [sys.executable, str(ROOT / "tools" / "results.py"), *map(str, RUNS.glob("*/*"))]
+    runs = [str(path.parent) for path in RUNS.glob("**/recipe.json")]
+    words = [sys.executable, str(ROOT / "tools" / "results.py"), *runs]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
-    (row,) = csv.DictReader(done.stdout.splitlines())
-    assert (row["recipe"], row["seed"], row["epochs"]) == ("digits-rmp", "0", "3")
-    assert float(row["last_accuracy"]) <= float(row["best_accuracy"]) <= 100
-    assert row["command"].startswith("rmploss train digits-rmp")
+    rows = list(csv.DictReader(done.stdout.splitlines()))
+    assert len(rows) == sum((Path(run) / "result.json").is_file() for run in runs) == 2
+    for row in rows:
+        assert (row["recipe"], row["seed"], row["epochs"]) == ("digits-rmp", "0", "3")
+        assert float(row["last_accuracy"]) <= float(row["best_accuracy"]) <= 100
+        assert row["command"].startswith("rmploss train digits-rmp")
