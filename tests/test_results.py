@@ -16,6 +16,8 @@ def test_a_finished_run_is_a_row() -> None:
     rows = list(csv.DictReader(done.stdout.splitlines()))
     assert len(rows) == sum((Path(run) / "result.json").is_file() for run in runs) == 2
     for row in rows:
-        assert (row["recipe"], row["seed"], row["epochs"]) == ("digits-rmp", "0", "3")
+        assert (row["recipe"], row["seed"]) == ("digits-rmp", "0")
+        assert int(row["best_epoch"]) <= int(row["epochs"])
         assert float(row["last_accuracy"]) <= float(row["best_accuracy"]) <= 100
-        assert row["command"].startswith("rmploss train digits-rmp")
+    begun = sorted(row["command"].partition(" --")[0] for row in rows)
+    assert begun == ["", "rmploss train digits-rmp"]  # one was begun from Python

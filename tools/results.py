@@ -70,7 +70,7 @@ def _microjoules(path: Path) -> str:
 def main(paths: list[str]) -> None:
     """Print the CSV of the finished runs among the folders."""
     rows = [values for path in paths if (values := row(Path(path)))]
-    out: "csv.DictWriter[str]" = csv.DictWriter(sys.stdout, FIELDS, lineterminator="\n")
+    out: csv.DictWriter[str] = csv.DictWriter(sys.stdout, FIELDS, lineterminator="\n")
     out.writeheader()
     out.writerows(sorted(rows, key=lambda r: (str(r["recipe"]), str(r["k"]), int(str(r["seed"])))))
 
