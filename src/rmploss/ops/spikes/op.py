@@ -47,15 +47,8 @@ def unpack(backend: str, bits: Tensor, edge: Tensor) -> Tensor:
     return _Unpack.apply(edge, bits, backend)  # pyright: ignore[reportReturnType]
 
 
-class _Unpack(torch.autograd.Function):
-    """The numbers for the bits; the gradient is that of the edge."""
-
-    @staticmethod
-    def forward(edge: Tensor, bits: Tensor, backend: str) -> Tensor:
-        T, C, traced = edge.shape[0], edge.shape[2], is_traced(bits)
-        run = torch.ops.rmploss.unpack if traced else _unpack
-        found = layout.sequence(run(backend, bits, C, edge.dtype).view(T, -1, C), edge)
-        return found.clone() if traced else layout.whole(found)
+class _OfBits(torch.autograd.Function):
+    """Numbers made of bits; their gradient is that of a tensor that stands for the bits."""
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -64,6 +57,17 @@ class _Unpack(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
         return grad_outputs[0], None, None
+
+
+class _Unpack(_OfBits):
+    """The numbers for the bits; the gradient is that of the edge."""
+
+    @staticmethod
+    def forward(edge: Tensor, bits: Tensor, backend: str) -> Tensor:
+        T, C, traced = edge.shape[0], edge.shape[2], is_traced(bits)
+        run = torch.ops.rmploss.unpack if traced else _unpack
+        found = layout.sequence(run(backend, bits, C, edge.dtype).view(T, -1, C), edge)
+        return found.clone() if traced else layout.whole(found)
 
 
 def pool(backend: str, bits: Tensor, place: Tensor) -> Tensor:
@@ -74,7 +78,7 @@ def pool(backend: str, bits: Tensor, place: Tensor) -> Tensor:
     return _Pool.apply(place, bits, backend)  # pyright: ignore[reportReturnType]
 
 
-class _Pool(torch.autograd.Function):
+class _Pool(_OfBits):
     """The means for the bits; the gradient is that of the place."""
 
     @staticmethod
@@ -82,14 +86,6 @@ class _Pool(torch.autograd.Function):
         T, _, C, _, w = place.shape
         rows = KERNELS[backend].pool_rows(bits, C, w, place.dtype)
         return layout.whole(layout.sequence(rows.view(T, -1, C), place))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
-        return grad_outputs[0], None, None
 
 
 def _pack(backend: str, x: Tensor) -> tuple[Tensor, Tensor]:
