@@ -14,11 +14,11 @@ import pytest
 
 from rmploss import ops, recipes, report
 from rmploss.cli import main
-from rmploss.engine import run as run_module
 from rmploss.engine.checkpoint import MANIFEST, seal, unseal
 from rmploss.engine.execution import Execution
 from rmploss.engine.load import evaluate_run
 from rmploss.engine.run import RunFolder, recipe_hash
+from rmploss.engine.run import recipe as recipe_module
 from rmploss.engine.train import resume
 from rmploss.engine.verify import verify
 from rmploss.recipes import Recipe
@@ -77,7 +77,7 @@ def unbroken(tmp_path: Path) -> Path:
 @pytest.fixture
 def later_version(monkeypatch: pytest.MonkeyPatch) -> None:
     """This version reads and makes recipes that have a field more."""
-    monkeypatch.setattr(run_module, "Recipe", LaterRecipe)
+    monkeypatch.setattr(recipe_module, "Recipe", LaterRecipe)
 
 
 def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -178,7 +178,7 @@ def test_old_and_new_repeats_are_one_cell(
 ) -> None:
     recipe = answer_to_row(monkeypatch)
     if later:
-        monkeypatch.setattr(run_module, "Recipe", LaterRecipe)
+        monkeypatch.setattr(recipe_module, "Recipe", LaterRecipe)
         recipe = LaterRecipe.from_json(recipe.to_json())
     ours = row_of(unbroken.parent)
     assert ours is not None

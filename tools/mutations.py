@@ -54,7 +54,7 @@ MUTATIONS = (
     Mutation(
         "pickle-alias",
         "a pickle is written under another name",
-        "engine/checkpoint.py",
+        "engine/checkpoint/write.py",
         "import safetensors.torch\nimport torch\n",
         "import safetensors.torch\nimport torch\nimport torch as t\n\nkeep = t.save\n",
         ("tests/test_architecture_pickle.py",),
@@ -86,7 +86,7 @@ MUTATIONS = (
     Mutation(
         "checkpoint-keep-one",
         "only one checkpoint is kept",
-        "engine/checkpoint.py",
+        "engine/checkpoint/write.py",
         "for old in older[keep:]:",
         "for old in older[keep - 1 :]:",
         ("tests/engine/test_checkpoint.py",),
@@ -94,8 +94,8 @@ MUTATIONS = (
     Mutation(
         "checkpoint-spare",
         "the checkpoint of the best epoch is removed",
-        "engine/checkpoint.py",
-        "if _order(old)[0] not in spare:",
+        "engine/checkpoint/write.py",
+        "if order(old)[0] not in spare:",
         "if True:",
         ("tests/engine/test_checkpoint.py", "tests/engine/test_load.py"),
     ),
@@ -182,7 +182,7 @@ MUTATIONS = (
     Mutation(
         "rewind-late-lines",
         "lines after the checkpoint stay when a run is resumed",
-        "engine/run.py",
+        "engine/run/folder.py",
         'return new and record["epoch"] <= counters.epoch and record["step"] <= counters.step',
         "return new",
         ("tests/engine/test_run.py",),

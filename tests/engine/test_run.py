@@ -37,7 +37,7 @@ def test_create_makes_a_folder_that_explains_itself(tmp_path: Path) -> None:
     ]
     assert folder.stored_recipe() == RECIPE
     with zipfile.ZipFile(folder.path / "source.zip") as source:
-        assert source.read("rmploss/engine/run.py") == Path(run.__file__).read_bytes()
+        assert source.read("rmploss/engine/run/__init__.py") == Path(run.__file__).read_bytes()
         assert all(name.endswith(".py") for name in source.namelist())
     [start] = folder.events()
     assert start["event"] == "start"

@@ -13,8 +13,8 @@ train.py            train a recipe, resume a run
     save_clock.py   when a checkpoint is due
     health.py       dead, saturated, diverging networks      failure.py     of other code
     examine.py, crash.py                                     after NaN: where it began
-    training_state.py, checkpoint.py, optimizer_state.py     saved and restored state
+    training_state.py, checkpoint/, optimizer_state.py       saved and restored state
   after_training.py   membrane histograms and cost           run_summary.py  of metrics.jsonl
-run.py              the run folder                           environment.py  versions, machine
+run/                the run folder                           environment.py  versions, machine
 load.py             load a trained run, evaluate it          listener.py     callbacks
 """
