@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rmploss import functional, models
     from rmploss.conv import SpikeConv2d
+    from rmploss.engine.trained import load
     from rmploss.errors import UserError
     from rmploss.neurons import IF, LIF, Accumulator
     from rmploss.norm import TDBatchNorm2d
@@ -34,6 +35,7 @@ __all__ = [
     "UserError",
     "checkpoint",
     "functional",
+    "load",
     "membrane_stats",
     "models",
 ]
@@ -50,6 +52,7 @@ _PLACES = {
     "TDBatchNorm2d": "rmploss.norm",
     "UserError": "rmploss.errors",
     "checkpoint": "rmploss.recompute",
+    "load": "rmploss.engine.trained",
     "membrane_stats": "rmploss.stats",
 }
 

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from rmploss import ops, recipes
 from rmploss.cli import main
 from rmploss.ops import native
 from tests.engine.runs import TINY
 
-VERBS = ("demo", "list", "train", "eval", "table", "report", "bench", "data", "doctor")
+VERBS = ("demo", "list", "train", "eval", "predict", "table", "report", "bench", "data", "doctor")
 SMALL = ["--epochs", "1", "--train-samples", "64", "--test-samples", "32"]
 SMALL += ["--batch-size", "32", "--width", "0.125", "--T", "2"]
 
@@ -207,3 +208,21 @@ def test_a_full_disk_behind_the_output_is_not_our_fault() -> None:
 def test_the_version_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"rmploss {version('rmploss')}\n"
+
+
+def test_predict_prints_the_classes_of_every_image(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+    for file in files:
+        Image.new("L", (8, 8), 200).save(file)
+    assert main(["predict", str(run), *files, "--top", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == files
+    assert all(line.count("%") == 2 for line in lines)
+    assert main(["predict", str(run), *files, "--json"]) == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [record["file"] for record in records] == files
+    assert sum(guess["probability"] for guess in records[0]["top"]) <= 1 + 1e-6
+    assert main(["predict", str(run)]) == 2
+    assert "no file was named" in capsys.readouterr().err

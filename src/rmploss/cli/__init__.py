@@ -19,6 +19,7 @@ from rmploss.cli.demo import Demo
 from rmploss.cli.doctor import Doctor
 from rmploss.cli.eval import Eval
 from rmploss.cli.list import List
+from rmploss.cli.predict import Predict
 from rmploss.cli.report import Report
 from rmploss.cli.table import Table
 from rmploss.cli.train import Train
@@ -37,6 +38,7 @@ Verb = (
     | Annotated[List, tyro.conf.subcommand("list")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Eval, tyro.conf.subcommand("eval")]
+    | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Table, tyro.conf.subcommand("table")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Verify, tyro.conf.subcommand("verify")]

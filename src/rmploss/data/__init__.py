@@ -4,7 +4,15 @@ A data set is a frozen dataclass whose fields are its options (see `_base.DataSe
 imports no neurons and no networks.
 """
 
-from rmploss.data._base import DataSet, Key, ProgressCallback, Samples, Splits, data_root
+from rmploss.data._base import (
+    DataSet,
+    Key,
+    ProgressCallback,
+    ReadsFiles,
+    Samples,
+    Splits,
+    data_root,
+)
 from rmploss.data._in_memory import InMemory
 from rmploss.data._loading import batch_indices, batches, n_batches, take
 from rmploss.registry import Registry
@@ -29,6 +37,7 @@ __all__ = [
     "InMemory",
     "Key",
     "ProgressCallback",
+    "ReadsFiles",
     "Samples",
     "Splits",
     "batch_indices",

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -76,6 +76,20 @@ class DataSet(Protocol):
         T: number of frames of an event sample; an image does not depend on it.
         progress: called during a long preparation.
         Raises `DataError` for missing, damaged or altered files.
+        """
+        ...
+
+
+@runtime_checkable
+class ReadsFiles(Protocol):
+    """A data set that reads files of its kind which are in no split: an image, a recording."""
+
+    def read(self, path: Path, T: int) -> Tensor:
+        """A file as the test split would give it: float32 `[C, H, W]` or `[T, C, H, W]`.
+
+        path: of an image or a recording.
+        T: number of frames of an event sample; an image does not depend on it.
+        Raises `DataError` for a file that cannot be read.
         """
         ...
 

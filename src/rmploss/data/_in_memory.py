@@ -33,6 +33,15 @@ class Prepare(nn.Module):
     draws: int = 0
 
 
+def prepared(prepare: Prepare, stored: Tensor) -> Tensor:
+    """The network's input of one sample without augmentation, float32.
+
+    prepare: with no draws.
+    stored: as in `InMemory`, without the first axis.
+    """
+    return prepare(stored.unsqueeze(0), torch.empty(0, 1, dtype=torch.int64)).squeeze(0)
+
+
 @dataclass(frozen=True, eq=False)
 class InMemory:
     """Samples held as one tensor.

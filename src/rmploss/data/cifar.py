@@ -24,8 +24,9 @@ from rmploss.data._base import (
     ensure_complete,
     missing_folder,
 )
-from rmploss.data._in_memory import InMemory, Prepare, Standardize
+from rmploss.data._in_memory import InMemory, Prepare, Standardize, prepared
 from rmploss.data._unpickle import unpickle
+from rmploss.data.images import open_image, pixels
 from rmploss.errors import DataError, Problem
 
 Augment = Literal["autoaugment+cutout", "standard", "none"]
@@ -109,6 +110,10 @@ class _CIFAR:
             InMemory(*self._decode(folder, content, self.train_files), self._prepare(), seed),
             InMemory(*self._decode(folder, content, self.test_files), self._prepare("none")),
         )
+
+    def read(self, path: Path, T: int) -> Tensor:
+        """An image file as the test split prepares it, float32 `[3, 32, 32]`."""
+        return prepared(self._prepare("none"), pixels(open_image(path), 3, SIDE))
 
     def _decode(
         self, folder: Path, content: Mapping[str, bytes], files: Mapping[str, str]

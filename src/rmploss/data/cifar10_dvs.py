@@ -119,6 +119,10 @@ class CIFAR10DVS:
             InMemory(samples[test], labels[test], self._prepare(T, augment=False)),
         )
 
+    def read(self, path: Path, T: int) -> Tensor:
+        """A recording (AEDAT 2.0) as T frames, float32 `[T, 2, size, size]`."""
+        return torch.from_numpy(self._frames(path, T)).float()
+
     def _description(self, paths: Sequence[Path], T: int) -> dict[str, object]:
         """Everything the frames depend on: the recordings (names and sizes) and the options."""
         sizes = "\n".join(f"{path.name} {path.stat().st_size}" for path in paths)
@@ -133,7 +137,12 @@ class CIFAR10DVS:
 
     def _pack(self, path: Path, T: int) -> np.ndarray:
         """The frames of one recording, flat; 0/1 frames as bits."""
-        frames = to_frames(
+        frames = self._frames(path, T)
+        return np.packbits(frames) if self.frames == "binary" else frames.reshape(-1)
+
+    def _frames(self, path: Path, T: int) -> np.ndarray:
+        """The frames of one recording, uint8 `[T, 2, size, size]`."""
+        return to_frames(
             _orient(read_aedat(path)),
             T,
             sensor=SENSOR,
@@ -141,7 +150,6 @@ class CIFAR10DVS:
             frames=self.frames,
             integrate=self.integrate,
         )
-        return np.packbits(frames) if self.frames == "binary" else frames.reshape(-1)
 
     def _prepare(self, T: int, augment: bool) -> "Unpack":
         return Unpack(self.shape(T), self.frames == "binary", PrepareFrames(augment))

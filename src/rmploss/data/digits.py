@@ -13,8 +13,9 @@ from torch import Tensor
 
 from rmploss.data._augment import CROP_DRAWS, crop
 from rmploss.data._base import ProgressCallback, Splits
-from rmploss.data._in_memory import InMemory, Prepare, Standardize
+from rmploss.data._in_memory import InMemory, Prepare, Standardize, prepared
 from rmploss.data._loading import balanced
+from rmploss.data.images import open_image, pixels
 from rmploss.errors import Problem
 
 # Of the pixels of the training split, in 0..1.
@@ -70,6 +71,16 @@ class Digits:
             InMemory(_stored(train_images), train_labels, PrepareDigits(self.augment), seed),
             InMemory(_stored(test_images), test_labels, PrepareDigits(augment=False)),
         )
+
+    def read(self, path: Path, T: int) -> Tensor:
+        """An image file as the test split prepares it, float32 `[1, 8, 8]`; white is 1."""
+        return prepared(PrepareDigits(augment=False), _stored(read_gray(path)))
+
+
+def read_gray(path: Path) -> Tensor:
+    """An image file, white on black, as gray values 0..1 in steps of 1/16, `[1, 8, 8]`."""
+    gray = pixels(open_image(path), 1, 8).float() / 255
+    return (gray * WHITE).round() / WHITE
 
 
 def load_splits() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:

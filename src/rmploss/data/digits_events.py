@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rmploss.data._base import Key, ProgressCallback, Splits
 from rmploss.data._in_memory import InMemory, PrepareFrames
-from rmploss.data.digits import load_splits
+from rmploss.data.digits import load_splits, read_gray
 from rmploss.data.events import Events, Frames, Integrate, to_frames
 from rmploss.errors import Problem, UserError
 from rmploss.randomness import seeded
@@ -122,6 +122,10 @@ class DigitsEvents:
         still = self._prepare(T, jitter=False)
         frames = torch.stack([still(image) for image in test_images])
         return Splits(train, InMemory(frames, test_labels, PrepareFrames(augment=False)))
+
+    def read(self, path: Path, T: int) -> Tensor:
+        """An image file of a digit, recorded as the test split is, float32 `[T, 2, 16, 16]`."""
+        return self._prepare(T, jitter=False)(read_gray(path))
 
     def _prepare(self, T: int, jitter: bool) -> Record:
         return Record(T, self.frames, self.integrate, jitter)

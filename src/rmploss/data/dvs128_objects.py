@@ -104,6 +104,12 @@ class DVS128Objects:
             InMemory(*_concatenate(test), PrepareFrames(augment=False)),
         )
 
+    def read(self, path: Path, T: int) -> Tensor:
+        """The first window of a recording (AEDAT) as T frames, float32 `[T, 2, size, size]`."""
+        recording = _orient(read_aedat(path))
+        begin = int(recording.t[0])
+        return torch.from_numpy(self._cut(recording, range(begin, begin + 1), T)[0]).float()
+
     def _starts(self, recording: Events) -> tuple[range, range]:
         """The starts of training and test windows, in microseconds; the splits share no event."""
         window, stride = 1000 * self.window_ms, 1000 * self.stride_ms

@@ -120,6 +120,10 @@ class ImageNet:
         train, val = _folders(root)
         return Splits(Images(train, seed if self.augment else None), Images(val, None))
 
+    def read(self, path: Path, T: int) -> Tensor:
+        """An image file as the test split prepares it, float32 `[3, 224, 224]`."""
+        return _centered(_read(path))
+
 
 class Images:
     """One split: the images of each class folder.
@@ -145,13 +149,18 @@ class Images:
 
     def __getitem__(self, key: Key) -> tuple[Tensor, int]:
         image = _read(self._files[key.index])
-        random_crop, center_crop, flip, to_tensor = _transforms()
+        random_crop, _, flip, to_tensor = _transforms()
         if self._seed is None:
-            x = to_tensor(center_crop(image))
-        else:
-            with seeded(self._seed, "augment", key.epoch, key.index):
-                x = flip(to_tensor(random_crop(image)))
+            return _centered(image), int(self.labels[key.index])
+        with seeded(self._seed, "augment", key.epoch, key.index):
+            x = flip(to_tensor(random_crop(image)))
         return _standardize(x), int(self.labels[key.index])
+
+
+def _centered(image: Image.Image) -> Tensor:
+    """A photograph as a test image: short side 256, center crop, normalized."""
+    transforms = _transforms()
+    return _standardize(transforms.to_tensor(transforms.center_crop(image)))
 
 
 def _read(path: Path) -> Image.Image:

@@ -75,6 +75,10 @@ class NMNIST:
         )
         return Splits(train, test)
 
+    def read(self, path: Path, T: int) -> Tensor:
+        """A recording (.bin) as T frames, float32 `[T, 2, 34, 34]`."""
+        return _frames(path, T, self)
+
 
 class Recordings:
     """One split: the files of each class, read at access."""
@@ -88,14 +92,20 @@ class Recordings:
         return len(self._files)
 
     def __getitem__(self, key: Key) -> tuple[Tensor, int]:
-        frames = to_frames(
-            read_bin(self._files[key.index]),
-            self._T,
-            sensor=SENSOR,
-            frames=self._options.frames,
-            integrate=self._options.integrate,
-        )
-        return torch.from_numpy(frames).float(), int(self.labels[key.index])
+        frames = _frames(self._files[key.index], self._T, self._options)
+        return frames, int(self.labels[key.index])
+
+
+def _frames(path: Path, T: int, options: NMNIST) -> Tensor:
+    """A recording as T frames, float32 `[T, 2, 34, 34]`."""
+    frames = to_frames(
+        read_bin(path),
+        T,
+        sensor=SENSOR,
+        frames=options.frames,
+        integrate=options.integrate,
+    )
+    return torch.from_numpy(frames).float()
 
 
 def read_bin(path: Path) -> Events:

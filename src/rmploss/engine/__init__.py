@@ -17,4 +17,5 @@ train.py            train a recipe, resume a run
   after_training.py   membrane histograms and cost           run_summary.py  of metrics.jsonl
 run/                the run folder                           environment.py  versions, machine
 load.py             load a trained run, evaluate it          listener.py     callbacks
+  trained.py        predict, from files of the run's kind
 """

@@ -36,7 +36,7 @@ def warn_of_older(taken: str, reasons: Sequence[Problem]) -> None:
 
 
 def load_network(
-    run_dir: Path,
+    run_dir: str | Path,
     which: Literal["last", "best"] = "last",
     *,
     averaged: bool = False,
@@ -53,7 +53,7 @@ def load_network(
     Tensors are read after their SHA-256 was checked; nothing is unpickled. Raises `UserError` for a
     folder that is not a run, `CheckpointError` if no checkpoint verifies.
     """
-    folder = RunFolder.open(run_dir)
+    folder = RunFolder.open(run_dir := Path(run_dir))
     recipe = folder.recipe()
     if which == "last":
         loaded = checkpoint.load_latest(run_dir, recipe_hash=folder.recipe_hash)
@@ -120,7 +120,7 @@ def _best_step(folder: RunFolder) -> int:
 
 
 def evaluate_run(
-    run_dir: Path,
+    run_dir: str | Path,
     *,
     which: Literal["last", "best"] = "last",
     averaged: bool = False,

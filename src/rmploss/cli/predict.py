@@ -1,0 +1,63 @@
+"""`rmploss predict`: the classes that a trained network sees in images or recordings."""
+
+import json as json_module
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from rmploss.cli.common import Device, RunDir
+from rmploss.errors import UserError
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Print the classes that a trained network sees in images or recordings.
+
+    $ rmploss predict runs/NAME cat.png dog.jpg
+    $ rmploss predict runs/NAME *.png --top 1 --json
+
+    Files are of the kind of the run's data (images, or .aedat and .bin recordings) and are prepared
+    exactly as its test split. An image of another size is scaled and cropped at its center.
+    """
+
+    run_dir: Positional[RunDir]
+    """The run folder."""
+    files: Annotated[Positional[tuple[Path, ...]], arg(metavar="FILE ...", help_behavior_hint="")]
+    """Images or recordings."""
+    top: int = 5
+    """How many classes of each file."""
+    checkpoint: Literal["last", "best"] = "last"
+    """The epoch: the last or the most accurate."""
+    averaged: bool = False
+    """Take the averaged weights of a recipe with `average`."""
+    device: Device = "auto"
+    """The device to compute on."""
+    json: bool = False
+    """One JSON object per file on standard output, for programs."""
+
+    def run(self) -> int:
+        """Predict and print."""
+        from rmploss.engine.execution import join
+        from rmploss.engine.trained import load
+
+        if not self.files:
+            raise UserError(f"no file was named; for example: rmploss predict {self.run_dir} a.png")
+        net = load(self.run_dir, checkpoint=self.checkpoint, averaged=self.averaged)
+        width = max(len(str(file)) for file in self.files)
+        size = net.recipe.batch_size
+        with join(self.device) as world:
+            net.to(world.device)
+            for start in range(0, len(self.files), size):
+                files = self.files[start : start + size]
+                for file, guesses in zip(files, net.predict(files, self.top), strict=True):
+                    if self.json:
+                        found = {"file": str(file), "top": [asdict(guess) for guess in guesses]}
+                        print(json_module.dumps(found))
+                    else:
+                        words = (
+                            f"{guess.name} {100 * guess.probability:.1f} %" for guess in guesses
+                        )
+                        print(f"{file!s:<{width}}  {'  '.join(words)}")
+        return 0
