@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rmploss import ops
 from rmploss.errors import UserError
+from rmploss.models import create
 from rmploss.ops import native
 from rmploss.ops.lif import passes
 from rmploss.ops.lif.inputs import NeuronNumbers
@@ -178,8 +179,46 @@ def test_a_second_derivative_is_refused_though_the_first_gradient_is_a_constant(
     else:
         y = ops.lif(x.unsqueeze(0), backend="cpu", **NEURON)[0]
     (g,) = torch.autograd.grad(y.sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="use_backend"):
+    with pytest.raises(UserError, match="use_backend"):
         g.square().sum().backward()
+
+
+def gradient(y: Tensor, x: Tensor) -> Tensor:
+    """dy/dx with its graph; None, for y that does not depend on x, is an error of the test."""
+    (g,) = torch.autograd.grad(y.sum(), x, create_graph=True, allow_unused=True)
+    assert g is not None
+    return g
+
+
+@pytest.mark.parametrize("case", ["input", "weight", "spikes", "residual", "earlier layer"])
+def test_a_second_derivative_is_refused_where_it_may_be_unused(case: str) -> None:
+    """Without the inputs in its graph, `allow_unused=True` would make it None: zero."""
+    x = normal(2, 2, 32, 4, 4).float().requires_grad_()
+    w = normal(32, 32, 3, 3, name="w").float().requires_grad_()
+    spikes = (x.detach() > 0.5).float().requires_grad_()
+    neuron: Any = {**NEURON, "backend": "cpu"}
+    flat = spikes.flatten(0, 1)
+    if case == "input":
+        first, by = gradient(ops.lif(x, **neuron)[0], x), x
+    elif case == "weight":
+        first, by = gradient(ops.spike_conv2d(flat, w, padding=1, backend="cpu"), flat), w
+    elif case == "spikes":
+        first, by = gradient(ops.spike_conv2d(flat, w, padding=1, backend="cpu"), w), flat
+    elif case == "residual":
+        first, by = gradient(ops.lif(x, residual=spikes, **neuron)[0], x), spikes
+    else:
+        scale = torch.ones(32, 1, 1, requires_grad=True)
+        first, by = gradient(ops.lif(x * scale, **neuron)[0], x), scale
+    with pytest.raises(UserError, match="use_backend"):
+        gradient(first.square(), by)
+
+
+def test_a_network_with_pooling_keeps_the_graph_of_its_gradient() -> None:
+    net, x = create("convnet", in_channels=1, T=2, width=0.25), torch.rand(2, 1, 8, 8)
+    parameters = [*net.parameters()]
+    kept = torch.autograd.grad(net(x).sum(), parameters, create_graph=True)
+    for one, other in zip(kept, torch.autograd.grad(net(x).sum(), parameters), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_a_first_derivative_may_keep_its_graph() -> None:

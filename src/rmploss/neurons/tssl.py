@@ -35,13 +35,13 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from rmploss.arguments import checked
 from rmploss.errors import Problem, UserError
 from rmploss.functional import ADVICE
 from rmploss.neurons.layer import SpikingLayer, channel_problems
 from rmploss.ops.lif.moments import MomentSpec, membrane_moments
+from rmploss.ops.tracing import differentiable_once
 
 TAU_S = {"A": 2.0, "B": 3.0}
 """The synaptic time constant of each generation."""
@@ -236,7 +236,7 @@ class _Layer(torch.autograd.Function):
         return a, u
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, g: Tensor, _: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, lively = ctx.saved_tensors
         gradient = GRADIENTS[ctx.constants.generation]

@@ -36,7 +36,7 @@ class _AvgPool2d(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
         k, g = ctx.size, grad_outputs[0].movedim(1, -1)
         N, h, w, C = g.shape
-        # torch.compile would forget the memory of `out`.
-        memory = None if is_traced(g) else native.empty(g, N, h, k, w, k, C)
+        # torch.compile would forget the memory of `out`, which has no derivative either.
+        memory = None if is_traced(g) or g.requires_grad else native.empty(g, N, h, k, w, k, C)
         g_x = torch.div(g.reshape(N, h, 1, w, 1, C).expand(N, h, k, w, k, C), k**2, out=memory)
         return g_x.reshape(N, h * k, w * k, C).movedim(-1, 1), None

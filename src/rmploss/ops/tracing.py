@@ -8,17 +8,19 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from rmploss.errors import UserError
+
 PLAIN = (Tensor, nn.Parameter)
 """Tensor types that are not wrapper subclasses (tracers wrap: fake, functional tensors)."""
 SECOND_DERIVATIVE = (
-    b"the fused operations of rmploss have one derivative: for a second one run the reference, "
-    b"with rmploss.ops.use_backend('reference')"
+    "this operation of rmploss has one derivative. LIF neurons and convolutions have a second "
+    "one in the reference: with rmploss.ops.use_backend('reference')"
 )
 
 
@@ -78,11 +80,12 @@ def _onnx() -> str | None:
 
 
 def differentiable_once(backward: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, ...]]:
-    """Make a second derivative through what `backward(ctx, ...)` returns raise a clear error.
+    """Make every derivative of what `backward(ctx, ...)` returns raise `UserError`.
 
     PyTorch's `once_differentiable` raises only if the gradient that arrives depends on something.
     Where it is a constant, as that of a sum, it drops the derivative of the result by the saved
-    tensors: a gradient penalty would lose its share without a word.
+    tensors: a gradient penalty would lose its share without a word. Of inputs that are not among
+    the saved tensors `ctx.links` says where they are in the graph (`link`).
     """
 
     @wraps(backward)
@@ -92,12 +95,42 @@ def differentiable_once(backward: Callable[..., tuple[Any, ...]]) -> Callable[..
         if not torch.is_grad_enabled():  # without create_graph there is no second derivative
             return gradients
         places = [i for i, g in enumerate(gradients) if isinstance(g, Tensor)]
-        functions: Any = torch._C._functions  # pyright: ignore[reportAttributeAccessIssue]
-        delayed = functions.DelayedError(SECOND_DERIVATIVE, len(places))
-        guarded = delayed(*(gradients[i].detach().requires_grad_() for i in places))
+        own = [gradients[i].detach().requires_grad_() for i in places]
+        sources = (*ctx.saved_tensors, *arriving, *getattr(ctx, "links", ()))
+        links = [x for x in sources if isinstance(x, Tensor) and x.requires_grad]
+        guarded: Any = _Once.apply(len(own), *own, *links)
         found = [*gradients]
         for i, g in zip(places, guarded, strict=True):
             found[i] = g
         return tuple(found)
 
     return run
+
+
+def link(x: Tensor) -> Tensor:
+    """A number `[]` at the place of x in the graph, which keeps no memory of x."""
+    return _Link.apply(x)  # pyright: ignore[reportReturnType]
+
+
+class _Once(torch.autograd.Function):
+    """The first tensors, as many as `count` says; no derivative by any of them."""
+
+    @staticmethod
+    def forward(ctx: Any, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return tuple(x.view_as(x) for x in tensors[:count])
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> NoReturn:
+        raise UserError(SECOND_DERIVATIVE)
+
+
+class _Link(torch.autograd.Function):
+    """A number that depends on x in the graph alone; nothing asks for its derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return x.new_empty(())
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> NoReturn:
+        raise UserError(SECOND_DERIVATIVE)

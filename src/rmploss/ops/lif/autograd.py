@@ -16,7 +16,7 @@ from rmploss.ops import layout
 from rmploss.ops.lif.inputs import SCHEMA, LIFInputs, LIFOutputs, NeuronNumbers, Places
 from rmploss.ops.lif.passes import KERNELS, NO_PLACES, Gradients, backward, forward
 from rmploss.ops.spikes.op import pack_if_spikes
-from rmploss.ops.tracing import differentiable_once, is_traced
+from rmploss.ops.tracing import differentiable_once, is_traced, link
 
 OTHERS = ("statistics", "bits", "spike_count")
 """The outputs without a gradient, which stand before the `Places`."""
@@ -77,8 +77,17 @@ def _gradient(ctx: Any, g_spikes: Any, g_moments: Any, g_last: Any, *others: Any
     )
 
 
+def run(inputs: LIFInputs) -> tuple[Any, ...]:
+    """The operation in eager mode, with gradients; returns what `LIF.forward` does."""
+    out: Any = LIF.apply(*inputs)
+    node, residual = out[0].grad_fn, inputs.residual
+    if node is not None and residual is not None and residual.requires_grad:
+        node.links = (link(residual),)  # its bits may be all that is kept of it
+    return out
+
+
 class LIF(torch.autograd.Function):
-    """The operation in eager mode."""
+    """`run` for autograd."""
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]

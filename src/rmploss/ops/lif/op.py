@@ -9,7 +9,7 @@ from rmploss.errors import UserError
 from rmploss.ops import backends, layout
 from rmploss.ops.collectives import ranks
 from rmploss.ops.lif import reference
-from rmploss.ops.lif.autograd import LIF
+from rmploss.ops.lif.autograd import run
 from rmploss.ops.lif.inputs import LIFInputs, LIFOutputs, NeuronNumbers, NeuronOptions
 from rmploss.ops.lif.passes import KERNELS, forward
 from rmploss.ops.lif.tdbn import Running
@@ -147,7 +147,7 @@ def lif_layer(
         inputs.check()
         out = LIFOutputs(*torch.ops.rmploss.lif(*inputs.schema))
     elif torch.is_grad_enabled():
-        all_outputs: Any = LIF.apply(*inputs)
+        all_outputs = run(inputs)
         out, places = LIFOutputs(*all_outputs[:FIELDS]), all_outputs[FIELDS:]
     else:
         out = forward(*inputs)

@@ -14,7 +14,7 @@ from torch.library import Library, register_autograd, register_fake
 from rmploss.ops.layout import words
 from rmploss.ops.spike_conv2d.inputs import ConvInputs
 from rmploss.ops.spike_conv2d.passes import ConvOutputs, backward, forward
-from rmploss.ops.tracing import differentiable_once, is_traced
+from rmploss.ops.tracing import differentiable_once, is_traced, link
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -28,6 +28,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
         if not given.look or is_traced(given.x) or int(count) < 0:
             bits, x = None, given.x
     ctx.save_for_backward(x, bits, count, given.weight)
+    ctx.keeps_x = x is not None
     ctx.others = (given.backend, list(given.x.shape), given.stride, given.padding)
 
 
@@ -55,8 +56,17 @@ def _gradient(ctx: Any, g_y: Any, *_: Any) -> tuple[Any, ...]:
     )
 
 
+def run(inputs: ConvInputs) -> Tensor:
+    """The operation in eager mode, with gradients."""
+    y: Any = SpikeConv2d.apply(*inputs)
+    node = y.grad_fn
+    if node is not None and inputs.x.requires_grad and not node.keeps_x:
+        node.links = (link(inputs.x),)
+    return y
+
+
 class SpikeConv2d(torch.autograd.Function):
-    """The operation in eager mode."""
+    """`run` for autograd."""
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]

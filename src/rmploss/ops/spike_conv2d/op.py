@@ -8,7 +8,7 @@ from torch import Tensor
 from rmploss.errors import UserError
 from rmploss.ops import backends
 from rmploss.ops.spike_conv2d import dense, reference
-from rmploss.ops.spike_conv2d.autograd import SpikeConv2d
+from rmploss.ops.spike_conv2d.autograd import run
 from rmploss.ops.spike_conv2d.flops import register_formulas
 from rmploss.ops.spike_conv2d.inputs import TYPES, ConvInputs
 from rmploss.ops.spike_conv2d.passes import KERNELS, forward
@@ -101,7 +101,7 @@ def _run(inputs: ConvInputs, backend: str, autocast: bool) -> Tensor:
         register_formulas()
         return torch.ops.rmploss.spike_conv2d(*inputs)[0]
     if torch.is_grad_enabled():
-        return SpikeConv2d.apply(*inputs)  # pyright: ignore[reportReturnType]
+        return run(inputs)
     return forward(*inputs).y
 
 
