@@ -21,6 +21,7 @@ LAYERS = (
         "errors",
         "registry",
         "arguments",
+        "entry",
         "randomness",
         "_disk",
         "_watched",

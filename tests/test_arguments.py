@@ -6,11 +6,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from rmploss import LIF, Accumulator, MomentSpec, RMPLoss, TDBatchNorm2d, functional, membrane_stats
+from rmploss import (
+    LIF,
+    Accumulator,
+    MomentSpec,
+    RMPLoss,
+    SpikeConv2d,
+    TDBatchNorm2d,
+    functional,
+    membrane_stats,
+)
 from rmploss.errors import UserError
-from rmploss.neurons import NEURONS
+from rmploss.models import create
+from rmploss.neurons import NEURONS, SpikingLayer
 from rmploss.norm import NORMS
 from rmploss.objectives import LOSSES, OBJECTIVES
 from rmploss.objectives.losses import TET, CrossEntropy, MeanSquaredError
@@ -129,3 +139,38 @@ def test_data_parallel_is_refused() -> None:
         pass
     with pytest.raises(UserError, match="DistributedDataParallel"):
         net[0]._replicate_for_data_parallel()
+
+
+CALLS: list[tuple[Callable[[], Any], list[str]]] = [
+    (lambda: lif(4)(X, foo=1), ["bad call of LIF", 'unknown "foo"']),
+    (lambda: lif(4)(X, residaul=X), ['did you mean "residual"']),
+    (lambda: lif(4)(), ["x: is missing"]),
+    (lambda: lif(4)(X, X), ["argument 2 =", "has no name"]),
+    (lambda: lif(4).membrane(X, v=1), ['unknown "v"']),
+    (lambda: lif(4, carry_state=True).step(X[0], 1), ["argument 2 = 1", "leave it out"]),
+    (lambda: tdbn(4)(X, repeat=2), ['did you mean "repeats"']),
+    (lambda: SpikeConv2d(1, 2, 3)(X, stride=2), ["SpikeConv2d", 'unknown "stride"']),
+    (lambda: Accumulator()(X, dim=0), ["Accumulator", 'unknown "dim"']),
+    (lambda: create("convnet", width=0.25)(X, overtime=True), ['did you mean "over_time"']),
+    (lambda: rmp()(), ["stats: is missing", "progress: is missing"]),
+    (lambda: NEURONS["dsr-if"](4)(X, foo=1), ["DSRIF", 'unknown "foo"']),
+    (lambda: NEURONS["tssl"](4)(X, foo=1), ["TSSL", 'unknown "foo"']),
+    (lambda: NORMS["none"]()(X, foo=1), ["NoNorm", 'unknown "foo"']),
+]
+
+
+@pytest.mark.parametrize(("call", "parts"), CALLS, ids=range(len(CALLS)))
+def test_a_wrong_call_of_a_module_is_told(call: Callable[[], Any], parts: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        call()
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_a_fault_inside_of_a_call_stays_what_it_is() -> None:
+    class Faulty(SpikingLayer):
+        def integrate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return x + None, x  # pyright: ignore[reportOperatorIssue]
+
+    with pytest.raises(TypeError, match="unsupported operand"):
+        Faulty(4)(X)

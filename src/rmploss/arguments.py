@@ -10,13 +10,13 @@ import typing
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache, wraps
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple, NoReturn, ParamSpec, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rmploss.errors import Problem, UserError, unknown
+from rmploss.errors import Problem, UserError, not_scriptable, unknown
 from rmploss.registry import fits, is_literal, spell
 
 P = ParamSpec("P")
@@ -47,6 +47,10 @@ def checked(**advice: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                 raise UserError(f"bad {_title(function)}", problems)
             return function(*places, **names)
 
+        def script() -> NoReturn:
+            raise not_scriptable(_title(function))
+
+        setattr(run, "__prepare_scriptable__", script)  # noqa: B010  what torch.jit.script calls
         return run
 
     return decorate
@@ -99,6 +103,17 @@ def _parameters(function: Callable[..., Any]) -> _Parameters:
             if parameter.default is parameter.empty:
                 required.append(name)
     return _Parameters(hints, tuple(by_place), tuple(required), takes_more)
+
+
+def problems_of_call(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> list[Problem]:
+    """All problems of a call that the signature of a function does not allow; empty if it does."""
+    try:
+        inspect.signature(function).bind(*args, **kwargs)
+    except TypeError:
+        return _problems(function, args, kwargs, {})
+    return []
 
 
 def _problems(

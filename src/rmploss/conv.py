@@ -4,17 +4,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rmploss import ops
+from rmploss.entry import Untraceable, entry
 from rmploss.errors import UserError
 from rmploss.ops import Spikes
 
 
-class SpikeConv2d(nn.Conv2d):
+class SpikeConv2d(Untraceable, nn.Conv2d):
     """`torch.nn.Conv2d` of `[N, C, H, W]`, exact for any input and made for spikes (0 and 1).
 
     Spikes are kept for backward as bits, and on the CPU a sparse input is convolved event by event
     (`ops.spike_conv2d`). Groups, dilation, unequal strides and padding modes run as in the parent.
     """
 
+    @entry
     def forward(self, input: Tensor | Spikes) -> Tensor:
         """The convolution `[N, C', H', W']`.
 

@@ -128,6 +128,13 @@ def unknown(where: str, word: str, words: Iterable[str], see: str = "") -> Probl
     return Problem(where, f'unknown "{word}"', f"{fix}   ({see})" if see else fix)
 
 
+def not_scriptable(name: str) -> UserError:
+    """The error of torch.jit.script for a class or function of that name."""
+    what = "is Python that decides while it runs, which torch.jit.script cannot compile"
+    fix = "torch.jit.trace(net, x), or torch.export.export(net, (x,))"
+    return UserError("torch.jit.script cannot compile rmploss", [Problem(name, what, fix)])
+
+
 def _layout(title: str, problems: Sequence[Problem]) -> str:
     if not problems:
         return title

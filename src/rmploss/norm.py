@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rmploss.arguments import checked
 from rmploss.conv import SpikeConv2d
+from rmploss.entry import Untraceable, entry
 from rmploss.errors import Problem, UserError
 from rmploss.ops import at_least_single, check_current
 from rmploss.ops.collectives import ranks
@@ -37,7 +38,7 @@ class Operands(NamedTuple):
     scale: float
 
 
-class TDBatchNorm2d(nn.Module):
+class TDBatchNorm2d(Untraceable, nn.Module):
     """tdBN of `[T, B, C, H, W]`, the normalization before every spiking layer.
 
     channels: C.
@@ -104,6 +105,7 @@ class TDBatchNorm2d(nn.Module):
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
 
+    @entry
     def forward(self, x: Tensor, repeats: int = 1) -> Tensor:
         """Normalize x `[T, B, C, H, W]`.
 
@@ -268,6 +270,7 @@ class NoNorm(nn.Module):
     def __init__(self, channels: int | None = None) -> None:
         super().__init__()
 
+    @entry
     def forward(self, x: Tensor, repeats: int = 1) -> Tensor:
         """Return x; repeats is ignored."""
         return x

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rmploss.arguments import checked
+from rmploss.entry import entry
 from rmploss.errors import UserError
 from rmploss.norm import Operands, TDBatchNorm2d
 
@@ -30,6 +31,7 @@ class StepBatchNorm2d(TDBatchNorm2d):
     ) -> None:
         super().__init__(channels, factor="none", eps=eps, momentum=momentum, sync=sync)
 
+    @entry
     def forward(self, x: Tensor, repeats: int = 1) -> Tensor:
         """Normalize x `[T, B, C, H, W]`; in training each step with its own statistics.
 

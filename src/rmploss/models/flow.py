@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.nn.modules import module as of_all
 
+from rmploss.entry import Untraceable, entry
 from rmploss.ops import Spikes, dense_of
 
 
-class PassesSpikes(nn.Module):
+class PassesSpikes(Untraceable, nn.Module):
     """A module of a network that takes and returns spikes, `[T, B, C, H, W]`.
 
     Called by itself it takes and returns tensors; a network calls `forward_spikes` (`through`).
@@ -26,6 +27,7 @@ class PassesSpikes(nn.Module):
 
     reads_bits: ClassVar[bool] = False
 
+    @entry
     def forward(self, x: Tensor, **options: Any) -> Tensor:
         """What `forward_spikes` returns, as a tensor."""
         given = Spikes.found_in(x) if self.reads_bits else x

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, TypedDict, Unpack
 import torch
 from torch import Tensor, nn
 
+from rmploss.entry import Untraceable, entry
 from rmploss.errors import Problem, UserError
 from rmploss.models.amplitudes import fold_amplitudes
 from rmploss.models.flow import through
@@ -40,7 +41,7 @@ class NetworkOptions(DataOptions, TimeOptions, total=False):
     """All options that every network has."""
 
 
-class SpikingNetwork(nn.Module, ABC):
+class SpikingNetwork(Untraceable, nn.Module, ABC):
     """A classifier of static images `[B, C, H, W]` or sequences `[T, B, C, H, W]`.
 
     A static image is shown for `T` time steps; a sequence brings its own. Returns logits
@@ -78,6 +79,7 @@ class SpikingNetwork(nn.Module, ABC):
     def outputs(self, x: Tensor) -> Tensor:
         """The outputs of every time step, `[T, B, num_classes]`."""
 
+    @entry
     def forward(self, x: Tensor, *, over_time: bool = False) -> Tensor:
         """Logits `[B, num_classes]`; over_time: what they are read out from, for a loss."""
         check_current(x)

@@ -6,9 +6,10 @@ from torch import Tensor, nn
 
 from rmploss import functional
 from rmploss.arguments import checked
+from rmploss.entry import Untraceable, entry
 
 
-class Accumulator(nn.Module):
+class Accumulator(Untraceable, nn.Module):
     """Read-out `[T, B, K]` to `[B, K]`: the membrane u(T) after u(t) = u(t-1) + x(t) (Eq. 4).
 
     reduction: "sum" is the paper's; "mean" divides by T, as the authors' code does, which rescales
@@ -28,6 +29,7 @@ class Accumulator(nn.Module):
         self.u: Tensor | None = None
         self._had_gradient = False
 
+    @entry
     def forward(self, x: Tensor) -> Tensor:
         """The accumulated membrane `[B, K]` of the inputs x `[T, B, K]`."""
         u = functional.carried(self.u, self._had_gradient) if self.carry_state else None
@@ -36,6 +38,7 @@ class Accumulator(nn.Module):
             self.u, self._had_gradient = u.detach(), u.requires_grad
         return u
 
+    @entry
     def step(self, x: Tensor) -> Tensor:
         """The membrane `[B, K]` after one more time step x `[B, K]`; only with carry_state=True."""
         functional.check_carry(self.carry_state)

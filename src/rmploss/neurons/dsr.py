@@ -29,6 +29,7 @@ from torch.autograd.function import once_differentiable
 
 from rmploss import functional, ops
 from rmploss.arguments import checked
+from rmploss.entry import entry
 from rmploss.errors import Problem, UserError
 from rmploss.functional import ADVICE, check_axes
 from rmploss.neurons.accumulator import Accumulator
@@ -48,6 +49,7 @@ class WeightedMean(nn.Module):
         super().__init__()
         self.decay = decay
 
+    @entry
     def forward(self, x: Tensor) -> Tensor:
         """The mean of x over its first dimension; float32 at least."""
         return weighted_mean(ops.at_least_single(x), self.decay)
@@ -87,6 +89,7 @@ class _DSR(SpikingLayer):
         self.threshold_gain = threshold_gain
         self.released = False
 
+    @entry
     def forward(self, x: Tensor) -> Tensor:
         """The outputs o `[T, B, C, ...]` of the input current x, in its type.
 
@@ -117,6 +120,7 @@ class _DSR(SpikingLayer):
         """Whether the height was released."""
         return self.released
 
+    @entry
     def membrane(self, x: Tensor) -> Tensor:
         """U / V_th before the reset `[T, B, C, ...]`, without gradient: to look at."""
         rule = self._rule(None)

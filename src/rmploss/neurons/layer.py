@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rmploss.arguments import checked
+from rmploss.entry import Untraceable, entry
 from rmploss.errors import Problem, UserError
 from rmploss.functional import ADVICE, check_axes
 from rmploss.ops import at_least_single
@@ -22,7 +23,7 @@ class HasHeight(Protocol):
         ...
 
 
-class SpikingLayer(nn.Module):
+class SpikingLayer(Untraceable, nn.Module):
     """A layer of neurons, `[T, B, C, ...]` input current to outputs of the same shape.
 
     A neuron that is no setting of `LIF` derives from this class and defines `integrate`.
@@ -50,6 +51,7 @@ class SpikingLayer(nn.Module):
         self.v_threshold = v_threshold
         self.layer_name, self.place = "", ""
 
+    @entry
     def forward(self, x: Tensor) -> Tensor:
         """The outputs `[T, B, C, ...]` of the input current x, in the type of x.
 
@@ -72,6 +74,7 @@ class SpikingLayer(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} defines no integrate(x) -> outputs, u")
 
+    @entry
     def membrane(self, x: Tensor) -> Tensor:
         """The membrane before the reset `[T, B, C, ...]` for the input current x, no gradient."""
         check_axes(x, self.channels)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from rmploss import functional, ops
 from rmploss.arguments import checked, collect
+from rmploss.entry import entry
 from rmploss.errors import Problem, UserError
 from rmploss.functional import ADVICE, check_axes
 from rmploss.neurons.layer import SpikingLayer, channel_problems
@@ -105,6 +106,7 @@ class LIF(SpikingLayer):
             raise UserError("bad LIF", [problem])
         return LIF(decay=1 - 1 / tau, **options)
 
+    @entry
     def forward(
         self,
         x: Tensor,
@@ -205,6 +207,7 @@ class LIF(SpikingLayer):
         """What leaves the layer for its spikes `[T, B, C, ...]`: the spikes."""
         return spikes
 
+    @entry
     def membrane(self, x: Tensor) -> Tensor:
         """u_pre `[T, B, C, ...]` for the input current x, without gradient: to look at."""
         check_axes(x, self.channels)
@@ -219,6 +222,7 @@ class LIF(SpikingLayer):
             channels=x.shape[2],
         )
 
+    @entry
     def step(self, x: Tensor) -> Tensor:
         """Spikes `[B, C, ...]` of one time step; only with carry_state=True."""
         functional.check_carry(self.carry_state)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rmploss.arguments import collect
+from rmploss.entry import Untraceable, entry
 from rmploss.errors import Problem, UserError, unknown
 from rmploss.objectives.schedules import SCHEDULES, evaluate
 from rmploss.ops.lif.moments import MomentSpec
@@ -15,7 +16,7 @@ from rmploss.registry import fits
 from rmploss.stats import LayerMoments, MembraneStats
 
 
-class Regularizer(ABC):
+class Regularizer(Untraceable, ABC):
     """lambda(n) times a function of the membrane statistics of one forward; dimensionless.
 
     amplitude: of lambda(n): its name in the paper, its value, and the usual value for errors.
@@ -53,6 +54,7 @@ class Regularizer(ABC):
         self.include, self.exclude = include, exclude
         self.is_remarked = False
 
+    @entry
     def __call__(self, stats: MembraneStats, progress: float) -> Tensor:
         """The weighted term, a scalar.
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, NotRequired, TypedDict
 import torch
 from torch import Tensor
 
+from rmploss.entry import is_proxy
 from rmploss.errors import Problem, UserError
 from rmploss.ops import layout, native
 from rmploss.ops.constants import filled
@@ -470,6 +471,8 @@ def check_current(x: Tensor, name: str = "x") -> None:
     """Raise `UserError` for an input current that is no tensor of real numbers."""
     if not isinstance(x, Tensor | Spikes):
         fix = "torch.as_tensor(x)" if hasattr(x, "__array__") else "a tensor [T, B, C, ...]"
+        if is_proxy(x):
+            fix = "a layer, LIF(...), which torch.fx records as one node"
         problem = Problem(f"{name} is a {type(x).__name__}", "not a tensor", fix)
         raise UserError("no input current", [problem])
     if x.dtype not in CURRENTS:
