@@ -85,7 +85,7 @@ def differentiable_once(backward: Callable[..., tuple[Any, ...]]) -> Callable[..
     PyTorch's `once_differentiable` raises only if the gradient that arrives depends on something.
     Where it is a constant, as that of a sum, it drops the derivative of the result by the saved
     tensors: a gradient penalty would lose its share without a word. Of inputs that are not among
-    the saved tensors `ctx.links` says where they are in the graph (`link`).
+    the saved tensors `ctx.links` says where they are in the graph (`place_of`).
     """
 
     @wraps(backward)
@@ -107,9 +107,9 @@ def differentiable_once(backward: Callable[..., tuple[Any, ...]]) -> Callable[..
     return run
 
 
-def link(x: Tensor) -> Tensor:
+def place_of(x: Tensor) -> Tensor:
     """A number `[]` at the place of x in the graph, which keeps no memory of x."""
-    return _Link.apply(x)  # pyright: ignore[reportReturnType]
+    return _Place.apply(x)  # pyright: ignore[reportReturnType]
 
 
 class _Once(torch.autograd.Function):
@@ -124,7 +124,7 @@ class _Once(torch.autograd.Function):
         raise UserError(SECOND_DERIVATIVE)
 
 
-class _Link(torch.autograd.Function):
+class _Place(torch.autograd.Function):
     """A number that depends on x in the graph alone; nothing asks for its derivative."""
 
     @staticmethod

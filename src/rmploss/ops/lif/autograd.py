@@ -16,7 +16,7 @@ from rmploss.ops import layout
 from rmploss.ops.lif.inputs import SCHEMA, LIFInputs, LIFOutputs, NeuronNumbers, Places
 from rmploss.ops.lif.passes import KERNELS, NO_PLACES, Gradients, backward, forward
 from rmploss.ops.spikes.op import pack_if_spikes
-from rmploss.ops.tracing import differentiable_once, is_traced, link
+from rmploss.ops.tracing import differentiable_once, is_traced, place_of
 
 OTHERS = ("statistics", "bits", "spike_count")
 """The outputs without a gradient, which stand before the `Places`."""
@@ -82,7 +82,7 @@ def run(inputs: LIFInputs) -> tuple[Any, ...]:
     out: Any = LIF.apply(*inputs)
     node, residual = out[0].grad_fn, inputs.residual
     if node is not None and residual is not None and residual.requires_grad:
-        node.links = (link(residual),)  # its bits may be all that is kept of it
+        node.links = (place_of(residual),)  # its bits may be all that is kept of it
     return out
 
 

@@ -14,7 +14,7 @@ from torch.library import Library, register_autograd, register_fake
 from rmploss.ops.layout import words
 from rmploss.ops.spike_conv2d.inputs import ConvInputs
 from rmploss.ops.spike_conv2d.passes import ConvOutputs, backward, forward
-from rmploss.ops.tracing import differentiable_once, is_traced, link
+from rmploss.ops.tracing import differentiable_once, is_traced, place_of
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -61,7 +61,7 @@ def run(inputs: ConvInputs) -> Tensor:
     y: Any = SpikeConv2d.apply(*inputs)
     node = y.grad_fn
     if node is not None and inputs.x.requires_grad and not node.keeps_x:
-        node.links = (link(inputs.x),)
+        node.links = (place_of(inputs.x),)
     return y
 
 
