@@ -42,6 +42,7 @@ from rmploss.data import Samples
 from rmploss.data._base import Key
 from rmploss.data._loaders import Loaders
 from rmploss.engine import checkpoint, loop
+from rmploss.engine.batches import RankBatches
 from rmploss.engine.run import RunFolder, timeless
 from rmploss.engine.verify import verify
 from rmploss.errors import UserError
@@ -230,7 +231,7 @@ def _strike_at_changes(faults: list[Fault], tell: Callable[[dict[str, Any]], Non
 
 def _strike_at_batches(faults: list[Fault], tell: Callable[[dict[str, Any]], None]) -> None:
     """Kill this process or a loader process of it before training batches."""
-    original, passed = loop.train_batches, 0
+    original, passed = RankBatches.train, 0
 
     def batches(*arguments: Any, **options: Any) -> Iterator[tuple[Tensor, Tensor]]:
         nonlocal passed
@@ -246,7 +247,7 @@ def _strike_at_batches(faults: list[Fault], tell: Callable[[dict[str, Any]], Non
                 os.kill(pid, signal.SIGKILL)
             yield batch
 
-    loop.train_batches = batches
+    RankBatches.train = batches
 
 
 def _strike_at_times(faults: list[Fault], tell: Callable[[dict[str, Any]], None]) -> None:

@@ -14,11 +14,10 @@ from rmploss import cli
 from rmploss.cli.blame import foreign_frame
 from rmploss.data import InMemory, batch_indices
 from rmploss.engine import crash, step
-from rmploss.engine.batches import open_splits, train_batches
+from rmploss.engine.batches import RankBatches, open_splits
 from rmploss.engine.build import make_dataset
 from rmploss.engine.checkpoint import unseal
 from rmploss.engine.crash import BINS, Trace, histogram
-from rmploss.engine.distributed import World
 from rmploss.engine.execution import Execution
 from rmploss.engine.listener import Listener
 from rmploss.engine.run import RunFolder
@@ -45,7 +44,7 @@ def test_a_histogram_counts_every_value_once() -> None:
 def test_the_samples_of_a_batch_are_those_that_training_takes() -> None:
     samples, _ = open_splits(TINY, make_dataset(TINY), None, Listener())
     assert isinstance(samples, InMemory)
-    taken = train_batches(TINY, samples, World(), 0, epoch=1, skip=1, as_indices=True)
+    taken = RankBatches(TINY).train(samples, epoch=1, skip=1, as_indices=True)
     found = batch_indices(len(samples), batch_size=32, epoch=1, seed=TINY.seed, batch=1)
     assert next(taken)[0].tolist() == found
 

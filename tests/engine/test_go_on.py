@@ -11,7 +11,7 @@ from rmploss.engine.execution import Execution
 from rmploss.engine.listener import Listener
 from rmploss.engine.run import RunFolder
 from rmploss.engine.save_clock import SaveClock
-from rmploss.engine.train import resume, train, train_or_resume
+from rmploss.engine.train import resume, train
 from rmploss.errors import CheckpointError, UserError
 from tests.engine.children import be_rank, finish, free_port, pipe, start
 from tests.engine.runs import TINY, digest_of
@@ -83,14 +83,14 @@ def test_the_ranks_follow_the_clock_of_rank_0(tmp_path: Path) -> None:
 def test_what_has_begun_is_resumed_and_what_is_finished_stays(tmp_path: Path) -> None:
     unbroken = train(TINY, tmp_path / "unbroken")
     with pytest.raises(RuntimeError, match="the machine failed"):
-        train_or_resume(TINY, tmp_path / "runs", EVERY_STEP, Dying(epoch=1, done=3))
-    path = train_or_resume(TINY, tmp_path / "runs")
+        train(TINY, tmp_path / "runs", EVERY_STEP, Dying(epoch=1, done=3), or_resume=True)
+    path = train(TINY, tmp_path / "runs", or_resume=True)
     assert [path] == [*(tmp_path / "runs").iterdir()]
     assert digest_of(path) == digest_of(unbroken)
     kinds = [event["event"] for event in RunFolder.open(path).events()]
     assert kinds.count("start") == kinds.count("resume") == 1
     before = (path / "events.jsonl").read_bytes()
-    assert train_or_resume(TINY, tmp_path / "runs") == path
+    assert train(TINY, tmp_path / "runs", or_resume=True) == path
     assert (path / "events.jsonl").read_bytes() == before
 
 
@@ -99,7 +99,7 @@ def test_a_run_that_died_before_its_first_checkpoint_begins_again(tmp_path: Path
     folder = RunFolder.create(tmp_path, TINY.name, stored, command=["rmploss"], exactly="named")
     with pytest.raises(CheckpointError):
         resume(folder.path)
-    path = train_or_resume(TINY, tmp_path, name="named")
+    path = train(TINY, tmp_path, name="named", or_resume=True)
     assert path == folder.path
     assert digest_of(path) == digest_of(train(TINY, tmp_path / "unbroken"))
     assert "begin again" in [event["event"] for event in folder.events()]
@@ -108,10 +108,10 @@ def test_a_run_that_died_before_its_first_checkpoint_begins_again(tmp_path: Path
 def test_a_folder_of_another_recipe_is_not_resumed(tmp_path: Path) -> None:
     train(TINY.but(epochs=1), tmp_path, name="named")
     with pytest.raises(UserError, match=r"named: epochs: 1 is now 2   another --name, or --fork"):
-        train_or_resume(TINY, tmp_path, name="named")
+        train(TINY, tmp_path, name="named", or_resume=True)
     (tmp_path / "other").mkdir()
     with pytest.raises(UserError, match="not a run"):
-        train_or_resume(TINY, tmp_path, name="other")
+        train(TINY, tmp_path, name="other", or_resume=True)
 
 
 def test_a_name_is_given_once_and_must_be_safe(tmp_path: Path) -> None:

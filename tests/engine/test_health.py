@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from rmploss.engine import loop
-from rmploss.engine.batches import open_splits, train_batches
+from rmploss.engine import run_health
+from rmploss.engine.batches import RankBatches, open_splits
 from rmploss.engine.build import make_dataset, make_network
-from rmploss.engine.distributed import World
 from rmploss.engine.execution import Execution
 from rmploss.engine.health import Health, firing_rates
 from rmploss.engine.listener import Listener
@@ -63,7 +62,7 @@ def test_what_was_told_before_an_interruption_is_not_told_again() -> None:
 
 def first_batch(recipe: Recipe) -> Any:
     samples, _ = open_splits(recipe, make_dataset(recipe), None, Listener())
-    return next(train_batches(recipe, samples, World(), 0, epoch=0, skip=0))
+    return next(RankBatches(recipe).train(samples, epoch=0))
 
 
 def test_rates_are_looked_at_without_a_change() -> None:
@@ -80,7 +79,7 @@ def test_rates_are_looked_at_without_a_change() -> None:
 def test_a_network_that_cannot_learn_is_told_while_it_trains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "PROBE_STEPS", 1)
+    monkeypatch.setattr(run_health, "PROBE_STEPS", 1)
     shown = Notes()
     norm = use("none")  # which would follow the threshold
     neuron = use("if", v_threshold=1e6)
@@ -119,5 +118,5 @@ def test_a_run_that_diverges_is_told(tmp_path: Path) -> None:
 
 def test_looking_changes_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without = train(TINY, tmp_path / "without")
-    monkeypatch.setattr(loop, "PROBE_STEPS", 1)
+    monkeypatch.setattr(run_health, "PROBE_STEPS", 1)
     assert digest_of(train(TINY, tmp_path / "with")) == digest_of(without)

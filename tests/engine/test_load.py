@@ -9,10 +9,8 @@ import pytest
 import torch
 
 from rmploss.engine import load, train
-from rmploss.engine.batches import open_splits
-from rmploss.engine.batches import test_batches as batches_of_test
+from rmploss.engine.batches import RankBatches, open_splits
 from rmploss.engine.build import make_dataset
-from rmploss.engine.distributed import World
 from rmploss.engine.evaluate import Evaluation, Evaluator, evaluate
 from rmploss.engine.listener import Listener
 from rmploss.engine.load import evaluate_run, load_network
@@ -69,7 +67,7 @@ def test_a_run_is_tested_in_its_precision_then_and_later(tmp_path: Path) -> None
     assert evaluate_run(path).loss == tested
     net, recipe = load_network(path)
     _, samples = open_splits(recipe, make_dataset(recipe), None, Listener(), torch.device("cpu"))
-    full = evaluate(net, batches_of_test(recipe, samples, World(), 0)).loss
+    full = evaluate(net, RankBatches(recipe).test(samples)).loss
     assert full != tested
     assert full == pytest.approx(tested, rel=0.1)
 

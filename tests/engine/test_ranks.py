@@ -12,9 +12,8 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from rmploss.engine import batches, step, train
-from rmploss.engine.batches import open_splits, train_batches
+from rmploss.engine.batches import RankBatches, open_splits
 from rmploss.engine.build import make_dataset, make_network, make_objective
-from rmploss.engine.distributed import World
 from rmploss.engine.evaluate import evaluate
 from rmploss.engine.execution import Execution, join
 from rmploss.engine.listener import Listener
@@ -41,13 +40,13 @@ def one_step(rank: int, port: str, answer: Connection) -> None:
         net = make_network(TINY, dataset).double()
         ddp = DistributedDataParallel(net) if world.size > 1 else net
         samples, _ = open_splits(TINY, dataset, None, Listener())
-        x, y = next(train_batches(TINY, samples, world, 0, epoch=0, skip=0))
+        x, y = next(RankBatches(TINY, world).train(samples, epoch=0))
         terms = forward_backward(ddp, objective, x.double(), y, weights=weights_of(objective, 0.5))
         numbers: dict[str, Any] = Terms(world.all_reduce_sum(terms.sums)).means()
         for size in SPLITS:
             recipe = TINY.but(test_samples=size)
             _, test = open_splits(recipe, dataset, None, Listener())
-            shares = ((x.double(), y) for x, y in batches.test_batches(recipe, test, world, 0))
+            shares = ((x.double(), y) for x, y in batches.RankBatches(recipe, world).test(test))
             found = evaluate(net, shares, world=world)
             numbers |= {f"accuracy of {size}": found.accuracy, f"loss of {size}": found.loss}
             for layer in found.layers:
@@ -114,7 +113,7 @@ def test_accumulated_parts_of_two_ranks_are_those_of_one(tmp_path: Path) -> None
 
     dataset, objective = make_dataset(recipe), make_objective(recipe)
     samples, _ = open_splits(recipe, dataset, None, Listener())
-    x, y = next(train_batches(recipe, samples, World(), 0, epoch=0, skip=0))
+    x, y = next(RankBatches(recipe).train(samples, epoch=0))
     net = make_network(recipe, dataset)
     for begin in (0, 8):  # of either rank's 16 samples
         both = [*range(begin, begin + 8), *range(16 + begin, 24 + begin)]

@@ -16,7 +16,7 @@ import torch
 from rmploss.data._base import Key
 from rmploss.data._loaders import Loaders
 from rmploss.engine import signals
-from rmploss.engine.batches import train_batches
+from rmploss.engine.batches import RankBatches
 from rmploss.engine.distributed import World
 from rmploss.engine.signals import Stop
 from tests.engine.runs import TINY
@@ -112,7 +112,7 @@ class Slow:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells the mask")
 def test_loaders_block_the_signals_that_stop_a_run() -> None:
     """The whole group gets them; a loader that died would end the run within a step."""
-    batches = train_batches(TINY.but(batch_size=1), Slow(), World(), 1, epoch=0, skip=0)
+    batches = RankBatches(TINY.but(batch_size=1), World(), 1).train(Slow(), epoch=0)
     next(batches)
     assert isinstance(batches, Loaders)
     (loader,) = batches.processes

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from rmploss import ops
 from rmploss.conv import SpikeConv2d
 from rmploss.engine import batches, checkpoint, train
-from rmploss.engine.batches import micro_batches, open_splits, train_batches
+from rmploss.engine.batches import RankBatches, micro_batches, open_splits
 from rmploss.engine.build import make_dataset, make_network, make_objective
-from rmploss.engine.distributed import World
 from rmploss.engine.evaluate import evaluate
 from rmploss.engine.execution import Execution
 from rmploss.engine.listener import Listener
@@ -42,7 +41,7 @@ def before_its_step(recipe: Recipe) -> tuple[nn.Module, list[Tensor]]:
     """The network before the only step of a run, with the mean gradient of its micro-batches."""
     dataset, objective = make_dataset(recipe), make_objective(recipe)
     samples, _ = open_splits(recipe, dataset, None, Listener())
-    ((x, y),) = train_batches(recipe, samples, World(), 0, epoch=0, skip=0)
+    ((x, y),) = RankBatches(recipe).train(samples, epoch=0)
     net = make_network(recipe, dataset)
     for images, labels in micro_batches(x, y, recipe.accumulate):
         assert len(labels) == recipe.batch_size // recipe.accumulate
@@ -170,7 +169,7 @@ def test_the_metrics_are_those_of_the_epoch(tmp_path: Path) -> None:
     assert [r["lr"] for r in records] == rates  # of the epoch's last step
     net, _ = load_network(path)
     _, samples = open_splits(recipe, make_dataset(recipe), None, Listener())
-    again = evaluate(net, batches.test_batches(recipe, samples, World(), 0))
+    again = evaluate(net, batches.RankBatches(recipe).test(samples))
     last = records[-1]
     assert (last["test_accuracy"], last["test_ce"]) == (again.accuracy, again.loss)
     assert last["quantization_error"] == again.quantization_error

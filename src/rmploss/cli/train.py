@@ -100,7 +100,7 @@ class Train:
         """Train; returns 0."""
         from rmploss.cli.terminal import Bar, listener
         from rmploss.engine.execution import Execution, join, require_same_run
-        from rmploss.engine.train import resume, train, train_or_resume
+        from rmploss.engine.train import resume, train
 
         jobs = self._jobs()
         command = ("rmploss", *sys.argv[1:])
@@ -121,11 +121,10 @@ class Train:
             if self.resume is not None and not self._may_resume:
                 done = [resume(self.resume, execution, shown)]
             else:
-                start = train_or_resume if self._may_resume else train
                 with join(self.device, timeout_s=self.timeout) as world:
                     require_same_run(world, runs=[job.to_json() for job in jobs])
                     done = [
-                        start(
+                        train(
                             job,
                             self.runs_dir,
                             execution,
@@ -133,6 +132,7 @@ class Train:
                             world,
                             name=self.name,
                             fork=self.fork,
+                            or_resume=self._may_resume,
                         )
                         for job in jobs
                     ]

@@ -10,9 +10,11 @@ train.py            train a recipe, resume a run
       capture.py    eagerly, or as a CUDA graph              static_batch.py its input
       tally.py      sums, the non-finite flag                loss_scale.py   for fp16
     evaluate.py     accuracy, quantization error, rates      signals.py      stop on a signal
-    save_clock.py   when a checkpoint is due
-    health.py       dead, saturated, diverging networks      failure.py     of other code
-    examine.py, crash.py                                     after NaN: where it began
+    saving.py       save when it is due, or stop             save_clock.py  when it is due
+    restore.py      the newest checkpoint                    epoch_record.py  of metrics.jsonl
+    health.py       dead, saturated, diverging networks      run_health.py  those of one run
+    failure.py      where other code raised                  notes.py       remarks and events
+    divergence.py, examine.py, crash.py                      NaN: stop, and where it began
     training_state.py, checkpoint/, optimizer_state.py       saved and restored state
   after_training.py   membrane histograms and cost           run_summary.py  of metrics.jsonl
 run/                the run folder                           environment.py  versions, machine

@@ -15,8 +15,7 @@ import torch
 from rmploss import store
 from rmploss.analysis import inference_cost, membrane_histograms
 from rmploss.data import Samples, take
-from rmploss.engine.batches import test_batches
-from rmploss.engine.distributed import World
+from rmploss.engine.batches import RankBatches
 from rmploss.lifecycle import fold
 from rmploss.models import SpikingNetwork
 from rmploss.recipes import Recipe
@@ -48,7 +47,8 @@ def analyze(
     """
     some = take(samples, min(len(samples), HISTOGRAM_SAMPLES))
     few = recipe.but(batch_size=min(recipe.batch_size, BATCH_SIZE))
-    histograms = membrane_histograms(net, test_batches(few, some, World(), workers))
+    batches = RankBatches(few, workers=workers)
+    histograms = membrane_histograms(net, batches.test(some))
     _write(
         path / MEMBRANE,
         {
@@ -61,7 +61,7 @@ def analyze(
     some = take(samples, min(len(samples), COST_SAMPLES))
     deployed = fold(copy.deepcopy(net))
     with torch.no_grad():
-        cost = inference_cost(deployed, test_batches(few, some, World(), workers))
+        cost = inference_cost(deployed, batches.test(some))
     fields = {**asdict(cost), "microjoules": cost.microjoules}
     _write(path / COST, {"split": "test", "samples": len(some), **fields})
 

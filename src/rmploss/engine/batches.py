@@ -3,20 +3,24 @@
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
 
-from rmploss.data import DataSet, InMemory, Samples, batches, data_root, take
+from rmploss.data import DataSet, InMemory, Samples, batches, data_root, n_batches, take
 from rmploss.data._loading import TIMEOUT_S
 from rmploss.engine.distributed import World
 from rmploss.engine.listener import Listener
+from rmploss.errors import Problem, UserError
 from rmploss.recipes import Recipe
 
 MOST_WORKERS = 16
 """The largest number of loader processes of a rank that is chosen from the machine."""
+ALONE = World()
+"""One process on the CPU."""
 
 
 def open_splits(
@@ -69,79 +73,75 @@ def loader_processes(workers: int | None, world: World) -> int:
     return max(0, min((cores or 1) // ranks - 1, MOST_WORKERS))
 
 
-def train_batches(
-    recipe: Recipe,
-    samples: Samples,
-    world: World,
-    workers: int | None,
-    *,
-    epoch: int,
-    skip: int,
-    as_indices: bool = False,
-    timeout_s: float = TIMEOUT_S,
-    on_loss: Callable[[str], None] = lambda what: None,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """One rank's share of the batches of one epoch: (images, labels `[B]`).
-
-    samples: the training samples.
-    world: this process among the ranks.
-    workers: the number of loader processes, see `loader_processes`; samples in memory need none.
-    epoch: completed epochs; with the recipe's seed it decides the order.
-    skip: the number of first batches to leave out, those done before an interruption.
-    as_indices: yield (indices `[B]`, epoch `[]`) instead, of which `samples.batch` makes the batch;
-        only where `made_by_step`.
-    timeout_s, on_loss: see `data.batches`.
-    """
-    return batches(
-        samples,
-        batch_size=recipe.batch_size,
-        epoch=epoch,
-        seed=recipe.seed,
-        shuffle=True,
-        drop_last=True,
-        rank=world.rank,
-        world=world.size,
-        workers=loader_processes(workers, world),
-        pin=world.device.type == "cuda",
-        start=skip,
-        as_indices=as_indices,
-        timeout_s=timeout_s,
-        on_loss=on_loss,
-    )
-
-
 def made_by_step(samples: Samples, world: World) -> TypeGuard[InMemory]:
     """True for samples on the device of the training: a step makes its batch itself."""
     return isinstance(samples, InMemory) and samples.stored.device == world.device
 
 
-def test_batches(
-    recipe: Recipe,
-    samples: Samples,
-    world: World,
-    workers: int | None,
-    *,
-    timeout_s: float = TIMEOUT_S,  # noqa: PT028
-    on_loss: Callable[[str], None] = lambda what: None,  # noqa: PT028
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """One rank's share of the test batches, in order, each sample once.
+def full_batches(samples: Samples, batch_size: int) -> int:
+    """The number of full batches of the training samples; `UserError` if there is none."""
+    count = n_batches(samples, batch_size, drop_last=True)
+    if not count:
+        most = len(samples)
+        what = f"only {most} training samples, so no batch is full"
+        problem = Problem(f"batch_size = {batch_size}", what, f"at most {most}")
+        raise UserError("no batch to train on", [problem])
+    return count
 
-    samples, world, workers, timeout_s, on_loss: see `train_batches`.
+
+@dataclass(frozen=True)
+class RankBatches:
+    """One rank's share of the batches of a recipe.
+
+    recipe: with the size of a batch, and the seed that decides the order.
+    world: this process among the ranks.
+    workers: the number of loader processes, see `loader_processes`; samples in memory need none.
+    timeout_s, on_loss: see `data.batches`.
     """
-    return batches(
-        samples,
-        batch_size=recipe.batch_size,
-        epoch=0,
-        seed=recipe.seed,
-        shuffle=False,
-        drop_last=False,
-        rank=world.rank,
-        world=world.size,
-        workers=loader_processes(workers, world),
-        pin=world.device.type == "cuda",
-        timeout_s=timeout_s,
-        on_loss=on_loss,
-    )
+
+    recipe: Recipe
+    world: World = ALONE
+    workers: int | None = 0
+    timeout_s: float = TIMEOUT_S
+    on_loss: Callable[[str], None] = lambda what: None
+
+    def train(
+        self, samples: Samples, *, epoch: int, skip: int = 0, as_indices: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of one epoch: (images, labels `[B]`).
+
+        samples: the training samples.
+        epoch: completed epochs; with the recipe's seed it decides the order.
+        skip: the number of first batches to leave out, those done before an interruption.
+        as_indices: yield (indices `[B]`, epoch `[]`) instead, of which `samples.batch` makes the
+            batch; only where `made_by_step`.
+        """
+        return self._batches(
+            samples,
+            epoch=epoch,
+            shuffle=True,
+            drop_last=True,
+            start=skip,
+            as_indices=as_indices,
+        )
+
+    def test(self, samples: Samples) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of the test samples, in order, each sample once: (images, labels `[B]`)."""
+        return self._batches(samples, epoch=0, shuffle=False, drop_last=False)
+
+    def _batches(self, samples: Samples, **options: Any) -> Iterator[tuple[Tensor, Tensor]]:
+        return batches(
+            samples,
+            batch_size=self.recipe.batch_size,
+            seed=self.recipe.seed,
+            rank=self.world.rank,
+            world=self.world.size,
+            workers=loader_processes(self.workers, self.world),
+            pin=self.world.device.type == "cuda",
+            timeout_s=self.timeout_s,
+            on_loss=self.on_loss,
+            **options,
+        )
 
 
 def micro_batches(images: Tensor, labels: Tensor, count: int) -> Iterator[tuple[Tensor, Tensor]]:

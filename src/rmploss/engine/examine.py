@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rmploss.data import Samples, batch_indices
 from rmploss.engine import crash
-from rmploss.engine.batches import test_batches, train_batches
+from rmploss.engine.batches import RankBatches
 from rmploss.engine.checkpoint import Counters
 from rmploss.engine.crash import LOSSES, Suspect, Trace
 from rmploss.engine.distributed import World
@@ -60,14 +60,8 @@ def examine_step(
     rate: its learning rate.
     """
     recipe, world, net = step.recipe, step.world, step.state.net
-    again_made = train_batches(
-        recipe,
-        samples,
-        world,
-        0,
-        epoch=at.epoch,
-        skip=at.batch,
-        as_indices=held.make is not None,
+    again_made = RankBatches(recipe, world).train(
+        samples, epoch=at.epoch, skip=at.batch, as_indices=held.make is not None
     )
     held.fill(*next(again_made))
     images, _ = held()
@@ -113,7 +107,7 @@ def examine_test(
     at: the position after the step.
     world: this process among the ranks.
     """
-    images, _ = next(test_batches(recipe, samples, world, 0))
+    images, _ = next(RankBatches(recipe, world).test(samples))
     images = images.to(world.device)
 
     def again(trace: Trace) -> Losses:

@@ -1,10 +1,13 @@
 """Where training was when other code raised: a data set, a neuron, an objective."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from rmploss.data import batch_indices
 from rmploss.engine.checkpoint import Counters
+from rmploss.errors import StoreError, UserError
 from rmploss.recipes import Recipe
 
 SHOWN = 32
@@ -58,3 +61,25 @@ def failed_at(recipe: Recipe, at: Counters, n: int, phase: str) -> Failure:
     size, seed = recipe.batch_size, recipe.seed
     samples = batch_indices(n, batch_size=size, epoch=at.epoch, seed=seed, batch=at.batch)
     return Failure(recipe.name, phase, at.step, at.epoch + 1, at.batch + 1, samples)
+
+
+@contextmanager
+def failures_named(
+    where: Callable[[], Failure], command: str, log: Callable[..., None]
+) -> Iterator[None]:
+    """Say in an exception of other code, such as a data set's, where training was.
+
+    where: returns the place.
+    command: what goes on with the run.
+    log: writes an event.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        place = where()
+        error.add_note(f"{place.words()}\nwhen that is mended: {command}")
+        with suppress(StoreError):
+            log("failed", error=repr(error), **place.fields())
+        raise

@@ -5,6 +5,7 @@ in training. What is computed from the recipe is that of the new one: at the pos
 and lambda(n) are those of the new length, so that a longer run falls to 0 at its own end.
 """
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from rmploss.engine.build import make_objective, resolve
 from rmploss.engine.checkpoint import Counters, Loaded
 from rmploss.engine.differences import differing_fields
 from rmploss.engine.optimizer_state import OptimizerState, optimizer_state, restore_optimizer
-from rmploss.engine.optimizers import Position, learning_rate, prepare
+from rmploss.engine.optimizers import prepare, rate_at
 from rmploss.engine.run import RunFolder
 from rmploss.engine.tally import Terms
 from rmploss.engine.training_state import TrainingState, averaged_tensors
@@ -90,10 +91,12 @@ class Fork:
         return lines
 
 
-def rate_at(recipe: Recipe, at: Counters, batches: int) -> float:
-    """The learning rate of the next step of a recipe."""
-    position = Position(at.epoch, recipe.epochs, at.batch, batches)
-    return learning_rate(recipe.lr, recipe.lr_schedule, position)
+def smaller_rate(path: Path, recipe: Recipe) -> str:
+    """The command that goes on from a run with a tenth of its learning rate.
+
+    path: the run folder.
+    """
+    return f"rmploss train --fork {shlex.quote(str(path))} --lr {recipe.lr / 10:.3g}"
 
 
 def lambda_at(recipe: Recipe, at: Counters) -> float:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rmploss.data import Samples
 from rmploss.engine import checkpoint
-from rmploss.engine.batches import train_batches
+from rmploss.engine.batches import RankBatches
 from rmploss.engine.distributed import World
 from rmploss.engine.run import RunFolder
 from rmploss.errors import Problem, UserError
@@ -190,7 +190,7 @@ def initialize(
     if origin.start.source is None:
         return {}
     few = recipe.but(batch_size=min(origin.start.samples, len(samples)))
-    images, _ = next(iter(train_batches(few, samples, World(), 0, epoch=0, skip=0)))
+    images, _ = next(RankBatches(few).train(samples, epoch=0))
     record = origin.start(net, origin.state, images.to(world.device))
     for tensor in net.state_dict().values():
         world.broadcast(tensor)

@@ -10,7 +10,7 @@ from torch import Tensor
 from rmploss.data import data_root
 from rmploss.engine import checkpoint, manifest
 from rmploss.engine.averaging import COUNT
-from rmploss.engine.batches import open_splits, test_batches
+from rmploss.engine.batches import RankBatches, open_splits
 from rmploss.engine.build import check, make_dataset, make_network
 from rmploss.engine.checkpoint import DamagedError, Loaded
 from rmploss.engine.evaluate import Evaluation, evaluate
@@ -149,7 +149,7 @@ def evaluate_run(
         _, samples = open_splits(
             recipe, make_dataset(recipe), execution.data_dir, Listener(), world.device
         )
-        batches = test_batches(recipe, samples, world, execution.workers)
+        batches = RankBatches(recipe, world, execution.workers).test(samples)
         return evaluate(
             net.to(world.device),
             batches,

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from rmploss.engine.checkpoint import Counters
 from rmploss.errors import Problem, UserError
-from rmploss.recipes import Use
+from rmploss.recipes import Recipe, Use
 from rmploss.registry import Registry
 
 WARM_UP = 0.3
@@ -224,3 +225,13 @@ def learning_rate(peak: float, schedule: Use, at: Position) -> float:
     at: the position of the step.
     """
     return peak * LR_SCHEDULES.make(schedule.name, at, **schedule.options)
+
+
+def rate_at(recipe: Recipe, at: Counters, batches: int) -> float:
+    """The learning rate of the next step of a recipe.
+
+    at: how far training has come.
+    batches: the number of batches of an epoch.
+    """
+    position = Position(at.epoch, recipe.epochs, at.batch, batches)
+    return learning_rate(recipe.lr, recipe.lr_schedule, position)

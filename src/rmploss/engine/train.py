@@ -5,6 +5,7 @@ one bit for bit.
 """
 
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +32,18 @@ from rmploss.errors import DamagedRunError, UserError
 from rmploss.recipes import Recipe
 
 
+@dataclass(frozen=True)
+class _New:
+    """A run that begins: the arguments of `train` that say what and where."""
+
+    recipe: Recipe
+    runs_dir: Path
+    name: str | None
+    fork: Path | None
+    again: bool = False
+    """The folder of that name is there, of a process that died before its first checkpoint."""
+
+
 def train(
     recipe: Recipe,
     runs_dir: Path,
@@ -40,7 +53,7 @@ def train(
     *,
     name: str | None = None,
     fork: Path | None = None,
-    again: bool = False,
+    or_resume: bool = False,
 ) -> Path:
     """Train a recipe in a new run folder; returns its path.
 
@@ -51,95 +64,87 @@ def train(
     world: from `join`, for several runs in one process group; None: joined for this run alone.
     name: of the run folder, which must not exist; None: made of recipe, seed and hash.
     fork: the run folder from whose newest checkpoint training begins, see `engine.fork`.
-    again: the folder of that name is there, of a process that died before its first checkpoint.
+    or_resume: resume the run of that name, or the first one of this recipe and seed, if it has
+        begun. All ranks do what rank 0 finds.
 
-    Raises `UserError` for a bad recipe or missing data, before anything is written;
-    `InterruptedRunError` after a signal, with a checkpoint written; `NonFiniteError` if a loss or
-    gradient is NaN or infinite, before it reaches the parameters.
+    Raises `UserError` for a bad recipe or missing data, before anything is written, and with
+    `or_resume` if the folder holds a run of another recipe; `InterruptedRunError` after a signal,
+    with a checkpoint written; `NonFiniteError` if a loss or gradient is NaN or infinite, before it
+    reaches the parameters.
     """
     execution, listener = execution or Execution(), listener or Listener()
+    new = _New(recipe, runs_dir, name, fork)
     seconds = execution.timeout_s
     with ops.use_backend(execution.backend), join(execution.device, world, seconds) as world:
-        require_same_run(world, **recipe.to_json())
-        root = data_root(execution.data_dir)
-        remarks = check(recipe, root, world.size)
-        if world.is_main:
-            RunFolder.require_place(runs_dir, name or recipe.name)
-            if name and not again:
-                require_free(runs_dir / name)
-            if not name and not fork and (words := unfinished(runs_dir, recipe)):
-                listener.note(f"note: {words}")
-        require(execution.capture, world)
-        source = None if fork is None else find_source(fork, recipe)
-        origin = find_origin(recipe, execution.start) if source is None else None
-        listener = listener if world.is_main else Listener()
-        run = Loop(recipe, execution, world, listener)
-        event = {}
-        if origin is not None:
-            event = initialize(origin, run.net, recipe, run.train_samples, world)
-        if source is not None:
-            set_weights(source, run.net)
-            event = source.event(run.batches)
-        path = None
-        if world.is_main:
-            folder = _folder(runs_dir, recipe, execution, name, again)
-            path = folder.path
-            for remark in remarks:
-                listener.note(f"note: {remark}")
-                folder.log_event("remark", text=remark)
-            if event:
-                folder.log_event("fork" if source else "begin", **event)
-        for line in source.notes(run.batches) if source else ():
-            listener.note(line)
-        with kernels(world, execution.deterministic), _named(world, run):
-            path = Path(world.broadcast_text(str(path)))
-            return run.execute(path, begin=partial(begin, source) if source else _as_made)
+        if or_resume:
+            name = name or folder_name(recipe.name, recipe.to_json())
+            way = way_of(runs_dir / name, recipe, world)
+            if way == "resume":
+                return resume(runs_dir / name, execution, listener, world)
+            new = replace(new, name=name, again=way == "begin again")
+        return _begin(new, execution, listener, world)
 
 
-def _folder(
-    runs_dir: Path, recipe: Recipe, execution: Execution, name: str | None, again: bool
-) -> RunFolder:
+def _begin(new: _New, execution: Execution, listener: Listener, world: World) -> Path:
+    """Train a new run; returns its path."""
+    recipe = new.recipe
+    require_same_run(world, **recipe.to_json())
+    remarks = check(recipe, data_root(execution.data_dir), world.size)
+    if world.is_main:
+        _require_place(new, listener)
+    require(execution.capture, world)
+    source = None if new.fork is None else find_source(new.fork, recipe)
+    origin = find_origin(recipe, execution.start) if source is None else None
+    listener = listener if world.is_main else Listener()
+    run = Loop(recipe, execution, world, listener)
+    event = {}
+    if origin is not None:
+        event = initialize(origin, run.net, recipe, run.train_samples, world)
+    if source is not None:
+        set_weights(source, run.net)
+        event = source.event(run.batches)
+    path = None
+    if world.is_main:
+        folder = _folder(new, execution)
+        path = folder.path
+        for remark in remarks:
+            listener.note(f"note: {remark}")
+            folder.log_event("remark", text=remark)
+        if event:
+            folder.log_event("fork" if source else "begin", **event)
+    for line in source.notes(run.batches) if source else ():
+        listener.note(line)
+    with kernels(world, execution.deterministic), _named(world, run):
+        path = Path(world.broadcast_text(str(path)))
+        return run.execute(path, begin=partial(begin, source) if source else _as_made)
+
+
+def _require_place(new: _New, listener: Listener) -> None:
+    """Raise `UserError` unless the folder of a new run can be made; name a run that could go on."""
+    RunFolder.require_place(new.runs_dir, new.name or new.recipe.name)
+    if new.name and not new.again:
+        require_free(new.runs_dir / new.name)
+    if not new.name and not new.fork and (words := unfinished(new.runs_dir, new.recipe)):
+        listener.note(f"note: {words}")
+
+
+def _folder(new: _New, execution: Execution) -> RunFolder:
     """The folder of a run that begins."""
-    if again and name:
-        folder = RunFolder.open(runs_dir / name)
+    if new.again and new.name:
+        folder = RunFolder.open(new.runs_dir / new.name)
         folder.log_event("begin again", command=list(execution.command))
         return folder
-    stored, command = recipe.to_json(), execution.command
-    return RunFolder.create(runs_dir, recipe.name, stored, command=command, exactly=name)
+    return RunFolder.create(
+        new.runs_dir,
+        new.recipe.name,
+        new.recipe.to_json(),
+        command=execution.command,
+        exactly=new.name,
+    )
 
 
 def _as_made(state: TrainingState) -> None:
     """Begin with the state that was made for the recipe."""
-
-
-def train_or_resume(
-    recipe: Recipe,
-    runs_dir: Path,
-    execution: Execution | None = None,
-    listener: Listener | None = None,
-    world: World | None = None,
-    *,
-    name: str | None = None,
-    fork: Path | None = None,
-) -> Path:
-    """Train a recipe, or resume its run if that has begun; returns the path of the run folder.
-
-    The arguments and errors are those of `train` and `resume`. All ranks do what rank 0 finds.
-
-    name: of the run folder; None: the one that `train` creates first for this recipe and seed.
-
-    Raises `UserError` if the folder holds a run of another recipe.
-    """
-    execution = execution or Execution()
-    with join(execution.device, world, execution.timeout_s) as world:
-        name = name or folder_name(recipe.name, recipe.to_json())
-        way = way_of(runs_dir / name, recipe, world)
-        if way == "resume":
-            return resume(runs_dir / name, execution, listener, world)
-        again = way == "begin again"
-        return train(
-            recipe, runs_dir, execution, listener, world, name=name, fork=fork, again=again
-        )
 
 
 def resume(
