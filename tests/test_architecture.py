@@ -19,6 +19,7 @@ BENCH_FILES = sorted(BENCH.rglob("*.py"))
 LAYERS = (
     (
         "errors",
+        "plugins",
         "registry",
         "arguments",
         "entry",
@@ -34,13 +35,15 @@ LAYERS = (
         *("lifecycle", "stats", "recompute", "norm", "norm_step", "conv", "neurons"),
         *("objectives", "data", "recipes"),
     ),
-    ("models", "analysis", "selftest"),
+    ("models", "analysis", "selftest", "register"),
     ("engine",),
     ("report",),
     ("cli", "__main__"),
 )
 LAYER = {family: level for level, families in enumerate(LAYERS) for family in families}
-NOT_NEURAL = {"errors", "registry", "arguments", "randomness", "_disk", "_watched", "store"}
+NOT_NEURAL = {
+    *("errors", "plugins", "registry", "arguments", "randomness", "_disk", "_watched", "store"),
+}
 """The modules that `data` and `recipes` may import."""
 FACADE = ""
 """The package itself: its `__init__` offers the layers below the report, to those above."""

@@ -162,7 +162,7 @@ def test_old_runs_are_reported(stopped: Path, unbroken: Path, tmp_path: Path) ->
 def answer_to_row(monkeypatch: pytest.MonkeyPatch) -> Recipe:
     """Assign the recipe of the fixture's command line, in this version, to a row of Table 1."""
     recipe = recipes.override(recipes.get("digits-rmp"), MADE_WITH)
-    monkeypatch.setitem(recipes.RECIPES, ROW, recipe)
+    monkeypatch.setitem(recipes.RECIPES.given, ROW, recipe)
     return recipe
 
 

@@ -44,7 +44,7 @@ def test_the_demo_prints_what_is_shown(
     (shown,) = re.findall(r"```\n( +accuracy .*?)```", README, re.DOTALL)
     for name in ("digits", "digits-rmp"):
         objective = recipes.get(name).objective
-        monkeypatch.setitem(recipes.RECIPES, name, TINY.but(name=name, objective=objective))
+        monkeypatch.setitem(recipes.RECIPES.given, name, TINY.but(name=name, objective=objective))
     monkeypatch.chdir(tmp_path)
     assert main(["demo"]) == 0
     printed = capsys.readouterr().out.splitlines()[-len(shown.splitlines()) :]

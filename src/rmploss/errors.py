@@ -97,6 +97,10 @@ class InterruptedRunError(UserError):
     exit_code = 75
 
 
+MOST_NAMES = 20
+"""The longest list of names in a message, where a command shows them."""
+
+
 def closest(word: str, words: Iterable[str]) -> str | None:
     """The member of `words` most similar to `word`, or None.
 
@@ -124,6 +128,8 @@ def unknown(where: str, word: str, words: Iterable[str], see: str = "") -> Probl
     if not words:
         return Problem(where, f'unknown "{word}"', "it has no options")
     guess = closest(str(word), words)
+    if guess is None and see and len(words) > MOST_NAMES:
+        return Problem(where, f'unknown "{word}"', f"{see} shows all {len(words)}")
     fix = f'did you mean "{guess}"?' if guess else "one of " + ", ".join(words)
     return Problem(where, f'unknown "{word}"', f"{fix}   ({see})" if see else fix)
 

@@ -283,5 +283,6 @@ NORMS: Registry[type[nn.Module]] = Registry(
         "bn_step": "rmploss.norm_step:StepBatchNorm2d",
         "none": "rmploss.norm:NoNorm",
     },
+    family="norm",
 )
 """Normalizations by name."""

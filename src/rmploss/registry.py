@@ -1,15 +1,19 @@
 """Registries: names of neurons, losses, ... and the code of each, imported on first use.
 
-A new method is one new file and one line in the registry of its family.
+A new method of this package is one new file and one line in the registry of its family; those of
+other packages are registered from outside (`rmploss.register`).
 """
 
 import importlib
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import EntryPoint
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from rmploss import plugins
 from rmploss.errors import Problem, UserError, unknown
 
 T = TypeVar("T")
@@ -20,27 +24,101 @@ class Registry(Mapping[str, T], Generic[T]):
 
     kind: the word for one entry, singular ("neuron").
     places: name -> "module:attribute".
+    family: the word of `register` and of entry points; "": nothing is added from outside.
+    needs: the attributes that an entry from outside must have.
+    given: entries that are values, not places.
     Looking up an unknown name raises `UserError` with the nearest existing name.
     """
 
-    def __init__(self, kind: str, places: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        kind: str,
+        places: Mapping[str, str],
+        *,
+        family: str = "",
+        needs: tuple[str, ...] = (),
+        given: Mapping[str, T] | None = None,
+    ) -> None:
         self.kind = kind
+        self.family = family
+        self.given = dict(given or {})
+        self._needs = needs
         self._places = dict(places)
+        self._added: dict[str, T] = {}
 
     def __getitem__(self, name: str) -> T:
-        if name not in self._places:
+        if name in self.given:
+            return self.given[name]
+        if name in self._places:
+            module, _, attribute = self._places[name].partition(":")
+            return getattr(importlib.import_module(module), attribute)
+        if name not in self:
             raise UserError(f"unknown {self.kind}", [self._unknown(name)])
-        module, _, attribute = self._places[name].partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        if name not in self._added:
+            self.add(name, plugins.load(self._points()[name]))
+        return self._added[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        self._import_named()
+        return iter(dict.fromkeys((*self._ours(), *self._added, *self._points())))
 
     def __len__(self) -> int:
-        return len(self._places)
+        return sum(1 for _ in self)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._places
+        if name in self._places or name in self.given or name in self._added:
+            return True
+        self._import_named()
+        return name in self._added or name in self._points()
+
+    def get(self, name: str, default: Any = None, /) -> Any:
+        """The entry, or `default` for an unknown name."""
+        return self[name] if name in self else default  # noqa: SIM401
+
+    def add(self, name: str, entry: T) -> None:
+        """Add an entry from outside of the package (`rmploss.register`).
+
+        Raises `UserError` for a name that is taken, or that no command line could hold, and for
+        an entry that lacks what its family needs.
+        """
+        where = f"{self.kind} {name!r}"
+        problems = []
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name):
+            fix = "letters, digits, '-' and '_'"
+            problems.append(Problem(where, "is no name for a command line", fix))
+        if name in self._places or name in self.given:
+            problems.append(Problem(where, "is an entry of rmploss", "give yours another name"))
+        elif name in self._added and _place(self._added[name]) != _place(entry):
+            other = ":".join(_place(self._added[name]))
+            problems.append(Problem(where, f"is {other} already", "give one another name"))
+        problems += [
+            Problem(where, f"lacks {part!r}", "docs/add-a-method.md shows one that is complete")
+            for part in self._needs
+            if not hasattr(entry, part)
+        ]
+        if problems:
+            raise UserError(f"cannot register {where}", problems)
+        self._added[name] = entry
+
+    def origin(self, name: str) -> dict[str, str] | None:
+        """Where an entry from outside came from (`plugins.record`); None for one of this package.
+
+        None also for a name that is unknown.
+        """
+        if name in self._places or name in self.given or name not in self:
+            return None
+        return plugins.record(self.family, name, self[name], self._points().get(name))
+
+    def _ours(self) -> Iterator[str]:
+        yield from self._places
+        yield from self.given
+
+    def _import_named(self) -> None:
+        if self.family:
+            plugins.import_named()
+
+    def _points(self) -> dict[str, EntryPoint]:
+        return plugins.points(self.family, {*self._ours()}) if self.family else {}
 
     def make(self, name: str, /, *arguments: Any, **options: Any) -> Any:
         """Call the entry. Raises `UserError` for unknown options and options of a wrong type."""
@@ -52,11 +130,16 @@ class Registry(Mapping[str, T], Generic[T]):
     def problems(self, name: str, options: Mapping[str, Any]) -> list[Problem]:
         """All problems of a name and its options, by the signature of the entry."""
         where = self.kind.replace(" ", "-")
-        if name not in self._places:
+        if name not in self:
             return [self._unknown(name)]
         hints = self.options(name)
         problems = [
-            unknown(f"{where}.{option}", option, hints) for option in options if option not in hints
+            self._not_an_option(name, option, hints) for option in options if option not in hints
+        ]
+        problems += [
+            Problem(f"{where}.{option}", "is missing", spell(hints[option]))
+            for option, known in _options(self[name]).items()
+            if known.default is inspect.Parameter.empty and option not in options
         ]
         problems += [
             Problem(
@@ -74,7 +157,11 @@ class Registry(Mapping[str, T], Generic[T]):
 
         `**options: Unpack[T]` of a constructor counts as the options that T names.
         """
-        return {name: option.hint for name, option in _options(self[name]).items()}
+        try:
+            return {name: option.hint for name, option in _options(self[name]).items()}
+        except NameError as error:  # of an annotation that names what is not imported
+            problem = Problem(f"{self.kind} {name!r}", f"its annotations cannot be read: {error}")
+            raise UserError("an entry cannot be used", [problem]) from error
 
     def complete(self, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         """All options that a recipe can hold, in order: those given, else their defaults.
@@ -83,7 +170,7 @@ class Registry(Mapping[str, T], Generic[T]):
         """
         full: dict[str, Any] = {}
         for key, option in _options(self[name]).items():
-            if is_literal(option.hint):
+            if is_literal(option.hint) and (key in options or fits(option.default, option.hint)):
                 value = options.get(key, option.default)
                 whole = isinstance(value, int) and not isinstance(value, bool)
                 full[key] = float(value) if whole and _takes_real(option.hint) else value
@@ -95,7 +182,25 @@ class Registry(Mapping[str, T], Generic[T]):
         return {option: spell(hint) for option, hint in hints if is_literal(hint)}
 
     def _unknown(self, name: str) -> Problem:
-        return unknown(self.kind.replace(" ", "-"), name, self._places)
+        where = self.kind.replace(" ", "-")
+        if words := plugins.how_to_get(self.family, name):
+            return Problem(where, f'unknown "{name}"', words)
+        return unknown(where, name, self)
+
+    def _not_an_option(self, name: str, option: str, hints: Mapping[str, Any]) -> Problem:
+        """The problem of an unknown option, or of one that its constructor takes by position."""
+        where = f"{self.kind.replace(' ', '-')}.{option}"
+        entry: Any = self[name]
+        if name in self._added and option in inspect.signature(entry).parameters:
+            what = "is a parameter by position; options are keyword-only"
+            return Problem(where, what, "a `*` before it, or @dataclass(kw_only=True)")
+        return unknown(where, option, hints)
+
+
+def _place(entry: object) -> tuple[str, str]:
+    """Module and name of a class or function; a value is at no place but its own."""
+    name = getattr(entry, "__qualname__", None)
+    return (getattr(entry, "__module__", ""), name or repr(entry))
 
 
 class _Option(NamedTuple):

@@ -186,6 +186,7 @@ SURROGATES: Registry[type[Surrogate]] = Registry(
         "sigmoid": "rmploss.surrogate:Sigmoid",
         "arctan": "rmploss.surrogate:ArcTan",
     },
+    family="surrogate",
 )
 
 

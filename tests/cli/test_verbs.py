@@ -135,7 +135,7 @@ def test_table_fills_a_cell_with_mean_and_deviation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tiny = TINY.but(name="cifar10-resnet20-rmp", T=4, epochs=1)
-    monkeypatch.setitem(recipes.RECIPES, "cifar10-resnet20-rmp", tiny)
+    monkeypatch.setitem(recipes.RECIPES.given, "cifar10-resnet20-rmp", tiny)
     words = ["train", tiny.name, "--seed", "0", "1", "--runs-dir", str(tmp_path)]
     assert main(words) == 0
     assert main(["table", "1", "--json", "--runs-dir", str(tmp_path)]) == 0
@@ -160,7 +160,7 @@ def test_demo_ends_with_a_comparison_and_a_report(
 ) -> None:
     for name in ("digits", "digits-rmp"):
         objective = recipes.get(name).objective
-        monkeypatch.setitem(recipes.RECIPES, name, TINY.but(name=name, objective=objective))
+        monkeypatch.setitem(recipes.RECIPES.given, name, TINY.but(name=name, objective=objective))
     assert main(["demo", "--runs-dir", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "without RMP-Loss" in out

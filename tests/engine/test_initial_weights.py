@@ -99,7 +99,7 @@ def test_a_changed_ann_is_recorded(
     altered: bool, ann: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     named = ANN.but(weight_decay=0.5) if altered else ANN.but(seed=3)
-    monkeypatch.setitem(RECIPES, "tiny-ann", named)
+    monkeypatch.setitem(RECIPES.given, "tiny-ann", named)
     path = train(SNN.but(epochs=1), tmp_path, Execution(start=ann))
     (begin,) = [event for event in RunFolder.open(path).events() if event["event"] == "begin"]
     assert begin["altered"] == altered

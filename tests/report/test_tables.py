@@ -29,7 +29,7 @@ def run(parent: Path, accuracies: list[float], recipe: Recipe) -> RunFolder:
 def short(monkeypatch: pytest.MonkeyPatch) -> Recipe:
     """The recipe of a row, made three epochs long."""
     recipe = recipes.get(NAME).but(epochs=3)
-    monkeypatch.setitem(recipes.RECIPES, NAME, recipe)
+    monkeypatch.setitem(recipes.RECIPES.given, NAME, recipe)
     return recipe
 
 
@@ -90,7 +90,7 @@ def test_the_fair_table_ranks_by_accuracy(tmp_path: Path, monkeypatch: pytest.Mo
     accuracies = {"fair-vanilla": 30.0, "fair-rmp": 50.0, "fair-tdbn-rmp": 40.0}
     for name, accuracy in accuracies.items():
         recipe = recipes.get(name).but(epochs=1)
-        monkeypatch.setitem(recipes.RECIPES, name, recipe)
+        monkeypatch.setitem(recipes.RECIPES.given, name, recipe)
         run(tmp_path, [accuracy], recipe)
     lines = fair_table(tmp_path)
     assert len(lines) == len(recipes.FAIR)

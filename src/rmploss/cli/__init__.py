@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from rmploss import __version__
+from rmploss import __version__, plugins
 from rmploss.cli import bench
 from rmploss.cli.bench import Bench
 from rmploss.cli.blame import foreign_frame
@@ -54,6 +54,9 @@ $ rmploss list                                          all recipes
 $ rmploss train cifar10-resnet20-rmp --T 4 --seed 1     one row of the paper's Table 1
 $ rmploss train --resume runs/NAME                      continue an interrupted run
 $ rmploss table 1                                       the paper's numbers beside yours
+
+Every verb takes --import MODULE, or --import FILE.py, once or several times: a plug-in that
+registers data sets, networks, ... of yours (docs/add-a-method.md).
 """
 
 
@@ -69,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"rmploss {__version__}")
         return 0
     try:
+        words = _use_plugins(words)
         code = bench.run(words[1:]) if words[:1] == ["bench"] else _run(words)
     except SystemExit as end:  # of tyro: the help, or a wrong word
         code = end.code if isinstance(end.code, int) else 2
@@ -114,6 +118,23 @@ def _run(words: Sequence[str]) -> int:
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     return verb.run()
+
+
+def _use_plugins(words: Sequence[str]) -> Sequence[str]:
+    """Name the plug-ins of `--import`, of any verb; returns the other words."""
+    rest, named, left = [], [], iter(words)
+    for word in left:
+        flag, has_value, value = word.partition("=")
+        if flag != "--import":
+            rest.append(word)
+            continue
+        value = value if has_value else next(left, "")
+        if not value or value.startswith("-"):
+            problem = Problem("--import", "names no module", "--import my_module, or my_file.py")
+            raise UserError("cannot read --import", [problem])
+        named.append(value)
+    plugins.use(named)
+    return rest
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -9,7 +9,7 @@ from tyro.conf import Positional, arg
 
 from rmploss.cli.common import DataDir
 from rmploss.cli.wrapping import problem_text, say, width_of
-from rmploss.errors import UserError
+from rmploss.errors import Problem, UserError
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,10 @@ def show(data_dir: Path | None) -> None:
     width = width_of(sys.stdout)
     margin = 18 if width >= 80 else 4
     for name in DATASETS:
-        missing = DATASETS.make(name).missing(root)
+        try:
+            missing = DATASETS.make(name).missing(root)
+        except UserError as error:  # of a plug-in, or an option that has no default
+            missing = list(error.problems) or [Problem(name, error.title)]
         print(f"  {name:<16}{'ready' if not missing else 'missing'}")
         for problem in missing:
             print(problem_text(problem, width, margin))

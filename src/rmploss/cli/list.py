@@ -8,6 +8,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 from rmploss import recipes
+from rmploss.errors import UserError
 
 Topic = Literal[
     "recipes",
@@ -135,7 +136,15 @@ def _print_registry(topic: str) -> None:
     registry = registries[topic]
     width = max(map(len, registry), default=0) + 2
     for name in registry:
-        about = (registry[name].__doc__ or "").strip().splitlines()[0]
+        try:
+            about = (registry[name].__doc__ or "no description").strip().splitlines()[0]
+            options = registry.spelled_options(name)
+        except UserError as error:  # of a plug-in
+            about, options = f"cannot be used: {_one_line(error)}", {}
         print(f"{name:<{width}}{about}")
-        for option, spelled in registry.spelled_options(name).items():
+        for option, spelled in options.items():
             print(f"{'':<{width}}  {option}: {spelled}")
+
+
+def _one_line(error: UserError) -> str:
+    return "; ".join(f"{p.where}: {p.what}" for p in error.problems) or error.title

@@ -29,6 +29,8 @@ DATASETS: Registry[type[DataSet]] = Registry(
         "nmnist": "rmploss.data.nmnist:NMNIST",
         "dvs128-objects": "rmploss.data.dvs128_objects:DVS128Objects",
     },
+    family="dataset",
+    needs=("name", "temporal", "shape", "missing", "open"),
 )
 
 __all__ = [

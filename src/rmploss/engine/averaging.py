@@ -131,5 +131,6 @@ AVERAGES: Registry[Callable[..., WeightAverage | None]] = Registry(
         "ema": "rmploss.engine.averaging:ema",
         "swa": "rmploss.engine.averaging:swa",
     },
+    family="average",
 )
 """The average of the weights, as a function of the network and the number of optimizer steps."""

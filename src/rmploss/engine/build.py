@@ -153,11 +153,16 @@ def _oversize(recipe: Recipe, ranks: int) -> list[Problem]:
 
 
 def resolve(recipe: Recipe) -> Recipe:
-    """The recipe with all options of its parts explicit, so that equivalent recipes are equal."""
+    """The recipe with all options of its parts explicit, so that equivalent recipes are equal.
+
+    An entry that this process lacks, of a plug-in, keeps the options that it has.
+    """
     known = {"norm": _threshold_option(recipe)}
     parts = {}
     for field, table in PARTS.items():
         part = getattr(recipe, field)
+        if part.name not in table:
+            continue
         options = {**known.get(field, {}), **part.options}
         parts[field] = Use(part.name, {**options, **table.complete(part.name, options)})
     return recipe.but(**parts)
@@ -203,7 +208,8 @@ def make_network(recipe: Recipe, dataset: DataSet) -> SpikingNetwork:
 
 def _threshold_option(recipe: Recipe) -> dict[str, Any]:
     """The neuron's threshold as an option of the norm (Eq. 6), if the norm has that option."""
-    if "v_threshold" not in NORMS.options(recipe.norm.name):
+    known = recipe.norm.name in NORMS and recipe.neuron.name in NEURONS
+    if not known or "v_threshold" not in NORMS.options(recipe.norm.name):
         return {}
     neuron = NEURONS.make(recipe.neuron.name, 1, **recipe.neuron.options)
     return {"v_threshold": neuron.v_threshold}

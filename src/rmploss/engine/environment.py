@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import zipfile
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -39,15 +40,24 @@ def environment() -> dict[str, Any]:
     }
 
 
-def source_zip() -> bytes:
+def source_files(plugged: Sequence[Mapping[str, str]]) -> list[Path]:
+    """The files of entries from outside, each once, of their records (`plugins.record`)."""
+    return list(dict.fromkeys(Path(record["file"]) for record in plugged if record["file"]))
+
+
+def source_zip(others: Sequence[Path] = ()) -> bytes:
     """The Python files of the package as a zip archive; equal sources give equal bytes.
+
+    others: files of plug-ins, which are put into `plugins/`.
 
     Uncompressed and without times, so that neither zlib's version nor the date matters.
     """
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as files:
-        for path in sorted(_PACKAGE.rglob("*.py")):
-            name = path.relative_to(_PACKAGE.parent).as_posix()
+        ours = sorted(_PACKAGE.rglob("*.py"))
+        names = [path.relative_to(_PACKAGE.parent).as_posix() for path in ours]
+        names += [f"plugins/{path.name}" for path in others]
+        for path, name in zip([*ours, *others], names, strict=True):
             entry = zipfile.ZipInfo(name)  # Dated 1980, zip's earliest day.
             entry.create_system = 3
             entry.external_attr = 0o644 << 16

@@ -116,6 +116,7 @@ STARTS: Registry[type[Start]] = Registry(
         "none": "rmploss.engine.initial_weights:SeedStart",
         "hybrid": "rmploss.engine.initial_weights:HybridStart",
     },
+    family="start",
 )
 
 

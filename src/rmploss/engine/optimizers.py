@@ -53,6 +53,7 @@ OPTIMIZERS: Registry[Callable[..., Optimizer]] = Registry(
         "adam": "rmploss.engine.optimizers:adam",
         "adamw": "rmploss.engine.optimizers:adamw",
     },
+    family="optimizer",
 )
 
 
@@ -213,6 +214,7 @@ LR_SCHEDULES: Registry[Callable[..., float]] = Registry(
         "stairs": "rmploss.engine.optimizers:stairs",
         "constant": "rmploss.engine.optimizers:constant",
     },
+    family="lr_schedule",
 )
 """The factor of the peak learning rate, dimensionless, as a function of the position."""
 

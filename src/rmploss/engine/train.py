@@ -23,6 +23,7 @@ from rmploss.engine.go_on import unfinished, way_of
 from rmploss.engine.initial_weights import find_origin, initialize
 from rmploss.engine.listener import Listener
 from rmploss.engine.loop import RESULT, Loop
+from rmploss.engine.origins import changed, origins
 from rmploss.engine.ranks import name_lost_ranks
 from rmploss.engine.run import RunFolder, folder_name, require_free
 from rmploss.engine.run_summary import summarize
@@ -140,6 +141,7 @@ def _folder(new: _New, execution: Execution) -> RunFolder:
         new.recipe.to_json(),
         command=execution.command,
         exactly=new.name,
+        plugged=origins(new.recipe),
     )
 
 
@@ -177,6 +179,8 @@ def resume(
             raise UserError(title, error.problems) from None
         require(execution.capture, world)
         run = Loop(recipe, execution, world, listener if world.is_main else Listener())
+        for sentence in changed(recipe, folder.plugged()) if world.is_main else ():
+            listener.note(f"note: {sentence}")
         with kernels(world, execution.deterministic), _named(world, run):
             return run.execute(path, begin=None)
 

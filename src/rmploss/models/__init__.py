@@ -35,6 +35,7 @@ MODELS: Registry[type[SpikingNetwork]] = Registry(
         "liafnet-conv3d": "rmploss.models.liafnet_conv3d:LIAFNetConv3D",
         "convnet": "rmploss.models.convnet:ConvNet",
     },
+    family="network",
 )
 
 

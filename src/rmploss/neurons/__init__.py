@@ -23,5 +23,6 @@ NEURONS: Registry[type[SpikingLayer]] = Registry(
         "dsr-lif": "rmploss.neurons.dsr:DSRLIF",
         "liaf": "rmploss.neurons.liaf:LIAF",
     },
+    family="neuron",
 )
 """Neurons by name; each is made for a number of channels."""

@@ -67,4 +67,5 @@ OBJECTIVES: Registry[type[Objective]] = Registry(
         "recdis": "rmploss.objectives.recdis:RecDisLoss",
         "several": "rmploss.objectives.several:SeveralRegularizers",
     },
+    family="objective",
 )

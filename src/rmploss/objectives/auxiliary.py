@@ -111,4 +111,5 @@ AUXILIARIES: Registry[type[Loss]] = Registry(
         "self_distillation": "rmploss.objectives.self_distillation:SelfDistillation",
         "several": "rmploss.objectives.auxiliary:Several",
     },
+    family="auxiliary",
 )

@@ -143,4 +143,5 @@ LOSSES: Registry[type[Loss]] = Registry(
         "joint": "rmploss.objectives.joint:JointLoss",
         "van_rossum": "rmploss.objectives.van_rossum:VanRossum",
     },
+    family="loss",
 )

@@ -38,6 +38,7 @@ SCHEDULES: Registry[Schedule] = Registry(
         "constant": "rmploss.objectives.schedules:constant",
         "cosine": "rmploss.objectives.schedules:cosine",
     },
+    family="schedule",
 )
 
 

@@ -31,6 +31,7 @@ from rmploss.recipes.recipe import (
     use,
 )
 from rmploss.recipes.tables import Row
+from rmploss.registry import Registry
 
 __all__ = [
     "FAIR",
@@ -63,19 +64,25 @@ FAIR = fair_recipes(METHODS.values())
 """The fair comparison."""
 FAST = fast_recipes(METHODS["rmp"].recipes)
 """The CIFAR rows of the paper's networks in 100 and in 45 epochs."""
-RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe.but(expect=expectation(recipe.name))
-    for recipe in (
-        *small.RECIPES,
-        *PUBLISHED,
-        *FAIR,
-        *FAST,
-        *map(pocket, PUBLISHED),
-        *map(fair_pocket, FAIR),
-        # In pocket size, 100 and 45 epochs are the same.
-        *(pocket(recipe) for recipe in FAST if not recipe.name.endswith(FAST45)),
-    )
-}
+RECIPES: Registry[Recipe] = Registry(
+    "recipe",
+    {},
+    family="recipe",
+    needs=("name", "fingerprint"),
+    given={
+        recipe.name: recipe.but(expect=expectation(recipe.name))
+        for recipe in (
+            *small.RECIPES,
+            *PUBLISHED,
+            *FAIR,
+            *FAST,
+            *map(pocket, PUBLISHED),
+            *map(fair_pocket, FAIR),
+            # In pocket size, 100 and 45 epochs are the same.
+            *(pocket(recipe) for recipe in FAST if not recipe.name.endswith(FAST45)),
+        )
+    },
+)
 """All recipes by name."""
 ROWS: tuple[Row, ...] = tuple(row for method in METHODS.values() for row in method.rows)
 """All published numbers."""

@@ -10,9 +10,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from rmploss import store
+from rmploss import plugins, store
 from rmploss.engine.checkpoint import Counters
-from rmploss.engine.environment import environment, source_zip
+from rmploss.engine.environment import environment, source_files, source_zip
 from rmploss.engine.journal import Journal
 from rmploss.engine.run.lines import (
     event_line,
@@ -24,7 +24,14 @@ from rmploss.engine.run.lines import (
     to_json,
 )
 from rmploss.engine.run.names import check_name, folder_name, require_free
-from rmploss.engine.run.recipe import RECIPE, edits, read_recipe, recipe_hash, to_recipe
+from rmploss.engine.run.recipe import (
+    RECIPE,
+    edits,
+    read_plugged,
+    read_recipe,
+    recipe_hash,
+    to_recipe,
+)
 from rmploss.errors import Problem, StoreError, UserError, closest
 from rmploss.recipes import Recipe
 
@@ -44,6 +51,7 @@ class RunFolder:
         *,
         command: Sequence[str],
         exactly: str | None = None,
+        plugged: Sequence[dict[str, str]] = (),
     ) -> "RunFolder":
         """Create `<parent>/<name>-s<seed>-<hash>`, with "-2", "-3", ... if that exists.
 
@@ -52,6 +60,8 @@ class RunFolder:
         recipe: the resolved recipe as JSON, with its `seed`.
         command: the words of the command line.
         exactly: the name of the folder instead; `UserError` if it exists.
+        plugged: where entries of the recipe come from that are not of this package
+            (`engine.origins`); recorded beside the recipe, their files in source.zip.
 
         The folder appears with its recipe, source and first event, or not at all.
         """
@@ -62,8 +72,11 @@ class RunFolder:
             "start", command=list(command), environment=environment(), manifest=True
         )
         files = {
-            RECIPE: _document({"recipe": dict(recipe), "sha256": full_hash}),
-            "source.zip": source_zip(),
+            RECIPE: _document(
+                {"recipe": dict(recipe), "sha256": full_hash}
+                | ({"plugins": list(plugged)} if plugged else {})
+            ),
+            "source.zip": source_zip(source_files(plugged)),
             "events.jsonl": f"{first_event}\n".encode(),
         }
 
@@ -131,7 +144,9 @@ class RunFolder:
         Raises `UserError` if the file changed after the run began, or if it has a field that this
         version does not know; the error names the field and the version that wrote it.
         """
-        return to_recipe(self.stored_recipe(), self.path / RECIPE, self.written_by())
+        stored = self.stored_recipe()
+        plugins.remember(self.plugged())
+        return to_recipe(stored, self.path / RECIPE, self.written_by())
 
     @cached_property
     def recipe_hash(self) -> str:
@@ -154,6 +169,10 @@ class RunFolder:
             problems = edits(self.path, recipe, expected, self._command())
             raise UserError("the recipe is not that of the run", problems)
         return recipe
+
+    def plugged(self) -> list[dict[str, str]]:
+        """Where the entries of the recipe came from that are not of this package."""
+        return read_plugged(self.path)
 
     def _command(self) -> str:
         """The command that began the run; "": it is not known."""

@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from rmploss import plugins
 from rmploss.engine.checkpoint import saved_recipe
 from rmploss.engine.differences import recipe_problems
 from rmploss.engine.environment import versions
@@ -38,6 +39,14 @@ def read_recipe(path: Path) -> tuple[dict[str, Any], str]:
         fix = "start a new run: without the recipe the checkpoints are useless"
         raise UserError("the recipe is damaged", [Problem(str(where), why, fix)]) from None
     return recipe, expected
+
+
+def read_plugged(path: Path) -> list[dict[str, str]]:
+    """Where the entries of a run's recipe came from that are not of this package.
+
+    path: a run folder whose recipe `read_recipe` reads.
+    """
+    return plugins.records(json.loads(read_regular(path / RECIPE)).get("plugins"))
 
 
 def edits(path: Path, recipe: Mapping[str, Any], expected: str, command: str) -> list[Problem]:

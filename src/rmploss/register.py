@@ -1,0 +1,95 @@
+"""Register data sets, networks, neurons, ... of your own, under names that every command knows.
+
+    rmploss.register.dataset("mine", MyData)
+
+or, of a class or function, as a decorator: `@rmploss.register.neuron("mine")`. There is one
+function per family (`rmploss list`); docs/add-a-method.md and docs/your-data.md show entries.
+"""
+
+import importlib
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar, overload
+
+from torch import nn
+from torch.optim import Optimizer
+
+from rmploss.data import DataSet
+from rmploss.errors import Problem, UserError
+from rmploss.models import SpikingNetwork
+from rmploss.neurons import SpikingLayer
+from rmploss.objectives import Loss, Objective
+from rmploss.objectives.schedules import Schedule
+from rmploss.recipes import RECIPES, Recipe
+from rmploss.registry import Registry
+from rmploss.surrogate import Surrogate
+
+T = TypeVar("T")
+E = TypeVar("E")
+
+
+class Family(Generic[T]):
+    """Register an entry of one family, directly or as a decorator; returns the entry.
+
+    place: "module:registry", imported when an entry is registered.
+
+    Raises `UserError` for a name that is taken, and for an entry that cannot be one.
+    """
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+
+    @overload
+    def __call__(self, name: str, entry: T, /) -> T: ...
+
+    @overload
+    def __call__(self, name: str, /) -> Callable[[E], E]: ...
+
+    def __call__(self, name: str, entry: Any = None, /) -> Any:
+        """Register `entry` under `name`."""
+        if entry is None:
+            return lambda entry: self._add(name, entry)
+        return self._add(name, entry)
+
+    def _add(self, name: str, entry: Any) -> Any:
+        registry = self.registry
+        if not callable(entry):
+            what = f"is a {type(entry).__name__}, neither a class nor a function"
+            problem = Problem(f"{registry.kind} {name!r}", what, "pass the class, not an instance")
+            raise UserError(f"cannot register {registry.kind} {name!r}", [problem])
+        registry.add(name, entry)
+        return entry
+
+    @property
+    def registry(self) -> Registry[Any]:
+        """The registry of the family."""
+        module, _, attribute = self._place.partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+
+dataset: Family[type[DataSet]] = Family("rmploss.data:DATASETS")
+network: Family[type[SpikingNetwork]] = Family("rmploss.models:MODELS")
+neuron: Family[type[SpikingLayer]] = Family("rmploss.neurons:NEURONS")
+surrogate: Family[type[Surrogate]] = Family("rmploss.surrogate:SURROGATES")
+norm: Family[type[nn.Module]] = Family("rmploss.norm:NORMS")
+loss: Family[type[Loss]] = Family("rmploss.objectives:LOSSES")
+auxiliary: Family[type[Loss]] = Family("rmploss.objectives:AUXILIARIES")
+objective: Family[type[Objective]] = Family("rmploss.objectives:OBJECTIVES")
+schedule: Family[Schedule] = Family("rmploss.objectives:SCHEDULES")
+optimizer: Family[Callable[..., Optimizer]] = Family("rmploss.engine.optimizers:OPTIMIZERS")
+lr_schedule: Family[Callable[..., float]] = Family("rmploss.engine.optimizers:LR_SCHEDULES")
+average: Family[Callable[..., Any]] = Family("rmploss.engine.averaging:AVERAGES")
+start: Family[Callable[..., Any]] = Family("rmploss.engine.initial_weights:STARTS")
+
+
+def recipe(entry: Recipe) -> Recipe:
+    """Register a recipe under its own name; returns it."""
+    if not isinstance(entry, Recipe):
+        raise UserError(f"cannot register a recipe: it is a {type(entry).__name__}")
+    RECIPES.add(entry.name, entry)
+    return entry
+
+
+FAMILIES: dict[str, Family[Any]] = {
+    name: family for name, family in globals().items() if isinstance(family, Family)
+}
+"""All families but recipes, by the name of their function."""
