@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rmploss.errors import UserError
     from rmploss.neurons import IF, LIF, Accumulator
     from rmploss.norm import TDBatchNorm2d
-    from rmploss.objectives import RMPLoss
+    from rmploss.objectives import RMPLoss, rmp_loss
     from rmploss.ops.lif.moments import MomentSpec
     from rmploss.recompute import checkpoint
     from rmploss.stats import MembraneStats, membrane_stats
@@ -39,6 +39,7 @@ __all__ = [
     "membrane_stats",
     "models",
     "register",
+    "rmp_loss",
 ]
 
 _PLACES = {
@@ -55,6 +56,7 @@ _PLACES = {
     "checkpoint": "rmploss.recompute",
     "load": "rmploss.engine.trained",
     "membrane_stats": "rmploss.stats",
+    "rmp_loss": "rmploss.objectives",
 }
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rmploss.objectives.auxiliary import AUXILIARIES
 from rmploss.objectives.losses import LOSSES, Loss
+from rmploss.objectives.of_tensors import rmp_loss
 from rmploss.objectives.rmp import RMPLoss
 from rmploss.objectives.schedules import SCHEDULES, Schedule
 from rmploss.ops.lif.moments import MomentSpec
@@ -26,6 +27,7 @@ __all__ = [
     "Objective",
     "RMPLoss",
     "Schedule",
+    "rmp_loss",
 ]
 
 
