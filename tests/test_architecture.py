@@ -35,7 +35,7 @@ LAYERS = (
         *("lifecycle", "stats", "recompute", "norm", "norm_step", "conv", "neurons"),
         *("objectives", "data", "recipes"),
     ),
-    ("models", "analysis", "selftest", "register"),
+    ("models", "analysis", "selftest", "register", "interop"),
     ("engine",),
     ("report",),
     ("cli", "__main__"),

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rmploss.conv import SpikeConv2d
     from rmploss.engine.trained import load
     from rmploss.errors import UserError
+    from rmploss.interop.attach import attach
     from rmploss.neurons import IF, LIF, Accumulator
     from rmploss.norm import TDBatchNorm2d
     from rmploss.objectives import RMPLoss, rmp_loss
@@ -33,6 +34,7 @@ __all__ = [
     "Surrogate",
     "TDBatchNorm2d",
     "UserError",
+    "attach",
     "checkpoint",
     "functional",
     "load",
@@ -53,6 +55,7 @@ _PLACES = {
     "Surrogate": "rmploss.surrogate",
     "TDBatchNorm2d": "rmploss.norm",
     "UserError": "rmploss.errors",
+    "attach": "rmploss.interop.attach",
     "checkpoint": "rmploss.recompute",
     "load": "rmploss.engine.trained",
     "membrane_stats": "rmploss.stats",

@@ -27,10 +27,14 @@ from rmploss.ops.lif.moments import ERROR, MEMBRANE, SPIKES, SQUARE, MomentSpec
 class Recorded(Protocol):
     """A layer that records moments: the attributes that `LayerMoments` copies from it."""
 
-    layer_name: str
     v_threshold: float
     unregularized: ClassVar[str | None]
     place: str
+
+    @property
+    def layer_name(self) -> str:
+        """The name of the layer in its network, or ""."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,7 @@ class MembraneStats:
     spec: MomentSpec = field(default_factory=MomentSpec)
     layers: list[LayerMoments] = field(default_factory=list)
     trains: bool = False
+    _places: dict["Recorded", int] = field(default_factory=dict, repr=False, compare=False)
 
     def record(self, layer: "Recorded", moments: Tensor, count: int) -> None:
         """Append the entry of one layer.
@@ -139,6 +144,23 @@ class MembraneStats:
         attributes = (layer.v_threshold, layer.unregularized, layer.place)
         modes = (getattr(layer, "training", False), torch.is_grad_enabled())
         self.layers.append(LayerMoments(name, moments, count, *attributes, *modes))
+
+    def extend(self, layer: "Recorded", moments: Tensor, count: int) -> None:
+        """Add further time steps to the entry of one layer; the first ones append it.
+
+        For layers that run once per time step. The arguments are those of `record`.
+        """
+        place = self._places.get(layer)
+        if place is None:
+            self._places[layer] = len(self.layers)
+            self.record(layer, moments, count)
+            return
+        entry = self.layers[place]
+        if moments.ndim == 3:
+            total, count = torch.cat([entry.moments, moments]), entry.count
+        else:
+            total, count = entry.moments + moments, entry.count + count
+        self.layers[place] = dataclasses.replace(entry, moments=total, count=count)
 
     def detach(self) -> "MembraneStats":
         """The same entries, detached from the graph, for logs."""
