@@ -23,6 +23,7 @@ LAYERS = (
         "registry",
         "arguments",
         "entry",
+        "sizes",
         "randomness",
         "_disk",
         "_watched",

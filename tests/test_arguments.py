@@ -15,8 +15,10 @@ from rmploss import (
     RMPLoss,
     SpikeConv2d,
     TDBatchNorm2d,
+    checkpoint,
     functional,
     membrane_stats,
+    ops,
 )
 from rmploss.errors import UserError
 from rmploss.models import create
@@ -28,11 +30,15 @@ from rmploss.surrogate import SURROGATES, Triangle
 from tests.given import normal
 
 X = torch.ones(2, 3, 4)
+MAPS = torch.ones(2, 3, 8, 8)
 LABELS = torch.tensor([1, 2])
 OUTPUTS, LOGITS = torch.zeros(4, 2, 10), torch.zeros(2, 10)
 f: Any = functional
 lif: Any = LIF
 rmp: Any = RMPLoss
+conv: Any = SpikeConv2d
+make: Any = create
+recompute: Any = checkpoint
 tdbn: Any = TDBatchNorm2d
 
 WRONG: list[tuple[Callable[[], Any], list[str]]] = [
@@ -67,6 +73,64 @@ WRONG: list[tuple[Callable[[], Any], list[str]]] = [
     (lambda: rmp()(X, 0.5), ["membrane_stats"]),
     (lambda: rmp().weight("a"), ["progress = 'a'"]),
     (lambda: Triangle(width=0, damping=-1), ["width = 0", "damping = -1"]),
+    (lambda: conv(), ["in_channels: is missing", "kernel_size: is missing"]),
+    (lambda: conv(3.0, "4", 3), ["in_channels = 3.0", "out_channels = '4'"]),
+    (lambda: conv(-3, 0, -1, 0, -1), ["in_channels = -3", "out_channels = 0", "kernel_size = -1"]),
+    (lambda: conv(-3, 4, 3, 0, -1), ["stride = 0", "padding = -1"]),
+    (lambda: conv(3, 4, (3, 0), dilation=0), ["kernel_size = (3, 0)", "dilation = 0"]),
+    (lambda: conv(3, 4, (3, 3, 3)), ["kernel_size = (3, 3, 3)", "a whole number or a list"]),
+    (lambda: conv(3, 4, 3, groups=2), ["in_channels = 3", "divisible by groups = 2"]),
+    (lambda: conv(4, 3, 3, groups=2), ["out_channels = 3", "divisible by groups = 2"]),
+    (lambda: conv(4, 4, 3, groups=0), ["groups = 0", "at least 1"]),
+    (lambda: conv(3, 4, 3, padding="sme"), ["padding = 'sme'", "'same'"]),
+    (lambda: conv(3, 4, 3, 2, "same"), ["padding = 'same'", "stride"]),
+    (lambda: conv(3, 4, 3, padding_mode="x"), ["padding_mode = 'x'", "reflect"]),
+    (lambda: conv(3, 4, 3, bias="no", foo=1), ["bias = 'no'", 'unknown "foo"']),
+    (lambda: conv(3, 4, 3, dtype=torch.int64), ["dtype = torch.int64", "floating-point"]),
+    (lambda: conv(3, 4, 3, device="nope"), ["device = 'nope'", 'device="cpu"']),
+    (lambda: conv(10**9, 10**9, 3), ["in_channels = 1000000000", "this machine has"]),
+    (lambda: lif(10**13), ["channels = 10000000000000", "this machine has"]),
+    (lambda: tdbn(10**13), ["channels = 10000000000000", "this machine has"]),
+    (lambda: conv(3, 4, 3)(MAPS[:, :2]), ["x has shape [2, 2, 8, 8]", "[N, 3, H, W]"]),
+    (lambda: conv(3, 4, 3)(MAPS[0, 0]), ["x has shape [8, 8]"]),
+    (lambda: conv(3, 4, 3)(MAPS[None]), ["flatten(0, 1)"]),
+    (lambda: conv(3, 4, 3)(MAPS.long()), ["x is torch.int64", "x.float()"]),
+    (lambda: conv(3, 4, 3)(MAPS.bool()), ["x is torch.bool", "x.float()"]),
+    (lambda: conv(3, 4, 3)(MAPS.to(torch.complex64)), ["x is torch.complex64"]),
+    (lambda: conv(3, 4, 3)(MAPS.double()), ["x is torch.float64", "x.to(torch.float32)"]),
+    (lambda: conv(3, 4, 3).double()(MAPS), ["x is torch.float32", "x.to(torch.float64)"]),
+    (lambda: conv(3, 4, 3)(MAPS.to_sparse()), ["x.to_dense()"]),
+    (lambda: conv(3, 4, 3)(MAPS.numpy()), ["x is a ndarray", "as_tensor"]),
+    (lambda: conv(3, 4, 3)(None), ["x is a NoneType"]),
+    (lambda: conv(3, 4, 3)(MAPS.to("meta")), ["x is on meta", "the weight on cpu"]),
+    (lambda: conv(3, 4, 3)(MAPS[..., :2, :2]), ["a map of 2 x 2", "kernel of 3 x 3"]),
+    (lambda: conv(3, 6, 3, groups=3)(MAPS.long()), ["x is torch.int64"]),
+    (lambda: conv(3, 6, 3, groups=3)(MAPS[:, :2]), ["[N, 3, H, W]"]),
+    (lambda: conv(3, 6, 3, dilation=4)(MAPS), ["kernel of 9 x 9"]),
+    (lambda: conv(3, 6, 3, padding=8, padding_mode="reflect")(MAPS), ["kernel of 9 x 9"]),
+    (lambda: conv(3, 6, 3, padding=9, padding_mode="circular")(MAPS), ["kernel of 9 x 9"]),
+    (lambda: ops.spike_conv2d(X[0, 0], X), ["x has shape [4]"]),
+    (lambda: ops.spike_conv2d(MAPS, None), ["weight is a NoneType"]),  # pyright: ignore[reportArgumentType]
+    (lambda: ops.spike_conv2d(MAPS, MAPS, stride=0), ["stride = (0, 0)"]),
+    (lambda: ops.spike_conv2d(MAPS, MAPS, X), ["bias = [2, 3, 4]"]),
+    (lambda: create(), ["name: is missing", 'create("resnet20")']),  # pyright: ignore[reportCallIssue]
+    (lambda: make("convnet", 10), ["argument 2 = 10", "num_classes=10"]),
+    (lambda: make(3), ["name = 3"]),
+    (lambda: make("convnet", T=10**9), ["T = 1000000000", "more than 4096"]),
+    (lambda: make("convnet", width=1e9), ["width = 1000000000.0", "width=1"]),
+    (lambda: make("convnet", width=1e4), ["width = 10000.0", "this machine has", "width=1"]),
+    (lambda: make("convnet", num_classes=10**12), ["num_classes = 1000000000000", "GiB"]),
+    (lambda: make("convnet", in_channels=10**12), ["in_channels = 1000000000000", "GiB"]),
+    (lambda: make("convnet", neuron=LIF(4)), ["neuron = a LIF", "each needs a new one"]),
+    (lambda: make("convnet", norm=lambda: 3), ["norm = ", "a function of the channels"]),
+    (lambda: make("convnet", neuron=lambda _: None), ["neuron(32)", "no torch.nn.Module"]),
+    (lambda: make("convnet", width=0.25)(MAPS[..., :3, :3]), ["images of 3 x 3", "too small"]),
+    (lambda: make("convnet", width=0.25)(MAPS[..., :0]), ["no image in it"]),
+    (lambda: make("convnet", width=0.25)(MAPS[:0]), ["no image in it"]),
+    (lambda: make("vgg16", width=1 / 64)(MAPS), ["images of 8 x 8", "larger images"]),
+    (lambda: recompute(), ["function: is missing", "checkpoint(net, x)"]),
+    (lambda: recompute(3, X), ["function = 3", "a function"]),
+    (lambda: recompute(lif(4), x=X), ['unknown "x"']),
     (lambda: MomentSpec(q=2), ["q"]),  # pyright: ignore[reportCallIssue]
     (lambda: CrossEntropy()(OUTPUTS, LOGITS, LABELS.float()), ["labels.long()"]),
     (lambda: MeanSquaredError()(OUTPUTS, LOGITS, LABELS[:1]), ["[B] = [2]"]),

@@ -77,7 +77,8 @@ class _Parameters(NamedTuple):
     hints: dict[str, Any]
     by_place: tuple[str, ...]
     required: tuple[str, ...]
-    takes_more: bool
+    more_places: bool
+    more_names: bool
 
 
 @cache
@@ -86,23 +87,23 @@ def _parameters(function: Callable[..., Any]) -> _Parameters:
     hints: dict[str, Any] = {}
     by_place: list[str] = []
     required: list[str] = []
-    takes_more = False
+    more_places = more_names = False
     for name, parameter in inspect.signature(function).parameters.items():
         hint = found.get(name, Any)
         if parameter.kind is parameter.VAR_POSITIONAL:
-            takes_more = True
+            more_places = True
         elif parameter.kind is parameter.VAR_KEYWORD:
             if typing.get_origin(hint) is typing.Unpack:
                 hints |= typing.get_type_hints(typing.get_args(hint)[0])
             else:
-                takes_more = True
+                more_names = True
         else:
             hints[name] = hint
             if parameter.kind is not parameter.KEYWORD_ONLY:
                 by_place.append(name)
             if parameter.default is parameter.empty:
                 required.append(name)
-    return _Parameters(hints, tuple(by_place), tuple(required), takes_more)
+    return _Parameters(hints, tuple(by_place), tuple(required), more_places, more_names)
 
 
 def problems_of_call(
@@ -123,15 +124,16 @@ def _problems(
     advice: Mapping[str, str],
 ) -> list[Problem]:
     """All problems of a call; empty if it can be made."""
-    hints, by_place, required, takes_more = _parameters(function)
+    hints, by_place, required, more_places, more_names = _parameters(function)
     given = dict(zip(by_place, args, strict=False))
     problems: list[Problem] = []
-    if not takes_more:
+    if not more_places:
         names = [name for name in hints if name not in by_place]
         for index, value in enumerate(args[len(by_place) :], len(by_place)):
-            place = f"argument {index + (by_place[:1] != ('self',))} = {value!r}"
+            place = f"argument {index + (by_place[:1] != ('self',))} = {shown(value)}"
             fix = advice.get("", " or ".join(f"{name}=..." for name in names) or "leave it out")
             problems.append(Problem(place, "has no name", fix))
+    if not more_names:
         for name in kwargs:
             if name not in hints and name in advice:
                 problems.append(Problem(name, f'unknown "{name}"', advice[name]))
@@ -151,7 +153,7 @@ def _problems(
     for name in sorted(wrong, key=list(given).index):
         what = f"must be {_spell(hints[name])}"
         fix = advice.get(name, f"{name}=({given[name]!r},)" if _is_item(given, hints, name) else "")
-        problems.append(Problem(f"{name} = {_shown(given[name])}", what, fix))
+        problems.append(Problem(f"{name} = {shown(given[name])}", what, fix))
     if problems and function.__name__ == "__init__":
         problems += _of_the_rest(function, given, {*hints} - wrong, required)
     places = {name: place for place, name in enumerate(hints)}
@@ -214,7 +216,7 @@ def _spell(hint: Any) -> str:
     return spell(hint)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value in a message: a tensor by its shape and type, others as Python writes them."""
     if isinstance(value, Tensor):
         return f"tensor {list(value.shape)} {value.dtype}"

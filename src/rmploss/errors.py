@@ -33,6 +33,10 @@ class UserError(ValueError):
         super().__init__(_layout(title, self.problems))
 
 
+class SmallMapError(UserError):
+    """A map is smaller than the kernel of a convolution or pooling."""
+
+
 class DataError(UserError):
     """A data set is missing, damaged or altered."""
 

@@ -19,6 +19,7 @@ from rmploss.ops import at_least_single, check_current
 from rmploss.ops.collectives import ranks
 from rmploss.ops.lif import tdbn as equations
 from rmploss.registry import Registry
+from rmploss.sizes import room_problems
 from rmploss.stats import data_parallel, recomputing
 
 
@@ -89,6 +90,7 @@ class TDBatchNorm2d(Untraceable, nn.Module):
         ]
         if channels < 1:
             problems.insert(0, Problem(f"channels = {channels!r}", "must be at least 1", "64"))
+        problems += room_problems(f"channels = {channels}", channels, "64")
         if not 0 <= momentum <= 1:
             problems.append(Problem(f"momentum = {momentum!r}", "must lie in [0, 1]", "0.1"))
         if problems:

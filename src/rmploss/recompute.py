@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
-from rmploss.errors import Problem, UserError
+from rmploss.arguments import checked
 from rmploss.ops import asked, use_backend
 from rmploss.ops.lif.moments import MomentSpec
 from rmploss.stats import open_stats, recomputation
 
 
-def checkpoint(function: Callable[..., Any], *arguments: Any) -> Any:
+@checked(function="checkpoint(net, x)")
+def checkpoint(function: Callable[..., Any], /, *arguments: Any) -> Any:
     """Run `function(*arguments)`, store no activation of it, and run it again in backward.
 
     As `torch.utils.checkpoint.checkpoint(function, *arguments, use_reentrant=False)`, but aware of
@@ -24,9 +25,6 @@ def checkpoint(function: Callable[..., Any], *arguments: Any) -> Any:
     tensors, and records none of them. Each layer, and each running statistic of a norm, counts
     once.
     """
-    if not callable(function):
-        problem = Problem(f"function is a {type(function).__name__}", "cannot be called", "net, x")
-        raise UserError("rmploss.checkpoint(function, *arguments)", [problem])
     stats = open_stats()
     if stats is None and torch.compiler.is_compiling():
         return torch_checkpoint(function, *arguments, use_reentrant=False)

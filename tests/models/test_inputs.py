@@ -56,5 +56,5 @@ def test_a_shortcut_of_another_type(dtype: torch.dtype) -> None:
 
 
 def test_a_checkpoint_needs_a_function() -> None:
-    with pytest.raises(UserError, match="function is a int: cannot be called"):
+    with pytest.raises(UserError, match="function = 3: must be a function"):
         checkpoint(3, X)  # pyright: ignore[reportArgumentType]

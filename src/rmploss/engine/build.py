@@ -14,14 +14,7 @@ from rmploss import models
 from rmploss.data import DATASETS, DataSet
 from rmploss.engine.averaging import AVERAGES, WeightAverage
 from rmploss.engine.initial_weights import STARTS
-from rmploss.engine.limits import (
-    MOST_STEPS,
-    USUAL_STEPS,
-    USUAL_WIDTH,
-    memory,
-    size_problems,
-    step_problems,
-)
+from rmploss.engine.limits import USUAL_STEPS, size_problems
 from rmploss.engine.optimizers import LR_SCHEDULES, OPTIMIZERS, Position, groups_of
 from rmploss.engine.ranks import is_broken_connection
 from rmploss.errors import Problem, UserError
@@ -36,6 +29,7 @@ from rmploss.ops.lif.moments import MomentSpec
 from rmploss.randomness import seeded
 from rmploss.recipes import Recipe, Use, problem_count, problems_in
 from rmploss.registry import fits
+from rmploss.sizes import MOST_STEPS, USUAL_WIDTH, memory, step_problems
 from rmploss.stats import membrane_stats
 
 PARTS = {
@@ -87,7 +81,7 @@ def check(
         for p in (*found, *_bad_options(_without_wrong_types(recipe, field), field)):
             wrong.add(field)
             problems.append(Problem(_rename(p.where, table.kind, field), p.what, p.fix))
-    problems += _indivisible_batch(recipe, world_size) + step_problems(recipe)
+    problems += _indivisible_batch(recipe, world_size) + step_problems(recipe.T)
     remarks: list[str] = []
     if "data" not in wrong:
         problems += make_dataset(recipe).missing(data_dir)

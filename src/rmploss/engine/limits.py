@@ -6,28 +6,14 @@ Parameters, gradients and one moment in float32; of each spiking layer, its inpu
 for backward. The true need is higher: what passes here can still run out of memory.
 """
 
-import os
 from collections.abc import Mapping
-
-import torch
 
 from rmploss.errors import Problem
 from rmploss.recipes import Recipe
+from rmploss.sizes import too_large
 
-MOST_STEPS = 4096
-"""More time steps than this are a slip: networks of this family take 1 to 100."""
-USUAL_STEPS, USUAL_WIDTH = 4096, 4.0
-"""Up to so many images of a step (T times the batch) and such a width no size is estimated."""
-GIB = 2**30
-
-
-def memory() -> int:
-    """The bytes of the largest memory of this machine: the host's, or that of a CUDA device."""
-    sizes = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    if torch.cuda.is_available():
-        count = torch.cuda.device_count()
-        sizes += [torch.cuda.get_device_properties(i).total_memory for i in range(count)]
-    return max(sizes)
+USUAL_STEPS = 4096
+"""Up to so many images of a step (T times the batch) and `USUAL_WIDTH` no size is estimated."""
 
 
 def size_problems(
@@ -44,29 +30,17 @@ def size_problems(
     weights = 12 * parameters
     if weights > room:
         where = f"network.width = {recipe.network.options.get('width', 1.0)}"
-        return [Problem(where, _too_large("the parameters", weights, room), "--width 1")]
+        return [Problem(where, too_large("the parameters", weights, room), "--width 1")]
     step = sum(values.values()) * (4 if recipe.amp == "off" else 2)
     sample = recipe.T * step
     if weights + sample > room:
-        what = _too_large("one sample", weights + sample, room)
+        what = too_large("one sample", weights + sample, room)
         return [Problem(f"T = {recipe.T}", what, f"--T {max(1, (room - weights) // (2 * step))}")]
     share = recipe.batch_size // (recipe.accumulate * ranks)
     if weights + share * sample <= room:
         return []
     fits = max(1, (room - weights) // sample)
     parts = -(-recipe.batch_size // (ranks * fits))
-    what = _too_large("a step", weights + share * sample, room)
+    what = too_large("a step", weights + share * sample, room)
     fix = f"--batch-size {fits * ranks} or --accumulate {parts}"
     return [Problem(f"batch_size = {recipe.batch_size}", what, fix)]
-
-
-def step_problems(recipe: Recipe) -> list[Problem]:
-    """The problem of a number of time steps with which not even a trial can be made."""
-    if recipe.T <= MOST_STEPS:
-        return []
-    what = f"more than {MOST_STEPS} time steps: a network keeps every one of them for backward"
-    return [Problem(f"T = {recipe.T}", what, "the paper: 1 to 10")]
-
-
-def _too_large(what: str, need: int, room: int) -> str:
-    return f"{what} needs at least {need / GIB:.3g} GiB, this machine has {room / GIB:.3g}"

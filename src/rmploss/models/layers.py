@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from rmploss import ops
 from rmploss.conv import SpikeConv2d
 from rmploss.errors import Problem, UserError
 from rmploss.models.factorized import FactorizedConv2d
@@ -63,6 +64,7 @@ class AvgPool2d(nn.AvgPool2d):
     def forward(self, input: Tensor) -> Tensor:
         """The means `[N, C, H', W']`."""
         k = self.kernel_size
+        ops.require_map(input, (k, k) if isinstance(k, int) else k)
         if not isinstance(k, int) or not self._is_plain or input.ndim != 4:
             return super().forward(input)
         if input.shape[-2] % k or input.shape[-1] % k:

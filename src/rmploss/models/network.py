@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from rmploss.entry import Untraceable, entry
-from rmploss.errors import Problem, UserError
+from rmploss.errors import Problem, SmallMapError, UserError
 from rmploss.models.amplitudes import fold_amplitudes
 from rmploss.models.flow import through
 from rmploss.models.layers import OverTime, initialize
 from rmploss.neurons import Accumulator
 from rmploss.ops import check_current, dense_of
+from rmploss.sizes import step_problems
 
 Readout = Literal["sum", "mean"]
 """How outputs are read out over time: see `Accumulator`."""
@@ -69,6 +70,9 @@ class SpikingNetwork(Untraceable, nn.Module, ABC):
             raise UserError(
                 f"T={T}, num_classes={num_classes}, in_channels={in_channels}: all >= 1"
             )
+        problems = step_problems(T)
+        if problems:
+            raise UserError("bad network", problems)
         self.in_channels = in_channels
         self.num_classes = num_classes
         self.T = T
@@ -96,7 +100,14 @@ class SpikingNetwork(Untraceable, nn.Module, ABC):
                 f"x has images of {x.shape[-2]} x {x.shape[-1]}; this network was made with "
                 f"image_size={side}"
             )
-        outputs = self.outputs(x)
+        if not x.numel():
+            raise UserError(f"x has shape {list(x.shape)}: there is no image in it")
+        try:
+            outputs = self.outputs(x)
+        except SmallMapError as error:
+            height, width = x.shape[-2:]
+            problem = Problem(f"x has images of {height} x {width}", error.title, "larger images")
+            raise UserError("too small for this network", [problem]) from None
         return outputs if over_time else self.readout(outputs)
 
     def _check_type(self, x: Tensor) -> None:

@@ -11,6 +11,7 @@ from rmploss.errors import Problem, UserError
 from rmploss.functional import ADVICE, check_axes
 from rmploss.ops import at_least_single
 from rmploss.ops.lif.moments import MomentSpec, membrane_moments
+from rmploss.sizes import room_problems
 from rmploss.stats import data_parallel, open_stats
 
 
@@ -115,6 +116,6 @@ class SpikingLayer(Untraceable, nn.Module):
 def channel_problems(channels: object) -> list[Problem]:
     """The problem of what other packages take as their first argument: a leak, a tau."""
     if channels is None or (type(channels) is int and channels >= 1):
-        return []
+        return room_problems(f"channels = {channels}", channels or 1, ADVICE["channels"])
     what = "must be a whole number, at least 1"
     return [Problem(f"channels = {channels!r}", what, ADVICE["channels"])]

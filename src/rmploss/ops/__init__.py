@@ -24,6 +24,7 @@ from rmploss.ops.lif.inputs import NeuronOptions, check_current
 from rmploss.ops.lif.moments import MomentSpec
 from rmploss.ops.lif.op import lif, lif_layer, norm_lif
 from rmploss.ops.pooling import avg_pool2d
+from rmploss.ops.spike_conv2d.inputs import require_fit, require_map
 from rmploss.ops.spike_conv2d.op import spike_conv2d
 from rmploss.ops.spike_conv2d.reference import conv2d
 from rmploss.ops.spikes.value import Spikes, dense_of
@@ -47,6 +48,8 @@ __all__ = [
     "lif_layer",
     "norm_lif",
     "pick",
+    "require_fit",
+    "require_map",
     "spike_conv2d",
     "use_backend",
 ]

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rmploss.errors import Problem, SmallMapError, UserError
 from rmploss.ops.layout import words
 
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -46,6 +47,67 @@ class Spatial(NamedTuple):
         return Spatial(N, C, H, W, out_channels, K_h, K_w, stride, padding)
 
 
+def require_fit(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int] | str,
+    dilation: Sequence[int] = (1, 1),
+    groups: int = 1,
+) -> None:
+    """Raise `UserError` with what PyTorch's convolution would refuse; the arguments are its own.
+
+    Not inside torch.compile, whose shapes are symbols.
+    """
+    if torch.compiler.is_compiling():
+        return
+    if x.layout is not torch.strided:
+        raise UserError(BAD, [Problem(f"x is {x.layout}", "is not dense", "x.to_dense()")])
+    if not x.is_floating_point():
+        raise UserError(BAD, [Problem(f"x is {x.dtype}", "no floating-point numbers", "x.float()")])
+    if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+        what = f"the weight {weight.dtype}"
+        raise UserError(BAD, [Problem(f"x is {x.dtype}", what, f"x.to({weight.dtype})")])
+    if x.device != weight.device:
+        what = f"the weight on {weight.device}"
+        raise UserError(BAD, [Problem(f"x is on {x.device}", what, "net.to(x.device)")])
+    C = weight.shape[1] * groups
+    if x.ndim not in (3, 4) or x.shape[-3] != C:
+        fix = "steps in one batch: x.flatten(0, 1)" if x.ndim == 5 else ""
+        problem = Problem(
+            f"x has shape {list(x.shape)}", f"a convolution takes [N, {C}, H, W]", fix
+        )
+        raise UserError(BAD, [problem])
+    if isinstance(padding, str):
+        padding = (0, 0) if padding == "valid" else tuple(weight.shape[2:])
+    if min(stride) < 1 or min(padding) < 0:
+        problem = Problem(f"stride = {stride}, padding = {padding}", "must be >= 1, and >= 0")
+        raise UserError(BAD, [problem])
+    require_map(
+        x, [d * (k - 1) + 1 for d, k in zip(dilation, weight.shape[2:], strict=True)], padding
+    )
+    if bias is not None and (bias.shape != weight.shape[:1] or bias.device != x.device):
+        what = f"must be [{weight.shape[0]}] on {x.device}"
+        raise UserError(BAD, [Problem(f"bias = {list(bias.shape)} on {bias.device}", what)])
+
+
+def require_map(x: Tensor, kernel: Sequence[int], padding: Sequence[int] = (0, 0)) -> None:
+    """Raise `SmallMapError` for a map `[..., H, W]` smaller than a kernel, padding included.
+
+    Not inside torch.compile, as `require_fit`.
+    """
+    if torch.compiler.is_compiling():
+        return
+    sides = [side + 2 * p for side, p in zip(x.shape[-2:], padding, strict=True)]
+    if any(side < k for side, k in zip(sides, kernel, strict=True)):
+        title = f"a map of {x.shape[-2]} x {x.shape[-1]} is smaller than a kernel of "
+        raise SmallMapError(title + " x ".join(map(str, kernel)))
+
+
+BAD = "a convolution cannot take this input"
+
+
 class ConvInputs(NamedTuple):
     """All that one call of the operation reads.
 
@@ -82,6 +144,8 @@ class ConvInputs(NamedTuple):
         given = [weight] if bias is None else [weight, bias]
         if x.dtype not in TYPES:
             return f"x is {x.dtype}, not float32 or half precision"
+        if x.layout is not torch.strided:
+            return f"x is {x.layout}"
         if any(t.dtype not in (x.dtype, torch.float32) for t in given):
             return f"weight and bias are neither float32 nor {x.dtype} as x is"
         if any(t.device != x.device for t in given):

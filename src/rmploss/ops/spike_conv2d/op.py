@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rmploss.errors import UserError
+from rmploss.errors import Problem, UserError
 from rmploss.ops import backends
 from rmploss.ops.spike_conv2d import dense, reference
 from rmploss.ops.spike_conv2d.autograd import run
 from rmploss.ops.spike_conv2d.flops import register_formulas
-from rmploss.ops.spike_conv2d.inputs import TYPES, ConvInputs
+from rmploss.ops.spike_conv2d.inputs import BAD, TYPES, ConvInputs, require_fit
 from rmploss.ops.spike_conv2d.passes import KERNELS, forward
 from rmploss.ops.spike_conv2d.weights import as_read
 from rmploss.ops.spikes.value import Spikes
@@ -42,8 +42,14 @@ def spike_conv2d(
     """
     if isinstance(x, Spikes):
         return _of_spikes(x, weight, bias, stride, padding, backend)
+    for given, tensor in (("x", x), ("weight", weight)):
+        if not isinstance(tensor, Tensor):
+            fix = "torch.as_tensor(x)" if hasattr(tensor, "__array__") else "a tensor"
+            what = "is no tensor"
+            raise UserError(BAD, [Problem(f"{given} is a {type(tensor).__name__}", what, fix)])
     name, _ = backends.choose(backend, x.device, x.dtype)
     if name == "reference":
+        require_fit(x, weight, bias, (stride, stride), (padding, padding))
         return reference.spike_conv2d(x, weight, bias, stride=stride, padding=padding)
     cast = _autocast_type(x)
     x = x if cast is None else x.to(cast)
@@ -89,6 +95,7 @@ def _run(inputs: ConvInputs, backend: str, autocast: bool) -> Tensor:
         problem = f"the weight is {weight.dtype}, x is {x.dtype}"
     if problem:
         options: Any = {"stride": inputs.stride, "padding": inputs.padding}
+        require_fit(x, weight, inputs.bias, (inputs.stride,) * 2, (inputs.padding,) * 2)
         y = reference.spike_conv2d(x, weight, inputs.bias, **options)
         if backends.is_named(backend):  # what fits no convolution at all has raised by now
             raise UserError(f"backend {inputs.backend!r} cannot run this convolution: {problem}")
