@@ -80,6 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print_error(str(stop))
         code = stop.exit_code
     except UserError as error:
+        for note in getattr(error, "__notes__", ()):  # the traceback of a data set's own code
+            _print_error(note)
         _print_error(error_text(error, width_of(sys.stderr)))
         code = error.exit_code
     except KeyboardInterrupt:

@@ -40,6 +40,8 @@ NO_FILES = (errno.EMFILE, errno.ENFILE)
 REAP_S = 5.0
 """How long to wait for the end of a killed process; one that the kernel holds is left behind."""
 _MESSAGE = 2**16
+MOST_NOTE = 4096
+"""The last characters of a traceback that a message takes: less than a sixth of `_MESSAGE`."""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 _DOING = struct.Struct("qqq")
 
@@ -260,14 +262,19 @@ def _words(error: Exception) -> dict[str, Any]:
             [text[:1000] for text in (problem.where, problem.what, problem.fix)]
             for problem in error.problems[:10]
         ]
-        return {"kind": type(error).__name__, "title": error.title[:1000], "problems": lines}
+        notes = [note[-MOST_NOTE:] for note in getattr(error, "__notes__", [])[:1]]
+        words = {"kind": type(error).__name__, "title": error.title[:1000], "notes": notes}
+        return {**words, "problems": lines}
     return {"kind": type(error).__name__, "text": str(error)[:1000]}
 
 
 def _error(words: dict[str, Any]) -> Exception:
     if "title" in words:
         kind = getattr(errors, words["kind"], UserError)
-        return kind(words["title"], [Problem(*line) for line in words["problems"]])
+        error = kind(words["title"], [Problem(*line) for line in words["problems"]])
+        for note in words["notes"]:
+            error.add_note(note)
+        return error
     if words["kind"] == "MemoryError":
         return MemoryError(words["text"])
     return RuntimeError(f"{words['kind']}: {words['text']}")

@@ -10,11 +10,13 @@ import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from rmploss.data._base import Key, Samples
+from rmploss.data._checks import require_equal_shapes, require_sample
 from rmploss.data._in_memory import InMemory
 from rmploss.data._loader_process import NO_FILES, too_many_files
 from rmploss.data._loaders import Loaders
@@ -224,8 +226,10 @@ class _Share:
         if isinstance(self.batched, InMemory):
             return self.batched.batch(torch.tensor(indices), torch.tensor(self.epoch))
         # An empty share loads one sample for its shape.
-        loaded = [self._sample(i, batch, at) for i in indices or [0]]
+        numbers = indices or [0]
+        loaded = [self._sample(i, batch, at) for i in numbers]
         inputs, labels = zip(*loaded, strict=True)
+        require_equal_shapes(inputs, [f"sample {self._number(i)}" for i in numbers])
         dim = inputs[0].ndim - 3
         x = torch.stack(inputs, dim).narrow(dim, 0, len(indices))
         return x, torch.tensor(labels)[: len(indices)]
@@ -234,8 +238,9 @@ class _Share:
         """A sample; an error of a data set's own code becomes one that names it."""
         number = self._number(index)
         at(number)
+        where = f"sample {number} ({self.name(batch)})"
         try:
-            return self.batched[Key(self.epoch, index)]
+            sample = self.batched[Key(self.epoch, index)]
         except (UserError, MemoryError):
             raise
         except Exception as error:
@@ -243,9 +248,16 @@ class _Share:
                 raise too_many_files(f"cannot load sample {number}") from error
             line = traceback.extract_tb(error.__traceback__)[-1]
             what = f"{type(error).__name__}: {error}"
-            where = f"raised in {line.filename}, line {line.lineno}"
-            problem = Problem(f"sample {number} ({self.name(batch)})", what, where)
-            raise LoaderError("the data set cannot load a sample", [problem]) from error
+            raised = f"raised in {line.filename}, line {line.lineno}"
+            problem = Problem(where, what, raised)
+            told = LoaderError("the data set cannot load a sample", [problem])
+            told.add_note(_trace(error))
+            raise told from error
+        return require_sample(sample, int(self._labels[index]), where)
+
+    @cached_property
+    def _labels(self) -> Tensor:
+        return self.batched.labels
 
     def _number(self, index: int) -> int:
         """The number of a sample in its whole split."""
@@ -254,3 +266,10 @@ class _Share:
         if isinstance(self.batched, InMemory) and self.batched.ids is not None:
             return int(self.batched.ids[index])
         return index
+
+
+def _trace(error: Exception) -> str:
+    """The traceback of a data set, without the frame that asked for the sample."""
+    trace = error.__traceback__
+    lines = traceback.format_exception(type(error), error, trace and trace.tb_next)
+    return "".join(lines).rstrip()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rmploss.data import DataSet, InMemory, Samples, batches, data_root, n_batches, take
+from rmploss.data._checks import require_labels
 from rmploss.data._loading import TIMEOUT_S
 from rmploss.engine.distributed import World
 from rmploss.engine.listener import Listener
@@ -44,6 +45,8 @@ def open_splits(
 
     root = data_root(data_dir)
     splits = dataset.open(root, seed=recipe.seed, T=recipe.T, progress=report)
+    for name, split in (("train", splits.train), ("test", splits.test)):
+        require_labels(split, f"{name} of {dataset.name}", dataset.num_classes)
     return (
         _placed(take(splits.train, recipe.train_samples), device),
         _placed(take(splits.test, recipe.test_samples), device),

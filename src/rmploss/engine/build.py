@@ -17,7 +17,7 @@ from rmploss.engine.initial_weights import STARTS
 from rmploss.engine.limits import USUAL_STEPS, size_problems
 from rmploss.engine.optimizers import LR_SCHEDULES, OPTIMIZERS, Position, groups_of
 from rmploss.engine.ranks import is_broken_connection
-from rmploss.errors import Problem, UserError
+from rmploss.errors import Problem, SmallMapError, UserError
 from rmploss.models import MODELS, SpikingNetwork
 from rmploss.neurons import NEURONS, SpikingLayer
 from rmploss.neurons.diet import Diet
@@ -366,6 +366,9 @@ def _dry_run(recipe: Recipe, remarks: list[str]) -> list[Problem]:
             weighted(objective, stats, weights_of(objective, 1.0))
             for term in terms_of(objective):
                 remarks += getattr(term, "remarks", lambda _: [])(stats)
+    except SmallMapError as error:
+        what = f"cannot take the inputs {[C, H, W]} of {dataset.name}: {error.problems[0].what}"
+        return [Problem(f"network = {network.name}", what)]
     except UserError as error:
         if error.problems:
             return list(error.problems)

@@ -1,5 +1,6 @@
 """Where training was when other code raised: a data set, a neuron, an objective."""
 
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from typing import Any
 
 from rmploss.data import batch_indices
 from rmploss.engine.checkpoint import Counters
-from rmploss.errors import StoreError, UserError
+from rmploss.errors import DataError, LoaderError, StoreError, UserError
 from rmploss.recipes import Recipe
 
 SHOWN = 32
@@ -75,11 +76,15 @@ def failures_named(
     """
     try:
         yield
-    except UserError:
+    except UserError as error:
+        if isinstance(error, LoaderError | DataError):  # they say themselves where it was
+            trace = "\n".join(getattr(error, "__notes__", ()))
+            with suppress(StoreError):
+                log("failed", error=str(error), trace=trace, **where().fields())
         raise
     except Exception as error:
-        place = where()
+        place, trace = where(), "".join(traceback.format_exception(error))
         error.add_note(f"{place.words()}\nwhen that is mended: {command}")
         with suppress(StoreError):
-            log("failed", error=repr(error), **place.fields())
+            log("failed", error=repr(error), trace=trace, **place.fields())
         raise

@@ -107,7 +107,7 @@ class SpikingNetwork(Untraceable, nn.Module, ABC):
         except SmallMapError as error:
             height, width = x.shape[-2:]
             problem = Problem(f"x has images of {height} x {width}", error.title, "larger images")
-            raise UserError("too small for this network", [problem]) from None
+            raise SmallMapError("too small for this network", [problem]) from None
         return outputs if over_time else self.readout(outputs)
 
     def _check_type(self, x: Tensor) -> None:

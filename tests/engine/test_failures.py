@@ -1,0 +1,102 @@
+"""Data sets of somebody else that fail: where it was, the traceback, and a run that goes on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rmploss import cli
+from rmploss.data import Key, Splits
+from rmploss.data.digits import Digits
+from rmploss.engine.execution import Execution
+from rmploss.engine.run import RunFolder
+from rmploss.engine.train import train
+from rmploss.errors import DataError, LoaderError
+from tests.engine.runs import TINY, digest_of
+
+
+class Faulty:
+    """The samples of another split, of which one raises in epoch 2."""
+
+    def __init__(self, samples: Any, fails: bool) -> None:
+        self.samples, self.labels, self.fails = samples, samples.labels, fails
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: Key) -> Any:
+        if self.fails and key.epoch == 1:
+            return innermost(key.index)
+        return self.samples[key]
+
+
+def innermost(index: int) -> None:
+    raise KeyError(f"no pixel {index}")
+
+
+@dataclass
+class Setting:
+    """Whether the data set fails."""
+
+    fails: bool = True
+
+
+@pytest.fixture
+def setting(monkeypatch: pytest.MonkeyPatch) -> Setting:
+    """Replaces the splits of the digits."""
+    usual, setting = Digits.open, Setting()
+
+    def faulty(self: Any, *arguments: Any, **options: Any) -> Splits:
+        splits = usual(self, *arguments, **options)
+        return Splits(Faulty(splits.train, setting.fails), Faulty(splits.test, False))
+
+    monkeypatch.setattr(Digits, "open", faulty)
+    return setting
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_traceback_of_a_data_set_is_kept_and_the_run_goes_on(
+    workers: int, setting: Setting, tmp_path: Path
+) -> None:
+    execution = Execution(workers=workers)
+    with pytest.raises(LoaderError, match="KeyError: 'no pixel") as caught:
+        train(TINY, tmp_path, execution)
+    (path,) = tmp_path.iterdir()
+    event = RunFolder.open(path).events()[-1]
+    assert event["event"] == "failed"
+    assert event["epoch"] == 2
+    for trace in (event["trace"], *caught.value.__notes__):
+        assert f'{__file__}", line' in trace
+        assert "in innermost" in trace
+    setting.fails = False
+    assert train(TINY, tmp_path, execution, or_resume=True) == path
+    assert digest_of(path) == digest_of(train(TINY, tmp_path / "unbroken", execution))
+
+
+@pytest.mark.usefixtures("setting")
+def test_the_command_line_prints_the_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "_run", lambda words: train(TINY, tmp_path))
+    assert cli.main(["train"]) == LoaderError.exit_code
+    shown = capsys.readouterr().err
+    assert "in innermost" in shown
+    assert "a bug of rmploss" not in shown
+
+
+def test_labels_out_of_range_are_told_before_a_run_folder_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = Digits.open
+
+    def shifted(self: Any, *arguments: Any, **options: Any) -> Splits:
+        splits = usual(self, *arguments, **options)
+        test: Any = Faulty(splits.test, False)
+        test.labels = splits.test.labels + 1
+        return Splits(splits.train, test)
+
+    monkeypatch.setattr(Digits, "open", shifted)
+    with pytest.raises(DataError, match=r"labels of test of digits(?s:.*)has label 10"):
+        train(TINY, tmp_path)
+    assert not list(tmp_path.iterdir())
