@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rmploss.data import Key, batches, imagenet
+from rmploss.data import Key, batches, photographs
 from rmploss.data.imagenet import ImageNet
 from rmploss.errors import DataError
 
@@ -136,11 +136,11 @@ def test_a_damaged_image_is_named(root: Path, workers: int) -> None:
 def test_a_torchvision_for_another_torch_is_named(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken() -> None:
+    def broken(side: int) -> None:
         raise RuntimeError("operator torchvision::nms does not exist\nand more")
 
-    monkeypatch.setattr(imagenet, "_transforms", broken)
-    monkeypatch.setattr(imagenet, "_unfit", imagenet._unfit.__wrapped__)
+    monkeypatch.setattr(photographs, "transforms", broken)
+    monkeypatch.setattr(photographs, "unfit", photographs.unfit.__wrapped__)
     (problem,) = ImageNet().missing(root)
     assert problem.where == "torchvision"
     assert problem.what.startswith(f"does not fit torch {version('torch')}: operator ")

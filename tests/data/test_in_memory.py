@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from rmploss.data import Key, batches, take
 from rmploss.data import _in_memory as in_memory
 from rmploss.data._in_memory import InMemory, Prepare, PrepareFrames, Standardize
-from rmploss.data.cifar import PrepareImages
+from rmploss.data._prepare_images import PrepareImages
 from rmploss.data.cifar10_dvs import Unpack
 from rmploss.data.digits import PrepareDigits
 

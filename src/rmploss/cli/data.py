@@ -58,6 +58,9 @@ def show(data_dir: Path | None) -> None:
     width = width_of(sys.stdout)
     margin = 18 if width >= 80 else 4
     for name in DATASETS:
+        if "path" in DATASETS.options(name):
+            print(f"  {name:<16}yours: rmploss train RECIPE --data PATH")
+            continue
         try:
             missing = DATASETS.make(name).missing(root)
         except UserError as error:  # of a plug-in, or an option that has no default

@@ -31,6 +31,10 @@ def title(recipe: Recipe) -> str:
     return recipe.title + (", changed: " + ", ".join(changes) if changes else "")
 
 
+FOUND = ("data.classes",)
+"""Options that a run takes from its files."""
+
+
 def _changes(name: str, before: Any, now: Any) -> list[str]:
     """A field or its options in the words of `--set`, if it differs."""
     if before == now:
@@ -42,7 +46,8 @@ def _changes(name: str, before: Any, now: Any) -> list[str]:
     return [
         f"{name}.{option} = {_word(value)}"
         for option, value in now.options.items()
-        if option not in before.options or before.options[option] != value
+        if f"{name}.{option}" not in FOUND
+        and (option not in before.options or before.options[option] != value)
     ]
 
 

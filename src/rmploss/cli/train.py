@@ -33,6 +33,7 @@ class Train:
 
     $ rmploss train cifar10-resnet20-rmp --T 4 --seed 1 --data-dir data
     $ rmploss train cifar10-resnet20-rmp-pocket --seed 0 1 2 --set objective.k=1
+    $ rmploss train images-resnet20-rmp --data my_photos
     $ rmploss train --resume runs/NAME
     $ rmploss train cifar10-resnet20-rmp --resume auto      resume if it has begun, else begin
     $ rmploss train --fork runs/NAME --lr 0.05 --epochs 500
@@ -49,6 +50,8 @@ class Train:
     """Name the run folder, instead of by recipe, seed and hash."""
     start: Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="")] = None
     """Initialize from the weights of this run, if the recipe starts from a trained network."""
+    data: Annotated[str | None, arg(metavar="PATH", help_behavior_hint="")] = None
+    """Your own images or event recordings, in class folders, instead of the recipe's data."""
     seed: Annotated[tuple[int, ...], arg(metavar="N ...")] = (0,)
     """One run per seed, one after the other."""
     T: RecipeInt = None
@@ -147,10 +150,11 @@ class Train:
         """The recipes to train, one per seed; all flags are checked before the first run starts."""
         from rmploss.data import data_root
         from rmploss.engine.build import check, restore_none_words
+        from rmploss.engine.own_data import changes_for
 
         changes = self._changes()
         if self.resume is not None and not self._may_resume:
-            others = self.recipe or changes or self.start or self.mode != "paper"
+            others = self.recipe or changes or self.start or self.data or self.mode != "paper"
             if others or self.seed != (0,) or self.name or self.fork:
                 raise UserError(
                     "a run is resumed as it was started",
@@ -170,7 +174,10 @@ class Train:
             )
         if not self.seed or len(set(self.seed)) < len(self.seed):
             raise UserError("--seed needs at least one number, and each only once")
-        recipe, problems = recipes.apply(recipes.get(self.recipe), changes)
+        base = recipes.get(self.recipe)
+        if self.data is not None:
+            changes = {**changes_for(base, self.data), **changes}
+        recipe, problems = recipes.apply(base, changes)
         if self.mode != "paper":  # flags take precedence over the reading
             recipe, _ = recipes.apply(recipes.read_as(recipe, self.mode), changes)
         recipe = restore_none_words(recipe)
@@ -193,6 +200,7 @@ class Train:
             f"recipe {self.recipe}": self.recipe,
             "--seed": self.seed != (0,),
             "--start": self.start,
+            "--data": self.data,
             "--mode": self.mode != "paper",
         }
         problems = [

@@ -7,6 +7,7 @@ imports no neurons and no networks.
 from rmploss.data._base import (
     DataSet,
     Key,
+    OwnFiles,
     ProgressCallback,
     ReadsFiles,
     Samples,
@@ -25,6 +26,7 @@ DATASETS: Registry[type[DataSet]] = Registry(
         "cifar10": "rmploss.data.cifar:CIFAR10",
         "cifar100": "rmploss.data.cifar:CIFAR100",
         "imagenet": "rmploss.data.imagenet:ImageNet",
+        "folder": "rmploss.data.folder:Folder",
         "cifar10-dvs": "rmploss.data.cifar10_dvs:CIFAR10DVS",
         "nmnist": "rmploss.data.nmnist:NMNIST",
         "dvs128-objects": "rmploss.data.dvs128_objects:DVS128Objects",
@@ -38,6 +40,7 @@ __all__ = [
     "DataSet",
     "InMemory",
     "Key",
+    "OwnFiles",
     "ProgressCallback",
     "ReadsFiles",
     "Samples",

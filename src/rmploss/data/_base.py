@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -51,7 +51,13 @@ class Splits:
 
 
 class DataSet(Protocol):
-    """A data set: a frozen dataclass whose fields are its options."""
+    """A data set: a frozen dataclass whose fields are its options.
+
+    name: of the set.
+    num_classes, classes: their number and names, `()` without names. Of the class; a set whose
+        options decide them has properties instead.
+    temporal: True for events.
+    """
 
     name: ClassVar[str]
     num_classes: ClassVar[int]
@@ -81,6 +87,24 @@ class DataSet(Protocol):
 
 
 @runtime_checkable
+class OwnFiles(Protocol):
+    """A data set of files that a user names."""
+
+    @property
+    def path(self) -> str:
+        """Where the files are."""
+        ...
+
+    def settled(self, root: Path | None) -> dict[str, Any]:
+        """The options that follow from the files, for the recipe of a run; empty if they lack."""
+        ...
+
+    def notes(self, root: Path | None) -> list[str]:
+        """What is allowed in the files and may not be meant, in sentences."""
+        ...
+
+
+@runtime_checkable
 class ReadsFiles(Protocol):
     """A data set that reads files of its kind which are in no split: an image, a recording."""
 
@@ -94,7 +118,15 @@ class ReadsFiles(Protocol):
         ...
 
 
-def ensure_complete(data_set: DataSet, root: Path | None) -> None:
+class _Checked(Protocol):
+    """The part of a data set that says what is missing."""
+
+    name: ClassVar[str]
+
+    def missing(self, root: Path | None) -> list[Problem]: ...
+
+
+def ensure_complete(data_set: _Checked, root: Path | None) -> None:
     """Raise `DataError` with every missing file, if there is one."""
     problems = data_set.missing(root)
     if problems:

@@ -9,14 +9,12 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rmploss.data._augment import CROP_DRAWS, CUTOUT_DRAWS, FLIP_DRAWS, crop_and_flip, cutout
-from rmploss.data._autoaugment import AutoAugment
 from rmploss.data._base import (
     ProgressCallback,
     Splits,
@@ -24,50 +22,21 @@ from rmploss.data._base import (
     ensure_complete,
     missing_folder,
 )
-from rmploss.data._in_memory import InMemory, Prepare, Standardize, prepared
+from rmploss.data._in_memory import InMemory, Standardize, prepared
+from rmploss.data._prepare_images import Augment, PrepareImages
 from rmploss.data._unpickle import unpickle
 from rmploss.data.images import open_image, pixels
 from rmploss.errors import DataError, Problem
 
-Augment = Literal["autoaugment+cutout", "standard", "none"]
 SIDE = 32
-
-
-class PrepareImages(Prepare):
-    """uint8 images `[B, 3, 32, 32]` -> float32 of mean 0 and variance 1, augmented.
-
-    augment: see `_CIFAR`.
-    standardize: the last step.
-    """
-
-    def __init__(self, augment: Augment, standardize: Standardize) -> None:
-        super().__init__()
-        self.standardize = standardize
-        self.autoaugment = AutoAugment(SIDE) if augment == "autoaugment+cutout" else None
-        moves = CROP_DRAWS + FLIP_DRAWS
-        self.draws = {
-            "autoaugment+cutout": moves + AutoAugment.DRAWS + CUTOUT_DRAWS,
-            "standard": moves,
-            "none": 0,
-        }[augment]
-
-    def forward(self, images: Tensor, words: Tensor) -> Tensor:
-        """The network's inputs."""
-        if self.draws:
-            moves, words = words[: CROP_DRAWS + FLIP_DRAWS], words[CROP_DRAWS + FLIP_DRAWS :]
-            images = crop_and_flip(images, pad=4, words=moves)
-        if self.autoaugment is not None:
-            images = self.autoaugment(images, words[: AutoAugment.DRAWS])
-            # Before normalization: the hole is black, not gray.
-            images = cutout(images, side=16, words=words[AutoAugment.DRAWS :])
-        return self.standardize(images)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _CIFAR:
     """The base of both sets; they differ in files, key of the labels, classes and constants.
 
-    augment: of training images; "autoaugment+cutout" is the paper's, "standard" crop and flip.
+    augment: of training images; "autoaugment+cutout" is the paper's, "standard" crop and flip,
+        "crop" crop alone.
     """
 
     augment: Augment = "autoaugment+cutout"

@@ -1,14 +1,22 @@
-"""One image file as the pixels that a data set stores: color mode, size, uint8 `[C, H, W]`."""
+"""One image file as the pixels that a data set stores: color mode, size, uint8 `[C, H, W]`.
+
+16 bits become 8 by their upper ones, a palette its colors, and transparent pixels white, as viewers
+show them.
+"""
 
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from rmploss.errors import DataError, Problem
 
+SUFFIXES = frozenset(
+    (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+)
+"""The endings of the files that class folders are searched for, in lower case."""
 MODES = {1: "L", 3: "RGB"}
 """PIL's color mode by the number of channels."""
 
@@ -19,10 +27,41 @@ def open_image(path: Path) -> Image.Image:
         with Image.open(path) as image:
             image.load()
             return image
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         why = "no such file" if not path.exists() else str(error)
         problem = Problem(str(path), why, "give a PNG, JPEG or another image that PIL reads")
         raise DataError("an image cannot be read", [problem]) from error
+
+
+def is_image(path: Path) -> bool:
+    """True if a file's name ends as that of an image."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """An image of any mode with 8 bits per channel in "L" or "RGB". Raises `DataError` for floats.
+
+    PIL's own conversion would make all values of 16 bits above 255 white.
+    """
+    if image.mode == "F":
+        what = "its pixels are floats, whose black and white are not known"
+        raise DataError(
+            "an image cannot be read",
+            [Problem(getattr(image, "filename", "an image"), what, "save it with 8 or 16 bits")],
+        )
+    if image.mode.startswith("I"):
+        upper = np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8
+        image = Image.fromarray(upper.astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert(mode)
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """An image turned as its EXIF record says; without one, as it is."""
+    return ImageOps.exif_transpose(image)
 
 
 def pixels(image: Image.Image, channels: int, side: int) -> Tensor:
@@ -33,7 +72,7 @@ def pixels(image: Image.Image, channels: int, side: int) -> Tensor:
     channels: 1 or 3, see `MODES`.
     side: in pixels.
     """
-    image = image.convert(MODES[channels])
+    image = in_mode(image, MODES[channels])
     width, height = image.size
     if (width, height) != (side, side):
         scale = side / min(width, height)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from rmploss.engine.averaging import AVERAGES, WeightAverage
 from rmploss.engine.initial_weights import STARTS
 from rmploss.engine.limits import USUAL_STEPS, size_problems
 from rmploss.engine.optimizers import LR_SCHEDULES, OPTIMIZERS, Position, groups_of
+from rmploss.engine.own_data import settle
 from rmploss.engine.ranks import is_broken_connection
 from rmploss.errors import Problem, SmallMapError, UserError
 from rmploss.models import MODELS, SpikingNetwork
@@ -74,6 +76,8 @@ def check(
     earlier: problems of the caller, reported together with those of the recipe.
     """
     problems = [*earlier, *problems_in(recipe)]
+    with suppress(UserError):  # of an option out of range, which is told below
+        recipe = settle(recipe, data_dir)
     wrong = set()
     for field, table in PARTS.items():
         part = getattr(recipe, field)

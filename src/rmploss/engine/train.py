@@ -4,7 +4,7 @@ All randomness is derived from (seed, purpose, epoch, index), so a resumed run e
 one bit for bit.
 """
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from rmploss.engine.initial_weights import find_origin, initialize
 from rmploss.engine.listener import Listener
 from rmploss.engine.loop import RESULT, Loop
 from rmploss.engine.origins import changed, origins
+from rmploss.engine.own_data import notes_on_data, settle
 from rmploss.engine.ranks import name_lost_ranks
 from rmploss.engine.run import RunFolder, folder_name, require_free
 from rmploss.engine.run_summary import summarize
@@ -74,6 +75,8 @@ def train(
     reaches the parameters.
     """
     execution, listener = execution or Execution(), listener or Listener()
+    with suppress(UserError):  # of an option out of range, which `check` tells with the others
+        recipe = settle(recipe, data_root(execution.data_dir))
     new = _New(recipe, runs_dir, name, fork)
     seconds = execution.timeout_s
     with ops.use_backend(execution.backend), join(execution.device, world, seconds) as world:
@@ -90,7 +93,8 @@ def _begin(new: _New, execution: Execution, listener: Listener, world: World) ->
     """Train a new run; returns its path."""
     recipe = new.recipe
     require_same_run(world, **recipe.to_json())
-    remarks = check(recipe, data_root(execution.data_dir), world.size)
+    root = data_root(execution.data_dir)
+    remarks = check(recipe, root, world.size) + notes_on_data(recipe, root)
     if world.is_main:
         _require_place(new, listener)
     require(execution.capture, world)

@@ -6,13 +6,14 @@ methods/     all methods of the paper's tables: cards, recipes, published number
 fair.py      every method on one protocol, without and with RMP-Loss
 fast.py      the CIFAR rows of the paper's networks in 100 and in 45 epochs
 small.py     small runs: digits, event recordings
+own.py       data of a user's own, in class folders
 pocket.py    the small variant of the recipes above (name + "-pocket")
 expected.py  measured results and costs of the recipes
 readings.py  the open points of the paper, and both readings of each
 """
 
 from rmploss.errors import UserError, unknown
-from rmploss.recipes import small
+from rmploss.recipes import own, small
 from rmploss.recipes.expected import expectation
 from rmploss.recipes.fair import fair_recipes
 from rmploss.recipes.fast import FAST45, fast_recipes
@@ -73,6 +74,7 @@ RECIPES: Registry[Recipe] = Registry(
         recipe.name: recipe.but(expect=expectation(recipe.name))
         for recipe in (
             *small.RECIPES,
+            *own.RECIPES,
             *PUBLISHED,
             *FAIR,
             *FAST,
