@@ -13,7 +13,8 @@ the next, of the same command with `--resume auto`, and the last one meets none.
 * no execution hangs, ends in a traceback or with an exit code that its faults do not explain.
 
 This process imports torch once, computes nothing and forks an execution in a few milliseconds.
-Exit code 1 if anything did not hold. 200 trials take some minutes on one core.
+Exit code 1 if anything did not hold. 200 trials take some minutes on one core. The counts are
+stored after every trial; the same command on the same commit goes on with those of `--out`.
 """
 
 import argparse
@@ -79,11 +80,14 @@ class Unbroken:
 class Count:
     """What all trials did.
 
+    seconds: the time that they took.
     faults: how often each kind struck.
     exits: how often each exit code was seen, minus the signal for a killed process.
     wrong: one line for everything that did not hold.
     """
 
+    trials: int = 0
+    seconds: float = 0.0
     executions: int = 0
     finished: int = 0
     inexact: int = 0
@@ -97,23 +101,52 @@ class Count:
 def main() -> int:
     """Run the trials, print and store what was counted; 1 if something did not hold."""
     options = _parser().parse_args()
-    began, count = time.monotonic(), Count()
+    count = _counted(options)
     with tempfile.TemporaryDirectory(prefix="faults-") as scratch:
         folder = Path(scratch)
         unbroken = {ranks: run_unbroken(folder / f"unbroken{ranks}", ranks) for ranks in (1, 2)}
-        for number in range(options.trials):
-            place = folder / str(number)
+        for number in range(count.trials, options.trials):
+            began, place = time.monotonic(), folder / str(number)
             trial(place, random.Random(f"{options.seed}/{number}"), unbroken, count, number)
             if options.keep and any(line.startswith(f"trial {number}:") for line in count.wrong):
                 shutil.copytree(place, options.keep / str(number), symlinks=True)
             shutil.rmtree(place)
+            count.trials, count.seconds = number + 1, count.seconds + time.monotonic() - began
             _show(number + 1, options.trials, count)
-    result = _result(options, count, time.monotonic() - began)
-    text = json.dumps(result, indent=2) + "\n"
-    print(text, end="")
-    if options.out is not None:
-        options.out.write_text(text, encoding="utf-8")
+            _store(options, count)
+    print(json.dumps(_result(options, count), indent=2))
     return 1 if count.wrong else 0
+
+
+def _counted(options: argparse.Namespace) -> Count:
+    """The counts of the same trials on the same commit in `--out`; else none."""
+    if options.out is None or not options.out.exists():
+        return Count()
+    found = json.loads(options.out.read_text(encoding="utf-8"))
+    if any(found[name] != x for name, x in _result(options, Count()).items() if name in _SAME):
+        return Count()
+    return Count(
+        trials=found["trials"],
+        seconds=60 * found["minutes"],
+        executions=found["executions"],
+        finished=found["finished"],
+        inexact=found["inexact"],
+        two_ranks=found["trials_of_two_ranks"],
+        loaders=found["trials_with_a_loader_process"],
+        faults=Counter(found["faults"]),
+        exits=Counter({int(code): n for code, n in found["exits"].items()}),
+        wrong=found["wrong"],
+    )
+
+
+_SAME = ("command", "versions", "commit")
+"""What trials have in common that are counted together."""
+
+
+def _store(options: argparse.Namespace, count: Count) -> None:
+    if options.out is not None:
+        text = json.dumps(_result(options, count), indent=2) + "\n"
+        options.out.write_text(text, encoding="utf-8")
 
 
 def run_unbroken(place: Path, ranks: int) -> Unbroken:
@@ -218,13 +251,13 @@ def _show(done: int, total: int, count: Count) -> None:
         print(f"{text}, {wrong} wrong", file=sys.stderr, flush=True)
 
 
-def _result(options: argparse.Namespace, count: Count, seconds: float) -> dict[str, Any]:
+def _result(options: argparse.Namespace, count: Count) -> dict[str, Any]:
     here = environment()
     return {
         "command": f"python tools/faults.py --trials {options.trials} --seed {options.seed}",
         "versions": {"rmploss": here["rmploss"], "torch": here["torch"]},
         "commit": here["commit"],
-        "trials": options.trials,
+        "trials": count.trials,
         "finished": count.finished,
         "inexact": count.inexact,
         "trials_of_two_ranks": count.two_ranks,
@@ -233,7 +266,7 @@ def _result(options: argparse.Namespace, count: Count, seconds: float) -> dict[s
         "faults": dict(sorted(count.faults.items())),
         "exits": {str(code): n for code, n in sorted(count.exits.items())},
         "wrong": count.wrong,
-        "minutes": round(seconds / 60, 1),
+        "minutes": round(count.seconds / 60, 2),
     }
 
 
