@@ -63,9 +63,9 @@ def free_port() -> str:
         return str(server.getsockname()[1])
 
 
-def be_rank(rank: int, port: str) -> None:
-    """Set the environment of one of two ranks, as `torchrun` does."""
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")
+def be_rank(rank: int, port: str, size: int = 2) -> None:
+    """Set the environment of one of several ranks, as `torchrun` does."""
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size))
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
 
 

@@ -80,9 +80,9 @@ def test_a_step_of_two_ranks_is_that_of_one() -> None:
     assert max(map(abs, one["gradient of conv1.conv.weight"])) > 1e-3
 
 
-def whole_run(rank: int, port: str, runs: Path, recipe: Recipe, trouble: str) -> None:
-    """A run of two ranks; in its third step, rank 1 alone meets a signal or a NaN."""
-    be_rank(rank, port)
+def whole_run(rank: int, port: str, runs: Path, recipe: Recipe, trouble: str, size: int) -> None:
+    """A run of several ranks; in its third step, rank 1 alone meets a signal or a NaN."""
+    be_rank(rank, port, size)
     calls = 0
 
     def troubled(*arguments: Any, **options: Any) -> Terms:
@@ -99,10 +99,10 @@ def whole_run(rank: int, port: str, runs: Path, recipe: Recipe, trouble: str) ->
     train.train(recipe, runs, Execution(device="cpu"))
 
 
-def together(runs: Path, trouble: str = "", recipe: Recipe = TINY) -> list[int]:
-    """The exit codes of both ranks of a run."""
+def together(runs: Path, trouble: str = "", recipe: Recipe = TINY, size: int = 2) -> list[int]:
+    """The exit codes of all ranks of a run."""
     port = free_port()
-    ranks = [start(whole_run, rank, port, runs, recipe, trouble) for rank in range(2)]
+    ranks = [start(whole_run, rank, port, runs, recipe, trouble, size) for rank in range(size)]
     return [finish(rank) for rank in ranks]
 
 
@@ -148,18 +148,23 @@ def test_a_signal_to_one_rank_stops_both_after_the_same_step(tmp_path: Path) -> 
     assert (event["step"], event["inexact"]) == (3, ["ranks 2 is now 1"])
 
 
-def go_on(rank: int, port: str, path: Path) -> None:
-    be_rank(rank, port)
+def go_on(rank: int, port: str, path: Path, size: int) -> None:
+    be_rank(rank, port, size)
     train.resume(path, Execution(device="cpu"))
 
 
-def test_two_ranks_that_go_on_within_an_epoch_count_its_first_part_once(tmp_path: Path) -> None:
-    """The saved sums are those of both ranks."""
-    assert together(tmp_path / "stopped", "signal") == [75, 75]
+@pytest.mark.parametrize("size", [2, 3])
+def test_ranks_that_go_on_within_an_epoch_end_as_the_unbroken_run(
+    size: int, tmp_path: Path
+) -> None:
+    """The saved sums are those of all ranks; three ranks round each sum of gradients as before."""
+    recipe = TINY.but(train_samples=96, batch_size=24)
+    assert together(tmp_path / "stopped", "signal", recipe, size) == [75] * size
     (path,) = (tmp_path / "stopped").iterdir()
     port = free_port()
-    assert [finish(child) for child in [start(go_on, n, port, path) for n in range(2)]] == [0, 0]
-    assert together(tmp_path / "unbroken") == [0, 0]
+    ranks = [start(go_on, rank, port, path, size) for rank in range(size)]
+    assert [finish(rank) for rank in ranks] == [0] * size
+    assert together(tmp_path / "unbroken", "", recipe, size) == [0] * size
     (unbroken,) = (tmp_path / "unbroken").iterdir()
     assert digest_of(path) == digest_of(unbroken)
 

@@ -11,9 +11,10 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
+from torch.nn.parallel import DistributedDataParallel
 
 from rmploss.engine.ranks import Meeting, within
 from rmploss.errors import Problem, UserError
@@ -103,6 +104,26 @@ def init(device: str = "auto", timeout: timedelta = timedelta(seconds=60)) -> Wo
     rank, size, local_rank = _ranks_of_environment()
     world = World(rank, size, local_rank, _device(device, local_rank))
     return _connect(world, timeout) if size > 1 else world
+
+
+def averaging_gradients(net: nn.Module) -> DistributedDataParallel:
+    """The network, whose gradients are averaged over the ranks in an order that never changes.
+
+    `DistributedDataParallel` sums gradients in flat buffers, at first in the reverse order of the
+    parameters, from the second step on in the order in which they arrived. Three ranks and more
+    round a sum by the place of its element in the buffer. A resumed run, whose first step is not
+    the first of the unbroken run, would so differ in the last bits. Here the first backward is one
+    of zeros, so that the order is settled before the first step.
+
+    net: on the device of this rank; its gradients are None before and after.
+    """
+    ddp = DistributedDataParallel(net)
+    parameters = [p for p in net.parameters() if p.requires_grad]
+    ddp.reducer.prepare_for_forward()
+    ddp.reducer.prepare_for_backward([])
+    torch.stack([(0 * p).sum() for p in parameters]).sum().backward()
+    net.zero_grad(set_to_none=True)
+    return ddp
 
 
 def shutdown() -> None:

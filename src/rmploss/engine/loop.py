@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from rmploss import store
 from rmploss.data import n_batches
@@ -28,7 +27,7 @@ from rmploss.engine.build import (
 )
 from rmploss.engine.capture import Capturer, CudaGraphs, Function, Repeated, eager_note, impossible
 from rmploss.engine.checkpoint import Counters
-from rmploss.engine.distributed import World
+from rmploss.engine.distributed import World, averaging_gradients
 from rmploss.engine.divergence import FiniteCheck
 from rmploss.engine.environment import versions
 from rmploss.engine.epoch_record import epoch_record
@@ -91,7 +90,7 @@ class Loop:
         self.net = make_network(recipe, dataset).to(world.device)
         self.ddp: nn.Module = self.net
         if world.size > 1:
-            self.ddp = DistributedDataParallel(self.net)
+            self.ddp = averaging_gradients(self.net)
         self.loss = make_loss(recipe)
         self.objective = make_objective(recipe)
         self.state = TrainingState(recipe, self.net, world)
