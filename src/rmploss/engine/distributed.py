@@ -16,6 +16,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
+from rmploss.engine.attempt import agree
 from rmploss.engine.ranks import Meeting, within
 from rmploss.errors import Problem, UserError
 
@@ -194,9 +195,13 @@ def _connect(world: World, timeout: timedelta) -> World:
     def meet() -> Store:
         return next(rendezvous("env://", timeout=timeout))[0]
 
+    def named() -> str:
+        return agree(PrefixStore("attempt", store), world.rank, world.size, seconds)
+
     try:
         # A client of PyTorch waits without an end for a program of another kind at the port.
         store = meet() if world.is_main else within(seconds + 1, meet)
+        store = PrefixStore(within(seconds + 1, named), store)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
             store=PrefixStore("group", store),
