@@ -1,6 +1,7 @@
 """A rank of another kind is told at the start; one that ends or stops is named by the others."""
 
 import os
+import shutil
 import signal
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rmploss.engine import build, execution, step, train
+from rmploss.engine import build, environment, execution, step, train
 from rmploss.engine.execution import Execution
 from rmploss.engine.step import forward_backward
 from rmploss.errors import UserError
@@ -33,6 +34,14 @@ def in_third_step(number: signal.Signals) -> None:
     step.forward_backward = troubled
 
 
+def changed_copy(folder: Path) -> Path:
+    """Another installation of the same version, in which one file differs."""
+    shutil.copytree(environment._PACKAGE, folder, ignore=shutil.ignore_patterns("*.so"))
+    file = folder / "functional.py"
+    file.write_text(file.read_text() + "\n# changed\n")
+    return folder
+
+
 def run(rank: int, port: str, runs: Path, trouble: str, answer: Connection) -> None:
     """A run on one of two ranks; rank 1 has the trouble. Sends the error of the other."""
     be_rank(rank, port)
@@ -41,6 +50,8 @@ def run(rank: int, port: str, runs: Path, trouble: str, answer: Connection) -> N
         match trouble:
             case "version":
                 execution.versions = lambda: {"rmploss": "9.9"}
+            case "source":
+                environment._PACKAGE = changed_copy(runs.parent / "other")
             case "recipe":
                 recipe = TINY.but(lr=0.5)
             case "dies":
@@ -86,14 +97,16 @@ def test_a_rank_lost_in_the_rehearsal_is_no_problem_of_the_recipe(
     ("trouble", "message"),
     [
         ("version", "rmploss of rank 1: is '9.9', that of rank 0 is"),
+        ("source", "source of rank 1: is '"),
         ("recipe", "lr of rank 1: is 0.5, that of rank 0 is"),
     ],
 )
 def test_a_rank_of_another_kind_is_told_on_all(trouble: str, message: str, tmp_path: Path) -> None:
-    code, text, other = outcome(tmp_path, trouble)
+    runs = tmp_path / "runs"
+    code, text, other = outcome(runs, trouble)
     assert (code, other) == (2, 2)
     assert message in text
-    assert not list(tmp_path.iterdir())
+    assert not runs.exists()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The environment of a run: versions, machine, devices, source and its commit."""
 
+import hashlib
 import io
 import os
 import platform
@@ -63,6 +64,11 @@ def source_zip(others: Sequence[Path] = ()) -> bytes:
             entry.external_attr = 0o644 << 16
             files.writestr(entry, path.read_bytes())
     return archive.getvalue()
+
+
+def source_hash() -> str:
+    """The first 12 digits of the SHA-256 of the package's Python files."""
+    return hashlib.sha256(source_zip()).hexdigest()[:12]
 
 
 def _version(package: str) -> str:

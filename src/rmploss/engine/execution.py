@@ -17,7 +17,7 @@ from rmploss.engine import distributed
 from rmploss.engine.capture import Capture
 from rmploss.engine.checkpoint import Loaded
 from rmploss.engine.distributed import World
-from rmploss.engine.environment import versions
+from rmploss.engine.environment import source_hash, versions
 from rmploss.engine.ranks import name_lost_ranks
 from rmploss.errors import Problem, UserError
 
@@ -112,7 +112,8 @@ def join(
     world: that of an outer `join` block; it is yielded as it is.
     timeout_s: see `Execution`.
 
-    Raises `UserError` if the ranks have other versions; `RankError` if one ends inside the block.
+    Raises `UserError` if the ranks have other versions or another source; `RankError` if one ends
+    inside the block.
     """
     if world is not None:
         yield world
@@ -121,7 +122,7 @@ def join(
     try:
         with name_lost_ranks(world.meeting, lambda: None):
             if world.meeting:
-                world.meeting.require_equal(versions())
+                world.meeting.require_equal({**versions(), "source": source_hash()})
             yield world
     finally:
         distributed.shutdown()
