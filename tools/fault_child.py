@@ -10,6 +10,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from fault_plan import (
     Setting,
 )
 from torch import Tensor
+from torch._C._distributed_c10d import TCPStore
 
 import rmploss.cli.train
 import rmploss.data.digits
@@ -72,23 +74,48 @@ class Ended:
     hung: bool = False
 
 
-def execute(runs: Path, recipe: Recipe, setting: Setting, faults: list[Fault]) -> Ended:
-    """Begin a run, or resume it if it has begun, in one process or two; wait for all of them.
+@contextmanager
+def served_store(setting: Setting) -> Iterator[int]:
+    """Serve a store for the ranks of all executions in the block; yields its port, 0 for none."""
+    if not setting.restarted:
+        yield 0
+        return
+    port = _free_port()
+    server = _fork(lambda: _serve(port))
+    try:
+        yield port
+    finally:
+        os.kill(server, signal.SIGKILL)
+        os.waitpid(server, 0)
+
+
+def _serve(port: int) -> int:
+    store = TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
+    signal.pause()
+    del store
+    return 0
+
+
+def execute(
+    runs: Path, recipe: Recipe, setting: Setting, faults: list[Fault], store_port: int = 0
+) -> Ended:
+    """Begin a run, or resume it if it has begun, in all its ranks; wait for all of them.
 
     runs: the folder for run folders.
+    store_port: of `served_store`.
     """
     words = ["train", *_words(recipe), "--runs-dir", str(runs), "--resume", "auto"]
     words += ["--device", "cpu", "--backend", "reference", "--workers", str(setting.workers)]
     words += ["--save-minutes", "0"] if setting.every_step else []
     words += ["--timeout", str(TIMEOUT_S)]
-    port, (reader, writer) = _free_port(), os.pipe()
+    port, (reader, writer) = store_port or _free_port(), os.pipe()
     with tempfile.TemporaryFile() as output:
         children = [
             _fork(lambda rank=rank: _work(rank, port, setting, words, faults, writer), output)
             for rank in range(setting.ranks)
         ]
         os.close(writer)
-        ended = _wait(children)
+        ended = _wait(children, stop_all=setting.restarted)
         output.seek(0)
         ended.output = output.read().decode(errors="replace")
     for line in _lines(reader):
@@ -182,6 +209,7 @@ def _work(
     if setting.ranks > 1:
         os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(setting.ranks))
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+        os.environ.update(TORCHELASTIC_USE_AGENT_STORE=str(setting.restarted))
     for number in (signal.SIGINT, signal.SIGHUP):  # As in a terminal, under nohup as well.
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else 0)
     store.PAUSE_S = 0.0
@@ -292,8 +320,11 @@ def _load_one_by_one() -> None:
     loop.open_splits = open_splits
 
 
-def _wait(children: list[int]) -> Ended:
-    """Wait for all ranks; kill those that hang."""
+def _wait(children: list[int], *, stop_all: bool) -> Ended:
+    """Wait for all ranks; kill those that hang.
+
+    stop_all: end the others when one has failed.
+    """
     codes: dict[int, int] = {}
     deadline, hung = time.monotonic() + PATIENCE_S, False
     while len(codes) < len(children):
@@ -302,13 +333,19 @@ def _wait(children: list[int]) -> Ended:
                 done, status = os.waitpid(pid, os.WNOHANG)
                 if done:
                     codes[pid] = os.waitstatus_to_exitcode(status)
+                    if codes[pid] and stop_all:
+                        _signal([pid for pid in children if pid not in codes], signal.SIGTERM)
+                        stop_all = False
         time.sleep(0.005)
         if time.monotonic() > deadline:
             hung = True
-            for pid in children:
-                if pid not in codes:
-                    os.kill(pid, signal.SIGKILL)
+            _signal([pid for pid in children if pid not in codes], signal.SIGKILL)
     return Ended([codes[pid] for pid in children], hung=hung)
+
+
+def _signal(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        os.kill(pid, number)
 
 
 def _lines(reader: int) -> list[bytes]:

@@ -10,14 +10,17 @@ from dataclasses import dataclass
 class Setting:
     """How a run is executed.
 
-    ranks: the number of its processes, 1 or 2.
+    ranks: the number of its processes, 1 to 3.
     workers: the number of loader processes of each.
     every_step: a checkpoint is saved after every step; False: at the ends of epochs.
+    restarted: the ranks meet at a store that outlasts them, and are stopped when one ends, as under
+        `torchrun --max-restarts`; False: rank 0 serves the store, and the others notice.
     """
 
     ranks: int
     workers: int
     every_step: bool
+    restarted: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Fault:
 
 KILL_CHANGE = "SIGKILL before a change of the disk"
 KILL_TIME = "SIGKILL at any time"
-KILL_RANK = "SIGKILL of one of two ranks"
+KILL_RANK = "SIGKILL of one of several ranks"
 KILL_LOADER = "SIGKILL of a loader process"
 SIGNAL = "SIGTERM, SIGINT, SIGUSR1 or SIGHUP"
 FULL_ONCE = "disk full (ENOSPC), once"
@@ -67,11 +70,16 @@ ALLOWED: dict[str, set[int]] = {
 
 
 def draw_setting(rng: random.Random) -> Setting:
-    """A tenth of the runs has two ranks, a third a loader process, a third saves every step."""
+    """A fifth of the runs has two ranks or three, half of them restarted as `torchrun` does.
+
+    A third has a loader process, a third saves every step.
+    """
+    ranks = rng.choices((1, 2, 3), (16, 3, 1))[0]
     return Setting(
-        ranks=2 if rng.random() < 1 / 10 else 1,
+        ranks=ranks,
         workers=int(rng.random() < 1 / 3),
         every_step=rng.random() < 1 / 3,
+        restarted=ranks > 1 and rng.random() < 1 / 2,
     )
 
 
@@ -83,7 +91,7 @@ def draw_faults(rng: random.Random, setting: Setting, changes: int, seconds: flo
     """
     kinds = [KILL_CHANGE, KILL_TIME, SIGNAL, FULL_ONCE, FULL, FAILING_ONCE, FAILING]
     kinds += [KILL_LOADER] * 3 * setting.workers
-    kinds += [KILL_RANK] * 2 * (setting.ranks - 1)
+    kinds += [KILL_RANK] * 2 * (setting.ranks > 1)
     chosen = {rng.choice(kinds) for _ in range(rng.randint(1, 4))}
     return [_draw(rng, kind, setting, changes, seconds) for kind in sorted(chosen)]
 

@@ -2,9 +2,11 @@
 
     python tools/faults.py --trials 200 --seed 0 --out docs/faults.json
 
-A trial is one run on the digits: alone or of two ranks, with or without a loader process. Its first
-executions meet several faults at once (`fault_plan.py`), drawn from the seed; each is followed by
-the next, of the same command with `--resume auto`, and the last one meets none. Then must hold:
+A trial is one run on the digits: alone or of two or three ranks, with or without a loader process.
+Ranks notice the loss of another one, or are all restarted as by `torchrun --max-restarts`. Its
+first executions meet several faults at once (`fault_plan.py`), drawn from the seed. Each is
+followed by the next, of the same command with `--resume auto`, and the last one meets none. Then
+must hold:
 
 * the run is finished, and its digest is that of an unbroken run; else the run says "inexact",
 * `rmploss verify` finds nothing: all files parse and have the hashes of the manifest,
@@ -34,7 +36,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch: a process of one thread may
 
 import fault_child
 from fault_child import Ended
-from fault_plan import ALLOWED, Setting, draw_faults, draw_setting
+from fault_plan import ALLOWED, SIGNAL, Setting, draw_faults, draw_setting
 
 from rmploss import recipes
 from rmploss.engine.environment import environment
@@ -43,14 +45,14 @@ RECIPE = recipes.override(
     recipes.get("digits-rmp"),
     {
         "epochs": 3,
-        "train_samples": 48,
+        "train_samples": 54,
         "test_samples": 16,
-        "batch_size": 16,
+        "batch_size": 18,
         "network.width": 0.125,
         "T": 2,
     },
 )
-"""Three epochs of three steps."""
+"""Three epochs of three steps, of batches that two ranks and three can share."""
 
 
 class Wrong(Protocol):
@@ -91,7 +93,8 @@ class Count:
     executions: int = 0
     finished: int = 0
     inexact: int = 0
-    two_ranks: int = 0
+    ranks: int = 0
+    restarted: int = 0
     loaders: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     exits: Counter[int] = field(default_factory=Counter)
@@ -104,7 +107,7 @@ def main() -> int:
     count = _counted(options)
     with tempfile.TemporaryDirectory(prefix="faults-") as scratch:
         folder = Path(scratch)
-        unbroken = {ranks: run_unbroken(folder / f"unbroken{ranks}", ranks) for ranks in (1, 2)}
+        unbroken = {ranks: run_unbroken(folder / f"unbroken{ranks}", ranks) for ranks in (1, 2, 3)}
         for number in range(count.trials, options.trials):
             began, place = time.monotonic(), folder / str(number)
             trial(place, random.Random(f"{options.seed}/{number}"), unbroken, count, number)
@@ -131,7 +134,8 @@ def _counted(options: argparse.Namespace) -> Count:
         executions=found["executions"],
         finished=found["finished"],
         inexact=found["inexact"],
-        two_ranks=found["trials_of_two_ranks"],
+        ranks=found["trials_of_several_ranks"],
+        restarted=found["trials_restarted_as_by_torchrun"],
         loaders=found["trials_with_a_loader_process"],
         faults=Counter(found["faults"]),
         exits=Counter({int(code): n for code, n in found["exits"].items()}),
@@ -173,7 +177,8 @@ def trial(
     """
     setting = draw_setting(rng)
     expected = unbroken[setting.ranks]
-    count.two_ranks += setting.ranks == 2
+    count.ranks += setting.ranks > 1
+    count.restarted += setting.restarted
     count.loaders += setting.workers > 0
     troubled = rng.randint(1, 4)
     newest = -1
@@ -183,30 +188,31 @@ def trial(
         output = "" if ended is None else ": " + " | ".join(ended.output.splitlines()[-4:])
         count.wrong.append(f"trial {number}: {what} ({setting}){output}")
 
-    for execution in range(troubled + 1):
-        faults = []
-        if execution < troubled:
-            faults = draw_faults(rng, setting, expected.changes, expected.seconds)
-        ended = fault_child.execute(place, RECIPE, setting, faults)
-        count.executions += 1
-        count.faults.update(fault.kind for fault in ended.struck)
-        count.exits.update(ended.codes)
-        _check_end(ended, wrong)
-        runs = [path for path in place.iterdir() if not path.name.startswith(".")]
-        if len(runs) > 1:
-            wrong(f"{len(runs)} run folders")
-        if not any(ended.codes):
-            _check_run(runs[0], expected, count, wrong)
-            return
-        step = fault_child.newest_step(runs[0]) if runs else -1
-        if step < newest:
-            wrong(f"the newest checkpoint was of step {newest}, and is of step {step}", ended)
-        newest = max(newest, step)
-        if not faults:
-            wrong("does not go on without faults", ended)
+    with fault_child.served_store(setting) as port:
+        for execution in range(troubled + 1):
+            faults = []
+            if execution < troubled:
+                faults = draw_faults(rng, setting, expected.changes, expected.seconds)
+            ended = fault_child.execute(place, RECIPE, setting, faults, port)
+            count.executions += 1
+            count.faults.update(fault.kind for fault in ended.struck)
+            count.exits.update(ended.codes)
+            _check_end(ended, setting, wrong)
+            runs = [path for path in place.iterdir() if not path.name.startswith(".")]
+            if len(runs) > 1:
+                wrong(f"{len(runs)} run folders")
+            if not any(ended.codes):
+                _check_run(runs[0], expected, count, wrong)
+                return
+            step = fault_child.newest_step(runs[0]) if runs else -1
+            if step < newest:
+                wrong(f"the newest checkpoint was of step {newest}, and is of step {step}", ended)
+            newest = max(newest, step)
+            if not faults:
+                wrong("does not go on without faults", ended)
 
 
-def _check_end(ended: Ended, wrong: Wrong) -> None:
+def _check_end(ended: Ended, setting: Setting, wrong: Wrong) -> None:
     """Whether the exit codes and the words of an execution are those of its faults."""
     if ended.hung:
         wrong(f"hung after {[f.kind for f in ended.struck]}", ended)
@@ -214,7 +220,9 @@ def _check_end(ended: Ended, wrong: Wrong) -> None:
     for fault in ended.struck:
         allowed |= ALLOWED[fault.kind]
     if "cannot connect to the" in ended.output:
-        allowed.add(2)  # The other rank died before both had met.
+        allowed.add(2)  # Another rank died before all had met.
+    if setting.restarted and ended.struck:
+        allowed |= ALLOWED[SIGNAL]  # The agent stops the others.
     strange = [code for code in ended.codes if code not in allowed]
     if strange and not ended.hung:
         wrong(f"exit {strange} after {[f.kind for f in ended.struck]}", ended)
@@ -260,7 +268,8 @@ def _result(options: argparse.Namespace, count: Count) -> dict[str, Any]:
         "trials": count.trials,
         "finished": count.finished,
         "inexact": count.inexact,
-        "trials_of_two_ranks": count.two_ranks,
+        "trials_of_several_ranks": count.ranks,
+        "trials_restarted_as_by_torchrun": count.restarted,
         "trials_with_a_loader_process": count.loaders,
         "executions": count.executions,
         "faults": dict(sorted(count.faults.items())),

@@ -72,7 +72,11 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
         Fault(
             "a machine that is lost, a scheduler's requeue, `torchrun --max-restarts`",
             "`--resume auto` goes on; at most ten minutes are lost",
-            ("tests/engine/test_go_on.py",),
+            (
+                "tests/engine/test_go_on.py",
+                "tests/engine/test_restarts.py",
+                "tests/engine/test_attempt.py",
+            ),
         ),
         Fault(
             "several of these and of those below at once, in whole runs",
@@ -157,15 +161,16 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
     ),
     "Processes": (
         Fault(
-            "a signal to one of two ranks; loader processes beside it",
-            "both ranks stop after the same step; the result does not depend on loaders",
+            "a signal to one of two or three ranks; loader processes beside it",
+            "all stop after the same step; resumed, the run is the unbroken one bit for bit",
             (
                 "tests/engine/test_ranks.py::test_a_signal_to_one_rank_stops_both_after_the_same_step",
+                "tests/engine/test_ranks.py::test_ranks_that_go_on_within_an_epoch_end_as_the_unbroken_run",
                 "tests/engine/test_resume.py::test_loader_processes_change_nothing",
             ),
         ),
         Fault(
-            "SIGKILL or SIGSTOP of one of two ranks; ranks of other versions or recipes",
+            "SIGKILL or SIGSTOP of one of two ranks; ranks of other versions, source or recipes",
             "the others name it and the last step in time, exit 11; the latter exit 2",
             ("tests/engine/test_lost_ranks.py",),
         ),
@@ -234,8 +239,9 @@ def trials() -> str:
     found = json.loads(TRIALS.read_text(encoding="utf-8"))
     struck = sum(found["faults"].values())
     text = (
-        f"`{found['command']}`: {found['trials']} runs, {found['trials_of_two_ranks']} of them of "
-        f"two ranks and {found['trials_with_a_loader_process']} with a loader process, in "
+        f"`{found['command']}`: {found['trials']} runs, {found['trials_of_several_ranks']} of them "
+        f"of two or three ranks ({found['trials_restarted_as_by_torchrun']} restarted as by "
+        f"`torchrun`) and {found['trials_with_a_loader_process']} with a loader process, in "
         f"{found['executions']} executions under {struck} faults, in {found['minutes']:.0f} "
         f"minutes. {found['finished']} finished with the digest of the unbroken run "
         f"({found['inexact']} inexact with a reason); {len(found['wrong'])} things did not hold."
