@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from rmploss import recipes
-from rmploss.data import Key, _class_folders, batches, folder
+from rmploss.data import Key, _class_folders, _own_folder, batches
 from rmploss.data.folder import Folder
 from rmploss.data.imagenet import ImageNet
 from rmploss.data.images import in_mode
@@ -104,7 +104,7 @@ def test_at_access_and_in_memory_are_the_same_pixels(
     pets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     within = data(pets).open(None, seed=3, T=1)
-    monkeypatch.setattr(folder, "MEMORY_BYTES", 0)
+    monkeypatch.setattr(_own_folder, "MEMORY_BYTES", 0)
     outside = data(pets).open(None, seed=3, T=1)
     options: dict[str, Any] = {"epoch": 2, "seed": 3, "shuffle": True, "drop_last": False}
     for one, other in ((within.train, outside.train), (within.test, outside.test)):

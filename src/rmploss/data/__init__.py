@@ -28,6 +28,7 @@ DATASETS: Registry[type[DataSet]] = Registry(
         "imagenet": "rmploss.data.imagenet:ImageNet",
         "folder": "rmploss.data.folder:Folder",
         "cifar10-dvs": "rmploss.data.cifar10_dvs:CIFAR10DVS",
+        "event-folder": "rmploss.data.event_folder:EventFolder",
         "nmnist": "rmploss.data.nmnist:NMNIST",
         "dvs128-objects": "rmploss.data.dvs128_objects:DVS128Objects",
     },

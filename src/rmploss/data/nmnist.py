@@ -108,8 +108,11 @@ def _frames(path: Path, T: int, options: NMNIST) -> Tensor:
     return torch.from_numpy(frames).float()
 
 
-def read_bin(path: Path) -> Events:
-    """The events of a file. Raises `DataError`, with the byte offset, for a malformed file."""
+def read_bin(path: Path, sensor: tuple[int, int] = SENSOR) -> Events:
+    """The events of a file. Raises `DataError`, with the byte offset, for a malformed file.
+
+    sensor: (H, W) of the camera.
+    """
     data = path.read_bytes()
     if len(data) % 5:
         whole = len(data) - len(data) % 5
@@ -125,7 +128,7 @@ def read_bin(path: Path) -> Events:
         raise recording_error(path, 0, f"the file holds no events{overflows}")
     x, y, t, p = x[pixels], y[pixels], t[pixels], high[pixels] >> 7
     for wrong, why in (
-        ((x >= SENSOR[1]) | (y >= SENSOR[0]), "a pixel outside 34x34"),
+        ((x >= sensor[1]) | (y >= sensor[0]), f"a pixel outside {sensor[1]}x{sensor[0]}"),
         (np.diff(t, prepend=t[0]) < 0, "time runs back"),
     ):
         if wrong.any():

@@ -30,9 +30,24 @@ def images(network: str, objective: Use) -> Recipe:
     )
 
 
+def events(objective: Use) -> Recipe:
+    """Recordings of a user in class folders: ResNet20 on ten frames of 48x48."""
+    with_rmp = objective.name == "rmp"
+    return images("resnet20", objective).but(
+        name="events-resnet20" + ("-rmp" if with_rmp else ""),
+        title="ResNet20 on event recordings of yours "
+        + ("with RMP-Loss" if with_rmp else "without RMP-Loss"),
+        data=use("event-folder"),
+        T=10,
+        batch_size=32,
+    )
+
+
 RECIPES = (
     images("resnet20", NONE),
     images("resnet20", RMP),
     images("resnet18", NONE),
     images("resnet18", RMP),
+    events(NONE),
+    events(RMP),
 )
