@@ -38,6 +38,7 @@ LAYERS = (
     ),
     ("models", "analysis", "selftest", "register", "interop"),
     ("engine",),
+    ("export",),
     ("report",),
     ("cli", "__main__"),
 )

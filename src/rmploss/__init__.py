@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rmploss import functional, models, register
+    from rmploss import export, functional, models, register
     from rmploss.conv import SpikeConv2d
     from rmploss.engine.trained import load
     from rmploss.errors import UserError
@@ -36,6 +36,7 @@ __all__ = [
     "UserError",
     "attach",
     "checkpoint",
+    "export",
     "functional",
     "load",
     "membrane_stats",
@@ -64,7 +65,7 @@ _PLACES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("functional", "models", "register"):
+    if name in ("export", "functional", "models", "register"):
         return importlib.import_module(f"rmploss.{name}")
     if name in _PLACES:
         return getattr(importlib.import_module(_PLACES[name]), name)

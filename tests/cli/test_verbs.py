@@ -15,7 +15,19 @@ from rmploss.cli import main
 from rmploss.ops import native
 from tests.engine.runs import TINY
 
-VERBS = ("demo", "list", "train", "eval", "predict", "table", "report", "bench", "data", "doctor")
+VERBS = (
+    "demo",
+    "list",
+    "train",
+    "eval",
+    "predict",
+    "export",
+    "table",
+    "report",
+    "bench",
+    "data",
+    "doctor",
+)
 SMALL = ["--epochs", "1", "--train-samples", "64", "--test-samples", "32"]
 SMALL += ["--batch-size", "32", "--width", "0.125", "--T", "2"]
 

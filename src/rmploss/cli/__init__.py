@@ -18,6 +18,7 @@ from rmploss.cli.data import Data
 from rmploss.cli.demo import Demo
 from rmploss.cli.doctor import Doctor
 from rmploss.cli.eval import Eval
+from rmploss.cli.export import Export
 from rmploss.cli.list import List
 from rmploss.cli.predict import Predict
 from rmploss.cli.report import Report
@@ -39,6 +40,7 @@ Verb = (
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Eval, tyro.conf.subcommand("eval")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Table, tyro.conf.subcommand("table")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Verify, tyro.conf.subcommand("verify")]

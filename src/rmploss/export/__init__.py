@@ -1,0 +1,15 @@
+"""Write trained networks in the formats of other runtimes: ONNX, NIR, torch.export, TorchScript.
+
+graph.py          a network as a graph of layers, norms folded    plain.py    ... in plain PyTorch
+to_onnx.py        to_nir.py        to_torch.py                    one file per format
+parity.py         a file in its runtime beside the network        of_run.py   all of it for a run
+  nir_readers.py  libraries that read NIR                         nir_simulator.py  its definition
+extras.py         the packages that formats need
+"""
+
+from rmploss.export.graph import graph_of
+from rmploss.export.to_nir import to_nir
+from rmploss.export.to_onnx import to_onnx
+from rmploss.export.to_torch import to_torch_export, to_torchscript
+
+__all__ = ["graph_of", "to_nir", "to_onnx", "to_torch_export", "to_torchscript"]
