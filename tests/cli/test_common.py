@@ -1,5 +1,6 @@
 """Words of the command line become values; nothing in them is ever run."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,8 @@ def test_flags_that_were_given() -> None:
         MemoryError(),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to"),
         RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
     ],
 )
 def test_out_of_memory_says_what_to_lower(
@@ -79,5 +82,5 @@ def test_out_of_memory_says_what_to_lower(
     assert main(["list"]) == 4
     said = capsys.readouterr().err
     assert "GB so far" in said
-    assert "lower batch_size" in said
+    assert "ulimit -v" in said if isinstance(error, ImportError) else "lower batch_size" in said
     assert "Traceback" not in said

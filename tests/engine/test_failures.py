@@ -1,5 +1,8 @@
 """Data sets of somebody else that fail: where it was, the traceback, and a run that goes on."""
 
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +14,11 @@ from rmploss.data import Key, Splits
 from rmploss.data.digits import Digits
 from rmploss.engine.execution import Execution
 from rmploss.engine.run import RunFolder
-from rmploss.engine.train import train
-from rmploss.errors import DataError, LoaderError
+from rmploss.engine.train import resume, train
+from rmploss.errors import DataError, LoaderError, MemoryLimitError
+from tests.engine.children import check_sound
 from tests.engine.runs import TINY, digest_of
+from tests.engine.test_go_on import Dying
 
 
 class Faulty:
@@ -100,3 +105,46 @@ def test_labels_out_of_range_are_told_before_a_run_folder_is_made(
     with pytest.raises(DataError, match=r"labels of test of digits(?s:.*)has label 10"):
         train(TINY, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+LIMITED = """
+import resource, sys
+from rmploss import cli
+from tests.engine.test_go_on import Dying
+from tests.engine.runs import TINY
+import rmploss.engine.train
+pages = int(open("/proc/self/statm").read().split()[0])
+size = pages * resource.getpagesize() + int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_AS, (size, size))
+sys.exit(cli.main(sys.argv[2:]))
+"""
+ROOM = 2**22
+"""Bytes that a process may still take, too few for a step."""
+
+
+def limited(*words: str) -> str:
+    """What a verb says on standard error that has `ROOM` beyond its libraries."""
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(ROOM), *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == MemoryLimitError.exit_code, done.stderr
+    assert "out of memory" in done.stderr
+    assert "GB so far" in done.stderr
+    assert "lower batch_size" in done.stderr or "ulimit -v" in done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_limit_of_memory_is_told_and_costs_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="the machine failed"):
+        train(TINY, tmp_path, listener=Dying(epoch=2, done=1))
+    (path,) = tmp_path.iterdir()
+    limited("train", "--resume", str(path))
+    limited("doctor")
+    resume(path)
+    check_sound(path)

@@ -1,5 +1,6 @@
 """The command line: `rmploss VERB`. One file per verb; a verb imports torch only when it runs."""
 
+import errno
 import io
 import os
 import sys
@@ -91,17 +92,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = 130
     except BrokenPipeError:
         code = 0
-    except OSError as error:
-        code = _report_os_error(error)
     except Exception as error:
         if _is_out_of_memory(error):
             _print_error(error_text(_out_of_memory(error), width_of(sys.stderr)))
             return MemoryLimitError.exit_code
-        _print_error(traceback.format_exc())
-        theirs = foreign_frame(error)
-        bug = "This is a bug of rmploss. Please report it with the output of `rmploss doctor`."
-        _print_error(f"The error is not in rmploss, but in {theirs}." if theirs else bug)
-        code = 1
+        code = _report_os_error(error) if isinstance(error, OSError) else _report_fault(error)
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -141,11 +136,25 @@ def _use_plugins(words: Sequence[str]) -> Sequence[str]:
     return rest
 
 
+def _report_fault(error: Exception) -> int:
+    """Print the traceback of an exception, and whose code it is in."""
+    _print_error("".join(traceback.format_exception(error)))
+    theirs = foreign_frame(error)
+    bug = "This is a bug of rmploss. Please report it with the output of `rmploss doctor`."
+    _print_error(f"The error is not in rmploss, but in {theirs}." if theirs else bug)
+    return 1
+
+
 def _is_out_of_memory(error: Exception) -> bool:
-    """True for an allocation that failed in Python, in PyTorch on the CPU, or on a GPU."""
+    """True for an allocation that failed in Python, the system, PyTorch on the CPU, or on a GPU."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
     words = ("can't allocate memory", "out of memory", "not enough memory", "bad_alloc")
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    loading = ("failed to map segment", "cannot allocate memory", "Cannot allocate memory")
+    kinds = {RuntimeError: words, ImportError: loading}
+    return isinstance(error, MemoryError) or any(
+        isinstance(error, kind) and any(word in str(error) for word in said)
+        for kind, said in kinds.items()
     )
 
 
@@ -153,6 +162,8 @@ def _out_of_memory(error: Exception) -> MemoryLimitError:
     """What was in use, what was asked for, and which fields need less."""
     first_line = str(error).strip().partition("\n")[0] or "an allocation was refused"
     fix = "lower batch_size, T or network.width, or raise accumulate; checkpoints are intact"
+    if isinstance(error, ImportError):
+        fix = "this process may not take the memory that PyTorch needs: ulimit -v unlimited"
     return MemoryLimitError("out of memory", [Problem(_peak(), first_line, fix)])
 
 
