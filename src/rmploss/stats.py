@@ -18,6 +18,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from rmploss.arguments import checked
 from rmploss.errors import Problem, UserError
 from rmploss.ops.collectives import all_reduce_sum, ranks
 from rmploss.ops.constants import vector
@@ -180,6 +181,7 @@ _OPEN: ContextVar[MembraneStats | None] = ContextVar("membrane_stats", default=N
 _RECOMPUTING: ContextVar[bool] = ContextVar("recomputing", default=False)
 
 
+@checked(net="membrane_stats(net)", spec="membrane_stats(net, objective.spec)")
 @contextmanager
 def membrane_stats(
     net: nn.Module | None = None, spec: MomentSpec | None = None
@@ -192,11 +194,6 @@ def membrane_stats(
     Of nested blocks the innermost gets the entries. For activation checkpointing use
     `rmploss.checkpoint`. Raises `UserError` for arguments of another type.
     """
-    if not isinstance(net, nn.Module | None) or not isinstance(spec, MomentSpec | None):
-        raise UserError(
-            "membrane_stats(net, spec) takes a module and a MomentSpec, for example rmp.spec; "
-            f"not {type(net).__name__} and {type(spec).__name__}"
-        )
     trains = False
     if net is not None:
         if isinstance(net, nn.DataParallel):

@@ -16,6 +16,7 @@ from rmploss.engine.build import (
     resolve,
     restore_none_words,
 )
+from rmploss.engine.execution import Execution
 from rmploss.errors import Problem, UserError
 from rmploss.neurons import NEURONS
 from rmploss.objectives import RMPLoss
@@ -52,6 +53,10 @@ def complaint(changes: dict[str, Any], ranks: int = 1) -> str:
         ("optimizer.momentum", float("inf"), "must be finite"),
         ("optimizer.nesterov", "yes", "must be true or false"),
         ("data.augment", 3, "must be true or false"),
+        ("optimizer.momentum", 1.0, "momentum = 1.0: must lie in [0, 1)"),
+        ("T", 4097, "T = 4097: more than 4096 time steps"),
+        ("network.width", 1e9, "network.width = 1000000000.0"),
+        ("network.width", 1e4, "network.width = 10000.0: the parameters: at least"),
         ("accumulate", 3, "accumulate = 3: does not divide batch_size = 64"),
     ],
 )
@@ -201,3 +206,28 @@ def test_a_network_without_neurons_takes_no_regularizer() -> None:
 def test_a_threshold_is_spelled_out_whoever_knows_it(name: str) -> None:
     recipe = TINY.but(neuron=recipes.use(name), norm=recipes.use("tdbn"))
     assert resolve(recipe).norm.options["v_threshold"] == NEURONS.make(name, 1).v_threshold
+
+
+def test_a_sample_or_a_batch_larger_than_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the memory of a machine with 32 MiB, in which the parameters have room."""
+    monkeypatch.setattr("rmploss.engine.build.memory", lambda: 2**25)
+    message = complaint({"T": 4096, "batch_size": 2})
+    assert "T = 4096: one sample: at least" in message
+    assert "--T " in message
+    message = complaint({"T": 32, "batch_size": 1024})
+    assert "batch_size = 1024: a step: at least" in message
+    parts = int(message.rpartition("--accumulate ")[2].split()[0])
+    check(recipes.override(DIGITS, {"T": 32, "batch_size": 32 * parts, "accumulate": parts}), None)
+
+
+def test_a_weight_that_is_zero_in_every_epoch_is_remarked() -> None:
+    """Eq. 12 is 0 at n = N: a run of one epoch has no regularizer, and k = 0 never has one."""
+    for changes in ({"epochs": 1}, {"objective.k": 0.0}):
+        (remark,) = check(recipes.override(TINY, changes), None)
+        assert "has no effect: lambda(n) = 0 in all epochs" in remark
+    assert check(TINY, None) == []
+
+
+def test_a_number_of_workers_that_no_machine_has_is_refused() -> None:
+    with pytest.raises(UserError, match=r"workers = 1000000: are too many here.*at most"):
+        Execution(workers=1_000_000)

@@ -69,6 +69,7 @@ class Regularizer(Untraceable, ABC):
                 warnings.warn(remark, stacklevel=2)
         return weight * value
 
+    @entry
     def weight(self, progress: float) -> float:
         """lambda(n) at progress n / N. Raises `UserError` for a progress outside of [0, 1]."""
         return self.amplitude * evaluate(self.schedule, progress)

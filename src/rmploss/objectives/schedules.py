@@ -44,7 +44,9 @@ SCHEDULES: Registry[Schedule] = Registry(
 
 def evaluate(schedule: Schedule, progress: float) -> float:
     """The value of a schedule; `UserError` unless progress lies in [0, 1]."""
-    number = isinstance(progress, numbers.Real | Tensor) and not isinstance(progress, bool)
+    number = isinstance(progress, numbers.Real) and not isinstance(progress, bool)
+    if isinstance(progress, Tensor):
+        number = progress.numel() == 1 and progress.is_floating_point() and not progress.is_meta
     if not number or not 0 <= progress <= 1:
         raise UserError(
             f"progress = {progress!r} must lie in [0, 1]: it is (epoch + 1) / epochs, the n / N of "
