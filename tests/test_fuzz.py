@@ -146,7 +146,7 @@ def test_a_call_returns_the_reference_or_tells_its_mistake(name: str) -> None:
             assert one.dtype == other.dtype
             if one.device.type != "meta" and other.device.type != "meta":
                 half = one.dtype in (torch.float16, torch.bfloat16)
-                near = {"rtol": 2e-2, "atol": 2e-2} if half else {"rtol": 1e-4, "atol": 1e-5}
+                near: Any = {"rtol": 2e-2, "atol": 2e-2} if half else {"rtol": 1e-4, "atol": 1e-5}
                 torch.testing.assert_close(one, other, **near, equal_nan=True)
 
     call()
