@@ -78,7 +78,7 @@ schedule: Family[Schedule] = Family("rmploss.objectives:SCHEDULES")
 optimizer: Family[Callable[..., Optimizer]] = Family("rmploss.engine.optimizers:OPTIMIZERS")
 lr_schedule: Family[Callable[..., float]] = Family("rmploss.engine.optimizers:LR_SCHEDULES")
 average: Family[Callable[..., Any]] = Family("rmploss.engine.averaging:AVERAGES")
-start: Family[Callable[..., Any]] = Family("rmploss.engine.initial_weights:STARTS")
+start: Family[Callable[..., Any]] = Family("rmploss.engine.starts:STARTS")
 
 
 def recipe(entry: Recipe) -> Recipe:

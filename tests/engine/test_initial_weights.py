@@ -8,8 +8,8 @@ import pytest
 
 from rmploss.engine import checkpoint
 from rmploss.engine.execution import Execution
-from rmploss.engine.initial_weights import STARTS, HybridStart
 from rmploss.engine.run import RunFolder
+from rmploss.engine.starts import STARTS, HybridStart
 from rmploss.engine.train import resume, train
 from rmploss.errors import InterruptedRunError, UserError
 from rmploss.recipes import RECIPES, get, use

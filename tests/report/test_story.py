@@ -146,7 +146,7 @@ def test_only_the_unchanged_recipe_answers_to_the_paper(
 def test_changes_against_the_recipe_of_that_name() -> None:
     assert story.changed_fields(PAPER.but(seed=3)) == []
     assert story.changed_fields(recipes.override(PAPER, {"neuron.decay": 0.5, "epochs": 9})) == [
-        "epochs",
         "neuron.decay",
+        "epochs",
     ]
     assert story.changed_fields(PAPER.but(name="mine")) is None

@@ -110,8 +110,8 @@ def _print_readings() -> None:
 def _print_registry(topic: str) -> None:
     from rmploss.data import DATASETS
     from rmploss.engine.averaging import AVERAGES
-    from rmploss.engine.initial_weights import STARTS
     from rmploss.engine.optimizers import LR_SCHEDULES, OPTIMIZERS
+    from rmploss.engine.starts import STARTS
     from rmploss.models import MODELS
     from rmploss.neurons import NEURONS
     from rmploss.norm import NORMS

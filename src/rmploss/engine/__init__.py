@@ -3,7 +3,7 @@
 train.py            train a recipe, resume a run
   build.py          recipe -> dataset, network, loss, ...; check the recipe
   execution.py      device, backend, loader processes        distributed.py  the process group
-  initial_weights.py  from the seed, or a trained run
+  initial_weights.py  from the seed, or a trained run        starts.py       rules for them
   go_on.py          begin or resume                          fork.py         from another run
   loop.py           epochs and batches                       batches.py      one rank's batches
     step.py         Algorithm 1, one iteration               optimizers.py   and learning rates

@@ -14,11 +14,11 @@ from torch.optim import Optimizer
 from rmploss import models
 from rmploss.data import DATASETS, DataSet
 from rmploss.engine.averaging import AVERAGES, WeightAverage
-from rmploss.engine.initial_weights import STARTS
 from rmploss.engine.limits import USUAL_STEPS, size_problems
 from rmploss.engine.optimizers import LR_SCHEDULES, OPTIMIZERS, Position, groups_of
 from rmploss.engine.own_data import settle
 from rmploss.engine.ranks import is_broken_connection
+from rmploss.engine.starts import STARTS
 from rmploss.errors import Problem, SmallMapError, UserError
 from rmploss.models import MODELS, SpikingNetwork
 from rmploss.neurons import NEURONS, SpikingLayer
@@ -56,6 +56,8 @@ DECIDED = {
     "norm": "norm",
 }
 """Options of a network that a recipe must not set, and what decides them."""
+FOLLOWING = {"network": tuple(DECIDED), "norm": ("v_threshold",)}
+"""Options that another field of the recipe decides when they are left out."""
 DRY_RUN_WIDTH = 1 / 64
 """The width of the network in `_dry_run`."""
 
@@ -150,20 +152,32 @@ def _oversize(recipe: Recipe, ranks: int) -> list[Problem]:
     return size_problems(recipe, parameters, values, ranks, memory())
 
 
-def resolve(recipe: Recipe) -> Recipe:
-    """The recipe with all options of its parts explicit, so that equivalent recipes are equal.
+def complete(recipe: Recipe) -> Recipe:
+    """The recipe with all options of its parts explicit, as a run stores it.
 
+    So a later version with other defaults changes no resumed run. Options that another field
+    decides (`FOLLOWING`) are left out unless they are given: they follow it, in a fork as well.
     An entry that this process lacks, of a plug-in, keeps the options that it has.
     """
-    known = {"norm": _threshold_option(recipe)}
     parts = {}
     for field, table in PARTS.items():
         part = getattr(recipe, field)
         if part.name not in table:
             continue
-        options = {**known.get(field, {}), **part.options}
-        parts[field] = Use(part.name, {**options, **table.complete(part.name, options)})
+        options = {
+            option: value
+            for option, value in table.complete(part.name, part.options).items()
+            if option in part.options or option not in FOLLOWING.get(field, ())
+        }
+        parts[field] = Use(part.name, {**part.options, **options})
     return recipe.but(**parts)
+
+
+def resolve(recipe: Recipe) -> Recipe:
+    """The recipe of `complete` with the norm's threshold, so that equivalent recipes are equal."""
+    full = complete(recipe)
+    options = {**_threshold_option(full), **full.norm.options}
+    return full.but(norm=Use(full.norm.name, options))
 
 
 def restore_none_words(recipe: Recipe) -> Recipe:

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from rmploss.engine import checkpoint
-from rmploss.engine.build import make_objective, resolve
+from rmploss.engine.build import complete, make_objective, resolve
 from rmploss.engine.checkpoint import Counters, Loaded
 from rmploss.engine.differences import differing_fields
 from rmploss.engine.optimizer_state import OptimizerState, optimizer_state, restore_optimizer
@@ -38,7 +38,7 @@ class Fork:
 
     path: the run folder of the source.
     loaded: its newest checkpoint that verifies.
-    before, recipe: of the source, and of the new run.
+    before, recipe: of the source, and of the new run, with all options.
     differences: the fields in which the recipes differ, `{"lr": "0.1 is now 0.05"}`.
     """
 
@@ -123,7 +123,7 @@ def find_source(path: Path, recipe: Recipe) -> Fork:
     `CheckpointError` if no checkpoint verifies.
     """
     folder = RunFolder.open(path)
-    before = folder.recipe()
+    before, recipe = complete(folder.recipe()), complete(recipe)
     loaded = checkpoint.load_latest(path, recipe_hash=folder.recipe_hash)
     done = loaded.counters.epoch
     if done >= recipe.epochs:

@@ -13,7 +13,7 @@ from rmploss import ops
 from rmploss.data import data_root
 from rmploss.engine import manifest
 from rmploss.engine.after_training import is_analyzed
-from rmploss.engine.build import check
+from rmploss.engine.build import check, complete
 from rmploss.engine.capture import require
 from rmploss.engine.distributed import World
 from rmploss.engine.environment import versions
@@ -142,10 +142,11 @@ def _folder(new: _New, execution: Execution) -> RunFolder:
     return RunFolder.create(
         new.runs_dir,
         new.recipe.name,
-        new.recipe.to_json(),
+        complete(new.recipe).to_json(),
         command=execution.command,
         exactly=new.name,
         plugged=origins(new.recipe),
+        given=new.recipe.to_json(),
     )
 
 

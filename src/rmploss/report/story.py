@@ -15,9 +15,12 @@ ERROR, POINTS = 0.02, 0.05
 
 
 def fields(recipe: Recipe) -> dict[str, Value]:
-    """The fields that decide the result, except the seed, by dotted names: `objective.k`."""
+    """The fields that decide the result, except the seed, by dotted names: `objective.k`.
+
+    Options at their defaults are among them, whether the recipe was given with them or not.
+    """
     flat: dict[str, Value] = {}
-    for name, value in recipe.to_json().items():
+    for name, value in resolve(recipe).to_json().items():
         if isinstance(value, dict):
             flat[name] = value["name"]
             flat |= {f"{name}.{option}": x for option, x in value["options"].items()}

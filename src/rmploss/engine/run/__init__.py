@@ -1,6 +1,6 @@
 """The folder of a run: its complete record, readable with `cat` and `jq`.
 
-recipe.json      the resolved recipe and its SHA-256, as written by the version that began the run
+recipe.json      the recipe with all options and its SHA-256, of the version that began the run
 source.zip       the source of that version
 metrics.jsonl    one line per epoch, or per some steps: `epoch` and `step` as in `Counters`
 events.jsonl     one line per event: start, begin, fork, execute, resume, interrupted, ...

@@ -52,22 +52,24 @@ class RunFolder:
         command: Sequence[str],
         exactly: str | None = None,
         plugged: Sequence[dict[str, str]] = (),
+        given: Mapping[str, Any] | None = None,
     ) -> "RunFolder":
         """Create `<parent>/<name>-s<seed>-<hash>`, with "-2", "-3", ... if that exists.
 
         parent: the folder of all runs.
         name: of the run, for people; `UserError` if it is no safe name of a folder.
-        recipe: the resolved recipe as JSON, with its `seed`.
+        recipe: as JSON with all options (`build.complete`) and its `seed`.
         command: the words of the command line.
         exactly: the name of the folder instead; `UserError` if it exists.
         plugged: where entries of the recipe come from that are not of this package
             (`engine.origins`); recorded beside the recipe, their files in source.zip.
+        given: the recipe as it was given, whose hash is in the name; None: `recipe`.
 
         The folder appears with its recipe, source and first event, or not at all.
         """
         check_name(exactly or name)
         full_hash = recipe_hash(recipe)
-        stem = exactly or folder_name(name, recipe)
+        stem = exactly or folder_name(name, recipe if given is None else given)
         first_event = event_line(
             "start", command=list(command), environment=environment(), manifest=True
         )
