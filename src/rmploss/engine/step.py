@@ -137,13 +137,14 @@ class TrainingStep:
         stopped = tally.add(terms, self.world.any_rank_of(bad))
         if self.recipe.clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.recipe.clip_norm, norm)
-        self._update(stopped | overflow)  # line 9
+        skip = stopped | overflow
+        self._update(skip)  # line 9
         if scale is not None:
             scale.update(overflow)
         constrain(self.state.net)
         self.buffers.restore(before, stopped)
         if self.state.average is not None:
-            self.state.average.update(stopped)
+            self.state.average.update(skip)
         self.state.optimizer.zero_grad(set_to_none=True)
 
     def gradients(self) -> Terms:
