@@ -5,7 +5,9 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +15,13 @@ import torch
 
 from rmploss.engine import distributed
 from rmploss.engine.distributed import World
+from rmploss.engine.execution import Execution, join
+from rmploss.engine.train import resume, train
 from rmploss.errors import UserError
+from tests.engine.runs import TINY
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +39,11 @@ def free_port() -> str:
 def place(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
     for name, value in values.items():
         monkeypatch.setenv(name, value)
+
+
+def without_a_word_for_cublas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CUBLAS, "")  # so that it is set back, whatever a test does
+    monkeypatch.delenv(CUBLAS)
 
 
 def test_alone_every_collective_is_the_identity() -> None:
@@ -100,6 +111,46 @@ def test_a_world_of_one_needs_no_rendezvous(monkeypatch: pytest.MonkeyPatch) -> 
     place(monkeypatch, RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
     assert distributed.init("cpu") == World()
     assert not torch.distributed.is_initialized()
+
+
+def joined(world: World | None) -> None:
+    with join(world=world, deterministic=True):
+        distributed.init()
+
+
+@pytest.mark.parametrize("where", ["join", "an outer block", "train", "resume"])
+def test_cublas_is_told_to_be_deterministic_before_a_gpu_is_touched(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads the variable when the process first uses the GPU."""
+    without_a_word_for_cublas(monkeypatch)
+    found: list[str | None] = []
+
+    def init(*_: object) -> World:
+        found.append(os.environ.get(CUBLAS))
+        raise KeyboardInterrupt
+
+    execution = Execution(deterministic=True)
+    path = train(TINY.but(epochs=1), tmp_path) if where == "resume" else tmp_path
+    start: Callable[[], object] = {
+        "join": lambda: joined(None),
+        "an outer block": lambda: joined(World()),
+        "train": lambda: train(TINY, path, execution),
+        "resume": lambda: resume(path, execution),
+    }[where]
+    monkeypatch.setattr(distributed, "init", init)
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    assert found == [":4096:8"]
+
+
+def test_a_word_for_cublas_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CUBLAS, ":16:8")
+    with join("cpu", deterministic=True):
+        assert os.environ[CUBLAS] == ":16:8"
+    without_a_word_for_cublas(monkeypatch)
+    with join("cpu"):
+        assert CUBLAS not in os.environ
 
 
 @pytest.mark.parametrize(

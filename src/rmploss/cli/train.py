@@ -124,7 +124,9 @@ class Train:
             if self.resume is not None and not self._may_resume:
                 done = [resume(self.resume, execution, shown)]
             else:
-                with join(self.device, timeout_s=self.timeout) as world:
+                with join(
+                    self.device, timeout_s=self.timeout, deterministic=self.deterministic
+                ) as world:
                     require_same_run(world, runs=[job.to_json() for job in jobs])
                     done = [
                         train(

@@ -104,17 +104,23 @@ class Execution:
 
 @contextmanager
 def join(
-    device: str = "auto", world: World | None = None, timeout_s: float = TIMEOUT_S
+    device: str = "auto",
+    world: World | None = None,
+    timeout_s: float = TIMEOUT_S,
+    *,
+    deterministic: bool = False,
 ) -> Iterator[World]:
     """Join the process group, yield this process's `World`, and leave the group afterwards.
 
     device: see `distributed.init`.
     world: that of an outer `join` block; it is yielded as it is.
-    timeout_s: see `Execution`.
+    timeout_s, deterministic: see `Execution`.
 
     Raises `UserError` if the ranks have other versions or another source; `RankError` if one ends
     inside the block.
     """
+    if deterministic:  # cuBLAS reads it when the process first uses the GPU, as NCCL does below
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if world is not None:
         yield world
         return
@@ -143,6 +149,8 @@ def require_same_run(world: World, **facts: Any) -> None:
 def kernels(world: World, deterministic: bool) -> Iterator[None]:
     """Choose among CUDA's kernels inside the block: the fastest, or the deterministic ones.
 
+    Those of cuBLAS are chosen before, by `join`.
+
     Without `deterministic` cuDNN measures its kernels at the first call of each shape, and takes
     the fastest: two runs may differ in the last bits. On a CPU nothing is chosen.
     """
@@ -151,8 +159,6 @@ def kernels(world: World, deterministic: bool) -> Iterator[None]:
         return
     cudnn = torch.backends.cudnn
     before = cudnn.benchmark, cudnn.deterministic, torch.are_deterministic_algorithms_enabled()
-    if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its start
     try:
         cudnn.benchmark, cudnn.deterministic = not deterministic, deterministic
         torch.use_deterministic_algorithms(deterministic or before[2])

@@ -78,8 +78,7 @@ def train(
     with suppress(UserError):  # of an option out of range, which `check` tells with the others
         recipe = settle(recipe, data_root(execution.data_dir))
     new = _New(recipe, runs_dir, name, fork)
-    seconds = execution.timeout_s
-    with ops.use_backend(execution.backend), join(execution.device, world, seconds) as world:
+    with ops.use_backend(execution.backend), _join(execution, world) as world:
         if or_resume:
             name = name or folder_name(recipe.name, recipe.to_json())
             way = way_of(runs_dir / name, recipe, world)
@@ -170,8 +169,7 @@ def resume(
     execution, listener = execution or Execution(), listener or Listener()
     folder = RunFolder.open(path)
     recipe = folder.recipe()
-    seconds = execution.timeout_s
-    with ops.use_backend(execution.backend), join(execution.device, world, seconds) as world:
+    with ops.use_backend(execution.backend), _join(execution, world) as world:
         require_same_run(world, **folder.stored_recipe())
         if _is_complete(folder):
             if world.is_main:
@@ -188,6 +186,13 @@ def resume(
             listener.note(f"note: {sentence}")
         with kernels(world, execution.deterministic), _named(world, run):
             return run.execute(path, begin=None)
+
+
+def _join(execution: Execution, world: World | None) -> AbstractContextManager[World]:
+    """Join the process group as the execution says; `world` is that of an outer block."""
+    return join(
+        execution.device, world, execution.timeout_s, deterministic=execution.deterministic
+    )
 
 
 def _named(world: World, run: Loop) -> AbstractContextManager[None]:
