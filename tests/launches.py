@@ -1,12 +1,14 @@
-"""What a training step would launch on a GPU, and the bytes of it, counted without one.
+"""What runs on a GPU would launch, and the bytes of it, counted without one (`fake_gpu.py`).
 
-The step runs on fake tensors, which have shapes and no values: a read of one by the host raises.
 Counted are
 
 * every launch of a Triton kernel, which is not executed;
 * every operation of PyTorch below autograd, as the dispatcher sees it: one kernel each, and of
   `convolution_backward` one for each gradient that is asked for. Not counted are views and
-  allocations, which launch nothing.
+  allocations, which launch nothing;
+* of operations on lists of tensors as many as PyTorch's CUDA code cuts the lists into
+  (`launches_of_lists`), of a `cat` or `stack` one for each 128 tensors, of a sum in another type
+  one for the cast, and those of `SEVERAL`. Their bytes are counted once.
 
 Bytes are those of the memory behind the tensors of a launch: each that it reads or writes once, and
 twice what it changes in place. An expanded dimension (stride 0) is no memory, a tensor that only
@@ -15,24 +17,32 @@ lends its shape or place in the graph is not read.
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
-from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from rmploss import RMPLoss, membrane_stats, ops
-from rmploss.models import create
-from rmploss.ops import backends, constants, native
+from tests.fake_gpu import fake_gpu, same_layout
 
 ALLOCATIONS = ("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided", "set_")
 SHAPES_ALONE = ("new_full", "full_like", "zeros_like", "ones_like", "new_zeros", "new_ones")
 """Operations that read no value of their argument."""
+
+
+SEVERAL = {"native_batch_norm": 3, "native_batch_norm_backward": 2}
+"""Kernels of an operation: statistics, their update, the output; sums, the gradient."""
+CAT = 128
+"""Tensors that a launch of `cat` takes."""
+CHUNK, CHUNKS = 65536, 320
+"""Elements of a chunk, and chunks that a launch on lists of tensors takes."""
+TENSORS = {1: 110, 2: 64, 3: 48, 4: 36, 5: 30}
+"""Tensors of a list that a launch takes, by the number of lists. These limits are those of PyTorch
+for CUDA 12; for CUDA 13 they are seven times as high, so that there are fewer launches."""
 
 
 class Launch(NamedTuple):
@@ -82,8 +92,18 @@ class Launches(TorchDispatchMode):
             for wanted, other, gradient in zip(args[-1], (weight, x), out, strict=False):
                 if wanted:
                     self.add(name, g_y, other, gradient)
-        else:
-            self.add(name, *read, *written)
+            return out
+        self.add(name, *read, *written)
+        lists = [x for x in args if is_list(x)]
+        more = SEVERAL.get(name, 1) - 1
+        if name.startswith(("_foreach_", "_fused_")):
+            more = launches_of_lists(name, lists + [out] * is_list(out)) - 1
+        elif name in ("cat", "stack"):
+            more = (len(lists[0]) - 1) // CAT
+        elif name == "sum" and read[0].dtype != written[0].dtype:
+            more = 1
+        for _ in range(more):
+            self.add(name)
         return out
 
     @property
@@ -104,6 +124,36 @@ class Launches(TorchDispatchMode):
         return "\n".join([head, *sorted(rows, reverse=True)])
 
 
+def is_list(x: object) -> bool:
+    """True for a list of tensors."""
+    return isinstance(x, list | tuple) and bool(x) and all(isinstance(y, Tensor) for y in x)
+
+
+def launches_of_lists(name: str, lists: Sequence[Sequence[Tensor]]) -> int:
+    """Launches of an operation on lists of tensors, pair by pair.
+
+    lists: those that it reads and, where they are others, those that it writes.
+
+    Pairs of different types or layouts have a launch of their own each. Norms take one to clear the
+    sums of the chunks, and one to add them up.
+    """
+    lists = [each for each in lists if len(each) == len(lists[0])]
+    if name == "_foreach_norm":
+        return 2 + launches_of_lists("", lists[:1])
+    for first, *others in zip(*lists, strict=True):
+        if any(x.dtype != first.dtype or not same_layout(x, first) for x in others if x.ndim):
+            return len(lists[0])
+    launches = tensors = chunks = 0
+    for x in lists[0]:
+        tensors += 1
+        for left in reversed(range(-(-x.numel() // CHUNK))):
+            chunks += 1
+            if chunks == CHUNKS or (tensors == TENSORS[min(len(lists), 5)] and not left):
+                launches += 1
+                chunks, tensors = 0, int(left > 0)
+    return launches + (chunks > 0)
+
+
 def bytes_of(x: Tensor) -> int:
     """Bytes of the memory that a tensor spans."""
     sizes = [1 if stride == 0 else size for size, stride in zip(x.shape, x.stride(), strict=True)]
@@ -117,47 +167,7 @@ def is_no_copy(name: str, args: tuple[Any, ...]) -> bool:
 
 @contextmanager
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Launches]:
-    """Inside the block the Triton backend runs as on a GPU, on fake tensors, without kernels."""
-    from triton.runtime.jit import JITFunction
-
+    """Inside the block work on the GPU of `fake_gpu` can be counted."""
     launches = Launches()
-
-    def run(self: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> None:
-        given = [x for x in (*args, *options.values()) if isinstance(x, Tensor)]
-        launches.add(f"triton.{self.fn.__name__}", *given)
-
-    monkeypatch.setattr(JITFunction, "run", run)
-    monkeypatch.setitem(backends.PROBLEMS, "triton", lambda device: None)
-    monkeypatch.setattr(constants, "_KEPT", {})
-    # Fake tensors would have the registered operations called, as tracers do: eager mode is meant.
-    for module in [*sys.modules.values()]:
-        # `native` asks for memory of the CPU, which on a GPU it would not.
-        is_ours = module.__name__.startswith("rmploss.") and module is not native
-        if is_ours and hasattr(module, "is_traced"):
-            monkeypatch.setattr(module, "is_traced", lambda *tensors: False)
-    with FakeTensorMode(), ops.use_backend("triton"):
+    with fake_gpu(monkeypatch, launches.add):
         yield launches
-
-
-def make_step(batch: int, precision: torch.dtype | None) -> Callable[[], int]:
-    """A function that runs a training step of ResNet20, T = 4, and returns its neuron-steps.
-
-    precision: of autocast. Augmentation, clipping and averaging are not part of the step.
-    """
-    net, rmp = create("resnet20"), RMPLoss()
-    options: Any = {"momentum": 0.9, "weight_decay": 1e-4, "fused": True}
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, **options)
-    images, labels = torch.rand(batch, 3, 32, 32), torch.zeros(batch, dtype=torch.int64)
-    # As the kernels' own casts, those of autocast are not kept.
-    cast = {"dtype": precision, "enabled": precision is not None, "cache_enabled": False}
-
-    def step() -> int:
-        with torch.autocast("cpu", **cast), membrane_stats(net, rmp.spec) as stats:
-            logits = net(images)
-        loss = torch.nn.functional.cross_entropy(logits.float(), labels) + rmp(stats, 0.5)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return sum(layer.elements for layer in stats)
-
-    return step

@@ -26,6 +26,7 @@ from rmploss.lifecycle import constrain
 from rmploss.objectives import Loss, Objective
 from rmploss.objectives.losses import CrossEntropy
 from rmploss.objectives.weighting import terms_of, weighted
+from rmploss.ops.constants import filled, vector
 from rmploss.recipes import Recipe
 from rmploss.stats import MembraneStats, membrane_stats
 
@@ -67,12 +68,16 @@ def forward_backward(
     total = classification + regularizer  # line 7, Eq. 11
     scale(total).backward()  # line 8
     with torch.no_grad():
-        count = len(labels)
-        correct = (logits.argmax(1) == labels).sum().double()
-        samples = torch.full_like(correct, count)
-        means = (classification.detach().double(), regularizer.detach().double())
-        rows = (*(mean * count for mean in means), correct, samples)
-        return Terms(torch.stack([row.to(correct.device) for row in rows]))
+        correct = (logits.argmax(1) == labels).sum(dtype=torch.float32)  # exact below 2^24
+        device, count = correct.device, float(len(labels))
+        one = filled(1.0, 1, torch.float32, device)[0]
+        means = torch.stack([classification, regularizer.to(device), correct, one])
+        return Terms(means * vector(((count, 2), (1.0, 1), (count, 1)), torch.float64, device))
+
+
+def is_not_finite(x: Tensor) -> Tensor:
+    """True where x is NaN or infinite: 0 times x is 0 otherwise. A bool of the shape of x."""
+    return x * 0 != 0
 
 
 def _require_gradient(term: object, value: Tensor) -> None:
@@ -130,10 +135,10 @@ class TrainingStep:
             scale.unscale(gradients)
         norm = torch.nn.utils.get_total_norm(gradients)
         # One sum of all numbers is finite only if each of them is.
-        overflow = ~torch.isfinite(norm.double() + terms.sums.sum())
-        bad = overflow
+        total = terms.sums.sum()
+        bad = overflow = is_not_finite(norm + total)
         if scale is not None:
-            bad = overflow & ~(torch.isfinite(terms.sums).all() & scale.probing())
+            bad = overflow & (is_not_finite(total) | ~scale.probing())
         stopped = tally.add(terms, self.world.any_rank_of(bad))
         if self.recipe.clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.recipe.clip_norm, norm)
@@ -151,6 +156,11 @@ class TrainingStep:
         """Lines 3-8 of Algorithm 1 for every micro-batch; the mean gradients are in `grad`."""
         count, scale = self.recipe.accumulate, self.state.scale
         sums = []
+
+        def share(loss: Tensor) -> Tensor:
+            loss = loss if scale is None else loss * scale.scale
+            return loss if count == 1 else loss / count
+
         for index, (x, y) in enumerate(micro_batches(*self.batch(), count)):
             with nullcontext() if index == count - 1 else self._without_sync():
                 terms = forward_backward(
@@ -161,7 +171,7 @@ class TrainingStep:
                     weights=self.weights.unbind(),
                     loss=self.loss,
                     precision=self.precision,
-                    scale=lambda loss: (loss if scale is None else loss * scale.scale) / count,
+                    scale=share,
                 )
                 sums.append(terms.sums)
         return Terms(sums[0] if count == 1 else torch.stack(sums).sum(0))

@@ -62,6 +62,7 @@ class Tally:
     def __init__(self, device: torch.device) -> None:
         self.numbers = torch.zeros(6, dtype=torch.float64, device=device)
         self.sums, self.step, self.first_bad = self.numbers[:4], self.numbers[4], self.numbers[5]
+        self._nothing = torch.zeros_like(self.sums)
         self.start(0)
 
     def start(self, step: int, terms: Terms | None = None) -> None:
@@ -86,11 +87,11 @@ class Tally:
         terms: of the step.
         bad: a bool `[]`: the step is not finite.
         """
-        before = self.stopped()
-        self.first_bad.copy_(torch.where(bad & ~before, self.step, self.first_bad))
+        first = bad & (self.first_bad < 0)
+        torch.where(first, self.step, self.first_bad, out=self.first_bad)
         self.step.add_(1)
         stopped = self.stopped()
-        self.sums.add_(torch.where(stopped, 0.0, terms.sums))
+        self.sums.add_(torch.where(stopped, self._nothing, terms.sums))
         return stopped
 
     def read(self) -> Reading:

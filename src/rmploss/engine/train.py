@@ -190,9 +190,7 @@ def resume(
 
 def _join(execution: Execution, world: World | None) -> AbstractContextManager[World]:
     """Join the process group as the execution says; `world` is that of an outer block."""
-    return join(
-        execution.device, world, execution.timeout_s, deterministic=execution.deterministic
-    )
+    return join(execution.device, world, execution.timeout_s, deterministic=execution.deterministic)
 
 
 def _named(world: World, run: Loop) -> AbstractContextManager[None]:
