@@ -50,7 +50,7 @@ class Loaders(Iterator[tuple[Tensor, Tensor]]):
     seed: of their generators.
     timeout_s: a process that begins no other sample for so many seconds is lost.
     pin: copy batches into page-locked memory.
-    on_loss: is told of every process that was replaced.
+    on_loss: called with a sentence for every process that was replaced.
 
     Raises the `UserError` of a data set; `LoaderError` if processes cannot be started, or are lost
     twice at one batch.

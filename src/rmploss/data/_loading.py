@@ -119,7 +119,7 @@ def batches(
         `InMemory.batch` makes them: a captured step does so itself.
     timeout_s: a loader process that takes longer for a sample, in seconds, is lost. A lost process
         is replaced by one that loads the same samples.
-    on_loss: is told of every process that was replaced.
+    on_loss: called with a sentence for every process that was replaced.
 
     Raises `UserError` if `world` does not divide `batch_size`, or if `drop_last` leaves no batch;
     while iterating, `LoaderError` if a sample cannot be loaded, or processes are lost twice at it.

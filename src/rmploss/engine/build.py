@@ -78,7 +78,7 @@ def check(
     earlier: problems of the caller, reported together with those of the recipe.
     """
     problems = [*earlier, *problems_in(recipe)]
-    with suppress(UserError):  # of an option out of range, which is told below
+    with suppress(UserError):  # of an option out of range, which is reported below
         recipe = settle(recipe, data_dir)
     wrong = set()
     for field, table in PARTS.items():

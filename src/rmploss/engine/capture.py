@@ -54,7 +54,7 @@ def impossible(world: World) -> str:
 
 
 def eager_note(mode: Capture, world: World) -> str:
-    """What is told at the start of a run on a GPU in which nothing can be captured; else empty."""
+    """The note at the start of a run on a GPU in which nothing can be captured; else empty."""
     if mode == "off" or world.device.type != "cuda":
         return ""
     return impossible(world)
@@ -67,7 +67,7 @@ class Repeated:
     tensors: returns all tensors that the function changes and its next run reads.
     capturer: captures; None: run eagerly.
     mode: "on" raises `UserError` where a capture fails, "auto" runs eagerly.
-    report: is told what became of the capture: "" if it succeeded, otherwise the reason.
+    report: called after a capture with "" if it succeeded, otherwise with the reason.
     """
 
     def __init__(

@@ -4,7 +4,7 @@
     saturated   o = 1 everywhere: the same, whatever the image is
     diverging   the mean loss of an epoch is `RUNAWAY` times that of the first step
 
-Each is told once for each layer, on the terminal, in events.jsonl, and so in the report.
+A run warns of each once per layer: on the terminal, in events.jsonl, and so in the report.
 """
 
 import math
@@ -19,7 +19,7 @@ from rmploss.models import SpikingNetwork
 from rmploss.stats import membrane_stats
 
 PROBE_STEPS = 100
-"""Steps between two looks at the firing rates; a layer is told after two in a row."""
+"""Steps between two looks at the firing rates; two in a row make a warning."""
 NEVER = 1e-6
 """A firing rate below it counts as 0, one as close to 1 as 1, dimensionless."""
 RUNAWAY = 10.0

@@ -186,7 +186,7 @@ def _verified(path: Path, expected: Mapping[str, Any]) -> bytes:
 
 
 def _words(reason: Exception) -> str:
-    """The reason of a rejection; of an OSError without the path, which is told anyway."""
+    """The reason of a rejection; of an OSError without the path, which the message names."""
     return (isinstance(reason, OSError) and reason.strerror) or str(reason)
 
 
