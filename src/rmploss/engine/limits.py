@@ -1,4 +1,4 @@
-"""What a step needs at least, so that sizes which no machine has are refused before data are opened.
+"""What a step needs at least, so that sizes which no machine has are refused before data open.
 
     bytes >= 12 parameters + T B / accumulate * (membrane values of all layers) * bytes of a value
 
