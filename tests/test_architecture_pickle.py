@@ -1,4 +1,4 @@
-"""No pickle is written, and only `data._unpickle` reads one: no other module mentions a way to."""
+"""No pickle is written, and two modules read one, each with an allow list of what it may hold."""
 
 import ast
 import textwrap
@@ -85,9 +85,20 @@ def test_no_module_writes_a_pickle() -> None:
     assert {str(path): found for path in SOURCES if (found := writers(path.read_text()))} == {}
 
 
-def test_one_module_reads_pickles_by_an_allow_list() -> None:
+def test_two_modules_read_pickles_by_an_allow_list() -> None:
     found = {path.name for path in SOURCES if readers(path.read_text())}
-    assert found == {"_unpickle.py"}
+    assert found == {"_unpickle.py", "foreign_weights.py"}
+
+
+def test_the_other_one_reads_tensors_alone() -> None:
+    (path,) = (path for path in SOURCES if path.name == "foreign_weights.py")
+    tree = ast.parse(path.read_text())
+    name = full_names(tree)
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    (load,) = (call for call in calls if name(call.func) in READING)
+    assert len(readers(path.read_text())) == 1
+    options = {option.arg: ast.unparse(option.value) for option in load.keywords}
+    assert options["weights_only"] == "True"
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def test_wrong_options_are_reported() -> None:
         HybridStart(percentile=0, scale=-1, samples=0, steps=0)
     places = [problem.where for problem in caught.value.problems]
     assert places == ["ann", "percentile = 0", "scale = -1", "samples = 0", "steps = 0"]
-    assert [*STARTS] == ["none", "hybrid"]
+    assert [*STARTS] == ["none", "hybrid", "weights"]
 
 
 def test_a_pocket_start_is_that_of_the_pocket_ann() -> None:

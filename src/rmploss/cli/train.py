@@ -48,8 +48,10 @@ class Train:
     """Begin a new run from the newest checkpoint of this one, with the changes given."""
     name: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
     """Name the run folder, instead of by recipe, seed and hash."""
-    start: Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="")] = None
-    """Initialize from the weights of this run, if the recipe starts from a trained network."""
+    start: Annotated[Path | None, arg(metavar="RUN|FILE", help_behavior_hint="")] = None
+    """Initialize from the weights of this run, or of a .safetensors or .pt file."""
+    freeze: Annotated[Literal["backbone"] | None, arg(metavar="backbone"), OWN] = None
+    """With --start: train the head alone."""
     data: Annotated[str | None, arg(metavar="PATH", help_behavior_hint="")] = None
     """Your own images or event recordings, in class folders, instead of the recipe's data."""
     seed: Annotated[tuple[int, ...], arg(metavar="N ...")] = (0,)
@@ -179,6 +181,8 @@ class Train:
         base = recipes.get(self.recipe)
         if self.data is not None:
             changes = {**changes_for(base, self.data), **changes}
+        if self.start is not None and base.start.name == "none":
+            changes = {"start": "weights", **changes}
         recipe, problems = recipes.apply(base, changes)
         if self.mode != "paper":  # flags take precedence over the reading
             recipe, _ = recipes.apply(recipes.read_as(recipe, self.mode), changes)
@@ -226,6 +230,7 @@ class Train:
             "accumulate": self.accumulate,
             "network.width": self.width,
             "amp": self.amp,
+            "start.freeze": self.freeze,
             "train_samples": self.train_samples,
             "test_samples": self.test_samples,
         }

@@ -317,7 +317,9 @@ def _incompatible(recipe: Recipe) -> list[Problem]:
     if make_objective(recipe).spec is not None and neuron.unregularized:
         where = f"objective = {recipe.objective.name} with neuron = {recipe.neuron.name}"
         found.append(Problem(where, neuron.unregularized, "objective=none"))
-    if recipe.start.name != "none" and not isinstance(neuron, Diet):
+    if recipe.start.options.get("freeze", "nothing") != "nothing":
+        found += _nothing_to_regularize(recipe)
+    if recipe.start.name == "hybrid" and not isinstance(neuron, Diet):
         where = f"start = {recipe.start.name} with neuron = {recipe.neuron.name}"
         found.append(
             Problem(where, "calibrates learnt thresholds, which this neuron lacks", "neuron=diet")
@@ -336,6 +338,19 @@ def _incompatible(recipe: Recipe) -> list[Problem]:
         fix = f"loss={'joint' if gives == 'branches' else 'ce'}"
         found.append(Problem(where, f"the loss needs {needs}, the network gives {gives}", fix))
     return found + _unfit_auxiliary(recipe)
+
+
+def _nothing_to_regularize(recipe: Recipe) -> list[Problem]:
+    """The problems of a frozen backbone: no membranes to regularize, or no head to train."""
+    found = []
+    if make_objective(recipe).spec is not None:
+        where = f"objective = {recipe.objective.name} with start.freeze = backbone"
+        what = "regularizes membranes of layers that are not trained"
+        found.append(Problem(where, what, "objective=none, or leave out --freeze"))
+    if not hasattr(make_network(recipe, make_dataset(recipe)), "head"):
+        where = f"start.freeze = backbone with network = {recipe.network.name}"
+        found.append(Problem(where, "the network has no head to train", "leave out --freeze"))
+    return found
 
 
 def _unfit_auxiliary(recipe: Recipe) -> list[Problem]:

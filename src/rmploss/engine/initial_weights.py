@@ -10,18 +10,49 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from rmploss.data import Samples
-from rmploss.engine import checkpoint
+from rmploss.engine import checkpoint, foreign_weights
 from rmploss.engine.batches import RankBatches
 from rmploss.engine.build import resolve
 from rmploss.engine.distributed import World
+from rmploss.engine.foreign_weights import MOST_SHOWN
 from rmploss.engine.run import RunFolder
-from rmploss.engine.starts import STARTS, Start
+from rmploss.engine.starts import STARTS, Start, WeightsStart
 from rmploss.errors import Problem, UserError
 from rmploss.models import SpikingNetwork
 from rmploss.recipes import RECIPES, Recipe
+
+
+def freeze(recipe: Recipe, net: SpikingNetwork) -> None:
+    """Freeze what the recipe's start says (`WeightsStart`)."""
+    if recipe.start.options.get("freeze", "nothing") == "backbone":
+        net.freeze(name for name, _ in net.named_children() if name != "head")
+
+
+def with_source(recipe: Recipe, source: Path | None) -> Recipe:
+    """The recipe with the hash of the weights it starts from, which decide its result.
+
+    source: of `--start`. Raises `UserError` for what holds no weights.
+    """
+    if recipe.start.name != "weights" or source is None:
+        return recipe
+    sha256 = foreign_weights.read_weights(source).record["sha256"]
+    return recipe.but(start=recipe.start.but(source=sha256[:16]))
+
+
+def said(event: Mapping[str, Any]) -> str:
+    """What a start took, for people; "" if it is none of weights."""
+    if "taken" not in event:
+        return ""
+    lines = [f"started from {event.get('run') or event.get('file')}: {len(event['taken'])} tensors"]
+    for word in ("new", "unused"):
+        names = event[word]
+        more = f" and {len(names) - MOST_SHOWN} more" if len(names) > MOST_SHOWN else ""
+        lines += [f"{word}: {', '.join(names[:MOST_SHOWN])}{more}"] if names else []
+    return "; ".join(lines)
 
 
 @dataclass(frozen=True)
@@ -48,6 +79,9 @@ def find_origin(recipe: Recipe, run: Path | None) -> Origin:
     start names; `CheckpointError` for a damaged one.
     """
     start: Start = STARTS.make(recipe.start.name, **recipe.start.options)
+    if isinstance(start, WeightsStart) and run is not None:
+        weights = foreign_weights.read_weights(run)
+        return Origin(start, weights.tensors, weights.record)
     if start.source is None:
         if run is not None:
             problem = Problem(f"--start {run}", "is not used", "leave it out")
@@ -55,6 +89,8 @@ def find_origin(recipe: Recipe, run: Path | None) -> Origin:
         return Origin(start)
     if run is None:
         fix = f"rmploss train {start.source}, then --start with the folder of that run"
+        if isinstance(start, WeightsStart):
+            fix = "--start with a run folder, a .safetensors or a .pt file"
         problem = Problem("--start", "is missing", fix)
         raise UserError(f"{recipe.name} starts from a trained network", [problem])
     folder = RunFolder.open(run)
@@ -95,8 +131,10 @@ def initialize(
     """
     if origin.start.source is None:
         return {}
-    few = recipe.but(batch_size=min(origin.start.samples, len(samples)))
-    images, _ = next(RankBatches(few).train(samples, epoch=0))
+    images = torch.empty(0)
+    if origin.start.samples:
+        few = recipe.but(batch_size=min(origin.start.samples, len(samples)))
+        images, _ = next(RankBatches(few).train(samples, epoch=0))
     record = origin.start(net, origin.state, images.to(world.device))
     for tensor in net.state_dict().values():
         world.broadcast(tensor)

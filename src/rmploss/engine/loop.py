@@ -34,6 +34,7 @@ from rmploss.engine.epoch_record import epoch_record
 from rmploss.engine.evaluate import Evaluation, Evaluator
 from rmploss.engine.execution import Execution, placement
 from rmploss.engine.failure import failed_at, failures_named
+from rmploss.engine.initial_weights import freeze
 from rmploss.engine.listener import Listener
 from rmploss.engine.notes import Notes
 from rmploss.engine.optimizers import rate_at
@@ -88,6 +89,7 @@ class Loop:
             on_loss=self.notes.loader_lost,
         )
         self.net = make_network(recipe, dataset).to(world.device)
+        freeze(recipe, self.net)
         self.ddp: nn.Module = self.net
         if world.size > 1:
             self.ddp = averaging_gradients(self.net)

@@ -60,14 +60,15 @@ OPTIMIZERS: Registry[Callable[..., Optimizer]] = Registry(
 def groups_of(
     net: nn.Module, weight_decay: float, on: Literal["all", "weights"]
 ) -> list[dict[str, Any]]:
-    """The parameter groups of an optimizer.
+    """The parameter groups of an optimizer; parameters without gradient are in none.
 
     net: the network with the parameters.
     weight_decay: its factor, dimensionless.
     on: "all" parameters decay, or only "weights": no gains, offsets and biases.
     """
-    weights = [p for p in net.parameters() if p.ndim > 1 or on == "all"]
-    others = [p for p in net.parameters() if not (p.ndim > 1 or on == "all")]
+    trained = [p for p in net.parameters() if p.requires_grad]
+    weights = [p for p in trained if p.ndim > 1 or on == "all"]
+    others = [p for p in trained if not (p.ndim > 1 or on == "all")]
     groups: list[dict[str, Any]] = [{"params": weights, "weight_decay": weight_decay}]
     if others:
         groups.append({"params": others, "weight_decay": 0.0})

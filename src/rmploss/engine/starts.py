@@ -1,10 +1,11 @@
 """Rules for the initial weights of a network: `STARTS`, from which a recipe names one."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
+from rmploss.engine.foreign_weights import take
 from rmploss.errors import Problem, UserError
 from rmploss.models import SpikingNetwork
 from rmploss.models.hybrid import hybrid_start
@@ -97,11 +98,39 @@ class HybridStart:
         return {"thresholds": thresholds}
 
 
+class WeightsStart:
+    """The weights of a run or of a checkpoint file, by name and shape (`foreign_weights.py`).
+
+    freeze: "backbone" trains the head alone; its running statistics stay, too.
+    partial: take what fits, and leave the rest new.
+    source: the beginning of the SHA-256 of the weights, which a run records.
+    """
+
+    samples = 0
+
+    def __init__(
+        self,
+        *,
+        freeze: Literal["nothing", "backbone"] = "nothing",
+        partial: bool = False,
+        source: str = "",
+    ) -> None:
+        self.source: str | None = source
+        self.freeze, self.partial = freeze, partial
+
+    def __call__(
+        self, net: SpikingNetwork, state: Mapping[str, Tensor], images: Tensor
+    ) -> dict[str, Any]:
+        """Copy the weights; returns the names that are taken, new and unused."""
+        return dict(take(net, state, partial=self.partial))
+
+
 STARTS: Registry[type[Start]] = Registry(
     "start",
     {
         "none": "rmploss.engine.starts:SeedStart",
         "hybrid": "rmploss.engine.starts:HybridStart",
+        "weights": "rmploss.engine.starts:WeightsStart",
     },
     family="start",
 )

@@ -20,7 +20,7 @@ from rmploss.engine.environment import versions
 from rmploss.engine.execution import Execution, join, kernels, require_same_run
 from rmploss.engine.fork import begin, find_source, set_weights
 from rmploss.engine.go_on import unfinished, way_of
-from rmploss.engine.initial_weights import find_origin, initialize
+from rmploss.engine.initial_weights import find_origin, initialize, said, with_source
 from rmploss.engine.listener import Listener
 from rmploss.engine.loop import RESULT, Loop
 from rmploss.engine.origins import changed, origins
@@ -77,6 +77,8 @@ def train(
     execution, listener = execution or Execution(), listener or Listener()
     with suppress(UserError):  # of an option out of range, which `check` tells with the others
         recipe = settle(recipe, data_root(execution.data_dir))
+    if fork is None:
+        recipe = with_source(recipe, execution.start)
     new = _New(recipe, runs_dir, name, fork)
     with ops.use_backend(execution.backend), _join(execution, world) as world:
         if or_resume:
@@ -116,6 +118,8 @@ def _begin(new: _New, execution: Execution, listener: Listener, world: World) ->
             folder.log_event("remark", text=remark)
         if event:
             folder.log_event("fork" if source else "begin", **event)
+        if words := said(event):
+            listener.note(words)
     for line in source.notes(run.batches) if source else ():
         listener.note(line)
     with kernels(world, execution.deterministic), _named(world, run):

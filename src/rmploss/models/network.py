@@ -1,8 +1,8 @@
 """The frame all networks share: outputs at every time step, and a read-out over time (Eq. 4)."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, ClassVar, Literal, TypedDict, Unpack
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, Literal, Self, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -128,6 +128,26 @@ class SpikingNetwork(Untraceable, nn.Module, ABC):
     def fold(self) -> None:
         """Put the heights of the spikes into the kernels that read them (exact)."""
         fold_amplitudes(self, self.heights_fold_into())
+
+    frozen: tuple[str, ...] = ()
+    """The modules that stay as they are in training, running statistics included; see `freeze`."""
+
+    def freeze(self, names: Iterable[str]) -> None:
+        """Leave modules as they are from now on: parameters, running statistics, no dropout.
+
+        names: of modules of the network.
+        """
+        self.frozen = tuple(names)
+        for name in self.frozen:
+            self.get_submodule(name).requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """As of every module; the frozen ones stay in evaluation mode."""
+        super().train(mode)
+        for name in self.frozen:
+            self.get_submodule(name).eval()
+        return self
 
     def finish(self) -> None:
         """Initialize the weights; called at the end of a constructor."""
