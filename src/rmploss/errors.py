@@ -89,6 +89,12 @@ class LoaderError(UserError):
     exit_code = 8
 
 
+class ClaimError(UserError):
+    """A pack does not do what it claims."""
+
+    exit_code = 12
+
+
 class RankError(UserError):
     """Another rank of the run ended, or did not answer in time."""
 

@@ -21,6 +21,7 @@ from rmploss.cli.doctor import Doctor
 from rmploss.cli.eval import Eval
 from rmploss.cli.export import Export
 from rmploss.cli.list import List
+from rmploss.cli.pack import Pack
 from rmploss.cli.predict import Predict
 from rmploss.cli.report import Report
 from rmploss.cli.table import Table
@@ -42,6 +43,7 @@ Verb = (
     | Annotated[Eval, tyro.conf.subcommand("eval")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Pack, tyro.conf.subcommand("pack")]
     | Annotated[Table, tyro.conf.subcommand("table")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Verify, tyro.conf.subcommand("verify")]
@@ -66,7 +68,7 @@ registers data sets, networks, ... of yours (docs/add-a-method.md).
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code.
 
-    0: success; 1: a bug of rmploss; 2: a mistake that the message explains; 3 to 11: see
+    0: success; 1: a bug of rmploss; 2: a mistake that the message explains; 3 to 12: see
     `rmploss.errors`; 75: interrupted, can be resumed; 130: Ctrl-C.
     """
     _repair_streams()

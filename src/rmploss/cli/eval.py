@@ -21,6 +21,8 @@ class Eval:
     $ rmploss eval runs/NAME
     $ rmploss eval runs/NAME --checkpoint best --fold
 
+    Of a pack, too: exit code 12 if the accuracy is not the one that it claims.
+
     If the last checkpoint is damaged, an older one is evaluated; an error then names both, and the
     exit code is 10.
     """
@@ -47,8 +49,11 @@ class Eval:
 
     def run(self) -> int:
         """Evaluate and print; raises `OlderCheckpointError` after an older checkpoint."""
+        from rmploss.engine.hub import located
         from rmploss.engine.load import evaluate_run
+        from rmploss.engine.pack import Claims, is_pack, require_claims
 
+        path = located(self.run_dir)
         older: list[OlderCheckpointError] = []
 
         def on_older(taken: str, reasons: Sequence[Problem]) -> None:
@@ -70,6 +75,8 @@ class Eval:
             self._print(result)
             if older:
                 raise older[0]
+            if is_pack(path):
+                require_claims(path, Claims.of(result))
         return 0
 
     def _print(self, result: "Evaluation") -> None:

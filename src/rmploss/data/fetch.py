@@ -90,12 +90,26 @@ def fetch(name: str, root: Path | None, progress: ProgressCallback | None = None
         raise DataError(f"{name} is not fetched over an existing folder", [problem])
     store.make_folder(root)
     path = root / archive.file
-    _download(archive, path, progress)
-    store.write_folder(folder, unpack(_read_verified(archive, path), archive.folder, str(path)))
+    download(archive, path, progress)
+    store.write_folder(folder, unpack(read_verified(archive, path), archive.folder, str(path)))
 
 
-def _download(archive: Archive, path: Path, progress: ProgressCallback | None) -> None:
-    """Download the rest of the archive to `path`."""
+def get(url: str, most_bytes: int) -> bytes:
+    """The content at an address; `DataError` if it is longer or cannot be had."""
+    try:
+        with urllib.request.build_opener(_NoDowngrade).open(url, timeout=TIMEOUT_S) as reply:
+            data = reply.read(most_bytes + 1)
+    except (OSError, http.client.HTTPException) as error:
+        why = str(error) or type(error).__name__
+        problem = Problem(url, why, "try again later; is the address right?")
+        raise DataError("the download failed", [problem]) from error
+    if len(data) > most_bytes:
+        raise DataError("the download failed", [Problem(url, f"more than {most_bytes} bytes")])
+    return data
+
+
+def download(archive: Archive, path: Path, progress: ProgressCallback | None = None) -> None:
+    """Download the rest of the archive to `path`; `DataError` if that fails."""
     here = path.stat().st_size if path.exists() else 0
     if here >= archive.size:
         return
@@ -134,7 +148,7 @@ def _continues(reply: http.client.HTTPResponse, here: int) -> bool:
     )
 
 
-def _read_verified(archive: Archive, path: Path) -> bytes:
+def read_verified(archive: Archive, path: Path) -> bytes:
     """The content of the archive. Raises `DataError` if its SHA-256 is not the published one."""
     data = path.read_bytes()
     actual = hashlib.sha256(data).hexdigest()

@@ -20,4 +20,5 @@ train.py            train a recipe, resume a run
 run/                the run folder                           environment.py  versions, machine
 load.py             load a trained run, evaluate it          listener.py     callbacks
   trained.py        predict, from files of the run's kind
+  pack.py, hub.py   a network to give away, and from a hub
 """

@@ -8,13 +8,14 @@ from typing import Literal
 from torch import Tensor
 
 from rmploss.data import data_root
-from rmploss.engine import checkpoint, manifest
+from rmploss.engine import checkpoint, manifest, pack
 from rmploss.engine.averaging import COUNT
 from rmploss.engine.batches import RankBatches, open_splits
 from rmploss.engine.build import check, make_dataset, make_network
 from rmploss.engine.checkpoint import DamagedError, Loaded
 from rmploss.engine.evaluate import Evaluation, evaluate
 from rmploss.engine.execution import Execution, join
+from rmploss.engine.hub import located
 from rmploss.engine.listener import Listener
 from rmploss.engine.precision import precision
 from rmploss.engine.run import RunFolder
@@ -44,7 +45,7 @@ def load_network(
 ) -> tuple[SpikingNetwork, Recipe]:
     """The network of a run in evaluation mode, on the CPU, and the run's recipe.
 
-    run_dir: the run folder.
+    run_dir: the run folder, a pack, or a pack's reference (`engine.hub`).
     which: the last checkpoint, or the one of the best test accuracy.
     averaged: take the averaged weights; `UserError` if the run has none.
     on_older: called if the last checkpoint is damaged and an older one is loaded instead; warns by
@@ -53,8 +54,11 @@ def load_network(
     Tensors are read after their SHA-256 was checked; nothing is unpickled. Raises `UserError` for a
     folder that is not a run, `CheckpointError` if no checkpoint verifies.
     """
-    folder = RunFolder.open(run_dir := Path(run_dir))
+    folder = RunFolder.open(run_dir := located(run_dir))
     recipe = folder.recipe()
+    if pack.is_pack(run_dir):
+        state = _packed(run_dir, which, averaged)
+        return _with_weights(recipe, state, run_dir / pack.WEIGHTS), recipe
     if which == "last":
         loaded = checkpoint.load_latest(run_dir, recipe_hash=folder.recipe_hash)
         reasons = why_older(folder, loaded)
@@ -62,14 +66,28 @@ def load_network(
             on_older(loaded.path.name, reasons)
     else:
         loaded = checkpoint.load_step(run_dir, _best_step(folder), recipe_hash=folder.recipe_hash)
+    state = _averaged(loaded, run_dir) if averaged else loaded.model_state
+    return _with_weights(recipe, state, loaded.path), recipe
+
+
+def _with_weights(recipe: Recipe, state: dict[str, Tensor], where: Path) -> SpikingNetwork:
+    """A recipe's network with trained weights, in evaluation mode."""
     net = make_network(recipe, make_dataset(recipe))
     try:
-        net.load_state_dict(_averaged(loaded, run_dir) if averaged else loaded.model_state)
+        net.load_state_dict(state)
     except RuntimeError as error:
         reason = str(error).partition("\n")[2].strip() or str(error)
-        problem = Problem(str(loaded.path), f"does not fit the network: {reason}")
+        problem = Problem(str(where), f"does not fit the network: {reason}")
         raise CheckpointError("a checkpoint of another network", [problem]) from None
-    return net.eval(), recipe
+    return net.eval()
+
+
+def _packed(path: Path, which: str, averaged: bool) -> dict[str, Tensor]:
+    """The weights of a pack, which holds those of one epoch."""
+    if which != "last" or averaged:
+        problem = Problem(str(path), "holds the weights of one epoch", "choose when you pack")
+        raise UserError("a pack has no other weights", [problem])
+    return pack.read(path)[0]
 
 
 def _averaged(loaded: Loaded, run_dir: Path) -> dict[str, Tensor]:

@@ -134,7 +134,11 @@ def fix_of(name: str) -> str:
 
 
 def _described(path: Path) -> dict[str, Any]:
-    data = read_regular(path)
+    return described(read_regular(path))
+
+
+def described(data: bytes) -> dict[str, Any]:
+    """Size and SHA-256 of the content of a file, as a manifest lists them."""
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 

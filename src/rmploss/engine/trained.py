@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rmploss.data import DataSet, ReadsFiles
 from rmploss.engine.build import make_dataset
+from rmploss.engine.hub import located
 from rmploss.engine.load import OnOlder, load_network, warn_of_older
 from rmploss.engine.precision import precision
 from rmploss.errors import Problem, UserError
@@ -113,12 +114,12 @@ def load(
     averaged: bool = False,
     on_older: OnOlder = warn_of_older,
 ) -> Trained:
-    """The trained network of a run folder, in evaluation mode, on the CPU.
+    """The trained network of a run or of a pack, in evaluation mode, on the CPU.
 
         net = rmploss.load("runs/NAME")
         net.predict("image.png")[0][0].name
 
-    source: a run folder.
+    source: a run folder; a pack; or a pack on a hub, "hf:owner/name@revision#sha256".
     checkpoint: the last epoch, or the most accurate one.
     averaged: take the averaged weights of a recipe with `average`.
     on_older: see `engine.load.load_network`.
@@ -128,4 +129,4 @@ def load(
     """
     found: dict[str, Any] = {"averaged": averaged, "on_older": on_older}
     net, recipe = load_network(source, checkpoint, **found)
-    return Trained(net, recipe, make_dataset(recipe), Path(source))
+    return Trained(net, recipe, make_dataset(recipe), located(source))

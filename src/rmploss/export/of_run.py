@@ -90,6 +90,19 @@ def test_inputs(net: Trained, count: int, data_dir: Path | None = None) -> Tenso
     return torch.stack(inputs, inputs[0].ndim - 3)
 
 
+def files_of(net: Trained, target: str, x: Tensor) -> tuple[dict[str, bytes], list[Parity]]:
+    """The files of one format by name, and their comparisons on the inputs x; nothing is written.
+
+    x: `[B, C, H, W]` or `[T, B, C, H, W]`.
+
+    Raises `UserError` if the format cannot hold the network.
+    """
+    graph, given = graph_of(net.net, x), parity.reference(net.net, x)
+    files = _files(graph, target, "nir", "1.0.8")
+    found = [_compared(name, data, target, graph, given) for name, data in files.items()]
+    return files, [each for part in found for each in part]
+
+
 def _files(graph: Graph, target: str, reader: str, oldest: str) -> dict[str, bytes]:
     """The files of a format by name."""
     if target == "onnx":
