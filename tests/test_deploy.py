@@ -1,6 +1,7 @@
 """What docs/deploy.md shows can be typed as it stands."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,9 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with runs/NAME and the files that the document names."""
     folder = tmp_path_factory.mktemp("deploy")
-    train.train(TINY.but(epochs=1), folder / "runs").rename(folder / "runs" / "NAME")
+    path = train.train(TINY.but(epochs=1), folder / "runs")
+    shutil.copytree(path, folder / "runs" / "digits")
+    path.rename(folder / "runs" / "NAME")
     for name in ("image.png", "cat.png", "dog.jpg"):
         Image.new("L", (8, 8), 120).save(folder / name)
     return folder
@@ -33,19 +36,22 @@ def test_the_examples_run(example: str, folder: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def commands(verb: str) -> list[str]:
-    """The commands of a verb that the document shows, without comments."""
-    lines = re.findall(rf"^    rmploss ({verb} .*)$", DOCUMENT, re.MULTILINE)
-    return [line.partition("#")[0].strip() for line in lines]
+COMMANDS = [
+    line.partition("#")[0].strip()
+    for line in re.findall(
+        r"^    rmploss ((?:predict|export|pack|eval) .*)$", DOCUMENT, re.MULTILINE
+    )
+]
+"""The commands that the document shows, without comments; `train` made what they name."""
+SLOW = ("torch-export", ".bin")  # tests/export/test_of_run.py; no recording of digits
 
 
-@pytest.mark.parametrize("command", [c for c in commands("predict") if ".png" in c])
-def test_predict_runs_as_shown(
-    command: str,
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_the_commands_run_as_shown_one_after_the_other(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(folder)
-    assert main(command.split()) == 0
-    assert "%" in capsys.readouterr().out
+    shown = [command for command in COMMANDS if not any(word in command for word in SLOW)]
+    assert len(shown) >= 6
+    for command in shown:
+        assert main(command.split()) == 0, command
+        assert capsys.readouterr().out
