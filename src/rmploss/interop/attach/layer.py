@@ -36,6 +36,11 @@ class Levels(NamedTuple):
         """2 (V_th - rest): the potential, above rest, that is 1 in Eq. 8."""
         return 2 * (self.threshold - self.rest)
 
+    def relative(self, u: Tensor) -> Tensor:
+        """u', a membrane in the unit of Eq. 8, of the shape of u."""
+        above = u if isinstance(self.rest, float) and self.rest == 0 else u - self.rest
+        return above / self.unit()
+
     def problems(self, rest: str, threshold: str) -> list[Problem]:
         """A threshold that does not lie above rest; the names are those of the fields."""
         if bool(torch.as_tensor(self.threshold > self.rest).all()):
@@ -131,8 +136,7 @@ class ForeignLayer:
             what = f'has no potential = "{stats.spec.potential}": its membrane alone is observed'
             raise UserError("no such moments", [Problem(self.layer_name, what, '"u_pre"')])
         self.steps += 1
-        levels = self.levels()
-        u = (at_least_single(u) - levels.rest) / levels.unit()
+        u = self.levels().relative(at_least_single(u))
         spikes = spikes.to(u.dtype)
         if u.ndim == 1:
             u, spikes = u.unsqueeze(1), spikes.unsqueeze(1)

@@ -13,7 +13,6 @@ with the spikes that the kernel gave and their gradient: exact on every backend,
 from functools import cache
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from rmploss import ops
@@ -25,6 +24,7 @@ from rmploss.interop.attach.layer import (
     name_of,
     replaced,
 )
+from rmploss.ops.constants import filled
 from rmploss.stats import MembraneStats
 from rmploss.surrogate import ArcTan, Rectangle, Sigmoid, Surrogate, Triangle
 
@@ -116,14 +116,16 @@ class Node(_Levelled):
 
         In that unit the threshold is 1/2, rest and hard reset are 0.
         """
-        node, (rest, _), unit = self.module, self.levels(), self.levels().unit()
-        (v,) = node.materialize_states((x,), (node.v,), "m")
-        gain = torch.as_tensor(self.gain() / unit, dtype=x.dtype, device=x.device)
+        node, rest, unit = self.module, self.levels().rest, self.levels().unit()
+        start = None
+        if isinstance(node.v, Tensor) or node.v != rest:
+            (v,) = node.materialize_states((x,), (node.v,), "m")
+            start = (v - rest) / unit
         surrogate = self._surrogate()
         assert surrogate is not None  # else it is not fast
         spikes, moments, u, *_ = ops.lif_layer(
             x,
-            (v - rest) / unit,
+            start,
             neuron={
                 "decay": 1 - self.rate(),
                 "v_threshold": self.v_threshold,
@@ -133,7 +135,7 @@ class Node(_Levelled):
                 "surrogate": surrogate,
                 "moments": None if stats is None else stats.spec,
             },
-            gain=gain.expand(x.shape[2]),
+            gain=per_channel(self.gain() / unit, x),
         )
         node.v, node.v_seq = u * unit + rest, None
         if stats is not None:
@@ -150,6 +152,13 @@ class Node(_Levelled):
         if not isinstance(alpha, float | int) or not getattr(given, "spiking", False):
             return None
         return translated(type(given).__name__, alpha * unit)
+
+
+def per_channel(value: float | Tensor, x: Tensor) -> Tensor:
+    """A constant, or a scalar that is learnt, as `[C]` for x `[T, B, C, ...]`."""
+    if isinstance(value, Tensor):
+        return value.to(x.dtype).expand(x.shape[2])
+    return filled(value, x.shape[2], x.dtype, x.device)
 
 
 @cache
