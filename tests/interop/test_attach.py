@@ -163,3 +163,20 @@ def test_checkpointed_steps_count_once() -> None:
         (out.sum() + stats.layers[0].moments.sum()).backward()
     assert len(stats) == 1
     torch.testing.assert_close(stats.layers[0].moments, plain, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_under_compile_the_entry_is_the_same(fast: bool) -> None:
+    made, x = node(), normal(*SHAPE, mean=0.8)
+    net = nn.Sequential(nn.Linear(2, 2), made).double()
+    rmploss.attach(net, fast=fast)
+    torch.compiler.reset()
+    compiled = torch.compile(net, backend="eager")
+    found = []
+    for forward in (compiled, net):
+        made.reset()
+        with membrane_stats(net) as stats:
+            out = forward(x)
+        found.append((out, stats.layers[0].moments, len(stats)))
+    assert found[0][2] == found[1][2] == 1
+    torch.testing.assert_close(found[0][:2], found[1][:2], rtol=0, atol=0)

@@ -10,7 +10,6 @@ with the spikes that the kernel gave and their gradient: exact on every backend,
 `SimpleLIFNode` and others that are derived from `SimpleBaseNode` show h in `neuronal_fire`.
 """
 
-from functools import cache
 from typing import Any
 
 from torch import Tensor, nn
@@ -68,6 +67,7 @@ class Node(_Levelled):
     def __init__(self, module: nn.Module) -> None:
         super().__init__(module)
         self.kind = library_class(module, "spikingjelly").__name__
+        self.known: dict[tuple[str, float], Surrogate | None] = {}
 
     def rate(self) -> float | Tensor:
         """k of the leak; 0 for `IFNode`."""
@@ -151,7 +151,10 @@ class Node(_Levelled):
         alpha = getattr(given, "alpha", None)
         if not isinstance(alpha, float | int) or not getattr(given, "spiking", False):
             return None
-        return translated(type(given).__name__, alpha * unit)
+        key = (type(given).__name__, alpha * unit)
+        if key not in self.known:  # no functools.cache: torch.compile warns of it
+            self.known[key] = translated(*key)
+        return self.known[key]
 
 
 def per_channel(value: float | Tensor, x: Tensor) -> Tensor:
@@ -161,7 +164,6 @@ def per_channel(value: float | Tensor, x: Tensor) -> Tensor:
     return filled(value, x.shape[2], x.dtype, x.device)
 
 
-@cache
 def translated(name: str, alpha: float) -> Surrogate | None:
     """The surrogate of SpikingJelly's name with that alpha; None if this package has none."""
     if name == "Sigmoid":
