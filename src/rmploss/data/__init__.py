@@ -14,7 +14,7 @@ from rmploss.data._base import (
     Splits,
     data_root,
 )
-from rmploss.data._in_memory import InMemory
+from rmploss.data._in_memory import InMemory, Prepare
 from rmploss.data._loading import batch_indices, batches, n_batches, take
 from rmploss.registry import Registry
 
@@ -42,6 +42,7 @@ __all__ = [
     "InMemory",
     "Key",
     "OwnFiles",
+    "Prepare",
     "ProgressCallback",
     "ReadsFiles",
     "Samples",
