@@ -18,7 +18,6 @@ from rmploss.engine.build import (
 )
 from rmploss.engine.execution import Execution
 from rmploss.errors import Problem, UserError
-from rmploss.neurons import NEURONS
 from rmploss.objectives import RMPLoss
 from tests.engine.runs import TINY
 
@@ -202,12 +201,6 @@ def test_a_network_without_neurons_takes_no_regularizer() -> None:
         check(recipes.get("cifar10-dvs-liaf-liafnet-conv3d").but(objective=recipes.use("rmp")))
 
 
-@pytest.mark.parametrize("name", ["inflor", "diet", "dsr-if"])
-def test_a_threshold_is_spelled_out_whoever_knows_it(name: str) -> None:
-    recipe = TINY.but(neuron=recipes.use(name), norm=recipes.use("tdbn"))
-    assert resolve(recipe).norm.options["v_threshold"] == NEURONS.make(name, 1).v_threshold
-
-
 def test_a_sample_or_a_batch_larger_than_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the memory of a machine with 32 MiB, in which the parameters have room."""
     monkeypatch.setattr("rmploss.engine.build.memory", lambda: 2**25)
@@ -231,3 +224,20 @@ def test_a_weight_that_is_zero_in_every_epoch_is_remarked() -> None:
 def test_a_number_of_workers_that_no_machine_has_is_refused() -> None:
     with pytest.raises(UserError, match=r"workers = 1000000: are too many here.*at most"):
         Execution(workers=1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("neuron", "current"),
+    [
+        (recipes.use("inflor"), 0.5),
+        (recipes.use("diet", threshold=0.4), 0.4),  # its threshold is that of x / v
+        (recipes.use("plif"), 2.0),  # x / 2 reaches 1
+        (recipes.use("dsr-if"), 3.0),  # alpha V_th
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_the_norm_follows_the_current_at_which_a_neuron_fires(
+    neuron: recipes.Use, current: float
+) -> None:
+    recipe = TINY.but(neuron=neuron, norm=recipes.use("tdbn"))
+    assert resolve(recipe).norm.options["v_threshold"] == current

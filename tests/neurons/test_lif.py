@@ -79,6 +79,20 @@ def test_integrate_and_fire_does_not_leak() -> None:
     assert isinstance(IF(surrogate="triangle").surrogate, Triangle)
 
 
+@pytest.mark.parametrize("name", [name for name in NEURONS if name != "relu"])
+def test_a_neuron_fires_in_one_step_from_its_firing_current_on(name: str) -> None:
+    options = NEURONS.options(name)
+    changed: dict[str, Any] = {"threshold": 0.4} if "threshold" in options else {}
+    changed |= {"tau": 3.0} if "tau" in options else {}
+    neuron = NEURONS.make(name, 1, **changed)
+    rates = []
+    for factor in (0.999, 1.001):
+        with torch.no_grad(), membrane_stats() as stats:
+            neuron(torch.full((1, 1, 1, 1, 1), factor * neuron.firing_current()))
+        rates += [layer.firing_rate.item() for layer in stats]
+    assert rates == [0, 1]
+
+
 CARRYING = [
     (name, reset)
     for name in NEURONS

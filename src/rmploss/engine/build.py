@@ -219,12 +219,16 @@ def make_network(recipe: Recipe, dataset: DataSet) -> SpikingNetwork:
 
 
 def _threshold_option(recipe: Recipe) -> dict[str, Any]:
-    """The neuron's threshold as an option of the norm (Eq. 6), if the norm has that option."""
+    """The option of the norm that follows from the neuron (Eq. 6), if the norm has it.
+
+    It is the current at which the neuron fires. That is its threshold, unless the neuron multiplies
+    its input first (PLIF, by 1 / tau): the membrane, not the current, gets the deviation V_th.
+    """
     known = recipe.norm.name in NORMS and recipe.neuron.name in NEURONS
     if not known or "v_threshold" not in NORMS.options(recipe.norm.name):
         return {}
     neuron = NEURONS.make(recipe.neuron.name, 1, **recipe.neuron.options)
-    return {"v_threshold": neuron.v_threshold}
+    return {"v_threshold": neuron.firing_current()}
 
 
 def make_loss(recipe: Recipe) -> Loss:

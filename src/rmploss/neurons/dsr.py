@@ -33,7 +33,7 @@ from rmploss.entry import entry
 from rmploss.errors import Problem, UserError
 from rmploss.functional import ADVICE, check_axes
 from rmploss.neurons.accumulator import Accumulator
-from rmploss.neurons.layer import SpikingLayer, channel_problems
+from rmploss.neurons.layer import SpikingLayer, channel_problems, over
 from rmploss.ops import NeuronOptions
 from rmploss.ops.constants import vector
 from rmploss.ops.lif.moments import MomentSpec
@@ -131,6 +131,10 @@ class _DSR(SpikingLayer):
             v_reset=None,
             reset_by=1.0,
         )
+
+    def firing_current(self) -> float:
+        """alpha V_th / k."""
+        return over(self.v_threshold, self._gain())
 
     def constrain(self) -> None:
         """Keep V_th at its bound or above; the authors' code does it in its forward."""

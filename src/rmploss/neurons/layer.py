@@ -85,6 +85,13 @@ class SpikingLayer(Untraceable, nn.Module):
         """The spikes for a membrane u, any shape: 1 where u >= v_threshold, else 0."""
         return (u >= self.v_threshold).to(u.dtype)
 
+    def firing_current(self) -> float:
+        """The input current that brings a neuron from rest to its threshold in one step.
+
+        tdBN scales its output to it (Eq. 6). Neurons that multiply their input override this.
+        """
+        return self.v_threshold
+
     def moments(self, x: Tensor, u: Tensor, spec: MomentSpec) -> Tensor:
         """The membrane moments `[4, C]`, sums over time, batch and space; per step `[T, 4, C]`.
 
@@ -111,6 +118,11 @@ class SpikingLayer(Untraceable, nn.Module):
         if self.unregularized is not None:
             x, u = x.detach(), u.detach()
         stats.record(self, self.moments(x, u, stats.spec), x.numel() // x.shape[2])
+
+
+def over(v_threshold: float, gain: Tensor) -> float:
+    """The threshold over a gain `[]`, to the six digits that float32 has: 0.4, not 0.4000000059."""
+    return float(f"{v_threshold / float(gain.detach()):.6g}")
 
 
 def channel_problems(channels: object) -> list[Problem]:

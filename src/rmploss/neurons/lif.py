@@ -9,7 +9,7 @@ from rmploss.arguments import checked, collect
 from rmploss.entry import entry
 from rmploss.errors import Problem, UserError
 from rmploss.functional import ADVICE, check_axes
-from rmploss.neurons.layer import SpikingLayer, channel_problems
+from rmploss.neurons.layer import SpikingLayer, channel_problems, over
 from rmploss.norm import Operands, TDBatchNorm2d
 from rmploss.ops import Spikes
 from rmploss.stats import open_stats, recomputing
@@ -190,6 +190,11 @@ class LIF(SpikingLayer):
     def input_gain(self) -> Tensor | None:
         """A scalar that the input current is multiplied by; None: by nothing."""
         return None
+
+    def firing_current(self) -> float:
+        """The threshold over the gain of the input."""
+        gain = self.input_gain()
+        return self.v_threshold if gain is None else over(self.v_threshold, gain)
 
     def constants(self) -> tuple[float | Tensor, float | Tensor]:
         """Decay and threshold: numbers, or tensors of the graph that are learnt."""
