@@ -24,7 +24,9 @@ METHOD = Method(
         "starts near 0; --set network.constraint=k+v=1 is the other reading.",
         "The public network has PyTorch's initialization, with which, as measured, no neuron fires "
         "from the third layer on and all gradients are exactly 0. Ours is normal with variance "
-        "2 / fan-in.",
+        "6 / fan-in, by which rates approach 0.28 from layer to layer, with and without dropout. "
+        "With 2 / fan-in, as before, the network lived by the factor 2 of its dropout: it was "
+        "silent in evaluation, and in pocket size, without dropout, it had no gradient.",
         "The code's learning rate is 0.1 for convolutions and 0.01 for the linear layers; we have "
         "one, 0.1 (of a recipe with T = 5 and no results). From "
         "memory, the paper uses Adam.",
