@@ -350,6 +350,28 @@ def test_resnet19_starts_as_pytorch_does_where_asked() -> None:
     assert first.bias.abs().max() > 0
 
 
+def test_a_hidden_linear_layer_starts_as_pytorch_does() -> None:
+    net = create("resnet19", width=0.25, hidden_fc=256)
+    for name in ("head.0.layer", "head.2.layer"):
+        layer = net.get_submodule(name)
+        assert isinstance(layer, nn.Linear)
+        bound = 1 / math.sqrt(layer.in_features)
+        assert 0.99 * bound < layer.weight.abs().max().item() <= bound
+    conv = net.get_submodule("layer3.0.conv1.conv")
+    assert isinstance(conv, nn.Conv2d)
+    # The family's, N(0, 2 / (k k C_out)): a deviation of n values is known to 1 / sqrt(2 n) = 0.3 %.
+    expected = math.sqrt(2 / (9 * conv.out_channels))
+    assert conv.weight.std().item() == pytest.approx(expected, rel=0.015)
+
+
+def test_a_single_linear_layer_starts_as_the_family_does() -> None:
+    head = create("resnet19", width=0.25).get_submodule("head.layer")
+    assert isinstance(head, nn.Linear)
+    # 1280 values: their deviation is known to 2 %.
+    assert head.weight.std().item() == pytest.approx(1 / head.in_features, rel=0.1)
+    assert not head.bias.any()
+
+
 @pytest.mark.parametrize("name", ["resnet20", "resnet19", "resnet18-cifar"])
 def test_what_stands_in_the_place_of_a_stage_runs(name: str) -> None:
     class Wrapper(nn.Module):

@@ -27,6 +27,7 @@ from rmploss.models.layers import (
     conv1x1,
     conv3x3,
     encode,
+    initialize,
     placed,
     scaled,
 )
@@ -238,7 +239,9 @@ class ResNet19(_ResNet):
 
     stem_width: 128 in the authors' networks, 64 in TET's. hidden_fc: None for one linear layer
     (the authors'), 256 for the two of STBP-tdBN and TET, with spiking neurons in between. init:
-    "pytorch" starts the weights as PyTorch does (TET), "family" as the authors do.
+    "pytorch" starts the weights as PyTorch does (TET), "family" as the authors do. Two linear
+    layers start as PyTorch starts them either way, as in re-implementations of STBP-tdBN: the
+    family's deviation 1 / C_in is that of a last layer, and lets no hidden neuron fire.
     """
 
     channels = (128, 256, 512)
@@ -263,6 +266,12 @@ class ResNet19(_ResNet):
         self.conv1, self.lif1 = conv3x3(self.in_channels, stem, norm), neuron(stem)
         if init == "family":
             self.finish()
+
+    def finish(self) -> None:
+        """The family's initialization, but not of a hidden linear layer and the one behind it."""
+        for module in self.children():
+            if not isinstance(module, nn.Sequential) or module is not self.head:
+                initialize(module)
 
     def stem(self, x: Tensor) -> Any:
         """The spikes of the first neurons."""
