@@ -29,8 +29,8 @@ METHOD = Method(
         "92.40.",
         "In the fair comparison the protocol's weight decay acts on w as well, and pulls tau to 2; "
         "the paper has none.",
-        "Fair: only the neuron; the norm follows its threshold of 1, and the loss is the "
-        "protocol's.",
+        "Fair: only the neuron; the loss is the protocol's. tdBN gives currents the deviation 2, "
+        "so that the membrane, which takes half of a current, has the deviation V_th = 1 (Eq. 6).",
         NOT_ONE_HALF,
     ),
     parts={"neuron": NEURON},
