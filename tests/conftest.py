@@ -12,14 +12,20 @@ from rmploss import store
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of faults, which docs/reliability.md counts; skip those of an absent GPU."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests of faults, which docs/reliability.md counts; skip what cannot or need not run.
+
+    That is what needs an absent GPU, and what is slow, unless `-m` names it.
+    """
     has_gpu = torch.cuda.is_available()
+    slow = "slow" in config.option.markexpr
     for item in items:
         if is_fault_test(item.nodeid.partition("[")[0]):
             item.add_marker("faults")
         if item.get_closest_marker("gpu") and not has_gpu:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+        if item.get_closest_marker("slow") and not slow:
+            item.add_marker(pytest.mark.skip(reason="takes minutes in all: pytest -m slow"))
 
 
 @pytest.fixture(scope="session", autouse=True)

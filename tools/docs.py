@@ -2,14 +2,15 @@
 
 A generated part stands between `<!-- NAME -->` and `<!-- /NAME -->`. The maps come from the first
 lines of the files (`source_map.py`), the tables from `recipes/` and from the CSV files in
-`results/` and `benchmarks/` (`tables.py`), the faults from what was recorded of them
-(`reliability.py`). `tests/test_docs.py` runs the check.
+`results/` and `benchmarks/` (`tables.py`), the starts of recipes from docs/alive.csv (`alive.py`),
+the faults from what was recorded of them (`reliability.py`). `tests/test_docs.py` runs the check.
 """
 
 import re
 import sys
 from collections.abc import Callable
 
+import alive
 import reliability
 import source_map
 import tables
@@ -35,6 +36,7 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
         "faults": reliability.faults_table,
         "mutations": reliability.mutations,
     },
+    "docs/alive.md": {"asleep": alive.reasons, "alive": alive.table},
     "docs/decisions.md": {"index": source_map.decisions},
     "results/README.md": {"fair": tables.fair_results},
 }

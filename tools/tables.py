@@ -93,6 +93,8 @@ def _card(name: str) -> str:
     source = f"{method.paper}. Code: {method.code}." if method.code else f"{method.paper}."
     equations = "\n".join(f"    {line}" for line in method.equations.splitlines())
     parts = [f"### {method.title}", source, f"In inference: {method.inference}.", equations]
+    if method.reservation:
+        parts.append(f"In the fair comparison: {method.reservation}.")
     if method.doubts:
         parts.append("\n".join(f"* {doubt}" for doubt in method.doubts))
     if method.recipes:
@@ -147,7 +149,8 @@ def fair_results() -> str:
             change = _change(by_name[name], by_name[both], field) if both in by_name else None
             cells.append("" if change is None else f"{change:+.{digits}f}")
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    told = [METHODS[name] for name in alone if METHODS[name].reservation]
+    return "\n".join(lines + [f"\n{method.title}: {method.reservation}." for method in told])
 
 
 def _change(without: list[dict[str, str]], with_rmp: list[dict[str, str]], field: str) -> float:

@@ -359,7 +359,7 @@ def test_a_hidden_linear_layer_starts_as_pytorch_does() -> None:
         assert 0.99 * bound < layer.weight.abs().max().item() <= bound
     conv = net.get_submodule("layer3.0.conv1.conv")
     assert isinstance(conv, nn.Conv2d)
-    # The family's, N(0, 2 / (k k C_out)): a deviation of n values is known to 1 / sqrt(2 n) = 0.3 %.
+    # The family's, N(0, 2 / (k k C_out)): n values know their deviation to 1 / sqrt(2 n), 0.3 %.
     expected = math.sqrt(2 / (9 * conv.out_channels))
     assert conv.weight.std().item() == pytest.approx(expected, rel=0.015)
 

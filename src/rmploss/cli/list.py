@@ -83,6 +83,7 @@ def _print_methods() -> None:
         parts = {"paper": method.paper, "code": method.code, "idea": method.idea}
         parts["in inference"] = method.inference
         parts["RMP-Loss is not added"] = method.alone
+        parts["in the fair comparison"] = method.reservation
         for head, text in parts.items():
             if text:
                 _print_wrapped(f"{head}: {text}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
+from rmploss.cli.wrapping import say
 from rmploss.errors import DamagedRunError, Problem, UserError
 
 if TYPE_CHECKING:
@@ -77,6 +78,9 @@ class Table:
             print("train: processor time of all threads")
         print("ours: mean ± standard deviation over the seeds")
         _print(_fair_rows(lines) if fair else _rows(lines))
+        for line in lines:
+            if line.reservation and not line.method.endswith("+ RMP-Loss"):
+                say(f"{line.method}: {line.reservation}.", indent=2)
         empty = [line.command for line in lines if line.ours is None]
         if empty:
             print("\nto fill the empty cells:")

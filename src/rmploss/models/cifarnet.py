@@ -29,7 +29,6 @@ from rmploss.models.voting import VOTERS, VotingNetwork
 from rmploss.neurons import LIF
 from rmploss.norm import NoNorm
 
-
 VARIANCE = 6.0
 """Times fan-in, of the weights at the start, dimensionless; ours.
 

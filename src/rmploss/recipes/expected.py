@@ -99,8 +99,6 @@ MEASURED: dict[str, dict[str, Measured]] = {
         "fair-joint-pocket": Measured(38.55, 0.21, 2, cpu_s=158),
         "fair-joint-rmp-pocket": Measured(38.65, 2.19, 2, cpu_s=170),
         "fair-liaf-pocket": Measured(45.25, 1.63, 2),
-        "fair-plif-pocket": Measured(23.05, 0.35, 2),
-        "fair-plif-rmp-pocket": Measured(22.40, 0.99, 2, cpu_s=92),
         "fair-real-pocket": Measured(39.90, 0.99, 2),
         "fair-real-rmp-pocket": Measured(38.75, 1.20, 2, cpu_s=123),
         "fair-recdis-pocket": Measured(39.65, 1.34, 2),

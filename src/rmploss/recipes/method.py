@@ -27,6 +27,8 @@ class Method:
     parts: the fields of a recipe that turn any network into this method, for the fair comparison
         (recipes/fair.py); empty: the method requires its own network.
     alone: the reason why RMP-Loss cannot be added; "" where it can.
+    reservation: why its row of the fair comparison says little about it, by measurement; "" where
+        it learns 256 images on that protocol.
     recipes: as published, one per network and data set.
     rows: the published numbers of these recipes.
     """
@@ -41,5 +43,6 @@ class Method:
     doubts: tuple[str, ...] = ()
     parts: Mapping[str, Use] = field(default_factory=dict)
     alone: str = ""
+    reservation: str = ""
     recipes: tuple[Recipe, ...] = ()
     rows: tuple[Row, ...] = ()

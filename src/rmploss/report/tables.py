@@ -57,6 +57,7 @@ class Line:
     ours: our results; None: not run.
     command: the command that runs the recipe.
     damaged: the number of its finished runs whose record is damaged; `ours` leaves them out.
+    reservation: why the row says little about the method, or "".
     """
 
     method: str
@@ -67,6 +68,7 @@ class Line:
     ours: SeedSummary | None
     command: str
     damaged: int = 0
+    reservation: str = ""
 
 
 def table(number: int, runs_dir: Path, *, pocket: bool = False) -> list[Line]:
@@ -133,6 +135,7 @@ def fair_table(runs_dir: Path, *, pocket: bool = False) -> list[Line]:
                 ours=_summarize_seeds(runs[mark := resolve(recipe).fingerprint()]),
                 command=_command(recipe),
                 damaged=damaged[mark],
+                reservation=method.reservation,
             )
         )
     return sorted(lines, key=lambda line: -line.ours.accuracy if line.ours else 1)

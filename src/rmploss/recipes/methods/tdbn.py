@@ -47,8 +47,8 @@ METHOD = Method(
         "and rolled, as in RMP-Loss; the paper had 42 x 42, from memory.",
         "The stem of ResNet34 (average pooling 3x3, stride 2) and the initialization are those of "
         "RMP-Loss's authors; but ResNet19's two linear layers start as PyTorch's, as in a second "
-        "re-implementation, nguyenhongson1902/direct-training-snn. With the deviation 1 / fan-in of "
-        "RMP-Loss's last layer the hidden one never fired.",
+        "re-implementation, nguyenhongson1902/direct-training-snn. With the deviation 1 / fan-in "
+        "of RMP-Loss's last layer the hidden one never fired.",
         "Fires at u >= V_th; the equations have >. The network ends with a linear layer; "
         "STBP-simple adds a spiking layer and averages its spikes.",
         "The fair comparison changes the surrogate to the rectangle as well as the norms.",
