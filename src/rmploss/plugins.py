@@ -15,11 +15,13 @@ import sys
 import traceback
 from collections.abc import Iterable, Mapping
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rmploss.errors import Problem, UserError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "rmploss"
 """The group of entry points."""
@@ -109,11 +111,13 @@ def _broken(where: str, error: BaseException) -> UserError:
 
 
 @cache
-def _all_points() -> tuple[EntryPoint, ...]:
+def _all_points() -> "tuple[EntryPoint, ...]":
+    from importlib.metadata import entry_points  # 15 ms, which not every verb needs
+
     return tuple(entry_points(group=GROUP))
 
 
-def points(family: str, ours: Iterable[str]) -> dict[str, EntryPoint]:
+def points(family: str, ours: Iterable[str]) -> "dict[str, EntryPoint]":
     """The installed entries of a family by name; nothing is imported.
 
     ours: the names of the package. Raises `UserError` for one of them, and for a name of two
@@ -136,7 +140,7 @@ def points(family: str, ours: Iterable[str]) -> dict[str, EntryPoint]:
     return found
 
 
-def load(point: EntryPoint) -> Any:
+def load(point: "EntryPoint") -> Any:
     """The entry of an installed package. Raises `UserError` if it cannot be imported."""
     try:
         return point.load()
@@ -144,11 +148,11 @@ def load(point: EntryPoint) -> Any:
         raise _broken(f"{point.name} of {_package(point)}", error) from error
 
 
-def _package(point: EntryPoint) -> str:
+def _package(point: "EntryPoint") -> str:
     return point.dist.name if point.dist is not None else "an unknown package"
 
 
-def record(family: str, name: str, entry: Any, point: EntryPoint | None) -> dict[str, str]:
+def record(family: str, name: str, entry: Any, point: "EntryPoint | None") -> dict[str, str]:
     """Where an entry came from, for the record of a run: see `FIELDS`.
 
     entry: a class, a function or an instance; point: of an installed package, else None.

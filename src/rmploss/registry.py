@@ -10,11 +10,13 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from importlib.metadata import EntryPoint
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from rmploss import plugins
 from rmploss.errors import Problem, UserError, unknown
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 T = TypeVar("T")
 
@@ -117,7 +119,7 @@ class Registry(Mapping[str, T], Generic[T]):
         if self.family:
             plugins.import_named()
 
-    def _points(self) -> dict[str, EntryPoint]:
+    def _points(self) -> "dict[str, EntryPoint]":
         return plugins.points(self.family, {*self._ours()}) if self.family else {}
 
     def make(self, name: str, /, *arguments: Any, **options: Any) -> Any:

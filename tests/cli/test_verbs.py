@@ -188,6 +188,16 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     assert done.stderr == ""
 
 
+def test_the_help_imports_no_metadata_of_packages() -> None:
+    """It is 15 ms of a fifth of a second, for the entries of other packages alone."""
+    code = (
+        "import sys; from rmploss.cli import main; main([]); "
+        "print('importlib.metadata' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
 def test_help_and_list_do_not_wait_for_torch() -> None:
     words = (
         "import sys; from rmploss.cli import main; main(['list']); sys.exit('torch' in sys.modules)"
