@@ -127,8 +127,8 @@ MUTATIONS = (
         "tally-first-bad",
         "the last bad step is reported in place of the first",
         "engine/tally.py",
-        "torch.where(bad & ~before, self.step, self.first_bad)",
-        "torch.where(bad, self.step, self.first_bad)",
+        "torch.where(first, self.step, self.first_bad, out=self.first_bad)",
+        "torch.where(bad, self.step, self.first_bad, out=self.first_bad)",
         ("tests/engine/test_capture.py", "-k", "nan"),
     ),
     Mutation(
