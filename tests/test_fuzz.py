@@ -20,11 +20,13 @@ from rmploss import (
     RMPLoss,
     SpikeConv2d,
     TDBatchNorm2d,
+    attach,
     checkpoint,
     functional,
     membrane_stats,
     models,
     ops,
+    rmp_loss,
 )
 from rmploss.errors import UserError
 from rmploss.objectives.losses import LOSSES
@@ -75,6 +77,8 @@ CALLS: dict[str, Callable[..., Any]] = {
     "TDBatchNorm2d": TDBatchNorm2d,
     "SpikeConv2d": SpikeConv2d,
     "RMPLoss": RMPLoss,
+    "rmp_loss": torch.no_grad()(rmp_loss),
+    "attach": attach,
     "MomentSpec": MomentSpec,
     "LIF.forward": lambda *a, **k: LIF(4)(*a, **k),
     "LIF.step": lambda *a, **k: LIF(4, carry_state=True).step(*a, **k),

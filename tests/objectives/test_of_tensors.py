@@ -97,6 +97,13 @@ def test_a_mistake_is_named(u: Tensor, o: Tensor, message: str) -> None:
         rmp_loss(u, o)
 
 
+@pytest.mark.parametrize("threshold", [torch.ones(2), torch.ones(3, 1).int(), torch.ones(2, 3, 2)])
+def test_a_threshold_that_does_not_broadcast_is_named(threshold: Tensor) -> None:
+    u = torch.ones(2, 3, 1, requires_grad=True)
+    with pytest.raises(UserError, match="v_threshold: is torch"):
+        rmp_loss(u, u.detach(), v_threshold=threshold)
+
+
 def test_without_gradient_it_can_be_looked_at() -> None:
     u, o = functional.membrane(normal(*SHAPE), channels=3), torch.zeros(SHAPE)
     with torch.no_grad():

@@ -58,6 +58,9 @@ def rmp_loss(
     if u is not None and o is not None and u.shape != o.shape:
         what = f"has shape {list(o.shape)}, u_pre {list(u.shape)}"
         problems.append(Problem("spikes", what, "the spikes of these very membranes"))
+    if u is not None and isinstance(v_threshold, Tensor) and not _fits(v_threshold, u):
+        what = f"is {v_threshold.dtype} {list(v_threshold.shape)}: no number per neuron of a step"
+        problems.append(Problem("v_threshold", what, "a number, or [C, 1, 1]"))
     if u is not None and torch.is_grad_enabled() and not u.requires_grad:
         what = "has no gradient: it was detached, or made in torch.no_grad()"
         problems.append(Problem("u_pre", what, "the membrane itself; to look: torch.no_grad()"))
@@ -65,6 +68,17 @@ def rmp_loss(
         raise UserError("no RMP-Loss of these tensors", problems)
     target = o.detach() if detach_target else o
     return distance(target.to(u.dtype), u / (2 * v_threshold), p).mean()
+
+
+def _fits(v_threshold: Tensor, u: Tensor) -> bool:
+    """True for real numbers that broadcast with u and do not widen it."""
+    shapes = zip(reversed(v_threshold.shape), reversed(u.shape), strict=False)
+    return (
+        v_threshold.is_floating_point()
+        and v_threshold.layout is torch.strided
+        and v_threshold.ndim <= u.ndim
+        and all(own in (1, other) for own, other in shapes)
+    )
 
 
 def _stacked(name: str, given: Tensor | Sequence[Tensor]) -> Tensor:
@@ -78,7 +92,7 @@ def _stacked(name: str, given: Tensor | Sequence[Tensor]) -> Tensor:
         what = f"has steps of several shapes: {', '.join(map(str, sorted(shapes)))}"
         raise UserError("", [Problem(name, what, fix)])
     x = given if isinstance(given, Tensor) else torch.stack(steps)
-    if not x.is_floating_point() or not x.numel():
-        what = f"is {x.dtype} {list(x.shape)}: no floating-point numbers, or none at all"
+    if not x.is_floating_point() or not x.numel() or x.layout is not torch.strided:
+        what = f"is {x.dtype} {list(x.shape)}: no dense floating-point numbers, or none at all"
         raise UserError("", [Problem(name, what, f"{name}.float()")])
     return at_least_single(x)
