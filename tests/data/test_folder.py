@@ -161,6 +161,9 @@ def odd_images() -> Iterator[tuple[str, Image.Image, int]]:
     palette = Image.new("P", (9, 9), 1)
     palette.putpalette([0, 0, 0, 100, 100, 100])
     yield "palette.png", palette, 100
+    clear = palette.copy()
+    clear.info["transparency"] = 1
+    yield "clear.png", clear, 255
     yield "transparent.png", Image.new("RGBA", (9, 9), (7, 7, 7, 0)), 255
     yield "half.png", Image.new("LA", (9, 9), (0, 128)), 127
     yield "animated.gif", Image.new("L", (9, 9), 100), 100
