@@ -91,12 +91,13 @@ def test_a_skipped_step_changes_nothing() -> None:
     train_a_step(net, 1)
     average.update(torch.tensor(False))
     other.update()
-    for tensor in net.state_dict().values():
-        if tensor.is_floating_point():
-            tensor.add_(1.0)
-    average.update(torch.tensor(True))
-    for name, tensor in other.tensors().items():
-        assert torch.equal(average.tensors()[name], tensor), name
+    train_a_step(net, 2)
+    for value in (0.0, math.inf, -math.inf, math.nan):
+        next(iter(net.buffers())).fill_(value)
+        next(net.parameters()).data.fill_(value)
+        average.update(torch.tensor(True))
+        for name, tensor in other.tensors().items():
+            assert torch.equal(average.tensors()[name], tensor), name
 
 
 def test_an_update_launches_little() -> None:

@@ -1,5 +1,7 @@
 """Loss scaling in tensors follows `torch.amp.GradScaler` step by step."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -55,27 +57,57 @@ def test_only_above_one_an_overflow_is_no_error() -> None:
     assert not scale.probing()
 
 
-def test_a_step_that_overflows_is_not_averaged() -> None:
-    """It leaves the weights as they were, which a second time in the average would be one vote."""
+def make_step() -> TrainingStep:
+    """A step in fp16 with an average of the weights."""
     recipe = TINY.but(amp="fp16", average=use("ema", decay=0.5))
     dataset, world = make_dataset(recipe), World()
     net, objective = make_network(recipe, dataset).train(), make_objective(recipe)
     state = TrainingState(recipe, net, world)
     state.rate.fill_(0.1)
     state.average = make_average(recipe, net, 4)
-    assert state.average is not None
-    assert state.scale is not None
     batch = normal(8, *dataset.shape(recipe.T)).float(), labels(8, 10)
-    step = TrainingStep(recipe, net, make_loss(recipe), objective, state, world, lambda: batch)
+    return TrainingStep(recipe, net, make_loss(recipe), objective, state, world, lambda: batch)
+
+
+def overflow(step: TrainingStep) -> None:
+    """Run a step whose gradients overflow, and whose loss is finite."""
+    assert step.state.scale is not None
+    step.state.scale.scale.fill_(2.0**127)
     step()
-    before = {name: tensor.clone() for name, tensor in state.average.tensors().items()}
-    state.scale.scale.fill_(2.0**127)
+    assert step.state.scale.scale == 2.0**126
+    assert not step.state.tally.stopped()
+
+
+def test_a_step_that_overflows_is_not_averaged() -> None:
+    """It leaves the weights as they were, which a second time in the average would be one vote."""
+    step = make_step()
+    average, scale = step.state.average, step.state.scale
+    assert average is not None
+    assert scale is not None
     step()
-    assert state.scale.scale == 2.0**126  # it has overflowed
-    assert not state.tally.stopped()
-    for name, tensor in state.average.tensors().items():
-        if name == "count" or tensor.is_floating_point():
-            assert torch.equal(tensor, before[name]), name
-    state.scale.scale.fill_(1.0)
+    before = {name: tensor.clone() for name, tensor in average.tensors().items()}
+    overflow(step)
+    for name, tensor in average.tensors().items():
+        assert torch.equal(tensor, before[name]), name
+    scale.scale.fill_(1.0)
     step()
-    assert state.average.tensors()["count"] == 2
+    assert average.tensors()["count"] == 2
+
+
+@pytest.mark.parametrize("bad", [0.0, math.inf, math.nan])
+def test_statistics_of_an_overflow_are_kept_while_they_are_finite(bad: float) -> None:
+    """As with `torch.amp.GradScaler`, but what is not finite would never leave them."""
+    step = make_step()
+    statistics = {
+        name: x for name, x in step.state.net.named_buffers() if name.endswith("running_var")
+    }
+    last = [*statistics.values()][-1]
+
+    def spoil(*_: object) -> None:
+        last.add_(bad)
+
+    step.state.net.register_forward_hook(spoil)
+    before = {name: x.clone() for name, x in statistics.items()}
+    overflow(step)
+    for name, x in statistics.items():
+        assert torch.equal(x, before[name]) == (bad != 0), name

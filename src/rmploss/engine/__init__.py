@@ -9,6 +9,7 @@ train.py            train a recipe, resume a run
     step.py         Algorithm 1, one iteration               optimizers.py   and learning rates
       capture.py    eagerly, or as a CUDA graph              static_batch.py its input
       tally.py      sums, the non-finite flag                loss_scale.py   for fp16
+      averaging.py  averages of the weights                  flat.py        tensors as one
     evaluate.py     accuracy, quantization error, rates      signals.py      stop on a signal
     saving.py       save when it is due, or stop             save_clock.py  when it is due
     restore.py      the newest checkpoint                    epoch_record.py  of metrics.jsonl

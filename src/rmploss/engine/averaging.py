@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from rmploss.engine.flat import flat, parts
 from rmploss.errors import Problem, UserError
 from rmploss.models import SpikingNetwork
 from rmploss.registry import Registry
@@ -41,9 +42,8 @@ class WeightAverage:
         # Both share the storage of the networks: loading and training write in place.
         trained, averaged = network.state_dict(), self.net.state_dict()
         pairs = [(averaged[name], trained[name]) for name in averaged]
-        kinds = {a.dtype for a, _ in pairs if a.is_floating_point()}
-        self._kinds = [[p for p in pairs if p[0].dtype == kind] for kind in sorted(kinds, key=str)]
-        self._others = [pair for pair in pairs if pair[0].dtype not in kinds]
+        kinds = sorted({averaged.dtype for averaged, _ in pairs}, key=str)
+        self._kinds = [[pair for pair in pairs if pair[0].dtype == kind] for kind in kinds]
         device = next(network.parameters()).device
         self._count = torch.zeros((), dtype=torch.int64, device=device)
 
@@ -51,24 +51,25 @@ class WeightAverage:
     def update(self, skip: Tensor | None = None) -> None:
         """Take the weights after an optimizer step into the average, in place.
 
-        skip: bool, 0-d; where it is True, nothing changes; None: never. A step that is skipped has
-            left the weights as they were, so c = 0 is enough: they are finite.
+        skip: bool, 0-d; where it is True, nothing changes, whatever the weights are; None: never.
 
         Reads nothing on the host, so that a CUDA graph can contain it.
         """
         self._count += 1 if skip is None else ~skip
         c = self.coefficient(self._count)
-        if skip is not None:
-            c = torch.where(skip, 0.0, c)
         for pairs in self._kinds:
             averaged, trained = zip(*pairs, strict=True)
             # Of all tensors of a type at once: a step must launch little.
-            change = torch._foreach_sub(trained, averaged)  # pyright: ignore[reportPrivateImportUsage]
-            torch._foreach_mul_(change, c.to(change[0].dtype))  # pyright: ignore[reportPrivateImportUsage]
-            torch._foreach_add_(averaged, change)  # pyright: ignore[reportPrivateImportUsage]
-        if self._others:
-            averaged, trained = zip(*self._others, strict=True)
-            torch._foreach_copy_(averaged, trained)  # pyright: ignore[reportPrivateImportUsage]
+            if averaged[0].is_floating_point():
+                change = torch._foreach_sub(trained, averaged)  # pyright: ignore[reportPrivateImportUsage]
+                torch._foreach_mul_(change, c.to(change[0].dtype))  # pyright: ignore[reportPrivateImportUsage]
+                if skip is not None:  # c = 0 would not do: 0 times an infinite change is NaN
+                    change = parts(torch.where(skip, 0, flat(change)), averaged)
+                torch._foreach_add_(averaged, change)  # pyright: ignore[reportPrivateImportUsage]
+            else:
+                if skip is not None:
+                    trained = parts(torch.where(skip, flat(averaged), flat(trained)), averaged)
+                torch._foreach_copy_(averaged, trained)  # pyright: ignore[reportPrivateImportUsage]
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that `load` needs, by name: the average, and the number of updates."""

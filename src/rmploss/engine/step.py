@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from rmploss.engine.batches import micro_batches
 from rmploss.engine.distributed import World
+from rmploss.engine.flat import flat, parts
 from rmploss.engine.precision import Precision, precision
 from rmploss.engine.tally import Terms
 from rmploss.engine.training_state import TrainingState
@@ -147,7 +148,7 @@ class TrainingStep:
         if scale is not None:
             scale.update(overflow)
         constrain(self.state.net)
-        self.buffers.restore(before, stopped)
+        self.buffers.restore(before, stopped, None if scale is None else skip)
         if self.state.average is not None:
             self.state.average.update(skip)
         self.state.optimizer.zero_grad(set_to_none=True)
@@ -203,12 +204,24 @@ class BufferStates:
 
     def save(self) -> list[Tensor]:
         """Copies of all buffers, one flat tensor per type."""
-        return [torch.cat([b.reshape(-1) for b in kind]) for kind in self._kinds]
+        return [flat(kind) for kind in self._kinds]
 
-    def restore(self, saved: Sequence[Tensor], where: Tensor) -> None:
-        """Set the buffers back to `saved` where a bool `[]` is true, in place."""
-        for kind, before in zip(self._kinds, saved, strict=True):
-            after = torch.where(where, before, torch.cat([b.reshape(-1) for b in kind]))
-            parts = after.split([b.numel() for b in kind])
-            states = [part.view(b.shape) for part, b in zip(parts, kind, strict=True)]
+    def restore(
+        self,
+        saved: Sequence[Tensor],
+        where: Tensor,
+        unless_finite: Tensor | None = None,
+    ) -> None:
+        """Set the buffers back to `saved`, in place: all of them or none.
+
+        where: a bool `[]`; it is done where this is true.
+        unless_finite: a bool `[]`; where it is true, it is done if a buffer is not finite.
+        """
+        after = self.save()
+        if unless_finite is not None:
+            sums = [x.sum(dtype=torch.float64) for x in after if x.is_floating_point()]
+            if sums:  # finite only if each number is
+                where = where | (unless_finite & is_not_finite(torch.stack(sums).sum()))
+        for kind, old, new in zip(self._kinds, saved, after, strict=True):
+            states = parts(torch.where(where, old, new), kind)
             torch._foreach_copy_(kind, states)  # pyright: ignore[reportPrivateImportUsage]
