@@ -1,7 +1,8 @@
 """`rmploss eval`: evaluate a trained network on the test split, layer by layer."""
 
 import json as json_module
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -60,6 +61,11 @@ class Eval:
             title = f"this is {taken} of {self.run_dir}, not its last checkpoint"
             older.append(OlderCheckpointError(title, reasons))
 
+        def on_other_data(found: Mapping[str, str]) -> None:
+            if is_main():
+                listed = "; ".join(found.values())
+                print(f"note: the test data are not those of the run: {listed}", file=sys.stderr)
+
         result = evaluate_run(
             self.run_dir,
             which=self.checkpoint,
@@ -70,6 +76,7 @@ class Eval:
             device=self.device,
             workers=self.workers,
             on_older=on_older,
+            on_other_data=on_other_data,
         )
         if is_main():
             self._print(result)

@@ -14,6 +14,7 @@ from rmploss.data._base import (
     Splits,
     data_root,
 )
+from rmploss.data._fingerprint import fingerprint
 from rmploss.data._in_memory import InMemory, Prepare
 from rmploss.data._loading import batch_indices, batches, n_batches, take
 from rmploss.registry import Registry
@@ -50,6 +51,7 @@ __all__ = [
     "batch_indices",
     "batches",
     "data_root",
+    "fingerprint",
     "n_batches",
     "take",
 ]

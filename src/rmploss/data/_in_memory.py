@@ -81,6 +81,10 @@ class InMemory:
             x = x.transpose(0, 1).contiguous()
         return x, self.labels[indices]
 
+    def content(self, index: int) -> bytes:
+        """The stored bytes of a sample."""
+        return self.stored[index].cpu().contiguous().numpy().tobytes()
+
     def select(self, indices: Tensor) -> "InMemory":
         """Some of the samples; each keeps its augmentation.
 

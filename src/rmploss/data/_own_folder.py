@@ -143,3 +143,7 @@ class AtAccess(Samples):
         number = torch.tensor([key.index])
         one = InMemory(stored, self._labels[number], self._prepare, self._seed, ids=number)
         return one[Key(key.epoch, 0)]
+
+    def content(self, index: int) -> bytes:
+        """The bytes that the sample would have in memory."""
+        return self._stored(self._files[index]).contiguous().numpy().tobytes()

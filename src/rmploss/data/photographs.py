@@ -92,6 +92,10 @@ class Photographs:
     def __len__(self) -> int:
         return len(self._files)
 
+    def content(self, index: int) -> bytes:
+        """The file of a sample."""
+        return self._files[index].read_bytes()
+
     def __getitem__(self, key: Key) -> tuple[Tensor, int]:
         image, label = self._read(self._files[key.index]), int(self.labels[key.index])
         if self._seed is None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rmploss.engine import checkpoint
+from rmploss.engine import checkpoint, run_data
 from rmploss.engine.build import complete, make_objective, resolve
 from rmploss.engine.checkpoint import Counters, Loaded
 from rmploss.engine.differences import differing_fields
@@ -28,6 +28,8 @@ from rmploss.recipes.recipe import FIXED
 
 ORDER = ("data", "batch_size", "train_samples", "seed")
 """The fields that decide which samples are in which batch."""
+DATA = ("data", "T", "train_samples", "test_samples")
+"""The fields that decide which samples there are, and their content."""
 MOST_SHOWN = 5
 """The number of tensors that a refusal names."""
 
@@ -76,6 +78,16 @@ class Fork:
             "next_lambda": lambda_at(self.recipe, self.counters),
             "altered": True,  # `table` compares no published number
         }
+
+    def other_data(self, now: Mapping[str, Any]) -> dict[str, str]:
+        """What differs between the data of the source and `now` (`run_data.changes`).
+
+        Empty if the recipes ask for other data, or if the source recorded none.
+        """
+        if any(getattr(self.before, name) != getattr(self.recipe, name) for name in DATA):
+            return {}
+        before = run_data.recorded(RunFolder.open(self.path).events())
+        return {} if before is None else run_data.changes(before, now)
 
     def notes(self, batches: int) -> list[str]:
         """The same for people, in lines."""

@@ -1,14 +1,14 @@
 """Load the trained network of a run folder, or evaluate it."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from torch import Tensor
 
 from rmploss.data import data_root
-from rmploss.engine import checkpoint, manifest, pack
+from rmploss.engine import checkpoint, manifest, pack, run_data
 from rmploss.engine.averaging import COUNT
 from rmploss.engine.batches import RankBatches, open_splits
 from rmploss.engine.build import check, make_dataset, make_network
@@ -34,6 +34,16 @@ def warn_of_older(taken: str, reasons: Sequence[Problem]) -> None:
     """Warn that an older checkpoint was loaded."""
     listed = "; ".join(f"{problem.where} {problem.what}" for problem in reasons)
     warnings.warn(f"loaded {taken}, an older checkpoint: {listed}", RuntimeWarning, stacklevel=3)
+
+
+OnOtherData = Callable[[Mapping[str, str]], None]
+"""Called with what differs between the data of a run and those of now (`run_data.changes`)."""
+
+
+def warn_of_other_data(found: Mapping[str, str]) -> None:
+    """Warn that a run is evaluated on other data than it was tested on."""
+    listed = "; ".join(found.values())
+    warnings.warn(f"the test data are not those of the run: {listed}", RuntimeWarning, stacklevel=3)
 
 
 def load_network(
@@ -148,6 +158,7 @@ def evaluate_run(
     device: str = "auto",
     workers: int | None = None,
     on_older: OnOlder = warn_of_older,
+    on_other_data: OnOtherData = warn_of_other_data,
 ) -> Evaluation:
     """Evaluate the network of a run on its test split.
 
@@ -155,6 +166,7 @@ def evaluate_run(
     folded: fold the network for inference first (`lifecycle.fold`).
     potential: of which the quantization error is measured, see `evaluate`.
     data_dir, device, workers: see `Execution`.
+    on_other_data: called if the test samples are not those of the run; warns by default.
 
     Raises `UserError` and `CheckpointError` as `load_network`, and `UserError` for missing data.
     """
@@ -164,9 +176,14 @@ def evaluate_run(
         check(recipe, data_root(execution.data_dir))
         if folded:
             fold(net)
-        _, samples = open_splits(
+        train, samples = open_splits(
             recipe, make_dataset(recipe), execution.data_dir, Listener(), world.device
         )
+        before = run_data.recorded(RunFolder.open(located(run_dir)).events())
+        if before is not None:
+            now = run_data.describe(recipe.data.name, train, samples)
+            if found := run_data.changes(before, now, ["test"]):
+                on_other_data(found)
         batches = RankBatches(recipe, world, execution.workers).test(samples)
         return evaluate(
             net.to(world.device),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rmploss import store
 from rmploss.data import n_batches
-from rmploss.engine import manifest
+from rmploss.engine import manifest, run_data
 from rmploss.engine.after_training import analyze
 from rmploss.engine.batches import RankBatches, full_batches, made_by_step, open_splits
 from rmploss.engine.build import (
@@ -81,6 +81,7 @@ class Loop:
         self.train_samples, self.test_samples = open_splits(
             recipe, dataset, execution.data_dir, listener, world.device
         )
+        self.data = run_data.describe(recipe.data.name, self.train_samples, self.test_samples)
         self.rank_batches = RankBatches(
             recipe,
             world,
@@ -125,6 +126,8 @@ class Loop:
         if state.average is not None:
             self.evaluators.append(self._evaluator(state.average.net))
         with folder.lock() if self.world.is_main else nullcontext(), Stop() as stop:
+            if begin is None:
+                self._compare_data(folder)
             if self.world.is_main:
                 manifest.remove(path)
             self.finite = FiniteCheck(
@@ -152,6 +155,14 @@ class Loop:
             if self.world.is_main:
                 self._finish(folder)
         return path
+
+    def _compare_data(self, folder: RunFolder) -> None:
+        """Raise `UserError` unless the data are those with which the run began."""
+        before = run_data.recorded(folder.events())
+        if before is not None:
+            run_data.require_same(str(folder.path), before, self.data)
+        elif self.world.is_main:
+            self.listener.note("the data are not compared: the run recorded none so far")
 
     def _finish(self, folder: RunFolder) -> None:
         """Write what a finished run has: result.json, the analysis, and last the manifest."""
@@ -306,4 +317,8 @@ class Loop:
         """Where and how this execution runs, for events.jsonl."""
         execution = self.execution
         capture = (impossible(self.world) and "off") or execution.capture
-        return {**placement(self.world, execution.deterministic), "capture": capture}
+        return {
+            **placement(self.world, execution.deterministic),
+            "capture": capture,
+            "data": self.data,
+        }

@@ -109,6 +109,11 @@ def _begin(new: _New, execution: Execution, listener: Listener, world: World) ->
     if source is not None:
         set_weights(source, run.net)
         event = source.event(run.batches)
+        other = source.other_data(run.data)
+        event |= {"other_data": other} if other else {}
+        remarks += [
+            f"the {split} data are not those of {new.fork}: {what}" for split, what in other.items()
+        ]
     path = None
     if world.is_main:
         folder = _folder(new, execution)
