@@ -11,6 +11,7 @@ from rmploss.cli.common import DataDir, RunDir
 from rmploss.cli.wrapping import say
 
 if TYPE_CHECKING:
+    from rmploss.export.measure import Measured
     from rmploss.export.parity import Parity
 
 
@@ -20,6 +21,7 @@ class Export:
 
     $ rmploss export runs/NAME --to onnx nir
     $ rmploss export runs/NAME --to nir --reader norse --out models
+    $ rmploss export runs/NAME --to onnx-int8      8-bit weights, calibrated on training images
 
     Norms are folded into convolutions. Every file is run in its own runtime (ONNX Runtime, PyTorch,
     the libraries that read NIR, as far as they are installed) on samples of the test split; how it
@@ -29,7 +31,7 @@ class Export:
     run_dir: Positional[RunDir]
     """The run folder."""
     to: Annotated[
-        tuple[Literal["onnx", "nir", "torch-export", "torchscript"], ...],
+        tuple[Literal["onnx", "onnx-int8", "nir", "torch-export", "torchscript"], ...],
         arg(help_behavior_hint="(required)"),
     ] = ()
     """The formats."""
@@ -66,12 +68,13 @@ class Export:
             samples=self.samples,
             data_dir=self.data_dir,
             on_file=self._print,
+            on_measured=self._print,
         )
         if not self.json:
             print(f"files: {folder}")
         return 0
 
-    def _print(self, found: "Parity") -> None:
+    def _print(self, found: "Parity | Measured") -> None:
         if self.json:
             print(json_module.dumps(asdict(found)))
         else:

@@ -2,7 +2,7 @@
 
     v <- v + dt/tau (v_leak - v + r I)     LIF
     v <- v + dt r I                        IF
-    o = 1 where v > v_threshold;  v = v_reset where o
+    o = 1 where v > v_threshold;  v = v_reset where o (0 in nir 1.0.4, which has no v_reset)
 
 Several edges into a node are summed.
 """
@@ -87,7 +87,7 @@ class Simulator:
         if v is not None:
             u_pre = leak * v + u_pre
         o = u_pre > _single(node.v_threshold)
-        self.u[name] = torch.where(o, _single(node.v_reset), u_pre)
+        self.u[name] = torch.where(o, _single(getattr(node, "v_reset", 0.0)), u_pre)
         return o.float()
 
 

@@ -3,11 +3,12 @@
 model.onnx  model-step.onnx     ONNX: all steps, and one with explicit state
 model.nir                       NIR, in the form of one reader
 model.pt2  model.pt             torch.export, TorchScript
+model-int8.onnx  int8.json      ONNX with 8-bit weights; accuracy and time beside float32
 parity.json                     how each file compares in the runtimes that read it
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rmploss import store
-from rmploss.data import Key
+from rmploss.data import Key, Samples
 from rmploss.engine.batches import open_splits
 from rmploss.engine.build import check
 from rmploss.engine.listener import Listener
@@ -24,6 +25,8 @@ from rmploss.engine.trained import Trained
 from rmploss.errors import UserError, unknown
 from rmploss.export import nir_readers, parity
 from rmploss.export.graph import Graph, graph_of
+from rmploss.export.int8 import Scale8, input_scales
+from rmploss.export.measure import Measured, measure
 from rmploss.export.parity import Parity, Reference
 from rmploss.export.to_nir import nir_bytes
 from rmploss.export.to_onnx import onnx_model
@@ -44,6 +47,7 @@ def export_trained(
     samples: int = SAMPLES,
     data_dir: Path | None = None,
     on_file: Callable[[Parity], None] = lambda found: None,
+    on_measured: Callable[[Measured], None] = lambda found: None,
 ) -> list[Parity]:
     """Write the files of some formats, compare each in its runtimes, and write parity.json.
 
@@ -54,17 +58,20 @@ def export_trained(
     samples: how many samples of the test split are compared.
     data_dir: the folder of the data sets; None: the default.
     on_file: is called with each comparison.
+    on_measured: is called with accuracy and time of the 8-bit file, and of the one in float32.
 
     Raises `UserError` for a network that a format cannot hold; then nothing was written.
     """
     wrong = [unknown("--to", target, TARGETS) for target in targets if target not in TARGETS]
     if wrong or not targets:
         raise UserError("no such format" if wrong else "no format was named: --to onnx", wrong)
-    x = test_inputs(net, samples, data_dir)
+    train, test = _splits(net, data_dir)
+    x, labels = first(test, samples)
     graph = graph_of(net.net, x)
     contents: dict[str, tuple[bytes, str]] = {}
     for target in targets:
-        for name, content in _files(graph, target, reader, oldest).items():
+        scales = input_scales(graph, first(train, samples)[0]) if target == INT8 else None
+        for name, content in _files(graph, target, reader, oldest, scales).items():
             contents[name] = content, target
     given = parity.reference(net.net, x)
     store.make_folder(folder)
@@ -74,20 +81,37 @@ def export_trained(
         for compared in _compared(name, content, target, graph, given):
             found.append(compared)
             on_file(compared)
+    if INT8 in targets:
+        whole = {"model.onnx": onnx_model(graph).SerializeToString(), EIGHT: contents[EIGHT][0]}
+        measured = measure(whole, x, labels)
+        lines = json.dumps([asdict(each) for each in measured], indent=1)
+        store.write_text(folder / "int8.json", lines + "\n")
+        for each in measured:
+            on_measured(each)
     store.write_text(folder / PARITY, json.dumps([asdict(each) for each in found], indent=1) + "\n")
     return found
 
 
-TARGETS = ("onnx", "nir", "torch-export", "torchscript")
+INT8, EIGHT = "onnx-int8", "model-int8.onnx"
+TARGETS = ("onnx", INT8, "nir", "torch-export", "torchscript")
 """The formats."""
 
 
 def test_inputs(net: Trained, count: int, data_dir: Path | None = None) -> Tensor:  # noqa: PT028
     """The first samples of a run's test split, `[B, C, H, W]` or `[T, B, C, H, W]`."""
+    return first(_splits(net, data_dir)[1], count)[0]
+
+
+def first(samples: Samples, count: int) -> tuple[Tensor, Tensor]:
+    """The first samples of a split: inputs as the network takes them, and labels `[B]`."""
+    found = [samples[Key(0, index)] for index in range(min(count, len(samples)))]
+    inputs = [x for x, _ in found]
+    return torch.stack(inputs, inputs[0].ndim - 3), torch.tensor([label for _, label in found])
+
+
+def _splits(net: Trained, data_dir: Path | None) -> tuple[Samples, Samples]:
     check(net.recipe, data_dir)
-    _, samples = open_splits(net.recipe, net.dataset, data_dir, Listener())
-    inputs = [samples[Key(0, index)][0] for index in range(min(count, len(samples)))]
-    return torch.stack(inputs, inputs[0].ndim - 3)
+    return open_splits(net.recipe, net.dataset, data_dir, Listener())
 
 
 def files_of(net: Trained, target: str, x: Tensor) -> tuple[dict[str, bytes], list[Parity]]:
@@ -103,8 +127,16 @@ def files_of(net: Trained, target: str, x: Tensor) -> tuple[dict[str, bytes], li
     return files, [each for part in found for each in part]
 
 
-def _files(graph: Graph, target: str, reader: str, oldest: str) -> dict[str, bytes]:
+def _files(
+    graph: Graph,
+    target: str,
+    reader: str,
+    oldest: str,
+    scales: Mapping[str, Scale8] | None = None,
+) -> dict[str, bytes]:
     """The files of a format by name."""
+    if target == INT8:
+        return {EIGHT: onnx_model(graph, scales=scales).SerializeToString()}
     if target == "onnx":
         return {
             "model.onnx": onnx_model(graph).SerializeToString(),
@@ -122,7 +154,7 @@ def _compared(
     name: str, content: bytes, target: str, graph: Graph, given: Reference
 ) -> list[Parity]:
     """The comparisons of one file, in every runtime that is installed."""
-    if target == "onnx":
+    if target in ("onnx", INT8):
         compare = parity.of_onnx_step if "step" in name else parity.of_onnx
         return [compare(name, content, graph, given)]
     if target == "nir":

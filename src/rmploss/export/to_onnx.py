@@ -10,7 +10,7 @@ Norms are folded into convolutions. Values have the names of their layers: "lif1
     u     = Where(o, v_reset, u_pre)       soft: Sub(u_pre, Mul(o, reset_by))                (3)
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from rmploss import store
 from rmploss.errors import Problem, UserError
 from rmploss.export.extras import require
 from rmploss.export.graph import INPUT, MEAN, RESHAPE, Graph, Node, graph_of
+from rmploss.export.int8 import ZERO, Scale8, round_weight
 from rmploss.export.plain import Neurons, before_neurons
 from rmploss.models import SpikingNetwork
 from rmploss.models.amplitudes import Scale
@@ -54,10 +55,15 @@ def to_onnx(
     return path
 
 
-def onnx_model(graph: Graph, *, form: Form = "sequence") -> Any:
-    """The content of a file of `to_onnx`, an `onnx.ModelProto`."""
+def onnx_model(
+    graph: Graph, *, form: Form = "sequence", scales: Mapping[str, Scale8] | None = None
+) -> Any:
+    """The content of a file of `to_onnx`, an `onnx.ModelProto`.
+
+    scales: of the inputs of convolutions (`int8.input_scales`), which then compute in 8 bits.
+    """
     (onnx,) = require("onnx")
-    writer = _Writer(onnx, graph)
+    writer = _Writer(onnx, graph, scales or {})
     inputs, outputs = writer.step() if form == "step" else writer.sequence()
     helper = onnx.helper
     content = helper.make_graph(writer.nodes, "rmploss", inputs, outputs, writer.constants)
@@ -81,8 +87,8 @@ def membrane(neurons: str) -> str:
 class _Writer:
     """Collects the operators and constants of a graph."""
 
-    def __init__(self, onnx: Any, graph: Graph) -> None:
-        self.onnx, self.graph = onnx, graph
+    def __init__(self, onnx: Any, graph: Graph, scales: Mapping[str, Scale8]) -> None:
+        self.onnx, self.graph, self.scales = onnx, graph, scales
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
         self.known: set[str] = set()
@@ -152,7 +158,32 @@ class _Writer:
         if isinstance(does, str):
             return self._function(node, does, inputs, place)
         kind, constants, options = self._layer(node, does)
+        if isinstance(does, nn.Conv2d) and node.name in self.scales:
+            return self._convolution_of_integers(node, does, inputs[0], place, options)
         return self._add(kind, [inputs[0], *constants], place, **options)
+
+    def _convolution_of_integers(
+        self, node: Node, layer: nn.Conv2d, x: str, place: str, options: dict[str, Any]
+    ) -> str:
+        """A convolution of 8-bit numbers (`export.int8`)."""
+        name, of_input = node.name, self.scales[node.name]
+        rounded, of_weight = round_weight(layer.weight)
+        scale = self._constant(f"{name}.x.scale", np.float32(of_input.scale))
+        zeros = [
+            self._constant(f"{name}.x.zero", np.uint8(of_input.zero)),
+            self._constant(f"{name}.weight.zero", np.uint8(ZERO)),
+        ]
+        q = self._add("QuantizeLinear", [x, scale, zeros[0]], f"{place}.x8")
+        weight = self._constant(f"{name}.weight8", rounded)
+        sums = self._add("ConvInteger", [q, weight, *zeros], f"{place}.sums", **options)
+        real = self._add("Cast", [sums], f"{place}.real", to=1)
+        unit = (of_weight * np.float32(of_input.scale)).reshape(-1, 1, 1)
+        y = self._constant(f"{name}.scale", unit)
+        if layer.bias is None:
+            return self._add("Mul", [real, y], place)
+        scaled = self._add("Mul", [real, y], f"{place}.scaled")
+        bias = self._constant(f"{name}.bias8", _numpy(layer.bias.view(-1, 1, 1)))
+        return self._add("Add", [scaled, bias], place)
 
     def _layer(self, node: Node, layer: nn.Module) -> tuple[str, list[str], dict[str, Any]]:
         """The operator of a layer without memory: its name, constants and attributes."""
@@ -165,7 +196,8 @@ class _Writer:
                 "dilations": layer.dilation,
                 "group": layer.groups,
             }
-            return "Conv", self._parameters(name, layer), options
+            parameters = [] if name in self.scales else self._parameters(name, layer)
+            return "Conv", parameters, options
         if isinstance(layer, nn.Linear):
             return "Gemm", self._parameters(name, layer), {"transB": 1}
         if isinstance(layer, nn.AdaptiveAvgPool2d):
