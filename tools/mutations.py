@@ -119,7 +119,7 @@ MUTATIONS = (
         "step-buffers",
         "running statistics of a step that was not finite are kept",
         "engine/step.py",
-        "        self.buffers.restore(before, stopped)\n",
+        "        self.buffers.restore(before, stopped, None if scale is None else skip)\n",
         "",
         ("tests/engine/test_capture.py", "-k", "nan"),
     ),
