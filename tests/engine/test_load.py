@@ -10,7 +10,7 @@ import torch
 
 from rmploss.engine import load, train
 from rmploss.engine.batches import RankBatches, open_splits
-from rmploss.engine.build import complete, make_dataset
+from rmploss.engine.build import make_dataset, resolve
 from rmploss.engine.evaluate import Evaluation, Evaluator, evaluate
 from rmploss.engine.listener import Listener
 from rmploss.engine.load import evaluate_run, load_network
@@ -51,7 +51,7 @@ def test_the_best_checkpoint_is_kept_beside_the_last_two(run: Path) -> None:
 @pytest.mark.parametrize(("which", "epoch"), [("last", 5), ("best", 2)])
 def test_the_network_is_that_of_its_epoch(which: Any, epoch: int, run: Path) -> None:
     net, recipe = load_network(run, which)
-    assert recipe == complete(TINY.but(epochs=5))
+    assert recipe == resolve(TINY.but(epochs=5))
     assert not net.training
     found = evaluate_run(run, which=which)
     record = RunFolder.open(run).metrics()[epoch - 1]
@@ -105,7 +105,7 @@ def test_a_run_without_a_finished_epoch_has_no_best(tmp_path: Path) -> None:
     (path,) = tmp_path.iterdir()
     with pytest.raises(UserError, match="finished no epoch yet"):
         load_network(path, "best")
-    assert load_network(path)[1] == complete(TINY)  # its last checkpoint is there
+    assert load_network(path)[1] == resolve(TINY)  # its last checkpoint is there
 
 
 def test_a_damaged_best_checkpoint_is_reported(run: Path, tmp_path: Path) -> None:

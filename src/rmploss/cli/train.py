@@ -199,7 +199,7 @@ class Train:
     def _forked(self, run: Path, changes: dict[str, recipes.Value]) -> Recipe:
         """The recipe of a run with changes."""
         from rmploss.data import data_root
-        from rmploss.engine.build import check, restore_none_words
+        from rmploss.engine.build import check, loosen, restore_none_words
         from rmploss.engine.run import RunFolder
 
         others = {
@@ -216,7 +216,7 @@ class Train:
         ]
         if problems:
             raise UserError("a fork has the recipe of its run, with changes", problems)
-        recipe, problems = recipes.apply(RunFolder.open(run).recipe(), changes)
+        recipe, problems = recipes.apply(loosen(RunFolder.open(run).recipe()), changes)
         recipe = restore_none_words(recipe.but(expect=""))
         check(recipe, data_root(self.data_dir), earlier=problems)
         return recipe

@@ -56,8 +56,6 @@ DECIDED = {
     "norm": "norm",
 }
 """Options of a network that a recipe must not set, and what decides them."""
-FOLLOWING = {"network": tuple(DECIDED), "norm": ("v_threshold",)}
-"""Options that another field of the recipe decides when they are left out."""
 DRY_RUN_WIDTH = 1 / 64
 """The width of the network in `_dry_run`."""
 
@@ -152,32 +150,36 @@ def _oversize(recipe: Recipe, ranks: int) -> list[Problem]:
     return size_problems(recipe, parameters, values, ranks, memory())
 
 
-def complete(recipe: Recipe) -> Recipe:
-    """The recipe with all options of its parts explicit, as a run stores it.
+def resolve(recipe: Recipe) -> Recipe:
+    """The recipe with all options of its parts explicit, so that equivalent recipes are equal.
 
-    So a later version with other defaults changes no resumed run. Options that another field
-    decides (`FOLLOWING`) are left out unless they are given: they follow it, in a fork as well.
+    A run stores it: a later version with other defaults, or with another rule for the norm's
+    threshold, changes no resumed run. The network's options that other fields decide (`DECIDED`)
+    are left out, as a recipe must not set them.
     An entry that this process lacks, of a plug-in, keeps the options that it has.
     """
+    known = {"norm": _threshold_option(recipe)}
     parts = {}
     for field, table in PARTS.items():
         part = getattr(recipe, field)
         if part.name not in table:
             continue
-        options = {
-            option: value
-            for option, value in table.complete(part.name, part.options).items()
-            if option in part.options or option not in FOLLOWING.get(field, ())
-        }
-        parts[field] = Use(part.name, {**part.options, **options})
+        options = {**known.get(field, {}), **part.options}
+        decided = DECIDED if field == "network" else {}
+        full = table.complete(part.name, options).items()
+        options |= {option: value for option, value in full if option not in decided}
+        parts[field] = Use(part.name, options)
     return recipe.but(**parts)
 
 
-def resolve(recipe: Recipe) -> Recipe:
-    """The recipe of `complete` with the norm's threshold, so that equivalent recipes are equal."""
-    full = complete(recipe)
-    options = {**_threshold_option(full), **full.norm.options}
-    return full.but(norm=Use(full.norm.name, options))
+def loosen(recipe: Recipe) -> Recipe:
+    """The recipe without the norm's threshold, if it has the value that follows from the neuron.
+
+    A fork with another neuron so gets the threshold of that one, as the recipe of a new run does.
+    """
+    follows = _threshold_option(recipe)
+    kept = {k: v for k, v in recipe.norm.options.items() if k not in follows or v != follows[k]}
+    return recipe.but(norm=Use(recipe.norm.name, kept))
 
 
 def restore_none_words(recipe: Recipe) -> Recipe:

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from rmploss.engine import checkpoint, run_data
-from rmploss.engine.build import complete, make_objective, resolve
+from rmploss.engine.build import make_objective, resolve
 from rmploss.engine.checkpoint import Counters, Loaded
 from rmploss.engine.differences import differing_fields
 from rmploss.engine.optimizer_state import OptimizerState, optimizer_state, restore_optimizer
@@ -135,7 +135,7 @@ def find_source(path: Path, recipe: Recipe) -> Fork:
     `CheckpointError` if no checkpoint verifies.
     """
     folder = RunFolder.open(path)
-    before, recipe = complete(folder.recipe()), complete(recipe)
+    before, recipe = resolve(folder.recipe()), resolve(recipe)
     loaded = checkpoint.load_latest(path, recipe_hash=folder.recipe_hash)
     done = loaded.counters.epoch
     if done >= recipe.epochs:

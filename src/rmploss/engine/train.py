@@ -13,7 +13,7 @@ from rmploss import ops
 from rmploss.data import data_root
 from rmploss.engine import manifest
 from rmploss.engine.after_training import is_analyzed
-from rmploss.engine.build import check, complete
+from rmploss.engine.build import check, resolve
 from rmploss.engine.capture import require
 from rmploss.engine.distributed import World
 from rmploss.engine.environment import versions
@@ -150,7 +150,7 @@ def _folder(new: _New, execution: Execution) -> RunFolder:
     return RunFolder.create(
         new.runs_dir,
         new.recipe.name,
-        complete(new.recipe).to_json(),
+        resolve(new.recipe).to_json(),
         command=execution.command,
         exactly=new.name,
         plugged=origins(new.recipe),

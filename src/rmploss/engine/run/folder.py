@@ -58,7 +58,7 @@ class RunFolder:
 
         parent: the folder of all runs.
         name: of the run, for people; `UserError` if it is no safe name of a folder.
-        recipe: as JSON with all options (`build.complete`) and its `seed`.
+        recipe: as JSON with all options (`build.resolve`) and its `seed`.
         command: the words of the command line.
         exactly: the name of the folder instead; `UserError` if it exists.
         plugged: where entries of the recipe come from that are not of this package
