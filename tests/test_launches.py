@@ -1,5 +1,6 @@
 """How much a training step asks of a GPU: launches and bytes. No GPU is needed."""
 
+from collections import Counter
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
@@ -14,6 +15,7 @@ from rmploss.data.cifar import CIFAR10
 from rmploss.engine.step import TrainingStep
 from rmploss.models import create
 from rmploss.ops import Spikes
+from rmploss.ops.lif.moments import MomentSpec
 from rmploss.recipes import use
 from tests.fake_gpu import GPU, Strict, make_step, moved
 from tests.launches import Launches, as_on_a_gpu, launches_of_lists
@@ -98,6 +100,21 @@ def test_an_augmentation_launches_little(augment: Any, monkeypatch: pytest.Monke
             number = count(launches, lambda: samples.batch(indices, epoch))
     print(augment, number)
     assert 1 < number <= AUGMENTATIONS[augment]
+
+
+def test_moments_of_every_step_cost_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forward and backward of a layer are a launch each, whatever its moments."""
+    found: list[Counter[str]] = []
+    for per_step in (False, True):
+        with as_on_a_gpu(monkeypatch) as launches, launches:
+            net = moved(create("resnet20", width=1 / 16))
+            with membrane_stats(net, MomentSpec(per_step=per_step)) as stats:
+                outputs = net(torch.empty(2, 3, 32, 32, device=GPU))
+            (outputs.sum() + sum(layer.moments.sum() for layer in stats)).backward()
+        names = (launch.name for launch in launches.found)
+        found.append(Counter(name for name in names if name.startswith("triton.")))
+    assert found[0] == found[1]
+    assert found[0]["triton.lif_forward"] == found[0]["triton.lif_backward"] == 19
 
 
 @pytest.mark.parametrize(("name", "poolings", "alone"), [("resnet20", 4, 1), ("vgg16", 5, 5)])

@@ -240,9 +240,9 @@ class Cases:
             assert_as_reference(case, dtype, self.device)
 
     @pytest.mark.usefixtures("small_tiles")
-    @each(shape=((3, 5, 5, 3), (20, 3, 6, 3)), norm=(False, True))
-    def test_many_programs(self, shape: tuple[int, ...], norm: bool) -> None:
-        case = Case(shape=shape, norm=norm, residual="spikes", carried=True, spec="p1")
+    @each(shape=((3, 5, 5, 3), (20, 3, 6, 3)), norm=(False, True), spec=("p1", "per-step"))
+    def test_many_programs(self, shape: tuple[int, ...], norm: bool, spec: str) -> None:
+        case = Case(shape=shape, norm=norm, residual="spikes", carried=True, spec=spec)
         assert_as_reference(case, torch.float32, self.device)
 
     @each(repeats=(4, 20), norm=(False, True), residual=("none", "spikes"), spec=("p2", "per-step"))
@@ -565,15 +565,17 @@ class TestOnGpu(Cases):
     def test_auto_picks_it(self) -> None:
         assert ops.choose("auto", torch.device("cuda")) == ("triton", "the fastest that runs here")
 
-    def test_the_same_bits_every_time(self) -> None:
-        case = Case(shape=(4, 8, 33, 16, 16), norm=True, residual="spikes")
+    @pytest.mark.parametrize("spec", ["p2", "per-step"])
+    def test_the_same_bits_every_time(self, spec: str) -> None:
+        case = Case(shape=(4, 8, 33, 16, 16), norm=True, residual="spikes", spec=spec)
         given = inputs(case, torch.float32, "cuda")
         first, second = run(case, given, "triton"), run(case, given, "triton")
         for one, other in zip(first, second, strict=True):
             assert all(torch.equal(one[name], other[name]) for name in one)
 
-    def test_more_programs_than_places(self) -> None:
-        case = Case(shape=(4, 64, 70, 32, 32), residual="spikes")
+    @pytest.mark.parametrize("spec", ["p2", "per-step"])
+    def test_more_programs_than_places(self, spec: str) -> None:
+        case = Case(shape=(4, 64, 70, 32, 32), residual="spikes", spec=spec)
         assert_as_reference(case, torch.float32, "cuda")
 
 
@@ -641,6 +643,12 @@ class TestCompiled:
         # The division of float64 moves a word by 0 * a + b.
         assert not re.search(r"FFMA\S* \w+, (?!RZ)", code["sass"])
 
+    @pytest.mark.parametrize("name", ["lif_forward", "lif_backward"])
+    @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+    def test_moments_of_every_step(self, name: str, dtype: str) -> None:
+        code = compile_for_hopper("neurons", name, dtype, PER_STEP=True)
+        assert "STL" not in code["sass"]
+
     @pytest.mark.parametrize("kind", range(len(KINDS)))
     def test_every_surrogate(self, kind: int) -> None:
         code = compile_for_hopper("neurons", "lif_backward", "bf16", STEPS=4, KIND=kind)
@@ -683,7 +691,7 @@ def compile_for_hopper(of: str, name: str, dtype: str, **changes: Any) -> Any:
     kernel = getattr(import_module(f"{FOLDERS[of]}"), name)
     constants = {
         "STATIC": False, "BITS": True, "RESET": 0, "DETACH_RESET": False, "RESET_TO": 0.0,
-        "SLOPE": 1.0, "SCALE": 1.0, "DAMPING": 1.0, "MOMENTS": True, "EPS": 1e-5,
+        "SLOPE": 1.0, "SCALE": 1.0, "DAMPING": 1.0, "MOMENTS": True, "PER_STEP": False, "EPS": 1e-5,
         "OF_INPUT": False, "DETACH_TARGET": False, "P": 2.0, "BLOCK_R": 8, "BLOCK_C": 64,
         "STEPS": 4, "KIND": 0, "FACTOR": 0.5, "CONSTANTS": False, "LOADS": 4, "MOMENTUM": 0.1,
         **changes,

@@ -390,11 +390,6 @@ class Readers(NamedTuple):
         shortcut, means = (None if g is None else layout.rows(g, dtype) for g in places)
         return Readers(shortcut, means, y.shape[-1])
 
-    def at(self, t: int) -> "Readers":
-        """Those of one step."""
-        shortcut, means = (None if g is None else g[t : t + 1] for g in self[:2])
-        return Readers(shortcut, means, self.width)
-
 
 class LIFRows(NamedTuple):
     """`LIFInputs` as kernels read them: channels-last rows, R = B H W.

@@ -13,6 +13,7 @@ WRITES_DENSE = False
 SCALES = False
 TRACKS = False
 FORKS = False
+TAKES_STEPS = False
 
 _SURROGATES: list[int] = []
 _RESETS: list[int] = []

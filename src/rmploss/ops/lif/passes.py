@@ -24,6 +24,7 @@ class Kernels(Protocol):
     SCALES: kernels multiply the gain by `LIFRows.scale`; otherwise it is a part of the gain.
     TRACKS: `statistics` updates the running ones.
     FORKS: `backward` adds up the gradients of several readers of the spikes.
+    TAKES_STEPS: moments of every step are taken in one pass; otherwise in one per step.
     """
 
     READS_HALF: bool
@@ -31,10 +32,12 @@ class Kernels(Protocol):
     SCALES: bool
     TRACKS: bool
     FORKS: bool
+    TAKES_STEPS: bool
 
     def forward(self, rows: LIFRows, dense: bool, bits: bool, last: bool) -> tuple[Tensor, ...]:
         """Spikes `[T, R, C]`, moments `[4, C]`, last u `[R, C]`, bits and their number.
 
+        Where it TAKES_STEPS, moments are `[T, 4, C]` with `NeuronNumbers.per_step`.
         Spikes, moments, last u and bits are empty if not asked for.
         """
         ...
@@ -95,7 +98,7 @@ def forward(*arguments: Any) -> LIFOutputs:
         rows = rows._replace(statistics=statistics, eps=inputs.eps)
     wanted = (inputs.dense, inputs.bits, inputs.last)
     run = kernels.forward
-    if rows.neuron.moments and rows.neuron.per_step:
+    if rows.neuron.moments and rows.neuron.per_step and not kernels.TAKES_STEPS:
         run = partial(stepwise.forward, kernels)
     spikes, moments, last, bits, count = run(rows, *wanted)
     if inputs.dense:
@@ -139,7 +142,7 @@ def backward(
     if inputs.eps is not None:
         rows = rows._replace(statistics=statistics, eps=inputs.eps)
     run: Any = kernels.backward
-    if g_moments is not None and rows.neuron.per_step:
+    if g_moments is not None and rows.neuron.per_step and not kernels.TAKES_STEPS:
         run = partial(stepwise.backward, kernels)
     g_x, g_start, sums = run(
         rows,

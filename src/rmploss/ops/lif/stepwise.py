@@ -5,7 +5,8 @@
               g_x(t), g_u(t-1), sums(t) = kernel(x(t), u(t-1); g_o(t), G(t), g_u(t))
 
 A kernel's own moments are sums over its steps, so those of one step are what it takes of one step.
-Kernels know nothing of it: layers whose moments are sums over time cost what they did.
+Such kernels know nothing of it: layers whose moments are sums over time cost what they did. Those
+of GPUs, where launches are dear, take the moments of every step in one pass themselves.
 """
 
 from typing import Any
@@ -43,6 +44,7 @@ def backward(
     readers: Readers | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `Kernels.backward`, for the gradient `[T, 4, C]` of the moments."""
+    assert readers is None  # kernels that know of several readers take the steps themselves
     silent = rows._replace(neuron=rows.neuron._replace(moments=False))
     starts = [rows.start]
     for t in range(rows.steps - 1):
@@ -50,8 +52,7 @@ def backward(
     g_u, g_x, sums = g_last, [], []
     for t in reversed(range(rows.steps)):
         arriving = None if g_spikes is None else g_spikes[t : t + 1]
-        others = None if readers is None else readers.at(t)
-        given = (arriving, g_moments[t], g_u, constants, others)
+        given = (arriving, g_moments[t], g_u, constants)
         found = kernels.backward(_step(rows, t, starts[t]), *given)
         g_x.append(found[0])
         g_u = found[1]

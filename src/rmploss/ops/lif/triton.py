@@ -19,6 +19,7 @@ WRITES_DENSE = True
 SCALES = True
 TRACKS = True
 FORKS = True
+TAKES_STEPS = True
 
 UNROLLED_FORWARD, UNROLLED_BACKWARD = 8, 16
 """Up to so many steps (float64: half) the loop over time is unrolled. Forward then asks for the
@@ -34,7 +35,10 @@ def forward(rows: LIFRows, dense: bool, bits: bool, last: bool) -> tuple[Tensor,
     words = y.new_empty(T * R, -(-C // 64), dtype=torch.int64) if bits else None
     tile, programs, tiles = cut(R, C, elements(y.dtype))
     assert not bits or tile["BLOCK_C"] >= min(C, 64)  # a program writes whole words
-    partial = like.new_empty(programs[0], 4, C) if rows.neuron.moments else None
+    partial = None
+    if rows.neuron.moments:
+        each = (T,) if rows.neuron.per_step else ()
+        partial = like.new_empty(programs[0], *each, 4, C)
     with on(y):
         _kernels("neurons").lif_forward[programs](
             *_inputs(rows), spikes, words, u, partial, T, R, C, tiles,
@@ -167,6 +171,7 @@ def _neuron(rows: LIFRows) -> dict[str, Any]:
         "RESET_TO": rows.neuron.reset_to,
         "EPS": rows.eps,
         "FACTOR": rows.scale,
+        "PER_STEP": rows.neuron.per_step,
         "OF_INPUT": rows.neuron.of_input,
         "P": rows.neuron.p,
     }
@@ -178,7 +183,7 @@ def _dense(x: Tensor | None) -> Tensor | None:
 
 
 def _total(partial: Tensor) -> Tensor:
-    """The sums `[4, C]` of all programs, added in float64."""
+    """The sums `[..]` of `partial` `[programs, ..]`, added in float64."""
     programs, width = partial.shape[0], partial[0].numel()
     out = partial.new_empty(partial.shape[1:])
     with on(partial):

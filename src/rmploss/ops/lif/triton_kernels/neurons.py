@@ -87,12 +87,15 @@ def _step(
 
 @triton.jit
 def _forward_step(
-    y, residual, spikes, bits, t, row, c, at, inside, rows, plane, channels,
+    y, residual, spikes, bits, partial, t, steps, tile, row, c, at, inside, rows, plane, channels,
     mean, gain, bias, decay, threshold, u, s_1, s_2, s_3, s_4,
     STATIC: tl.constexpr, BITS: tl.constexpr, RESET: tl.constexpr, RESET_TO: tl.constexpr,
-    MOMENTS: tl.constexpr, OF_INPUT: tl.constexpr, P: tl.constexpr,
+    MOMENTS: tl.constexpr, PER_STEP: tl.constexpr, OF_INPUT: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
-    """One time step of a tile: writes the spikes, returns u and the moments so far."""
+    """One time step of a tile: writes the spikes, returns u and the moments so far.
+
+    PER_STEP: the moments of the step are added to row t of the program's in `partial` instead.
+    """
     x, pre, o, u = _step(
         y, residual, t, row, c, at, inside, rows, plane, channels,
         mean, gain, bias, decay, threshold, u, STATIC, BITS, RESET, RESET_TO,
@@ -110,22 +113,38 @@ def _forward_step(
         # Rows beyond the last have a current too: (0 - mean) gain + bias.
         potential = tl.where(inside, x if OF_INPUT else pre, 0.0)
         target = tl.where(inside, fire(x, threshold) if OF_INPUT else o, 0.0)
-        s_1 += potential
-        s_2 += potential * potential
-        s_3 += distance(target - potential, P)
-        s_4 += tl.where(inside, o, 0.0)
+        q = distance(target - potential, P)
+        fired = tl.where(inside, o, 0.0)
+        if PER_STEP:
+            place = tl.program_id(0).to(tl.int64) * steps + t
+            square = potential * potential
+            _store_sums(partial, place, potential, square, q, fired, c, channels, tile > 0)
+        else:
+            s_1 += potential
+            s_2 += potential * potential
+            s_3 += q
+            s_4 += fired
     return u, s_1, s_2, s_3, s_4
 
 
 @triton.jit
-def _store_sums(partial, s_1, s_2, s_3, s_4, c, channels):
-    """The sums over a program's rows, to its row of `partial` [programs, 4, C]."""
-    out = partial + tl.program_id(0).to(tl.int64) * 4 * channels + c
+def _store_sum(out, s, inside, is_more):
+    """The sum over a tile's rows; is_more: None, or whether it is added to what is there."""
+    total = tl.sum(s, axis=0)
+    if is_more is not None:
+        total += tl.load(out, mask=inside & is_more, other=0.0)
+    tl.store(out, total, mask=inside)
+
+
+@triton.jit
+def _store_sums(partial, at, s_1, s_2, s_3, s_4, c, channels, is_more):
+    """The sums over a tile's rows, to row `at` of `partial` [.., 4, C]."""
+    out = partial + at * 4 * channels + c
     inside = c < channels
-    tl.store(out, tl.sum(s_1, axis=0), mask=inside)
-    tl.store(out + channels, tl.sum(s_2, axis=0), mask=inside)
-    tl.store(out + 2 * channels, tl.sum(s_3, axis=0), mask=inside)
-    tl.store(out + 3 * channels, tl.sum(s_4, axis=0), mask=inside)
+    _store_sum(out, s_1, inside, is_more)
+    _store_sum(out + channels, s_2, inside, is_more)
+    _store_sum(out + 2 * channels, s_3, inside, is_more)
+    _store_sum(out + 3 * channels, s_4, inside, is_more)
 
 
 @triton.jit(do_not_specialize=["steps", "tiles"])
@@ -134,10 +153,14 @@ def lif_forward(
     steps, rows, channels, tiles,
     STEPS: tl.constexpr, STATIC: tl.constexpr, BITS: tl.constexpr,
     RESET: tl.constexpr, RESET_TO: tl.constexpr, EPS: tl.constexpr, FACTOR: tl.constexpr,
-    MOMENTS: tl.constexpr, OF_INPUT: tl.constexpr, P: tl.constexpr,
+    MOMENTS: tl.constexpr, PER_STEP: tl.constexpr, OF_INPUT: tl.constexpr, P: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """Norm, shortcut, Eqs. 1-3 and the moments; STEPS > 0: the loop over time is unrolled."""
+    """Norm, shortcut, Eqs. 1-3 and the moments; STEPS > 0: the loop over time is unrolled.
+
+    The moments of a program's rows go to `partial` [programs, 4, C], those of each step (PER_STEP),
+    which registers cannot hold, to `partial` [programs, T, 4, C], tile by tile.
+    """
     dtype = decay.dtype.element_ty
     SHAPE: tl.constexpr = (BLOCK_R, BLOCK_C)
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -158,30 +181,48 @@ def lif_forward(
         if STEPS > 0:
             for t in tl.static_range(STEPS):
                 u, s_1, s_2, s_3, s_4 = _forward_step(
-                    y, residual, spikes, bits, t, row, c, at, inside, rows_64, plane, channels,
+                    y, residual, spikes, bits, partial, t, steps, tile,
+                    row, c, at, inside, rows_64, plane, channels,
                     k_mean, k_gain, k_bias, k_decay, k_threshold, u, s_1, s_2, s_3, s_4,
-                    STATIC, BITS, RESET, RESET_TO, MOMENTS, OF_INPUT, P,
+                    STATIC, BITS, RESET, RESET_TO, MOMENTS, PER_STEP, OF_INPUT, P,
                 )  # fmt: skip
         else:
             for t in range(steps):
                 u, s_1, s_2, s_3, s_4 = _forward_step(
-                    y, residual, spikes, bits, t, row, c, at, inside, rows_64, plane, channels,
+                    y, residual, spikes, bits, partial, t, steps, tile,
+                    row, c, at, inside, rows_64, plane, channels,
                     k_mean, k_gain, k_bias, k_decay, k_threshold, u, s_1, s_2, s_3, s_4,
-                    STATIC, BITS, RESET, RESET_TO, MOMENTS, OF_INPUT, P,
+                    STATIC, BITS, RESET, RESET_TO, MOMENTS, PER_STEP, OF_INPUT, P,
                 )  # fmt: skip
         if last is not None:
             tl.store(last + at, u, mask=inside)
-    if MOMENTS:
-        _store_sums(partial, s_1, s_2, s_3, s_4, c, channels)
+        if MOMENTS and PER_STEP:
+            # The thread that adds to a sum need not be the one that wrote it.
+            tl.debug_barrier()
+    if MOMENTS and not PER_STEP:
+        place = tl.program_id(0).to(tl.int64)
+        _store_sums(partial, place, s_1, s_2, s_3, s_4, c, channels, None)
+
+
+@triton.jit
+def _pulls(g_moments, t, c, channels, dtype: tl.constexpr):
+    """The four gradients of row t of moments [.., 4, C], each [1, BLOCK_C]."""
+    at = g_moments + t * 4 * channels
+    return (
+        per_channel(at, c, channels, 0.0, dtype),
+        per_channel(at + channels, c, channels, 0.0, dtype),
+        per_channel(at + 2 * channels, c, channels, 0.0, dtype),
+        per_channel(at + 3 * channels, c, channels, 0.0, dtype),
+    )
 
 
 @triton.jit
 def _reverse_step(
-    y, residual, g_spikes, g_shortcut, g_means, g_current,
+    y, residual, g_spikes, g_shortcut, g_means, g_moments, g_current,
     t, row, c, at, at_mean, inside, rows, plane, channels,
     mean, gain, bias, decay, threshold, G_1, G_2, G_3, G_4,
     pre, before, g_u, total, s_1, s_2, s_3, s_4,
-    PULL: tl.constexpr, CENTERED: tl.constexpr, CONSTANTS: tl.constexpr,
+    PULL: tl.constexpr, PER_STEP: tl.constexpr, CENTERED: tl.constexpr, CONSTANTS: tl.constexpr,
     STATIC: tl.constexpr, BITS: tl.constexpr,
     RESET: tl.constexpr, DETACH_RESET: tl.constexpr, RESET_TO: tl.constexpr,
     KIND: tl.constexpr, SLOPE: tl.constexpr, SCALE: tl.constexpr, DAMPING: tl.constexpr,
@@ -189,9 +230,12 @@ def _reverse_step(
 ):  # fmt: skip
     """The recursion of README.md for one step.
 
+    PER_STEP: the gradients of the moments are those of step t in `g_moments`.
     CENTERED, CONSTANTS: whether the sum of g_x (y - mean), and those of decay and threshold, are
     wanted.
     """
+    if PULL and PER_STEP:
+        G_1, G_2, G_3, G_4 = _pulls(g_moments, t, c, channels, pre.dtype)
     here = t * plane + at
     o = fire(pre, threshold)
     d_o = tl.zeros_like(pre) + G_4
@@ -264,7 +308,7 @@ def lif_backward(
     RESET: tl.constexpr, DETACH_RESET: tl.constexpr, RESET_TO: tl.constexpr,
     KIND: tl.constexpr, SLOPE: tl.constexpr, SCALE: tl.constexpr, DAMPING: tl.constexpr,
     EPS: tl.constexpr, FACTOR: tl.constexpr, CONSTANTS: tl.constexpr,
-    OF_INPUT: tl.constexpr, DETACH_TARGET: tl.constexpr, P: tl.constexpr,
+    PER_STEP: tl.constexpr, OF_INPUT: tl.constexpr, DETACH_TARGET: tl.constexpr, P: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """The membrane once more, then the reverse loop; STEPS > 0: u_pre stays in registers.
@@ -287,11 +331,8 @@ def lif_backward(
     k_threshold = per_channel(threshold, c, channels, 0.0, dtype)
     zero = tl.zeros(SHAPE, dtype)
     G_1, G_2, G_3, G_4 = 0.0, 0.0, 0.0, 0.0
-    if PULL:
-        G_1 = per_channel(g_moments, c, channels, 0.0, dtype)
-        G_2 = per_channel(g_moments + channels, c, channels, 0.0, dtype)
-        G_3 = per_channel(g_moments + 2 * channels, c, channels, 0.0, dtype)
-        G_4 = per_channel(g_moments + 3 * channels, c, channels, 0.0, dtype)
+    if PULL and not PER_STEP:
+        G_1, G_2, G_3, G_4 = _pulls(g_moments, 0, c, channels, dtype)
     s_1, s_2, s_3, s_4 = zero, zero, zero, zero
     for tile in range(tiles):
         first = (tl.program_id(0).to(tl.int64) * tiles + tile) * BLOCK_R
@@ -319,13 +360,14 @@ def lif_backward(
                 else:
                     before = initial
                 g_u, total, s_1, s_2, s_3, s_4 = _reverse_step(
-                    y, residual, g_spikes, g_shortcut, g_means, g_current,
+                    y, residual, g_spikes, g_shortcut, g_means, g_moments, g_current,
                     STEPS - 1 - back, row, c, at, at_mean, inside, rows_64, plane, channels,
                     k_mean, k_gain, k_bias, k_decay, k_threshold,
                     G_1, G_2, G_3, G_4, pres[STEPS - 1 - back], before,
                     g_u, total, s_1, s_2, s_3, s_4,
-                    PULL, CENTERED, CONSTANTS, STATIC, BITS, RESET, DETACH_RESET, RESET_TO,
-                    KIND, SLOPE, SCALE, DAMPING, OF_INPUT, DETACH_TARGET, P,
+                    PULL, PER_STEP, CENTERED, CONSTANTS, STATIC, BITS,
+                    RESET, DETACH_RESET, RESET_TO, KIND, SLOPE, SCALE, DAMPING,
+                    OF_INPUT, DETACH_TARGET, P,
                 )  # fmt: skip
         else:
             for t in range(steps):
@@ -344,12 +386,13 @@ def lif_backward(
                     k_bias, k_decay, k_threshold, before, STATIC, BITS, RESET, RESET_TO,
                 )  # fmt: skip
                 g_u, total, s_1, s_2, s_3, s_4 = _reverse_step(
-                    y, residual, g_spikes, g_shortcut, g_means, g_current,
+                    y, residual, g_spikes, g_shortcut, g_means, g_moments, g_current,
                     t, row, c, at, at_mean, inside, rows_64, plane, channels,
                     k_mean, k_gain, k_bias, k_decay, k_threshold,
                     G_1, G_2, G_3, G_4, pre, before, g_u, total, s_1, s_2, s_3, s_4,
-                    PULL, CENTERED, CONSTANTS, STATIC, BITS, RESET, DETACH_RESET, RESET_TO,
-                    KIND, SLOPE, SCALE, DAMPING, OF_INPUT, DETACH_TARGET, P,
+                    PULL, PER_STEP, CENTERED, CONSTANTS, STATIC, BITS,
+                    RESET, DETACH_RESET, RESET_TO, KIND, SLOPE, SCALE, DAMPING,
+                    OF_INPUT, DETACH_TARGET, P,
                 )  # fmt: skip
         if STATIC:
             tl.store(g_current + at, total, mask=inside)
@@ -357,4 +400,6 @@ def lif_backward(
                 s_2 += total * (tl.load(y + at, mask=inside, other=0.0).to(dtype) - k_mean)
         if g_start is not None:
             tl.store(g_start + at, g_u, mask=inside)
-    _store_sums(partial, s_1, s_2 * (inverse * FACTOR), s_3, s_4, c, channels)
+    place = tl.program_id(0).to(tl.int64)
+    s_2 *= inverse * FACTOR
+    _store_sums(partial, place, s_1, s_2, s_3, s_4, c, channels, None)
