@@ -24,6 +24,9 @@ from rmploss.ops.collectives import all_reduce_sum, ranks
 from rmploss.ops.constants import vector
 from rmploss.ops.lif.moments import ERROR, MEMBRANE, SPIKES, SQUARE, MomentSpec
 
+SMALLEST_VARIANCE = 1e-12
+"""The smallest variance of a deviation, which bounds the gradient of the square root."""
+
 
 class Recorded(Protocol):
     """A layer that records moments: the attributes that `LayerMoments` copies from it."""
@@ -100,6 +103,18 @@ class LayerMoments:
         """The (biased) variance of u per channel, `[C]`; per step `[T, C]`."""
         return self.row(SQUARE) / self.count - self.mean.square()
 
+    @property
+    def deviation(self) -> Tensor:
+        """The standard deviation of u per channel, at least 1e-6, `[C]`; per step `[T, C]`."""
+        return self.variance.clamp(min=SMALLEST_VARIANCE).sqrt()
+
+    def over_time(self) -> "LayerMoments":
+        """The sums over all steps, `[4, C]`, of moments per step; other moments as they are."""
+        if self.moments.ndim == 2:
+            return self
+        steps = self.moments.shape[0]
+        return dataclasses.replace(self, moments=self.moments.sum(0), count=self.count * steps)
+
     def row(self, row: int) -> Tensor:
         """One of the moments: MEMBRANE, SQUARE, ERROR or SPIKES; `[C]`, per step `[T, C]`."""
         return self.moments.select(-2, row)
@@ -169,6 +184,11 @@ class MembraneStats:
             dataclasses.replace(e, moments=e.moments.detach(), trains=False) for e in self.layers
         ]
         return MembraneStats(self.spec, layers)
+
+    def over_time(self) -> "MembraneStats":
+        """The same entries with sums over all steps, as `MomentSpec(per_step=False)` takes them."""
+        spec = dataclasses.replace(self.spec, per_step=False)
+        return MembraneStats(spec, [entry.over_time() for entry in self.layers], self.trains)
 
     def __iter__(self) -> Iterator[LayerMoments]:
         return iter(self.layers)

@@ -38,7 +38,8 @@ def record(objective: Objective, *membranes: Tensor, fired: Tensor | None = None
             for u_t, o_t, target_t in zip(u, o, target, strict=True)
         ]
         layer = Layer("")
-        stats.record(layer, torch.stack(by_step).sum(0), u.numel() // u.shape[2])
+        steps = torch.stack(by_step)
+        stats.record(layer, steps if spec.per_step else steps.sum(0), u.numel() // u.shape[2])
     return stats
 
 

@@ -25,6 +25,11 @@ def test_cosine_is_the_alternative_of_the_authors_script() -> None:
         assert weight == pytest.approx(0.05 * (1 + math.cos(math.pi * x)), abs=1e-16)
 
 
+def test_rising_cosine() -> None:
+    values = [evaluate(SCHEDULES["rising_cosine"], x) for x in (0, 0.5, 1)]
+    assert values == pytest.approx([0, 0.5, 1], abs=1e-16)
+
+
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_every_schedule_stays_between_zero_and_one(name: str) -> None:
     values = [evaluate(SCHEDULES[name], n / 1000) for n in range(1001)]

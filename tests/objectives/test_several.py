@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from rmploss import LIF, RMPLoss, UserError, membrane_stats
+from rmploss.objectives import OBJECTIVES
 from rmploss.objectives.im import IMLoss
 from rmploss.objectives.several import SeveralRegularizers
 from tests.given import normal
@@ -17,6 +18,18 @@ def test_it_is_the_sum() -> None:
         expected = IMLoss()(stats, progress) + RMPLoss()(stats, progress)
         torch.testing.assert_close(both(stats, progress), expected, rtol=1e-15, atol=0)
     assert both.weight(0.5) == RMPLoss().weight(0.5)
+
+
+@pytest.mark.parametrize("name", ["mpd_sgr", "tgo"])
+def test_moments_per_step_serve_a_regularizer_of_sums(name: str) -> None:
+    both, other = SeveralRegularizers(names=(name, "rmp")), OBJECTIVES.make(name)
+    x = normal(3, 2, 4, 5)
+    values = []
+    for objective in (both, other, RMPLoss()):
+        with membrane_stats(spec=objective.spec) as stats:
+            LIF(4)(x)
+        values.append(objective(stats, 0.3))
+    torch.testing.assert_close(values[0], values[1] + values[2], rtol=1e-14, atol=0)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ NEURONS: Registry[type[SpikingLayer]] = Registry(
         "relu": "rmploss.neurons.relu:ReLU",
         "inflor": "rmploss.neurons.inflor:InfLoR",
         "evolving": "rmploss.neurons.evolving:EvolvingLIF",
+        "mpd_agl": "rmploss.neurons.mpd_agl:AdaptiveWidthLIF",
         "real": "rmploss.neurons.real:RealSpike",
         "tssl": "rmploss.neurons.tssl:TSSL",
         "dsr-if": "rmploss.neurons.dsr:DSRIF",

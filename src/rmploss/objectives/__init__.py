@@ -67,6 +67,8 @@ OBJECTIVES: Registry[type[Objective]] = Registry(
         "rmp": "rmploss.objectives.rmp:RMPLoss",
         "im": "rmploss.objectives.im:IMLoss",
         "recdis": "rmploss.objectives.recdis:RecDisLoss",
+        "mpd_sgr": "rmploss.objectives.mpd_sgr:MPDSGRLoss",
+        "tgo": "rmploss.objectives.tgo:TGOLoss",
         "several": "rmploss.objectives.several:SeveralRegularizers",
     },
     family="objective",

@@ -23,9 +23,6 @@ from rmploss.objectives.regularizer import Regularizer
 from rmploss.ops.lif.moments import MomentSpec
 from rmploss.stats import LayerMoments
 
-SMALLEST = 1e-12
-"""The smallest variance, which bounds the gradient of its square root."""
-
 
 class RecDisLoss(Regularizer):
     """weight times the sum of the three terms; dimensionless.
@@ -72,9 +69,8 @@ class RecDisLoss(Regularizer):
     def _of_layer(self, layer: LayerMoments) -> Tensor:
         centre = layer.v_threshold if self.v_threshold is None else self.v_threshold
         distance = (layer.mean - centre).abs()
-        variance = layer.variance.clamp(min=SMALLEST)
-        spread = variance.sqrt()
-        degeneration = (distance.square() - variance).clamp(min=0)
+        spread = layer.deviation
+        degeneration = (distance.square() - layer.variance).clamp(min=0)
         mismatch = (2 * self.half_width - distance - spread).clamp(min=0).square()
         saturation = (spread - 4 * self.half_width).clamp(min=0).square()
         return (degeneration + mismatch + saturation).mean()

@@ -58,7 +58,7 @@ class Regularizer(Untraceable, ABC):
     def __call__(self, stats: MembraneStats, progress: float) -> Tensor:
         """The weighted term, a scalar.
 
-        stats: of one forward, taken with `spec`.
+        stats: of one forward, taken with `spec`, or per step where `spec` has sums over time.
         progress: n / N in [0, 1], the epoch from 1 over the number of epochs.
         """
         weight = self.weight(progress)
@@ -98,6 +98,8 @@ class Regularizer(Untraceable, ABC):
             fix = "with membrane_stats(net, objective.spec) as stats: ..."
             problem = Problem(f"stats = a {type(stats).__name__}", what, fix)
             raise UserError("no membrane statistics", [problem])
+        if not self.spec.per_step and stats.spec.per_step:
+            stats = stats.over_time()  # as another regularizer of the same forward needs them
         if stats.spec != self.spec:
             raise UserError(
                 f"the membrane statistics were taken with {stats.spec}, this loss needs "

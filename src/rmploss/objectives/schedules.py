@@ -31,12 +31,18 @@ def cosine(progress: float) -> float:
     return (1 + math.cos(math.pi * progress)) / 2
 
 
+def rising_cosine(progress: float) -> float:
+    """(1 - cos(pi n/N)) / 2, from zero to one; TGO's."""
+    return (1 - math.cos(math.pi * progress)) / 2
+
+
 SCHEDULES: Registry[Schedule] = Registry(
     "schedule",
     {
         "triangle": "rmploss.objectives.schedules:triangle",
         "constant": "rmploss.objectives.schedules:constant",
         "cosine": "rmploss.objectives.schedules:cosine",
+        "rising_cosine": "rmploss.objectives.schedules:rising_cosine",
     },
     family="schedule",
 )

@@ -1,5 +1,7 @@
 """The sum of several weighted regularizers."""
 
+import dataclasses
+
 import torch
 from torch import Tensor
 
@@ -13,7 +15,8 @@ from rmploss.stats import MembraneStats
 class SeveralRegularizers:
     """The sum of regularizers, each with its default options and schedule; dimensionless.
 
-    names: two or more entries of `OBJECTIVES` with the same `spec`; else `UserError`.
+    names: two or more entries of `OBJECTIVES` with the same `spec`; else `UserError`. If one of
+        them needs moments per step, those are taken: the sums over time follow from them.
     """
 
     @checked()
@@ -25,8 +28,10 @@ class SeveralRegularizers:
             what, fix = "must be two or more different regularizers", "('im', 'rmp')"
             raise UserError("bad regularizers", [Problem(f"names = {names!r}", what, fix)])
         self.terms: list[Regularizer] = found
-        self.spec = found[0].spec
-        if any(term.spec != self.spec for term in found):
+        specs = [term.spec for term in found]
+        per_step = any(spec.per_step for spec in specs)
+        self.spec = dataclasses.replace(specs[0], per_step=per_step)
+        if any(dataclasses.replace(spec, per_step=per_step) != self.spec for spec in specs):
             what = "take different moments of the membrane"
             raise UserError("bad regularizers", [Problem(f"names = {names!r}", what)])
 

@@ -1,4 +1,4 @@
-"""The methods of the paper's tables: one file each, and one line each in `METHODS`."""
+"""The methods of the paper's tables, and three published since: one line each in `METHODS`."""
 
 from rmploss.recipes.method import Method
 from rmploss.recipes.methods import (
@@ -8,6 +8,8 @@ from rmploss.recipes.methods import (
     inflor,
     joint,
     liaf,
+    mpd_agl,
+    mpd_sgr,
     plif,
     real,
     recdis,
@@ -17,6 +19,7 @@ from rmploss.recipes.methods import (
     stbp,
     tdbn,
     tet,
+    tgo,
     tssl,
     vanilla,
 )
@@ -41,6 +44,9 @@ METHODS: dict[str, Method] = {
         real.METHOD,
         dsr.METHOD,
         liaf.METHOD,
+        mpd_sgr.METHOD,
+        tgo.METHOD,
+        mpd_agl.METHOD,
     )
 }
 """Method cards by name."""

@@ -1,0 +1,68 @@
+"""MPD-SGR (AAAI 2026): the share of membranes inside the window of the surrogate.
+
+    L = mean over layers, steps, channels of Phi((V_th + a - m) / s) - Phi((V_th - a - m) / s)
+
+m, s: mean and standard deviation of u per channel and step (over B, H, W and all ranks); a:
+half-width of the surrogate; Phi: the distribution function of the normal distribution. tdBN makes
+the input current of a channel normal, and so, nearly, its membrane: the term is the probability
+that the surrogate has a slope. Fewer membranes near the threshold make the network less sensitive
+to small changes of its input, which the paper measures by adversarial attacks.
+
+From notes on the paper (arXiv 2511.12199), which write m for the distance to the threshold. The
+weight is ours.
+"""
+
+import torch
+from torch import Tensor
+
+from rmploss.arguments import checked
+from rmploss.errors import Problem
+from rmploss.objectives.regularizer import Regularizer
+from rmploss.ops.lif.moments import MomentSpec
+from rmploss.stats import LayerMoments
+
+
+class MPDSGRLoss(Regularizer):
+    """weight times the share of membranes inside the window; dimensionless.
+
+    half_width: a; 1/2 for Eq. 5 and the rectangle, other surrogates need theirs.
+    weight: amplitude of lambda(n).
+    schedule, include, exclude: see `Regularizer`.
+
+    Raises `UserError`.
+    """
+
+    @checked()
+    def __init__(
+        self,
+        *,
+        weight: float = 0.1,
+        half_width: float = 0.5,
+        schedule: str = "constant",
+        include: tuple[str, ...] = ("*",),
+        exclude: tuple[str, ...] = (),
+    ) -> None:
+        problems = []
+        if not 0 < half_width < float("inf"):
+            problems.append(Problem(f"half_width = {half_width!r}", "must be positive", "0.5"))
+        super().__init__(
+            amplitude=("weight", weight, "0.1"),
+            schedule=schedule,
+            spec=MomentSpec(per_step=True),
+            include=include,
+            exclude=exclude,
+            problems=problems,
+        )
+        self.half_width = half_width
+
+    def of_layers(self, layers: list[LayerMoments]) -> Tensor:
+        """The mean over layers of their means over steps and channels."""
+        return torch.stack([self._of_layer(layer.of_all_ranks()) for layer in layers]).mean()
+
+    def _of_layer(self, layer: LayerMoments) -> Tensor:
+        distance, spread = layer.mean - layer.v_threshold, layer.deviation
+        upper, lower = (self.half_width - distance) / spread, (self.half_width + distance) / spread
+        # Phi(upper) - Phi(-lower), from the tail in which both are small: 1 - 1 would lose them.
+        near = torch.special.ndtr(torch.minimum(upper, lower))
+        far = torch.special.ndtr(-torch.maximum(upper, lower))
+        return (near - far).mean()
