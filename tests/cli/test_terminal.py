@@ -13,7 +13,7 @@ from rich.console import Console
 from rmploss import recipes
 from rmploss.cli import terminal
 from rmploss.cli.terminal import Bar, JsonLines, TextLines, clock, epoch_line, listener
-from rmploss.cli.title import title
+from rmploss.engine.title import title
 from tests.engine.runs import TINY
 
 RECORD: dict[str, Any] = {
@@ -81,7 +81,8 @@ def test_text_lines_are_few_and_say_what_is_left(monkeypatch: pytest.MonkeyPatch
 )
 def test_the_title_says_what_was_changed(words: dict[str, Any], changed: str) -> None:
     recipe = recipes.get("digits-rmp")
-    assert title(recipes.override(recipe, words)) == recipe.title + changed
+    named = "convnet on digits without RMP-Loss" if "objective" in words else recipe.title
+    assert title(recipes.override(recipe, words)) == named + changed
     unknown = recipes.override(recipe, words).but(name="mine")
     assert title(unknown) == recipe.title
 

@@ -64,6 +64,7 @@ def refusing(code: int, operation: str, part: str, times: int) -> Iterator[list[
         ("fsync", "metrics.jsonl"),
         ("append", "events.jsonl"),
         ("rename", "result.json"),
+        ("append", "predictions.json"),
         ("append", "membrane.json"),
         ("fsync", "cost.json"),
     ],

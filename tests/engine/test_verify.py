@@ -22,7 +22,7 @@ from rmploss.engine.run import RunFolder
 from rmploss.engine.train import resume, train
 from rmploss.engine.verify import verify
 from rmploss.errors import CheckpointError, DamagedRunError, InterruptedRunError
-from rmploss.report import figures
+from rmploss.report import drawing
 from tests.engine.runs import TINY, Interrupting, digest_of
 from tests.test_old_runs import FIXTURES, NAME
 
@@ -64,11 +64,20 @@ def test_every_file_of_a_finished_run_is_in_its_manifest(original: Path) -> None
     there = {p.relative_to(original).as_posix() for p in original.rglob("*") if p.is_file()}
     assert listed["files"].keys() == there - {".lock", "manifest.json"}
     assert {"recipe.json", "source.zip", "metrics.jsonl", "events.jsonl"} <= there
-    assert {"membrane.json", "cost.json", "result.json"} <= there
+    assert {"membrane.json", "cost.json", "result.json", "predictions.json"} <= there
     result = verify(original)
     assert (result.state, result.damages, result.unverified) == ("finished", [], [])
     assert set(result.verified) == set(listed["files"])
     assert result.digest == listed["digest"] == digest_of(original)
+
+
+def test_the_confusion_matrix_is_that_of_the_last_test(original: Path) -> None:
+    stored = json.loads((original / "predictions.json").read_text())
+    right = sum(count for label, guess, count in stored["confusion"] if label == guess)
+    assert sum(count for _, _, count in stored["confusion"]) == stored["samples"]
+    last = RunFolder.open(original).metrics()[-1]
+    assert 100 * right / stored["samples"] == last["test_accuracy"]
+    assert stored["classes"] == list("0123456789")
 
 
 def test_no_file_of_a_run_is_a_pickle(original: Path) -> None:
@@ -117,7 +126,9 @@ def test_a_run_that_goes_on_has_no_manifest_until_it_is_finished(
     assert (seen, manifest.exists(run)) == ([False], True)
 
 
-@pytest.mark.parametrize("name", ["membrane.json", "cost.json", "result.json", "manifest.json"])
+@pytest.mark.parametrize(
+    "name", ["predictions.json", "membrane.json", "cost.json", "result.json", "manifest.json"]
+)
 def test_a_lost_file_that_can_be_computed_is_written_again(name: str, run: Path) -> None:
     (run / name).unlink()
     assert main(["verify", str(run)]) == 9
@@ -372,7 +383,7 @@ def test_no_damage_ends_in_a_traceback_or_goes_unsaid(
     monkeypatch.setattr(load, "check", lambda *_: None)
     if os.environ.get("RMPLOSS_FUZZ") != "all":
         # Drawing takes most of the time, and what is damaged is read before.
-        monkeypatch.setattr(figures, "_svg", lambda *_: "<svg></svg>")
+        monkeypatch.setattr(drawing.Drawing, "inline", lambda _: "<svg></svg>")
     for count, (name, damage) in enumerate(pairs(original)):
         path = shutil.copytree(original, tmp_path / f"{count}" / original.name)
         DAMAGES[damage](path / name)

@@ -1,6 +1,8 @@
 """Run folders for the tests of reports, written without training."""
 
+import base64
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ from rmploss import recipes
 from rmploss.analysis.histogram import BINS, HIGH, LOW
 from rmploss.engine.run import recipe_hash
 from rmploss.recipes import Recipe
+from rmploss.report.predictions import Predictions, read_predictions
 
 WITHOUT, WITH = recipes.get("digits"), recipes.get("digits-rmp")
 ENVIRONMENT = {"python": "3.11.0", "torch": "2.9.0", "cpus": 2, "devices": [], "commit": None}
@@ -40,6 +43,36 @@ def membrane(layer: str, at: float = 0.0, v_threshold: float = 0.5) -> dict[str,
     counts = [100 * max(20 - abs(index - centre), 0) for index in range(BINS)]
     place = {"layer": layer, "v_threshold": v_threshold, "low": LOW, "high": HIGH}
     return {**place, "below": 100, "above": 0, "counts": counts}
+
+
+def pixels(*shape: int) -> dict[str, Any]:
+    count = 1
+    for size in shape:
+        count *= size
+    data = base64.b64encode(bytes(i % 256 for i in range(count))).decode()
+    return {"shape": list(shape), "base64": data}
+
+
+def predicted() -> dict[str, Any]:
+    """A predictions.json: a cat of ten is a dog; an image and a recording of four steps."""
+    example = {"label": 0, "predicted": 1, "probability": 0.75, "layer": "lif1"}
+    example |= {"active": {"lif1": [0.1, 0.2, 0.3, 0.4]}, "spikes": pixels(4, 2, 2)}
+    return {
+        "split": "test",
+        "samples": 20,
+        "classes": ["cat", "dog"],
+        "confusion": [[0, 0, 9], [0, 1, 1], [1, 1, 10]],
+        "examples": [
+            {**example, "frames": pixels(1, 8, 8, 3)},
+            {**example, "frames": pixels(4, 8, 8), "predicted": 0},
+        ],
+    }
+
+
+def predictions() -> Predictions:
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "predictions.json").write_text(json.dumps(predicted()))
+        return read_predictions(Path(folder) / "predictions.json")
 
 
 def run_folder(

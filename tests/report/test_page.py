@@ -1,15 +1,17 @@
 """The page is complete, escaped, self-contained, small and reproducible."""
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rmploss import recipes, report
 from rmploss.errors import UserError
 from rmploss.report.page import number
-from tests.report.folders import WITH, WITHOUT, run_folder
+from tests.report.folders import WITH, WITHOUT, predicted, run_folder
 
 VOID = {"meta", "br", "path", "rect", "line"}
 
@@ -158,15 +160,96 @@ def test_what_happened_on_the_way_is_reported(tmp_path: Path) -> None:
         },
         {"event": "non-finite", "epoch": 2, "step": 44, "non_finite": {"test_ce": "nan"}},
         {"event": "inexact", "why": "another machine"},
+        {"event": "execute", "device": "cpu", "versions": {"torch": "2.9.0"}},
+        {"event": "capture", "what": "training step", "captured": True},
     ]
     _, seen = page(tmp_path, run_folder(tmp_path, events=events))
     for text in (
         "stopped by a signal; step 30",
-        "resumed; step 22; ranks 1; rejected ['step-30: damaged']",
-        "a number was NaN or infinite; epoch 2; step 44; non_finite {'test_ce': 'nan'}",
+        "resumed; step 22; ranks 1; rejected step-30: damaged",
+        "a number was NaN or infinite; epoch 2; step 44; non finite test_ce nan",
         "inexact; why another machine",
     ):
         assert text in seen.text
+    assert "execute" not in seen.text  # no event of every run among the notes, no dictionary
+    assert "captured" not in seen.text
+    assert not re.search(r"\{'|\['", seen.text)
+    assert re.search(r"device ?cpu", seen.text)
+
+
+@pytest.mark.parametrize(
+    ("changes", "heading", "listed"),
+    [
+        ({}, "A small ConvNet on scikit-learn's digits with RMP-Loss, T = 4", ""),
+        (
+            {"network": "resnet20", "T": 2},
+            "ResNet20 on digits with RMP-Loss, T = 2",
+            "The recipe digits-rmp, changed: network = resnet20.",
+        ),
+        (
+            {"objective": "none", "epochs": 1},
+            "Convnet on digits without RMP-Loss, T = 4",
+            "The recipe digits-rmp, changed: objective = none, epochs = 1.",
+        ),
+        (
+            {"lr": 0.5},
+            "A small ConvNet on scikit-learn's digits with RMP-Loss, T = 4",
+            "The recipe digits-rmp, changed: lr = 0.5.",
+        ),
+    ],
+)
+def test_the_heading_says_what_was_trained(
+    changes: dict[str, Any], heading: str, listed: str, tmp_path: Path
+) -> None:
+    recipe = recipes.override(WITH, changes)
+    _, seen = page(tmp_path, run_folder(tmp_path, recipe))
+    assert heading in seen.text
+    assert listed in seen.text
+    assert ("changed:" in seen.text) == bool(listed)
+
+
+def test_energy_and_images_per_second(tmp_path: Path) -> None:
+    path = run_folder(tmp_path)
+    (path / "cost.json").write_text('{"microjoules": 12.345}')
+    _, seen = page(tmp_path, path)
+    assert "energy of an inference, estimated12.35 µJ" in seen.text.replace("12.34 ", "12.35 ")
+    speed = 22 * WITH.batch_size / 1.5  # steps and seconds of an epoch in tests.report.folders
+    assert f"images per second, training{speed:.0f}" in seen.text
+
+
+def test_classes_and_examples(tmp_path: Path) -> None:
+    path = run_folder(tmp_path)
+    before = page(tmp_path, path)[1].text
+    assert "Classes" not in before
+    assert "predictions.json" not in before  # a run of an earlier version lacks nothing
+    (path / "predictions.json").write_text(json.dumps(predicted()))
+    source, seen = page(tmp_path, path)
+    assert re.search(r"cat ?10 ?90.0 ?dog", seen.text)
+    assert re.search(r"dog ?10 ?100.0 ?–", seen.text)
+    assert "cat, taken for dog (75 %)" in seen.text.replace("\xa0", " ")
+    assert "cat, recognized (75 %)" in seen.text.replace("\xa0", " ")
+    links = [value for _, held in seen.tags for name, value in held.items() if "href" in name]
+    assert len(links) == 5 + 8
+    assert all((link or "").startswith("data:image/png;base64,") for link in links)
+    assert "img-src data:" in source
+
+
+def test_the_figures_of_the_paper_are_named(tmp_path: Path) -> None:
+    recipe = recipes.get("cifar10-resnet20-rmp")
+    assert "with RMP-Loss, T = 4" in page(tmp_path, run_folder(tmp_path, recipe))[1].text
+    text = page(tmp_path, run_folder(tmp_path, recipe, name="again"))[1].text
+    assert "as in Figures 2 and 3. Layer lif2" in text
+    assert "Figures 2 and 3. Layer" not in page(tmp_path, run_folder(tmp_path, WITH))[1].text
+
+
+def test_every_figure_as_files(tmp_path: Path) -> None:
+    folders = pair(tmp_path)
+    (folders[1] / "predictions.json").write_text(json.dumps(predicted()))
+    report.write(folders, tmp_path / "report.html", tmp_path / "new" / "figures")
+    drawn = (tmp_path / "report.html").read_text().count("<svg")
+    files = list((tmp_path / "new" / "figures").iterdir())
+    assert len(files) == 3 * drawn
+    assert {path.suffix for path in files} == {".svg", ".png", ".csv"}
 
 
 def test_html_in_names_is_shown(tmp_path: Path) -> None:
@@ -200,7 +283,7 @@ def test_the_same_folders_give_the_same_bytes_below_a_megabyte(tmp_path: Path) -
 
 def test_every_variable_of_the_style_sheet_is_defined(tmp_path: Path) -> None:
     source, _ = page(tmp_path, *pair(tmp_path))
-    used = set(re.findall(r"var\((--[\w-]+)\)", source)) - {"--hue"}
+    used = set(re.findall(r"var\((--[\w-]+)\)", source)) - {"--hue", "--points"}
     assert used <= set(re.findall(r"(--[\w-]+): ", source))
 
 
@@ -225,6 +308,8 @@ def test_a_folder_that_is_no_run_is_refused_before_anything_is_written(tmp_path:
         (0.12345, 3, "", "0.123"),
         ([-0.5], 1, "", "−0.5"),
         (0.0, 2, "+", "+0.00"),
+        (-0.3, 0, "+", "+0"),
+        (-0.3, 0, "", "0"),
         ([1.0, 2.0, 3.0], 1, "", "2.0 ± 1.0"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 
 from rmploss.errors import UserError
 from rmploss.report.read import Group, read
-from tests.report.folders import WITH, epoch, lines, run_folder
+from tests.report.folders import WITH, epoch, lines, predicted, run_folder
 
 
 def test_a_run_is_read_whole(tmp_path: Path) -> None:
@@ -85,6 +85,44 @@ def test_damaged_histograms_are_reported_and_left_out(
     run = read(path)
     assert run.membranes == {}
     assert reason in run.missing[-1]
+
+
+def _without(name: str) -> str:
+    return json.dumps({key: value for key, value in predicted().items() if key != name})
+
+
+def _changed(name: str, value: object) -> str:
+    stored = predicted()
+    stored["examples"][0][name] = value
+    return json.dumps(stored)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        _without("confusion"),
+        _without("classes"),
+        _without("examples"),
+        json.dumps({**predicted(), "confusion": [[0, 0, -1]]}),
+        json.dumps({**predicted(), "confusion": [[0, 1]]}),
+        json.dumps({**predicted(), "confusion": [[0, 5, 1]]}),
+        json.dumps({**predicted(), "confusion": [[0, 10**9, 1]], "classes": []}),
+        json.dumps({**predicted(), "classes": [{}, "dog"]}),
+        _changed("label", 2),
+        _changed("probability", "high"),
+        _changed("frames", {"shape": [1, 9, 9], "base64": "AAAA"}),
+        _changed("spikes", {"shape": [4], "base64": "AAAAAA=="}),
+        _changed("active", {"lif1": [0.5]}),
+    ],
+)
+def test_damaged_predictions_are_reported_and_left_out(tmp_path: Path, content: str) -> None:
+    path = run_folder(tmp_path)
+    (path / "predictions.json").write_text(content)
+    run = read(path)
+    assert run.predictions is None
+    assert "predictions.json cannot be read" in run.missing[-1]
 
 
 def test_values_are_those_of_the_runs_that_have_them(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from rmploss.cli.title import title
 from rmploss.engine.listener import Listener
+from rmploss.engine.title import title
 from rmploss.recipes import Recipe
 
 WIDE = 100

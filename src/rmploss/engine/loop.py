@@ -78,6 +78,7 @@ class Loop:
         self.recipe, self.execution, self.world, self.listener = recipe, execution, world, listener
         self.notes = Notes(listener)
         dataset = make_dataset(recipe)
+        self.classes = dataset.classes
         self.train_samples, self.test_samples = open_splits(
             recipe, dataset, execution.data_dir, listener, world.device
         )
@@ -170,9 +171,16 @@ class Loop:
         text = json.dumps(summary, indent=2) + "\n"
         store.try_twice(lambda: store.write_text(path / RESULT, text))
         # After result.json: a crash in the analysis leaves a finished run.
-        analyze(path, self.net, self.recipe, self.test_samples, self.execution.workers)
+        analyze(
+            path,
+            self.net,
+            self.recipe,
+            self.test_samples,
+            self.classes,
+            self.execution.workers,
+        )
         store.try_twice(folder.flush)
-        manifest.write(path, digest_of(folder), versions())
+        store.try_twice(lambda: manifest.write(path, digest_of(folder), versions()))
         self.listener.end(summary)
 
     def _epoch(self, folder: RunFolder) -> None:

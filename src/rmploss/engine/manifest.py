@@ -3,8 +3,8 @@
     manifest.json    "format", "versions", "digest", "files": {name: {"bytes", "sha256"}}, "sha256"
 
 It is written last, in one step, and its own "sha256" seals it. A resumed run removes it first, so
-that a run with a manifest is finished and unchanged. Not in it: the lock, temporaries, report.html
-and checkpoints that were set aside (`*.corrupt`), none of which a result depends on.
+that a run with a manifest is finished and unchanged. Not in it: the lock, temporaries, report.html,
+figures/ and checkpoints that were set aside (`*.corrupt`), none of which a result depends on.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from rmploss.errors import Problem
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-COMPUTED = ("membrane.json", "cost.json", "result.json")
+COMPUTED = ("predictions.json", "membrane.json", "cost.json", "result.json")
 """The files that `--resume` writes again when they are missing."""
 
 
@@ -121,7 +121,8 @@ def recorded_files(path: Path) -> list[str]:
         inside = [name for name in files if not _ignored(name)]
         inside += [name for name in folders if (Path(folder) / name).is_symlink()]
         names += [(Path(folder) / name).relative_to(path).as_posix() for name in inside]
-    return sorted(name for name in names if name not in (MANIFEST, "report.html"))
+    made = (MANIFEST, "report.html")
+    return sorted(name for name in names if name not in made and not name.startswith("figures/"))
 
 
 def fix_of(name: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from rmploss import ops
+from rmploss import ops, store
 from rmploss.data import data_root
 from rmploss.engine import manifest
 from rmploss.engine.after_training import is_analyzed
@@ -170,8 +170,8 @@ def resume(
 ) -> Path:
     """Resume a run from its newest checkpoint that verifies; returns `path`.
 
-    path: the run folder. A finished run stays as it is, except that a missing membrane.json,
-        cost.json or manifest.json is written.
+    path: the run folder. A finished run stays as it is, except that a missing predictions.json,
+        membrane.json, cost.json or manifest.json is written.
     execution, listener, world: see `train`, whose errors it raises; `DamagedRunError` if files of a
         finished run are damaged.
     """
@@ -219,7 +219,8 @@ def _is_complete(folder: RunFolder) -> bool:
     if rest:
         problems = [damage.problem(path) for damage in rest]
         raise DamagedRunError(f"{path} is finished, and damaged since", problems)
-    return is_analyzed(path) and (path / RESULT).is_file()
+    written = all(damage.file not in manifest.COMPUTED for damage in lost)
+    return written and is_analyzed(path) and (path / RESULT).is_file()
 
 
 def _finish(folder: RunFolder, listener: Listener) -> None:
@@ -229,7 +230,7 @@ def _finish(folder: RunFolder, listener: Listener) -> None:
         listener.note(f"{path} is finished, all files are intact: nothing to do")
     elif folder.has_manifest():
         with folder.lock():
-            manifest.write(path, digest_of(folder), versions())
+            store.try_twice(lambda: manifest.write(path, digest_of(folder), versions()))
         listener.note(f"{path} is finished: its manifest was missing and is written")
     else:
         what = f"{folder.written_by()} wrote no manifest"

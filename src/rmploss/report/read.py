@@ -1,18 +1,24 @@
 """Read run folders. `Run.missing` lists what an unfinished or damaged run lacks."""
 
 import json
-from collections.abc import Sequence
+import math
+import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rmploss.analysis import Histogram
 from rmploss.analysis.histogram import BINS, HIGH, LOW
+from rmploss.engine.after_training import COST, MEMBRANE, PREDICTIONS
 from rmploss.engine.files import read_regular
 from rmploss.engine.run import RunFolder
 from rmploss.engine.verify import record_damages
 from rmploss.errors import Problem
 from rmploss.recipes import Recipe
+from rmploss.report.predictions import Predictions, read_predictions
+
+Content = TypeVar("Content")
 
 
 @dataclass(frozen=True)
@@ -22,11 +28,13 @@ class Run:
     path: of the folder.
     recipe: of the run.
     epochs: the records of its epochs.
-    last: the record of the last epoch, and the best accuracy, its epoch, and the run's seconds.
+    last: the record of the last epoch, and the best accuracy, its epoch, the run's seconds, images
+        per second, and the microjoules of an inference.
     events: starts, resumes and whatever else happened.
     membranes: layer -> histogram of u_pre after the last epoch.
     figure_layer: the layer of Figures 2 and 3.
     samples: the number of test samples in the histograms.
+    predictions: on the test split; None: a run of an earlier version.
     missing: sentences about what the folder lacks, and which of its files are damaged.
     """
 
@@ -38,6 +46,7 @@ class Run:
     membranes: dict[str, Histogram]
     figure_layer: str
     samples: int
+    predictions: Predictions | None
     missing: list[str]
 
 
@@ -59,6 +68,11 @@ class Group:
         """The run whose histograms are shown: the first that has any."""
         return next((run for run in self.runs if run.membranes), self.runs[0])
 
+    @property
+    def tested(self) -> Run:
+        """The run whose predictions are shown: the first that has any."""
+        return next((run for run in self.runs if run.predictions), self.runs[0])
+
     def values(self, key: str, layer: str = "") -> list[float]:
         """A number of each run's last epoch, or of one layer; runs without it are skipped."""
         records = [run.last for run in self.runs]
@@ -78,26 +92,44 @@ def read(path: Path) -> Run:
     missing = [f"damaged: {d.file}: expected {d.expected}, found {d.found}" for d in damages]
     if recipe.epochs not in by_epoch:
         missing.append(f"not finished: {len(epochs)} of {recipe.epochs} epochs")
-    membranes, figure_layer, samples = {}, "", 0
-    try:
-        figure_layer, samples, membranes = _membranes(path / "membrane.json")
-    except FileNotFoundError:
+    if not (path / MEMBRANE).exists():
         missing.append("no histograms: they are taken when training ends")
-    except OSError as error:
-        missing.append(f"membrane.json cannot be read: {error.strerror or error}")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        missing.append(f"membrane.json cannot be read: {error!r}")
+    found = _readable(_membranes, path / MEMBRANE, missing)
+    figure_layer, samples, membranes = found or ("", 0, {})
     return Run(
         path.absolute(),
         recipe,
         epochs,
-        _last(epochs),
+        _last(epochs, recipe) | microjoules(path),
         folder.events(),
         membranes,
         figure_layer,
         samples,
+        _readable(read_predictions, path / PREDICTIONS, missing),
         missing,
     )
+
+
+def microjoules(path: Path) -> dict[str, float]:
+    """The energy of one inference of a run, as `{"microjoules": x}`; empty without cost.json."""
+    try:
+        cost = float(json.loads(read_regular(path / COST))["microjoules"])
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return {}
+    return {"microjoules": cost} if math.isfinite(cost) else {}
+
+
+def _readable(read: Callable[[Path], Content], path: Path, missing: list[str]) -> Content | None:
+    """The content of a file; None if it is not there, or cannot be read: that is told."""
+    try:
+        return read(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        missing.append(f"{path.name} cannot be read: {error.strerror or error}")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        missing.append(f"{path.name} cannot be read: {error!r}")
+    return None
 
 
 def damaged(folders: Sequence[Path]) -> list[Problem]:
@@ -128,7 +160,7 @@ def _membranes(path: Path) -> tuple[str, int, dict[str, Histogram]]:
     )
 
 
-def _last(epochs: list[dict[str, Any]]) -> dict[str, Any]:
+def _last(epochs: list[dict[str, Any]], recipe: Recipe) -> dict[str, Any]:
     if not epochs:
         return {}
     best = max(epochs, key=lambda record: record.get("test_accuracy") or 0)
@@ -137,4 +169,17 @@ def _last(epochs: list[dict[str, Any]]) -> dict[str, Any]:
         "best_accuracy": best.get("test_accuracy"),
         "best_epoch": best["epoch"],
         "seconds": sum(spent),
+        "images_per_s": _images_per_s(epochs, recipe),
     }
+
+
+def _images_per_s(epochs: list[dict[str, Any]], recipe: Recipe) -> float | None:
+    """The images per second of training: the median over the epochs, since one may be resumed."""
+    steps = [record.get("step") or 0 for record in epochs]
+    before = [0 if epochs[0]["epoch"] == 1 else None, *steps]
+    rates = [
+        (step - earlier) * recipe.batch_size / record["train_s"]
+        for record, step, earlier in zip(epochs, steps, before, strict=False)
+        if earlier is not None and step > earlier and record.get("train_s")
+    ]
+    return statistics.median(rates) if rates else None

@@ -8,6 +8,7 @@ from rmploss import recipes
 from rmploss.engine.build import resolve
 from rmploss.recipes import ROWS, Recipe, Row
 from rmploss.recipes.recipe import Value
+from rmploss.report.predictions import ClassResult
 from rmploss.report.read import Group, Run
 
 ERROR, POINTS = 0.02, 0.05
@@ -110,6 +111,31 @@ def _verdict(q0: list[float], q1: list[float], a0: list[float], a1: list[float])
 def _from_to(before: list[float], after: list[float], digits: int) -> str:
     ends = dict.fromkeys(f"{fmean(values):.{digits}f}" for values in (before, after))
     return " to ".join(ends)
+
+
+def paper_figure(recipe: Recipe) -> str:
+    """The figures of the paper that show this network and data: "Figures 2 and 3", or ""."""
+    if recipe.data.name != "cifar10":
+        return ""
+    return {"resnet20": "Figures 2 and 3", "resnet19": "Figure 3"}.get(recipe.network.name, "")
+
+
+def classes(groups: Sequence[Group]) -> list[list[ClassResult | None]]:
+    """The results of every class in all groups, the least accurate class of the last one first.
+
+    A class that a group does not have is None there; empty if no group recorded its predictions.
+    """
+    tables = [
+        {each.name: each for each in known.classes()} if (known := g.tested.predictions) else {}
+        for g in groups
+    ]
+    names = dict.fromkeys(name for table in tables for name in table)
+    rows = [[table.get(name) for table in tables] for name in names]
+
+    def rank(row: list[ClassResult | None]) -> float:
+        return next((each.accuracy for each in reversed(row) if each), 0.0)
+
+    return sorted(rows, key=rank)
 
 
 def published_rows(recipe: Recipe) -> list[Row]:

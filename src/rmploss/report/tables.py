@@ -1,7 +1,5 @@
 """The paper's tables beside the results in run folders."""
 
-import json
-import math
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,13 +9,13 @@ from pathlib import Path
 from rmploss import recipes
 from rmploss.engine.after_training import COST
 from rmploss.engine.build import resolve
-from rmploss.engine.files import read_regular
 from rmploss.engine.run import RunFolder
 from rmploss.engine.run_summary import summarize
 from rmploss.engine.verify import is_run, record_damages
 from rmploss.errors import Problem, UserError
 from rmploss.recipes import METHODS, Recipe
 from rmploss.recipes.fair import PREFIX, WITH_RMP
+from rmploss.report.read import microjoules
 
 Values = dict[str, float]
 """The results of one finished run."""
@@ -168,7 +166,7 @@ def _finished_runs(runs_dir: Path) -> tuple[dict[str, dict[int, Values]], Counte
             continue
         metrics, altered = folder.metrics(), any(event.get("altered") for event in events)
         if metrics and metrics[-1]["epoch"] == recipe.epochs and not altered:
-            cost = {} if COST in wrong else _cost(folder.path)
+            cost = {} if COST in wrong else microjoules(folder.path)
             runs[mark][recipe.seed] = {**summarize(metrics), **cost}
     return runs, damaged
 
@@ -206,14 +204,6 @@ def _folders(runs_dir: Path) -> Iterator[RunFolder]:
     """The run folders in a folder, by name, those without their recipe.json as well."""
     if runs_dir.is_dir():
         yield from (RunFolder(path) for path in sorted(runs_dir.iterdir()) if is_run(path))
-
-
-def _cost(path: Path) -> Values:
-    try:
-        cost = float(json.loads(read_regular(path / COST))["microjoules"])
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return {}
-    return {"microjoules": cost} if math.isfinite(cost) else {}
 
 
 def _summarize_seeds(by_seed: dict[int, Values]) -> SeedSummary | None:
