@@ -182,8 +182,12 @@ def test_the_two_readings(name: str) -> None:
         assert code.objective == recipe.objective
     if recipe.data.name == "cifar10-dvs":
         assert code.data == recipe.data.but(split="files0-899")
+    elif recipe.data.name in ("cifar10", "cifar100"):
+        assert code.data == recipe.data.but(policy="family")
     else:
         assert code.data == recipe.data
+    trainer = ("weights", "fp16") if recipe.data.name == "imagenet" else ("all", "off")
+    assert (code.weight_decay_on, code.amp) == trainer
     assert code.fingerprint() != recipe.fingerprint()
 
 

@@ -9,7 +9,14 @@ that it needs is a row of a table which the host computes once, in float64:
   tables        256 values: posterize, solarize, invert; autocontrast and equalize from the image
   enhancements  the blend d + f (x - d) for all pairs (d, x): the factor f, the degenerate image d
 
-The pixels are those of torchvision's operations on PIL images (`tests/data/test_autoaugment.py`).
+There are two readings of the policy. "torchvision" is that library's; "family" that of the port in
+the trainers of the paper's authors, which differs in one probability, in the sign of rotations
+(there is none), in shears (bicubic), in translations by fractions of a pixel, and in solarize
+(from 256):
+
+  cubic         four source pixels of every pixel, and the fraction between the middle two, float64
+
+The pixels are those of PIL's operations, called as either does (`tests/data/test_autoaugment.py`).
 On a GPU every image passes through the three groups, and where an image has no operation of a
 group its row is the identity: no value is read, so that a CUDA graph can hold it. On a CPU images
 of one kind of operation are taken together instead, which gives the same pixels in less time.
@@ -19,7 +26,7 @@ import math
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 from itertools import product
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -34,6 +41,9 @@ BINS = 10
 """The number of magnitudes of an operation."""
 
 
+Reading = Literal["torchvision", "family"]
+
+
 class Kind(IntEnum):
     """What an operation needs; images of one kind are computed alike."""
 
@@ -46,6 +56,7 @@ class Kind(IntEnum):
     CONTRAST = 6
     COLOR = 7
     SHARPNESS = 8
+    CUBIC = 9
 
 
 class Operation(NamedTuple):
@@ -53,16 +64,18 @@ class Operation(NamedTuple):
 
     name: as torchvision spells it.
     magnitude: an angle in degrees, a shift in pixels, a slope, a factor minus 1, bits, a threshold.
+    cubic: whether a shear interpolates between pixels; else it takes the nearest.
     """
 
     name: str
     magnitude: float = 0.0
+    cubic: bool = False
 
     @property
     def kind(self) -> Kind:
         """What the operation needs."""
         if self.name in _GEOMETRIC:
-            return Kind.GEOMETRIC
+            return Kind.CUBIC if self.cubic else Kind.GEOMETRIC
         if self.name in ("Posterize", "Solarize", "Invert"):
             return Kind.TABLE
         return Kind[self.name.upper()]
@@ -99,6 +112,9 @@ CIFAR10: tuple[tuple[Step, Step], ...] = (
     (("TranslateY", 0.7, 9), ("AutoContrast", 0.9, None)),
 )
 """The sub-policies, as torchvision has them."""
+FAMILY = (*CIFAR10[:16], (("Equalize", 0.2, None), ("Equalize", 0.8, None)), *CIFAR10[17:])
+"""Those of the family's trainers: number 17 equalizes a second time with 0.8, not 0.6."""
+POLICIES: dict[Reading, tuple[tuple[Step, Step], ...]] = {"torchvision": CIFAR10, "family": FAMILY}
 
 _GEOMETRIC = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
 _ENHANCE = ("Brightness", "Color", "Contrast", "Sharpness")
@@ -109,27 +125,38 @@ GROUPS = (
 )
 
 
-def operation(name: str, number: int | None, negative: bool, side: int) -> Operation:
+def operation(
+    name: str, number: int | None, negative: bool, side: int, reading: Reading = "torchvision"
+) -> Operation:
     """The operation at one of its ten magnitudes.
 
     number: of the magnitude, 0 to 9; None: the operation has none.
-    negative: the random sign; posterize, solarize and what has no magnitude ignore it.
+    negative: the random sign; posterize, solarize and what has no magnitude ignore it, and in the
+        reading "family" rotations.
     side: of the images in pixels.
     """
+    family = reading == "family"
+    linear = _linear if family else _rounded_linear
     if number is None:
         return Operation(name)
     if name == "Posterize":
         return Operation(name, 8 - round(4 * number / (BINS - 1)))
     if name == "Solarize":
-        return Operation(name, 255 * _linear(1.0, 0.0, number))
+        return Operation(name, linear(256.0, 0.0, number) if family else 255 * linear(1, 0, number))
     top = {"ShearX": 0.3, "ShearY": 0.3, "Rotate": 30.0} | dict.fromkeys(_ENHANCE, 0.9)
-    magnitude = _linear(0.0, top.get(name, 150 / 331 * side), number)
-    if name.startswith("Translate"):
+    magnitude = linear(0.0, top.get(name, 150 / 331 * side), number)
+    if name.startswith("Translate") and not family:
         magnitude = int(magnitude)
-    return Operation(name, -magnitude if negative else magnitude)
+    signed = negative and not (family and name == "Rotate")
+    return Operation(name, -magnitude if signed else magnitude, family and name.startswith("Shear"))
 
 
 def _linear(first: float, last: float, number: int) -> float:
+    """A magnitude, as numpy computes it in float64."""
+    return float(np.linspace(first, last, BINS)[number])
+
+
+def _rounded_linear(first: float, last: float, number: int) -> float:
     """A magnitude, rounded to float32 as torchvision rounds it."""
     return float(torch.linspace(first, last, BINS)[number])
 
@@ -138,7 +165,8 @@ class AutoAugment(nn.Module):
     """Apply a policy to images of one size.
 
     side: H and W of the images in pixels.
-    policy: the sub-policies.
+    policy: the sub-policies; None: those of the reading.
+    reading: whose operations, see above.
     """
 
     DRAWS = 5
@@ -151,10 +179,20 @@ class AutoAugment(nn.Module):
     tables: Tensor  # uint8 [codes, 256]
     blend_rows: Tensor  # the row in `blends`, int64 [codes]
     blends: Tensor  # uint8 [factors 256 256], by factor, degenerate and value
+    # Only with cubic operations:
+    tap_rows: Tensor  # the row in `taps` and `fractions`, int64 [codes]
+    taps: Tensor  # four source pixels, int64 [rows, 4, HW]; -1: outside
+    fractions: Tensor  # where between the second and the third, float64 [rows, HW]
 
-    def __init__(self, side: int, policy: Sequence[tuple[Step, Step]] = CIFAR10) -> None:
+    def __init__(
+        self,
+        side: int,
+        policy: Sequence[tuple[Step, Step]] | None = None,
+        reading: Reading = "torchvision",
+    ) -> None:
         super().__init__()
         self.side = side
+        policy = POLICIES[reading] if policy is None else policy
         codes: dict[Operation | None, int] = {None: 0}
         chosen = torch.empty(2, len(policy), 2, dtype=torch.int64)
         limits = torch.empty(2, len(policy), dtype=torch.int64)
@@ -162,12 +200,16 @@ class AutoAugment(nn.Module):
             name, probability, number = steps[slot]
             limits[slot, row] = threshold(probability)
             for sign in range(2):
-                found = operation(name, number, bool(sign), side)
+                found = operation(name, number, bool(sign), side, reading)
                 chosen[slot, row, sign] = codes.setdefault(found, len(codes))
         self.n_policies = len(policy)
         self._keep("chosen", chosen.flatten(1))
         self._keep("limits", limits)
-        self._make_tables([op for op in codes if op is not None])
+        operations = [op for op in codes if op is not None]
+        self._make_tables(operations)
+        self.is_cubic = any(op.cubic for op in operations)
+        if self.is_cubic:
+            self._make_taps(operations)
 
     def _keep(self, name: str, tensor: Tensor) -> None:
         """Hold a tensor that moves with the module."""
@@ -193,6 +235,21 @@ class AutoAugment(nn.Module):
         self._keep("blend_rows", rows)
         self._keep("blends", torch.stack([blend_table(factor) for factor in factors]).flatten())
 
+    def _make_taps(self, operations: Sequence[Operation]) -> None:
+        """The tables of the cubic operations; row 0 is the identity."""
+        pixels = torch.arange(self.side * self.side)
+        rows = torch.zeros(len(operations) + 1, dtype=torch.int64)
+        taps, fractions = [pixels.expand(4, -1)], [torch.zeros(len(pixels), dtype=torch.float64)]
+        for code, op in enumerate(operations, 1):
+            if op.cubic:
+                rows[code] = len(taps)
+                four, fraction = cubic_taps(op, self.side)
+                taps.append(four)
+                fractions.append(fraction)
+        self._keep("tap_rows", rows)
+        self._keep("taps", torch.stack(taps))
+        self._keep("fractions", torch.stack(fractions))
+
     def forward(self, x: Tensor, words: Tensor, grouped: bool | None = None) -> Tensor:
         """The augmented images, uint8.
 
@@ -214,19 +271,25 @@ class AutoAugment(nn.Module):
     def operate(self, x: Tensor, code: Tensor, grouped: bool) -> Tensor:
         """Apply one operation to every image: x uint8 `[B, 3, HW]`, code int64 `[B]`."""
         functions = (self._geometric, self._tabled, self._enhanced)
+        steps = [*zip(functions, GROUPS, strict=True)]
+        if self.is_cubic:
+            steps.append((self._cubic, (Kind.CUBIC,)))
         if grouped:
-            return self._operate_grouped(x, code, functions)
-        for function, kinds in zip(functions, GROUPS, strict=True):
+            return self._operate_grouped(x, code, steps)
+        for function, kinds in steps:
             x = function(x, code, kinds)
         return x
 
     def _operate_grouped(
-        self, x: Tensor, code: Tensor, functions: Sequence[Callable[..., Tensor]]
+        self,
+        x: Tensor,
+        code: Tensor,
+        steps: Sequence[tuple[Callable[..., Tensor], Sequence[Kind]]],
     ) -> Tensor:
         """`operate`, for the images of each kind together."""
         kinds = self.kinds[code].tolist()
         x = x.clone()
-        for function, group in zip(functions, GROUPS, strict=True):
+        for function, group in steps:
             for kind in group:
                 rows = torch.tensor([row for row, k in enumerate(kinds) if k == kind])
                 if len(rows):
@@ -238,6 +301,25 @@ class AutoAugment(nn.Module):
         source = self.sources[code].unsqueeze(1)
         moved = x.gather(2, source.clamp(min=0).expand_as(x))
         return moved.masked_fill(source < 0, FILL)
+
+    def _cubic(self, x: Tensor, code: Tensor, kinds: Sequence[Kind]) -> Tensor:
+        """Each pixel from four in a line.
+
+        v + d (c - a + d (2 (a - v) + c - e + d (v - a + e - c)))
+
+        a, v, c, e are the pixels, d is the fraction; clipped and cut off, as PIL does. Float64,
+        each operation one of IEEE 754.
+        """
+        row = self.tap_rows[code]
+        taps, d = self.taps[row], self.fractions[row].unsqueeze(1)
+        pixels = x.long()
+        a, v, c, e = (
+            pixels.gather(2, taps[:, i].clamp(min=0).unsqueeze(1).expand_as(pixels))
+            for i in range(4)
+        )
+        inner = d * (v - a + e - c) + (2 * (a - v) + c - e)
+        moved = (d * (d * inner + (c - a)) + v).clamp(0, 255).to(torch.uint8)
+        return moved.masked_fill(taps[:, :1] < 0, FILL)
 
     def _tabled(self, x: Tensor, code: Tensor, kinds: Sequence[Kind]) -> Tensor:
         """Each pixel from the table of its image and channel."""
@@ -277,6 +359,23 @@ def source_pixels(op: Operation, side: int) -> Tensor:
     column, row = (a * x + b * y + c) >> 16, (d * x + e * y + f) >> 16
     inside = (column >= 0) & (column < side) & (row >= 0) & (row < side)
     return torch.from_numpy(np.where(inside, row * side + column, -1))
+
+
+def cubic_taps(op: Operation, side: int) -> tuple[Tensor, Tensor]:
+    """The four pixels in a line between which a sheared pixel lies, and where.
+
+    Returns int64 `[4, HW]`, -1 for pixels from outside, and the fraction between the second and the
+    third, float64 `[HW]`. A shear moves along one axis: across it the pixels stay on their centers.
+    """
+    y, x = np.divmod(np.arange(side * side), side)
+    moved, still = (x, y) if op.name == "ShearX" else (y, x)
+    place = (moved + 0.5) + op.magnitude * (still + 0.5)
+    inside = (place >= 0) & (place < side)
+    first = np.floor(place - 0.5)
+    line = (first.astype(np.int64) + np.arange(-1, 3)[:, None]).clip(0, side - 1)
+    pixels = still * side + line if op.name == "ShearX" else line * side + still
+    fraction = torch.from_numpy(place - 0.5 - first)
+    return torch.from_numpy(np.where(inside, pixels, -1)), fraction
 
 
 def _matrix(op: Operation, side: int) -> tuple[float, float, float, float, float, float]:

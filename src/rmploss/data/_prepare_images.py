@@ -5,7 +5,7 @@ from typing import Literal
 from torch import Tensor
 
 from rmploss.data._augment import CROP_DRAWS, CUTOUT_DRAWS, FLIP_DRAWS, crop, crop_and_flip, cutout
-from rmploss.data._autoaugment import AutoAugment
+from rmploss.data._autoaugment import AutoAugment, Reading
 from rmploss.data._in_memory import Prepare, Standardize
 
 Augment = Literal["autoaugment+cutout", "standard", "crop", "none"]
@@ -18,14 +18,22 @@ class PrepareImages(Prepare):
         flip; "autoaugment+cutout" adds AutoAugment, for 3 channels, and holes of half the side.
     standardize: the last step.
     side: in pixels.
+    policy: whose AutoAugment.
     """
 
-    def __init__(self, augment: Augment, standardize: Standardize, side: int = 32) -> None:
+    def __init__(
+        self,
+        augment: Augment,
+        standardize: Standardize,
+        side: int = 32,
+        policy: Reading = "torchvision",
+    ) -> None:
         super().__init__()
         self.standardize = standardize
         self.flips = augment != "crop"
         self.pad, self.hole = side // 8, side // 4 * 2
-        self.autoaugment = AutoAugment(side) if augment == "autoaugment+cutout" else None
+        has_policy = augment == "autoaugment+cutout"
+        self.autoaugment = AutoAugment(side, reading=policy) if has_policy else None
         self.moves = CROP_DRAWS + FLIP_DRAWS * self.flips
         self.draws = {
             "autoaugment+cutout": self.moves + AutoAugment.DRAWS + CUTOUT_DRAWS,

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rmploss.data._autoaugment import Reading
 from rmploss.data._base import (
     ProgressCallback,
     Splits,
@@ -37,9 +38,11 @@ class _CIFAR:
 
     augment: of training images; "autoaugment+cutout" is the paper's, "standard" crop and flip,
         "crop" crop alone.
+    policy: whose AutoAugment: "torchvision", or "family", the port in the authors' family of code.
     """
 
     augment: Augment = "autoaugment+cutout"
+    policy: Reading = "torchvision"
 
     name: ClassVar[str]
     num_classes: ClassVar[int]
@@ -94,7 +97,8 @@ class _CIFAR:
         return torch.from_numpy(images), torch.tensor(labels)
 
     def _prepare(self, augment: Augment | None = None) -> PrepareImages:
-        return PrepareImages(augment or self.augment, Standardize(self.mean, self.std))
+        standardize = Standardize(self.mean, self.std)
+        return PrepareImages(augment or self.augment, standardize, policy=self.policy)
 
 
 def _read_verified(folder: Path, checksums: Mapping[str, str]) -> dict[str, bytes]:

@@ -70,6 +70,15 @@ READINGS = (
         "Eq. 6 multiplies by alpha V_th; the code's norm over T, B, H, W has no such factor.",
     ),
     Reading(
+        "data.policy (CIFAR)",
+        "torchvision",
+        "family",
+        "AutoAugment is named, not defined. The port in the group's code has another probability "
+        "in one sub-policy (0.8, not 0.6), rotates one way, shears between pixels, translates by "
+        "fractions of a pixel and solarizes from 256. Recipes of the group's other methods keep "
+        "torchvision's: --set data.policy=family.",
+    ),
+    Reading(
         "data.split (CIFAR10-DVS)",
         "random",
         "files0-899",
@@ -107,6 +116,19 @@ READINGS = (
         "1e-4 on all parameters",
         "1e-4 on all parameters",
         "Not stated; 1e-4 is what the authors' family of code uses.",
+    ),
+    Reading(
+        "weight_decay_on (ImageNet)",
+        "all",
+        "weights",
+        "Not stated; the only public ImageNet trainer of the group decays convolutions and linear "
+        "layers alone.",
+    ),
+    Reading(
+        "amp (ImageNet)",
+        "off",
+        "fp16",
+        "Not stated; the same trainer runs in half precision (autocast with scaled gradients).",
     ),
     Reading(
         "neuron.detach_reset",
@@ -171,12 +193,19 @@ def read_as(recipe: Recipe, mode: Mode) -> Recipe:
         raise UserError("no such reading", [problem])
     if objective.name == "rmp":
         objective = objective.but(potential="input", exclude=("*.lif1",))
-    data = recipe.data
+    data, options = recipe.data, {}
+    if data.name == "cifar10-dvs":
+        data = data.but(split="files0-899")
+    elif data.options.get("augment") == "autoaugment+cutout":
+        data = data.but(policy="family")
+    elif data.name == "imagenet":
+        options = {"weight_decay_on": "weights", "amp": "fp16"}
     return recipe.but(
         name=f"{recipe.name}-code",
         expect="",
-        data=data.but(split="files0-899") if data.name == "cifar10-dvs" else data,
+        data=data,
         network=recipe.network.but(readout="mean"),
         norm=recipe.norm.but(factor="none"),
         objective=objective,
+        **options,
     )
