@@ -109,6 +109,8 @@ class InterruptedRunError(UserError):
 
 MOST_NAMES = 20
 """The longest list of names in a message, where a command shows them."""
+NEAREST = 3
+"""The names that are offered of a longer list."""
 
 
 def closest(word: str, words: Iterable[str]) -> str | None:
@@ -122,12 +124,21 @@ def closest(word: str, words: Iterable[str]) -> str | None:
     return matches[0] if matches else None
 
 
+def _nearest(word: str, words: Sequence[str]) -> list[str]:
+    """At most `NEAREST` similar members: the closest, those that have the word, similar ones."""
+    guess = closest(word, words)
+    having = [known for known in words if word and word.lower() in known.lower()]
+    similar = difflib.get_close_matches(word, words, n=NEAREST, cutoff=0.5)
+    ranked = dict.fromkeys([*([guess] if guess else []), *sorted(having, key=len), *similar])
+    return list(ranked)[:NEAREST]
+
+
 def _parts(name: str) -> list[str]:
     return sorted(name.split("-"))
 
 
 def unknown(where: str, word: str, words: Iterable[str], see: str = "") -> Problem:
-    """The problem of an unknown name, with the nearest known one.
+    """The problem of an unknown name, with the nearest known one, or some of many.
 
     where: the field or option.
     word: the unknown name.
@@ -137,9 +148,13 @@ def unknown(where: str, word: str, words: Iterable[str], see: str = "") -> Probl
     words = sorted(words)
     if not words:
         return Problem(where, f'unknown "{word}"', "it has no options")
+    if see and len(words) > MOST_NAMES:
+        near = [f'"{name}"' for name in _nearest(str(word), words)]
+        if not near:
+            return Problem(where, f'unknown "{word}"', f"{see} shows all {len(words)}")
+        listed = " or ".join(filter(None, (", ".join(near[:-1]), near[-1])))
+        return Problem(where, f'unknown "{word}"', f"did you mean {listed}?   ({see})")
     guess = closest(str(word), words)
-    if guess is None and see and len(words) > MOST_NAMES:
-        return Problem(where, f'unknown "{word}"', f"{see} shows all {len(words)}")
     fix = f'did you mean "{guess}"?' if guess else "one of " + ", ".join(words)
     return Problem(where, f'unknown "{word}"', f"{fix}   ({see})" if see else fix)
 

@@ -103,7 +103,7 @@ def test_a_bug_of_ours_keeps_its_traceback(
     monkeypatch.setattr("rmploss.recipes.RECIPES", None)
     assert main(["list"]) == 1
     err = capsys.readouterr().err
-    assert "AttributeError" in err
+    assert "TypeError" in err
     assert "rmploss doctor" in err
 
 

@@ -65,7 +65,9 @@ def test_text_lines_are_few_and_say_what_is_left(monkeypatch: pytest.MonkeyPatch
     lines.loading("digits", 1, 2)
     shown = out.getvalue().splitlines()
     # One line per 30 s; 3 of 40 batches took 30 s, so that 370 s are left.
-    assert shown[2] == "epoch 1/2  batch 3/20  loss 0.500  left 0:06:10"
+    speed = TINY.batch_size / 10
+    assert speed < 10
+    assert shown[2] == f"epoch 1/2  batch 3/20  {speed:.1f} images/s  loss 0.500  left 0:06:10"
     assert [line.split("  ")[1] for line in shown[2:]] == ["batch 3/20", "batch 6/20", "batch 9/20"]
 
 
@@ -152,10 +154,24 @@ def test_the_times_are_named_and_never_cut(width: int) -> None:
     bar.close()
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue())
     line = [line for line in plain.replace("\r", "\n").splitlines() if "18/391" in line][-1]
-    assert re.search(r"\d%  ?elapsed \d+:\d\d:\d\d left (\d+:\d\d|-:--):(\d\d|--)", line), line
-    assert line.startswith("epoch 2/2  train 18/391")
+    share = r"\d%  ?elapsed \d+:\d\d:\d\d " if width >= 80 else ""
+    assert re.search(share + r"left (\d+:\d\d|-:--):(\d\d|--)", line), line
+    assert re.match(r"epoch 2/2  train 18/391  \d+ images/s ", line), line
     assert len(line) <= width
     assert ("━" in line) == (width >= 100)
+
+
+def test_the_speed_is_that_of_the_phase(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now)
+    speed = terminal.Speed(batch_size=100)
+    assert speed.see("train", 1, 41) == ""  # of a resumed epoch
+    now = 2.0
+    assert speed.see("train", 1, 45) == "200 images/s"
+    assert speed.see("test", 1, 1) == ""
+    now = 102.0
+    assert speed.see("test", 1, 2) == "1.0 images/s"
+    assert speed.see("train", 2, 1) == ""
 
 
 def _lines(out: io.StringIO) -> list[str]:

@@ -50,11 +50,24 @@ def test_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_first_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
-    assert all(f"• {verb}" in out for verb in VERBS)
+    assert all(f"  {verb} " in out for verb in VERBS)
 
 
-def test_list_shows_every_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_list_is_short_and_counts_what_it_leaves_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
     assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 40
+    named = [line.split()[0] for line in lines if line and line.split()[0] in recipes.RECIPES]
+    counted = [int(line.split()[1]) for line in lines if line.startswith("and ")]
+    assert {"digits-rmp", "cifar10-resnet20-rmp", "images-resnet20-rmp"} <= set(named)
+    assert len(named) + sum(counted) == len(recipes.RECIPES)
+
+
+def test_list_all_shows_every_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "all"]) == 0
     out = capsys.readouterr().out
     assert all(name in out for name in recipes.RECIPES)
 
@@ -64,7 +77,7 @@ def test_list_fits_the_terminal(
     width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
-    assert main(["list"]) == 0
+    assert main(["list", "all"]) == 0
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= width
     flat = " ".join(out.split())

@@ -20,6 +20,7 @@ from rmploss.cli.demo import Demo
 from rmploss.cli.doctor import Doctor
 from rmploss.cli.eval import Eval
 from rmploss.cli.export import Export
+from rmploss.cli.first_help import first_help, require_verb
 from rmploss.cli.list import List
 from rmploss.cli.pack import Pack
 from rmploss.cli.predict import Predict
@@ -27,6 +28,7 @@ from rmploss.cli.report import Report
 from rmploss.cli.table import Table
 from rmploss.cli.train import Train
 from rmploss.cli.verify import Verify
+from rmploss.cli.sign_of_life import waiting
 from rmploss.cli.wrapping import error_text, width_of
 from rmploss.errors import (
     InterruptedRunError,
@@ -52,18 +54,6 @@ Verb = (
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
 
-ABOUT = """Train low-latency spiking neural networks with RMP-Loss (Guo et al., ICCV 2023).
-
-$ rmploss demo                                          try it: digits, under a minute
-$ rmploss list                                          all recipes
-$ rmploss train cifar10-resnet20-rmp --T 4 --seed 1     one row of the paper's Table 1
-$ rmploss train --resume runs/NAME                      continue an interrupted run
-$ rmploss table 1                                       the paper's numbers beside yours
-
-Every verb takes --import MODULE, or --import FILE.py, once or several times: a plug-in that
-registers data sets, networks, ... of yours (docs/add-a-method.md).
-"""
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code.
@@ -76,8 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words == ["--version"]:
         print(f"rmploss {__version__}")
         return 0
+    if words[:1] in ([], ["-h"], ["--help"]):
+        print(first_help())
+        return 0 if words else 2
     try:
         words = _use_plugins(words)
+        require_verb(words[0] if words else "")
         code = bench.run(words[1:]) if words[:1] == ["bench"] else _run(words)
     except SystemExit as end:  # of tyro: the help, or a wrong word
         code = end.code if isinstance(end.code, int) else 2
@@ -114,10 +108,12 @@ def _run(words: Sequence[str]) -> int:
     verb = tyro.cli(
         Verb,  # pyright: ignore[reportArgumentType]
         prog="rmploss",
-        description=ABOUT,
         args=words,
         config=(tyro.conf.FlagCreatePairsOff,),
     )
+    if not isinstance(verb, List):  # which needs it for some topics only
+        with waiting("loading PyTorch"):
+            import torch  # noqa: F401  # here, so that people see what they wait for
     return verb.run()
 
 

@@ -2,16 +2,29 @@
 
 import shutil
 import textwrap
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
 from tyro.conf import Positional
 
 from rmploss import recipes
+from rmploss.cli.sign_of_life import waiting
+from rmploss.cli.wrapping import say
 from rmploss.errors import UserError
+from rmploss.recipes.fair import PREFIX
+
+OF_METHODS = {
+    recipe.name
+    for method in recipes.METHODS.values()
+    if method.name != "rmp"
+    for recipe in method.recipes
+}
+"""The recipes of other methods than RMP-Loss."""
 
 Topic = Literal[
     "recipes",
+    "all",
     "methods",
     "networks",
     "neurons",
@@ -34,7 +47,8 @@ Topic = Literal[
 class List:
     """Show recipes, methods, or the entries that a field of a recipe can name.
 
-    $ rmploss list                 all recipes
+    $ rmploss list                 the main recipes, a line each
+    $ rmploss list all             all recipes, with published and measured results
     $ rmploss list methods         the systems of the paper's tables: equations, sources, doubts
     $ rmploss list objectives      the regularizers and their options
     $ rmploss list readings        the open points of the paper, and our choices
@@ -46,6 +60,8 @@ class List:
     def run(self) -> int:
         """Print it."""
         if self.topic == "recipes":
+            _print_main_recipes()
+        elif self.topic == "all":
             _print_recipes()
         elif self.topic == "methods":
             _print_methods()
@@ -54,6 +70,30 @@ class List:
         else:
             _print_registry(self.topic)
         return 0
+
+
+def _print_main_recipes() -> None:
+    """A line for every recipe of the paper, of digits and of own data; the others are counted."""
+    others = Counter(kind for name in recipes.RECIPES if (kind := _kind(name)))
+    main = [recipe for name, recipe in recipes.RECIPES.items() if not _kind(name)]
+    width = max(len(recipe.name) for recipe in main) + 2
+    for recipe in main:
+        say(f"{recipe.name:<{width}}{recipe.title}", width)
+    print()
+    for kind, count in others.items():
+        say(f"and {count} {kind}", 4)
+    say("rmploss list all shows them all, with published and measured results", 2)
+
+
+def _kind(name: str) -> str:
+    """The kind of a recipe that is not listed by default; "": it is."""
+    if name.endswith(recipes.SUFFIX):
+        return f"of pocket size: minutes on a CPU (NAME{recipes.SUFFIX})"
+    if name.startswith(PREFIX):
+        return f"of the fair comparison: only the method differs ({PREFIX}METHOD)"
+    if name in OF_METHODS:
+        return "of other methods (rmploss list methods)"
+    return "with fewer epochs (NAME-fast)" if "-fast" in name else ""
 
 
 def _print_recipes() -> None:
@@ -109,6 +149,9 @@ def _print_readings() -> None:
 
 
 def _print_registry(topic: str) -> None:
+    with waiting("loading PyTorch"):
+        import torch  # noqa: F401
+
     from rmploss.data import DATASETS
     from rmploss.engine.averaging import AVERAGES
     from rmploss.engine.optimizers import LR_SCHEDULES, OPTIMIZERS

@@ -18,6 +18,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 from rmploss.engine.listener import Listener
@@ -26,10 +27,14 @@ from rmploss.recipes import Recipe
 
 WIDE = 100
 """The columns from which a bar is drawn; in fewer, only numbers are shown."""
+NARROW = 80
+"""In fewer columns the share and the elapsed time stand back, too."""
 LEAST_BAR = 12
 """The columns that a bar keeps, with its space."""
 TIMES = len(" 100% elapsed 00:00:00 left 00:00:00")
 """The columns of share and times, behind which the other numbers stand back."""
+LEFT = len(" left 00:00:00")
+"""The columns of the remaining time, which is always shown."""
 QUIET_S = 30
 """Seconds between two lines within an epoch."""
 
@@ -71,6 +76,30 @@ def _fitting(fields: list[str], width: int) -> str:
     return "  ".join(fields)
 
 
+class Speed:
+    """The images per second of a phase, from its second batch on.
+
+    batch_size: the images of a full batch.
+    """
+
+    def __init__(self, batch_size: int = 0) -> None:
+        self.batch_size = batch_size
+        self.phase = ("", 0)
+        self.first = (0, 0.0)
+        """The batches that were done, and the time, when the phase was first seen."""
+
+    def see(self, phase: str, epoch: int, done: int) -> str:
+        """`done` batches are done now; returns "123 images/s", or "" while it is not known."""
+        now = time.monotonic()
+        if self.phase != (phase, epoch):
+            self.phase, self.first = (phase, epoch), (done, now)
+        batches, seconds = done - self.first[0], now - self.first[1]
+        if batches <= 0 or seconds <= 0:
+            return ""
+        rate = batches * self.batch_size / seconds
+        return f"{rate:.0f} images/s" if rate >= 10 else f"{rate:.1f} images/s"
+
+
 class TextLines(Listener):
     """One line per epoch, and one every half minute within it."""
 
@@ -79,10 +108,12 @@ class TextLines(Listener):
         self.epochs = 0
         self.start_epoch = 0
         self.began = self.printed = time.monotonic()
+        self.speed = Speed()
 
     def begin(self, recipe: Recipe, folder: Path, *, epoch: int, device: str) -> None:
         """Print the title with its changes, T, seed, device and folder of the run."""
         self.epochs, self.start_epoch = recipe.epochs, epoch
+        self.speed = Speed(recipe.batch_size)
         self.began = self.printed = time.monotonic()
         self.note(title(recipe))
         self.note(f"T={recipe.T}, seed {recipe.seed}, on {device}: {folder}")
@@ -93,9 +124,11 @@ class TextLines(Listener):
 
     def batch(self, phase: str, epoch: int, done: int, total: int, **numbers: float) -> None:
         """Print the progress of training, every half minute."""
+        speed = self.speed.see(phase, epoch, done)
         if phase != "train":
             return
-        shown = "".join(f"  {name} {value:.3f}" for name, value in numbers.items())
+        shown = f"  {speed}" if speed else ""
+        shown += "".join(f"  {name} {value:.3f}" for name, value in numbers.items())
         fraction = (epoch - 1 - self.start_epoch + done / total) / max(
             self.epochs - self.start_epoch, 1
         )
@@ -135,6 +168,11 @@ class Left(TimeRemainingColumn):
         return Text.assemble("left ", super().render(task))
 
 
+def whole() -> Column:
+    """A column that is not cut: the bar gives way."""
+    return Column(no_wrap=True)
+
+
 class Bar(TextLines):
     """A progress bar over the whole run with its remaining time, and one line per epoch."""
 
@@ -163,10 +201,13 @@ class Bar(TextLines):
         """Move the bar."""
         if self.progress is None:
             return
+        speed = self.speed.see(phase, epoch, done)
         fields = [f"epoch {epoch}/{self.epochs}", f"{phase} {done}/{total}"]
+        fields += [speed] if speed else []
         fields += [f"{name} {value:.3f}" for name, value in numbers.items()]
-        bar = LEAST_BAR if self.console.width >= WIDE else 0
-        what = _fitting(fields, self.console.width - TIMES - bar)
+        width = self.console.width
+        bar = LEAST_BAR if width >= WIDE else 0
+        what = _fitting(fields, width - (LEFT if width < NARROW else TIMES) - bar)
         completed = epoch - 1 - self.start_epoch + (done / total if phase == "train" else 1.0)
         self.progress.update(self.task, description=what, completed=completed)
 
@@ -188,12 +229,10 @@ class Bar(TextLines):
         self._close()
 
     def _open(self, what: str, total: float) -> None:
-        columns: list[ProgressColumn] = [
-            TextColumn("{task.description}"),
-            TextColumn("{task.percentage:>3.0f}%"),
-            Elapsed(),
-            Left(),
-        ]
+        columns: list[ProgressColumn] = [TextColumn("{task.description}")]
+        if self.console.width >= NARROW:
+            columns += [TextColumn("{task.percentage:>3.0f}%"), Elapsed(table_column=whole())]
+        columns.append(Left(table_column=whole()))
         if self.console.width >= WIDE:
             columns.insert(1, BarColumn(bar_width=None))
         self.progress = Progress(*columns, console=self.console, transient=True)

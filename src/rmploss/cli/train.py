@@ -41,7 +41,7 @@ class Train:
     """
 
     recipe: Annotated[Positional[str], arg(metavar="RECIPE", help_behavior_hint="")] = ""
-    """Its name: `rmploss list` shows all."""
+    """Its name: `rmploss list` shows the main ones, `rmploss list all` all."""
     resume: Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="")] = None
     """Resume this run folder instead; `auto`: that of RECIPE, or begin it if there is none."""
     fork: Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="")] = None

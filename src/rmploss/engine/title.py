@@ -3,7 +3,6 @@
 from dataclasses import fields
 from typing import Any
 
-from rmploss.engine.build import resolve
 from rmploss.recipes import RECIPES, Recipe, Use
 from rmploss.recipes.recipe import FIXED
 from rmploss.recipes.rmp import NAMES
@@ -44,6 +43,8 @@ def changes(recipe: Recipe) -> list[str]:
     known = RECIPES.get(recipe.name)
     if known is None:
         return []
+    from rmploss.engine.build import resolve  # torch: the terminal does not wait for it
+
     before, now = resolve(known), resolve(recipe)
     return [
         words

@@ -93,6 +93,6 @@ ROWS: tuple[Row, ...] = tuple(row for method in METHODS.values() for row in meth
 def get(name: str) -> Recipe:
     """A recipe by name. Raises `UserError`, with the nearest name, for an unknown one."""
     if name not in RECIPES:
-        problem = unknown("recipe", name, RECIPES, see="rmploss list")
+        problem = unknown("recipe", name, RECIPES, see="rmploss list all")
         raise UserError("no such recipe", [problem])
     return RECIPES[name]
