@@ -1,5 +1,6 @@
 """Wrong arguments: all of them at once, with what to type instead, and no `TypeError`."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,10 +16,14 @@ from rmploss import (
     RMPLoss,
     SpikeConv2d,
     TDBatchNorm2d,
+    attach,
     checkpoint,
+    export,
     functional,
+    load,
     membrane_stats,
     ops,
+    register,
 )
 from rmploss.errors import UserError
 from rmploss.models import create
@@ -31,6 +36,7 @@ from tests.given import normal
 
 X = torch.ones(2, 3, 4)
 MAPS = torch.ones(2, 3, 8, 8)
+IMAGES = torch.ones(1, 3, 32, 32)
 LABELS = torch.tensor([1, 2])
 OUTPUTS, LOGITS = torch.zeros(4, 2, 10), torch.zeros(2, 10)
 f: Any = functional
@@ -40,6 +46,12 @@ conv: Any = SpikeConv2d
 make: Any = create
 recompute: Any = checkpoint
 tdbn: Any = TDBatchNorm2d
+write: Any = export
+joined: Any = register
+fetch: Any = load
+watch: Any = attach
+ce, tet = CrossEntropy(), TET()
+small = functools.cache(lambda: create("convnet", width=0.125).eval())
 
 WRONG: list[tuple[Callable[[], Any], list[str]]] = [
     (lambda: lif(tau=2.0), ["tau", "from_tau"]),
@@ -135,6 +147,34 @@ WRONG: list[tuple[Callable[[], Any], list[str]]] = [
     (lambda: CrossEntropy()(OUTPUTS, LOGITS, LABELS.float()), ["labels.long()"]),
     (lambda: MeanSquaredError()(OUTPUTS, LOGITS, LABELS[:1]), ["[B] = [2]"]),
     (lambda: TET()(LOGITS, LOGITS, LABELS), ["[T, B, K]"]),
+    (lambda: ce(OUTPUTS, X[0, 0, 0], X[0, 0, 0]), ["logits = torch.float32 []", "[B, K]"]),
+    (lambda: ce(OUTPUTS, LOGITS.to_sparse(), LABELS), ["is not dense", "logits.to_dense()"]),
+    (lambda: ce(OUTPUTS, LOGITS, LOGITS.to_sparse()), ["is not dense", "labels.to_dense()"]),
+    (lambda: ce(OUTPUTS, LOGITS, LABELS.to("meta")), ["labels are on meta", "outputs on cpu"]),
+    (lambda: ce(OUTPUTS, LOGITS, LOGITS.to("meta")), ["labels are on meta", "outputs on cpu"]),
+    (lambda: ce(OUTPUTS, LOGITS, LABELS - 2), ["labels from -1 to 0", "10 classes, 0 to 9"]),
+    (lambda: tet(OUTPUTS, LOGITS, LABELS + 9), ["labels from 10 to 11", "10 classes"]),
+    (lambda: tet(OUTPUTS[..., :2], LOGITS, LABELS), ["labels from 1 to 2", "labels - 1"]),
+    (lambda: tet(OUTPUTS.to_sparse(), LOGITS, LABELS), ["outputs.to_dense()"]),
+    (lambda: lif(4)(X[:1], repeats=10**12), ["repeats = 1000000000000", "this machine has"]),
+    (lambda: NEURONS["real"](4)(X.to("meta")), ["x is on meta", "the amplitude on cpu"]),
+    (lambda: fetch(3, checkpoint="x"), ["source = 3", "checkpoint = 'x'", "'last', 'best'"]),
+    (lambda: fetch("x" * 300), ["not a run", "name too long"]),
+    (lambda: watch(3), ["net = 3", "a Module"]),
+    (lambda: write.graph_of(nn.Linear(2, 2), X), ["net = Linear", "a SpikingNetwork"]),
+    (lambda: write.graph_of(create("convnet", width=0.125).to("meta"), MAPS), ["is on meta"]),
+    (lambda: write.to_onnx(small(), MAPS.numpy(), 3), ["sample = ", "path = 3"]),
+    (lambda: write.to_onnx(small(), MAPS, "x", form="y"), ["form = 'y'", "'sequence', 'step'"]),
+    (lambda: write.to_onnx(small(), IMAGES, ""), ["path = '.'", "names no file"]),
+    (lambda: write.to_onnx(small(), IMAGES, "a\0b"), ["names no file"]),
+    (lambda: write.to_nir(small(), IMAGES, "x", dt=0), ["dt = 0", "positive and finite"]),
+    (lambda: write.to_nir(small(), IMAGES, "x", dt=float("nan")), ["dt = nan"]),
+    (lambda: write.to_nir(small(), IMAGES, "x", oldest="1"), ["oldest = '1'", "'1.0.4'"]),
+    (lambda: write.to_torch_export(3, IMAGES), ["net = 3", "path: is missing"]),
+    (lambda: write.to_torchscript(3, IMAGES), ["net = 3", "path: is missing"]),
+    (lambda: joined.neuron(3), ["name = 3", "text"]),
+    (lambda: joined.neuron("x", LIF, nam=1), ['unknown "nam"', 'did you mean "name"']),
+    (lambda: joined.recipe(), ["entry: is missing"]),
 ]  # fmt: skip
 
 

@@ -1,8 +1,11 @@
 """Random arguments of public functions: a value, equal to the reference's, or an error of ours."""
 
 import math
+import os
 import warnings
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,17 +25,23 @@ from rmploss import (
     TDBatchNorm2d,
     attach,
     checkpoint,
+    export,
     functional,
+    load,
     membrane_stats,
     models,
     ops,
+    register,
     rmp_loss,
 )
 from rmploss.errors import UserError
-from rmploss.objectives.losses import LOSSES
+from rmploss.neurons import NEURONS
+from rmploss.norm import NORMS
+from rmploss.objectives import AUXILIARIES, LOSSES
 from rmploss.objectives.schedules import SCHEDULES
+from rmploss.recipes import RECIPES
 
-EXAMPLES = 20
+EXAMPLES = 250 if os.environ.get("RMPLOSS_FUZZ") == "all" else 20
 """Calls of each function."""
 NUMBERS = [None, True, -1, 0, 1, 2, 3, 4, 0.25, 0.5, -0.5, 1.0, math.nan, math.inf, 10**12]
 WORDS = ["", "sum", "lif", "convnet", "ce", (1, 2), [3], {}]
@@ -65,7 +74,8 @@ NEURON = ["channels", "decay", "v_threshold", "v_reset", "reset_by", "surrogate"
 PARTS = ["k", "p", "schedule", "reduction", "width", "T", "num_classes", "neuron", "norm", "spec"]
 KERNEL = ["stride", "padding", "groups", "dilation", "bias", "padding_mode", "dtype"]
 CALL = ["x", "u", "residual", "repeats", "over_time", "progress", "stats", "foo"]
-NAMES = st.sampled_from([*NEURON, *PARTS, *KERNEL, *CALL])
+FILES = ["net", "sample", "path", "form", "reader", "dt", "checkpoint", "averaged", "entry", "name"]
+NAMES = st.sampled_from([*NEURON, *PARTS, *KERNEL, *CALL, *FILES])
 CALLS: dict[str, Callable[..., Any]] = {
     "functional.lif": functional.lif,
     "functional.lif_step": functional.lif_step,
@@ -80,11 +90,11 @@ CALLS: dict[str, Callable[..., Any]] = {
     "rmp_loss": torch.no_grad()(rmp_loss),
     "attach": attach,
     "MomentSpec": MomentSpec,
-    "LIF.forward": lambda *a, **k: LIF(4)(*a, **k),
+    **{f"{name}.forward": lambda *a, n=name, **k: NEURONS[n](4)(*a, **k) for name in NEURONS},
     "LIF.step": lambda *a, **k: LIF(4, carry_state=True).step(*a, **k),
     "LIF.membrane": lambda *a, **k: LIF(4).membrane(*a, **k),
     "Accumulator.forward": lambda *a, **k: Accumulator()(*a, **k),
-    "TDBatchNorm2d.forward": lambda *a, **k: TDBatchNorm2d(4).eval()(*a, **k),
+    **{f"{name}.forward": lambda *a, n=name, **k: NORMS[n](4).eval()(*a, **k) for name in NORMS},
     "SpikeConv2d.forward": lambda *a, **k: conv()(*a, **k),
     "RMPLoss.call": lambda *a, **k: RMPLoss()(*a, **k),
     **{
@@ -96,7 +106,20 @@ CALLS: dict[str, Callable[..., Any]] = {
     "network.forward": lambda *a, **k: net()(*a, **k),
     "checkpoint": lambda *a, **k: checkpoint(LIF(4), *a, **k),
     "membrane_stats": lambda *a, **k: membrane_stats(*a, **k).__enter__(),
-    **{f"loss {name}": lambda *a, n=name: LOSSES[n]()(*a) for name in ("ce", "tet", "mse")},
+    **{f"loss {name}": lambda *a, n=name: LOSSES[n]()(*a) for name in LOSSES},
+    **{
+        f"loss {name}": lambda *a, n=name: AUXILIARIES[n]()(*a)
+        for name in AUXILIARIES
+        if name != "none"
+    },
+    "load": load,
+    **{name: getattr(export, name) for name in export.__all__},
+    **{
+        f"{name} of a network": lambda *a, n=name, **k: getattr(export, n)(net(), *a, **k)
+        for name in export.__all__
+    },
+    **{f"register.{name}": family for name, family in register.FAMILIES.items()},
+    "register.recipe": register.recipe,
 }
 
 
@@ -106,8 +129,9 @@ def conv() -> SpikeConv2d:
     return SpikeConv2d(3, 4, 3, padding=1)
 
 
+@cache
 def net() -> Any:
-    """The same network each time."""
+    """A network in evaluation, which no call changes."""
     torch.manual_seed(0)
     return models.create("convnet", width=0.125, T=2).eval()
 
@@ -125,6 +149,14 @@ def tensors_of(value: Any) -> list[Tensor]:
     if isinstance(value, Tensor):
         return [value]
     return [x for part in value for x in tensors_of(part)] if isinstance(value, tuple) else []
+
+
+@pytest.fixture(autouse=True)
+def nothing_remains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are written in a folder of the test's own, and no entry stays registered."""
+    monkeypatch.chdir(tmp_path)
+    for registry in (*(family.registry for family in register.FAMILIES.values()), RECIPES):
+        monkeypatch.setattr(registry, "_added", {})
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -144,7 +144,7 @@ def test_entries_that_cannot_be_one() -> None:
         register.dataset("mine", Mine(level=1))  # pyright: ignore[reportArgumentType]
     with pytest.raises(UserError, match="lacks 'open'"):
         register.dataset("mine", LIF)  # pyright: ignore[reportArgumentType]
-    with pytest.raises(UserError, match="it is a dict"):
+    with pytest.raises(UserError, match="must be a Recipe"):
         register.recipe({})  # pyright: ignore[reportArgumentType]
 
 

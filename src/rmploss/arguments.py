@@ -225,6 +225,6 @@ def shown(value: Any) -> str:
 
 
 def _title(function: Callable[..., Any]) -> str:
-    """`LIF` of `LIF.__init__`; else the function's name."""
+    """`LIF` of `LIF.__init__`, `Family` of `Family.__call__`; else the function's name."""
     owner, _, name = function.__qualname__.rpartition(".")
-    return owner.rpartition(".")[2] if name == "__init__" else name
+    return owner.rpartition(".")[2] if name in ("__init__", "__call__") else name

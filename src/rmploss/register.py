@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar, overload
 from torch import nn
 from torch.optim import Optimizer
 
+from rmploss.arguments import checked
 from rmploss.data import DataSet
 from rmploss.errors import Problem, UserError
 from rmploss.models import SpikingNetwork
@@ -39,12 +40,13 @@ class Family(Generic[T]):
         self._place = place
 
     @overload
-    def __call__(self, name: str, entry: T, /) -> T: ...
+    def __call__(self, name: str, entry: T) -> T: ...
 
     @overload
-    def __call__(self, name: str, /) -> Callable[[E], E]: ...
+    def __call__(self, name: str) -> Callable[[E], E]: ...
 
-    def __call__(self, name: str, entry: Any = None, /) -> Any:
+    @checked()
+    def __call__(self, name: str, entry: Any = None) -> Any:
         """Register `entry` under `name`."""
         if entry is None:
             return lambda entry: self._add(name, entry)
@@ -81,10 +83,9 @@ average: Family[Callable[..., Any]] = Family("rmploss.engine.averaging:AVERAGES"
 start: Family[Callable[..., Any]] = Family("rmploss.engine.starts:STARTS")
 
 
+@checked()
 def recipe(entry: Recipe) -> Recipe:
     """Register a recipe under its own name; returns it."""
-    if not isinstance(entry, Recipe):
-        raise UserError(f"cannot register a recipe: it is a {type(entry).__name__}")
     RECIPES.add(entry.name, entry)
     return entry
 

@@ -38,16 +38,17 @@ def is_meta(device: object = None) -> bool:
     return torch.device(device or torch.get_default_device()).type == "meta"  # pyright: ignore
 
 
-def room_problems(where: str, values: int, fix: str) -> list[Problem]:
+def room_problems(where: str, values: int, fix: str, what: str = "the parameters") -> list[Problem]:
     """The problem of parameters that no memory here holds; empty if they may fit.
 
     where: the argument that decides their number.
     values: how many there are, in float32.
     fix: what to type instead.
+    what: is so large, if it is not parameters.
     """
     if values <= USUAL_VALUES or is_meta() or 4 * values <= (room := memory()):
         return []
-    return [Problem(where, too_large("the parameters", 4 * values, room), fix)]
+    return [Problem(where, too_large(what, 4 * values, room), fix)]
 
 
 def step_problems(T: int) -> list[Problem]:

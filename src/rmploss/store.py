@@ -246,6 +246,10 @@ def lock(folder: Path) -> Iterator[None]:
 
 
 def _temporary(path: Path, machine: str = "") -> Path:
+    """The name of a file while it is written. Raises `StoreError` for a path that names no file."""
+    if not path.name or "\0" in str(path):
+        problem = Problem(f"path = {str(path)!r}", "names no file", "a file name, as in out/net")
+        raise StoreError("cannot write a file", [problem])
     return path.with_name(f".tmp-{os.getpid()}{machine}-{path.name}")
 
 

@@ -201,11 +201,25 @@ def test_half_precision_is_widened(loss: Loss) -> None:
 
 
 @pytest.mark.parametrize("label", [-1, K])
-@pytest.mark.parametrize("name", sorted(LOSSES.keys() - {"joint"}))
-def test_a_label_that_is_no_class_is_an_error(name: str, label: int) -> None:
+@pytest.mark.parametrize(
+    "loss",
+    [
+        *(LOSSES.make(name) for name in sorted(LOSSES.keys() - {"joint"})),
+        EveryStep(),
+        SelfDistillation(confidence="label"),
+    ],
+    ids=lambda loss: type(loss).__name__,
+)
+def test_a_label_that_is_no_class_is_told(loss: Loss, label: int) -> None:
     outputs = torch.zeros(T, B, K)
-    with pytest.raises(IndexError):
-        LOSSES.make(name)(outputs, outputs.mean(0), torch.full((B,), label))
+    with pytest.raises(UserError, match=f"labels from {label} to {label}: not all"):
+        loss(outputs, outputs.mean(0), torch.full((B,), label))
+
+
+def test_probabilities_of_any_type_leave_the_type_of_the_loss() -> None:
+    logits = normal(B, K).float()
+    soft = torch.full((B, K), 1 / K, dtype=torch.float64)
+    assert CrossEntropy()(logits[None], logits, soft).dtype == torch.float32
 
 
 def test_labels_of_bytes_are_class_numbers() -> None:

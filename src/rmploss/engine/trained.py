@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from rmploss.arguments import checked
 from rmploss.data import DataSet, ReadsFiles
 from rmploss.engine.build import make_dataset
 from rmploss.engine.hub import located
@@ -56,6 +57,7 @@ class Trained(nn.Module):
         """
         return self.net(x)
 
+    @checked()
     def read(self, files: str | Path | Sequence[str | Path]) -> Tensor:
         """The inputs of files, exactly as the test split prepares its samples.
 
@@ -76,6 +78,7 @@ class Trained(nn.Module):
         samples = [self.dataset.read(path, self.recipe.T) for path in paths]
         return torch.stack(samples, samples[0].ndim - 3)
 
+    @checked()
     @torch.no_grad()
     def logits(self, inputs: Tensor) -> Tensor:
         """Logits `[B, num_classes]`, float32 on the CPU: those of `rmploss eval`.
@@ -86,6 +89,7 @@ class Trained(nn.Module):
         with precision(self.recipe, device)():
             return at_least_single(self(inputs.to(device))).cpu()
 
+    @checked()
     def predict(
         self, inputs: str | Path | Sequence[str | Path] | Tensor, top: int = 5
     ) -> list[tuple[Guess, ...]]:
@@ -107,6 +111,7 @@ class Trained(nn.Module):
         ]
 
 
+@checked()
 def load(
     source: str | Path,
     *,

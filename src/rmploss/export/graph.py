@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from rmploss import ops
+from rmploss.arguments import checked
 from rmploss.errors import Problem, UserError
 from rmploss.lifecycle import fold
 from rmploss.models import SpikingNetwork
@@ -94,18 +95,23 @@ class Graph:
         return [node for node in self.nodes if name in node.inputs]
 
 
+@checked()
 def graph_of(net: SpikingNetwork, sample: Tensor) -> Graph:
     """The graph of a network; the network itself stays as it is.
 
     sample: an input `[B, C, H, W]`, or a sequence `[T, B, C, H, W]`, B at least 1; its values do
         not matter.
 
-    Raises `UserError` that names every layer or function that a graph cannot hold.
+    Raises `UserError` that names every layer or function that a graph cannot hold, and for a
+    network on the device meta, which has no numbers.
     """
+    if any(parameter.is_meta for parameter in net.parameters()):
+        problem = Problem(type(net).__name__, "is on meta, without numbers", "load its weights")
+        raise UserError("there is no network to write", [problem])
     with torch.no_grad():
         folded = fold(copy.deepcopy(net).to("cpu").float())
         recorder = _Recorder(folded)
-        x = sample.detach().cpu().float()
+        x = torch.zeros(sample.shape)
         with ops.use_backend("reference"), recorder.watching():
             recorder.begin(x)
             logits = folded(x)

@@ -12,6 +12,7 @@ potential than 0: both are refused.
 """
 
 import io
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from rmploss import store
+from rmploss.arguments import checked
 from rmploss.errors import Problem, UserError, unknown
 from rmploss.export.extras import require
 from rmploss.export.graph import INPUT, RESHAPE, Graph, Node, graph_of
@@ -62,6 +64,7 @@ STYLES = {
 """The form for each reader; "nir" is what the definition of NIR says."""
 
 
+@checked()
 def to_nir(
     net: SpikingNetwork,
     sample: Tensor,
@@ -107,6 +110,9 @@ def nir_graph(graph: Graph, *, reader: str = "nir", dt: float = DT) -> Any:
     (nir,) = require("nir")
     if reader not in STYLES:
         raise UserError("no such reader", [unknown("reader", reader, STYLES)])
+    if not 0 < dt < math.inf:
+        problem = Problem(f"dt = {dt!r}", "must be positive and finite, seconds", f"{DT}")
+        raise UserError("no time of a step", [problem])
     writer = _Writer(nir, graph, STYLES[reader], dt)
     writer.write()
     if writer.problems:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from rmploss import store
+from rmploss.arguments import checked
 from rmploss.errors import Problem, UserError
 from rmploss.export.extras import require
 from rmploss.export.graph import INPUT, MEAN, RESHAPE, Graph, Node, graph_of
@@ -37,6 +38,7 @@ Form = Literal["sequence", "step"]
 BATCH = "B"
 
 
+@checked()
 def to_onnx(
     net: SpikingNetwork, sample: Tensor, path: str | Path, *, form: Form = "sequence"
 ) -> Path:

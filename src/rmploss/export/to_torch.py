@@ -16,11 +16,13 @@ import torch
 from torch import Tensor
 
 from rmploss import store
+from rmploss.arguments import checked
 from rmploss.export.graph import Graph, graph_of
 from rmploss.export.plain import Unrolled
 from rmploss.models import SpikingNetwork
 
 
+@checked()
 def to_torch_export(net: SpikingNetwork, sample: Tensor, path: str | Path) -> Path:
     """Write a network as a program of torch.export, for `torch.export.load`; returns the path.
 
@@ -32,6 +34,7 @@ def to_torch_export(net: SpikingNetwork, sample: Tensor, path: str | Path) -> Pa
     return path
 
 
+@checked()
 def to_torchscript(net: SpikingNetwork, sample: Tensor, path: str | Path) -> Path:
     """Write a network as TorchScript, for `torch.jit.load` and LibTorch; returns the path.
 

@@ -55,5 +55,9 @@ class RealSpike(LIF):
         """The spikes times their height."""
         if self.amplitude is None:
             return spikes
+        if self.amplitude.device != spikes.device:
+            what, fix = f"the amplitude on {self.amplitude.device}", "net.to(x.device)"
+            problem = Problem(f"x is on {spikes.device}", what, fix)
+            raise UserError("one device is needed", [problem])
         height = self.amplitude.view(-1, *[1] * (spikes.ndim - 3))
         return spikes * height.to(spikes.dtype)

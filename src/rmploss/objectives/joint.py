@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rmploss.arguments import checked
 from rmploss.errors import Problem, UserError
-from rmploss.objectives.inputs import require_logits
+from rmploss.objectives.inputs import cross_entropy, require_logits
 from rmploss.objectives.smoothing import smoothing_problems
 from rmploss.ops import at_least_single
 
@@ -88,11 +88,10 @@ class JointLoss:
             what = "must be the `Branches` of a joint network in training mode"
             problem = Problem(f"outputs = a {type(outputs).__name__}", what, "net.train()")
             raise UserError("no joint loss of these outputs", [problem])
-        require_logits(outputs.snn.logits[-1], labels)
+        for head in (*outputs.ann.logits, *outputs.snn.logits):
+            require_logits(head, labels)
         ann, snn = (tuple(map(at_least_single, branch.logits)) for branch in outputs)
-        classified = sum(
-            F.cross_entropy(head, labels, label_smoothing=self.smoothing) for head in (*ann, *snn)
-        )
+        classified = sum(cross_entropy(head, labels, self.smoothing) for head in (*ann, *snn))
         distilled = sum(self.distill(head, ann[-1]) for head in ann[:-1])
         distilled += sum(self.distill(s, a) for s, a in zip(snn, ann, strict=True))
         features = (outputs.snn.features, outputs.ann.features)

@@ -14,7 +14,13 @@ from torch import Tensor
 
 from rmploss.arguments import checked
 from rmploss.errors import Problem, UserError
-from rmploss.objectives.inputs import is_soft, require_logits, require_outputs
+from rmploss.objectives.inputs import (
+    cross_entropy,
+    is_soft,
+    require_logits,
+    require_outputs,
+    require_soft,
+)
 from rmploss.objectives.smoothing import require_smoothing, smooth_one_hot, smoothing_problems
 from rmploss.ops import at_least_single
 from rmploss.registry import Registry
@@ -51,11 +57,11 @@ class CrossEntropy:
         self.smoothing = smoothing
 
     def __call__(self, outputs: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-        """The cross-entropy of the logits."""
-        if not is_soft(labels, logits):
-            require_logits(logits, labels)
+        """The cross-entropy of the logits; labels can be probabilities `[B, K]` too."""
+        soft = is_soft(labels, logits)
+        (require_soft if soft else require_logits)(logits, labels)
         wide = at_least_single(logits)
-        return F.cross_entropy(wide, labels, label_smoothing=self.smoothing)
+        return cross_entropy(wide, labels.to(wide.dtype) if soft else labels, self.smoothing)
 
 
 class TET:
@@ -103,7 +109,7 @@ def every_step(outputs: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tenso
     """
     require_outputs(outputs, labels)
     steps = labels.repeat(outputs.shape[0])
-    return F.cross_entropy(outputs.flatten(0, 1), steps, label_smoothing=smoothing)
+    return cross_entropy(outputs.flatten(0, 1), steps, smoothing)
 
 
 class MeanSquaredError:

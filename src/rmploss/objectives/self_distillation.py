@@ -21,7 +21,7 @@ from torch import Tensor
 
 from rmploss.arguments import checked
 from rmploss.errors import Problem, UserError
-from rmploss.objectives.inputs import require_outputs
+from rmploss.objectives.inputs import require_outputs, told_classes
 from rmploss.ops import at_least_single
 
 
@@ -81,7 +81,8 @@ class SelfDistillation:
         if self.confidence == "top":
             return probabilities.amax(2)
         chosen = labels.long().expand(len(outputs), -1).unsqueeze(2)
-        return probabilities.gather(2, chosen).squeeze(2)
+        with told_classes(labels, outputs.shape[2]):
+            return probabilities.gather(2, chosen).squeeze(2)
 
     def divergence(self, teacher: Tensor, student: Tensor) -> Tensor:
         """The mean over samples of KL(softmax(teacher / tau) || softmax(student / tau)).

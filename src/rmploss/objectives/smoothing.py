@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rmploss.errors import Problem, UserError
+from rmploss.objectives.inputs import told_classes
 
 
 def smooth_one_hot(labels: Tensor, classes: int, smoothing: float, dtype: torch.dtype) -> Tensor:
@@ -20,17 +21,12 @@ def smooth_one_hot(labels: Tensor, classes: int, smoothing: float, dtype: torch.
     smoothing: in [0, 1); 0 gives the labels themselves.
     dtype: of the result.
 
-    Raises `IndexError` for a label that is no class, as the cross-entropy does; on a GPU the device
-    asserts it.
+    Raises `UserError` for a label that is no class; on a GPU the device asserts it.
     """
     # `F.one_hot` would read the labels on the host; a scatter checks them where they are.
     zeros = torch.zeros(len(labels), classes, dtype=dtype, device=labels.device)
-    try:
+    with told_classes(labels, classes):
         chosen = zeros.scatter(1, labels.long()[:, None], 1)
-    except RuntimeError as error:
-        if "out of bounds" not in str(error):
-            raise
-        raise IndexError(f"a label is no class from 0 to {classes - 1}: {error}") from None
     return chosen * (1 - smoothing) + smoothing / classes if smoothing else chosen
 
 

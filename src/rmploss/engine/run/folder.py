@@ -109,7 +109,12 @@ class RunFolder:
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
         """An existing run; `UserError` with the nearest existing name if there is none."""
-        if not (path / RECIPE).is_file():
+        try:
+            found = (path / RECIPE).is_file()
+        except OSError as error:  # of a name that no disk can hold
+            problem = Problem(f"{str(path)[:60]}...", error.strerror or str(error))
+            raise UserError("not a run", [problem]) from None
+        if not found:
             runs = [recipe.parent.name for recipe in path.parent.glob(f"*/{RECIPE}")]
             guess = closest(path.name, runs)
             fix = f"did you mean {path.parent / guess}?" if guess else ""

@@ -18,6 +18,7 @@ from rmploss.ops.constants import filled
 from rmploss.ops.lif.moments import MomentSpec
 from rmploss.ops.lif.tdbn import Running
 from rmploss.ops.spikes.value import Spikes
+from rmploss.sizes import room_problems
 from rmploss.surrogate import ArcTan, ClippedTanh, Rectangle, Sigmoid, Surrogate, Triangle
 
 
@@ -211,6 +212,8 @@ class LIFInputs(NamedTuple):
             )
         if not isinstance(repeats, int) or repeats < 1 or (repeats > 1 and y.shape[0] != 1):
             raise UserError(f"repeats = {repeats} needs one time step, x has shape {list(y.shape)}")
+        if repeats > 1 and not y.is_meta and not torch.compiler.is_compiling():
+            _require_room(repeats, y.numel())
         dtype = torch.float64 if y.dtype == torch.float64 else torch.float32
         steps, found = y.shape[0] * repeats, None
         if isinstance(residual, Spikes):
@@ -476,6 +479,14 @@ def check_current(x: Tensor, name: str = "x") -> None:
     if x.layout is not torch.strided:
         problem = Problem(f"{name} is {x.layout}", "is not dense", f"{name}.to_dense()")
         raise UserError("a neuron needs a dense input current", [problem])
+
+
+def _require_room(repeats: int, values: int) -> None:
+    """Raise `UserError` for spikes that no memory here holds; values: of one step."""
+    fix, what = "the paper: 1 to 10 time steps", "the spikes of all steps"
+    problems = room_problems(f"repeats = {repeats}", repeats * values, fix, what)
+    if problems:
+        raise UserError("too many time steps", problems)
 
 
 def _constant(value: float | Tensor, y: Tensor, dtype: torch.dtype) -> Tensor:
