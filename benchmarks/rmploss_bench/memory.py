@@ -1,7 +1,7 @@
 """Peak memory of a training step above the built model, each contestant in a process of its own.
 
 The process runs one step of a tiny network, which loads the code; builds the model and reads the
-memory in use; then runs steps. Two figures, both without the model and the optimizer's momentum:
+memory in use; then runs steps. Two figures, both without the model and its optimizer's momentum:
 
     memory               the peak of the second step, whose gradients were freed before it: its
                          activations, gradients and temporaries. A captured step has its peak
@@ -21,13 +21,15 @@ import gc
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from rmploss.engine.capture import CudaGraphs, Function
 from rmploss.errors import UserError
-from rmploss_bench.capture import Act, Captured, cuda_graph
+from rmploss_bench.capture import Captured
 from rmploss_bench.conditions import Conditions
 from rmploss_bench.contestants import contestant
 from rmploss_bench.runners import NetRunner
@@ -56,7 +58,7 @@ def peaks(conditions: Conditions, name: str) -> dict[str, int]:
         return _cuda_peaks(runner, conditions, captured=contestant(name).captured)
     held = _held()
     runner.step()
-    return {STEP: peak_of_step(runner, conditions.device) - held - _kept(runner.optimizer)}
+    return {STEP: peak_of_step(runner, conditions.device) - held}
 
 
 def _cuda_peaks(runner: NetRunner, conditions: Conditions, *, captured: bool) -> dict[str, int]:
@@ -73,25 +75,24 @@ def _cuda_peaks(runner: NetRunner, conditions: Conditions, *, captured: bool) ->
         peak = peak_of_step(runner, device)
         runner.step()
     most = max(most, torch.cuda.max_memory_reserved(device))
-    kept = _kept(runner.optimizer)
-    return {STEP: peak - held - kept, WHOLE: most - taken - kept}
+    return {STEP: peak - held, WHOLE: most - taken}
 
 
 def _captured_peaks(runner: NetRunner, conditions: Conditions) -> tuple[int, int]:
     """The most bytes reserved until the capture begins, and the most allocated while it runs."""
     device, most = conditions.device, 0
+    graphs = CudaGraphs(torch.device(device))
 
-    def record(act: Act, set_back: Act) -> Act:
-        def counted() -> None:
-            nonlocal most
-            set_back()
-            torch.cuda.synchronize(device)
-            most = torch.cuda.max_memory_reserved(device)
-            torch.cuda.reset_peak_memory_stats(device)
+    def counted(function: Function, tensors: Sequence[Tensor]) -> Function:
+        nonlocal most
+        graphs.warm_up(function, tensors)
+        runner.forget()
+        torch.cuda.synchronize(device)
+        most = torch.cuda.max_memory_reserved(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        return graphs.capture(function)
 
-        return cuda_graph(act, counted)
-
-    graph = Captured(runner, conditions, True, record)
+    graph = Captured(runner, conditions, True, counted)
     peak = torch.cuda.max_memory_allocated(device)
     for _ in range(3):
         graph.step()
@@ -118,11 +119,6 @@ def _held() -> int:
     if not sys.platform.startswith("linux"):
         raise UserError("the peak memory of a process can only be measured on Linux")
     return status("VmRSS")
-
-
-def _kept(optimizer: torch.optim.Optimizer) -> int:
-    values = (value for state in optimizer.state.values() for value in state.values())
-    return sum(value.nbytes for value in values if isinstance(value, Tensor))
 
 
 def status(field: str) -> int:

@@ -46,8 +46,9 @@ class NetRunner(Runner):
     reset: called before every forward, for peers whose neurons keep their membranes.
     around: makes the context in which forward and backward run.
 
-    On CUDA the optimizer is PyTorch's fused one, for all contestants. `output` and `value` are the
-    logits `[B, K]` and the loss of the last run; a replay of a captured run fills them again.
+    On CUDA the optimizer is PyTorch's fused one, for all contestants. Its momentum is there from
+    the start, as zeros: a capture sets it back with all else. `output` and `value` are the logits
+    `[B, K]` and the loss of the last run; a replay of a captured run fills them again.
     """
 
     def __init__(
@@ -66,6 +67,9 @@ class NetRunner(Runner):
         self.optimizer = torch.optim.SGD(
             net.parameters(), lr=LR, momentum=0.9, weight_decay=LR, fused=fused
         )
+        for parameter in net.parameters():
+            zeros = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+            self.optimizer.state[parameter]["momentum_buffer"] = zeros
         self.output = self.value = torch.empty(0)
 
     def compile(self) -> None:

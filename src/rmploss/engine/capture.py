@@ -139,13 +139,13 @@ class CudaGraphs:
 
     def __call__(self, function: Function, tensors: Sequence[Tensor]) -> Function:
         """The replay of a graph of the function."""
-        with as_captured():
-            self._warm_up(function, tensors)
-            return self._capture(function)
+        self.warm_up(function, tensors)
+        return self.capture(function)
 
-    def _warm_up(self, function: Function, tensors: Sequence[Tensor]) -> None:
+    def warm_up(self, function: Function, tensors: Sequence[Tensor]) -> None:
+        """Run the function as `capture` will; `tensors` are as before."""
         current = torch.cuda.current_stream(self.device)
-        with generators_kept(self.device), _unchanged(tensors):
+        with as_captured(), generators_kept(self.device), _unchanged(tensors):
             self._side.wait_stream(current)
             try:
                 with torch.cuda.stream(self._side):
@@ -156,11 +156,12 @@ class CudaGraphs:
             finally:  # after an error, too: what it has begun must not overtake the restoration
                 current.wait_stream(self._side)
 
-    def _capture(self, function: Function) -> Function:
+    def capture(self, function: Function) -> Function:
+        """The replay of a graph of the function, which has been warmed up."""
         graph = torch.cuda.CUDAGraph()
         causes: list[Exception] = []
         try:
-            with generators_kept(self.device), self._recording(graph):
+            with as_captured(), generators_kept(self.device), self._recording(graph):
                 try:
                     function()
                 except Exception as error:
