@@ -1,11 +1,13 @@
 """Generated parts of the documents are up to date, and every link and path leads to a file."""
 
+import ast
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from paper import definitions
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(
@@ -49,6 +51,12 @@ def test_every_quoted_path_exists(document: str) -> None:
 
 
 def anchors(document: Path) -> set[str]:
-    """The anchors of a Markdown file: headings in lower case, without punctuation, hyphenated."""
+    """The anchors of a file.
+
+    Of Markdown: headings in lower case, without punctuation, hyphenated. Of Python: the names of
+    its functions and classes, which the site's pages of source have ("LIF.forward").
+    """
+    if document.suffix == ".py":
+        return {name for name, _ in definitions(ast.parse(document.read_text(encoding="utf-8")))}
     headings = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -1,9 +1,10 @@
 """Write the generated parts of the documents: `python tools/docs.py`; `--check` only compares.
 
 A generated part stands between `<!-- NAME -->` and `<!-- /NAME -->`. The maps come from the first
-lines of the files (`source_map.py`), the tables from `recipes/` and from the CSV files in
-`results/` and `benchmarks/` (`tables.py`), the starts of recipes from docs/alive.csv (`alive.py`),
-the faults from what was recorded of them (`reliability.py`). `tests/test_docs.py` runs the check.
+lines of the files (`source_map.py`) and of their functions (`paper.py`), the tables from `recipes/`
+and from the CSV files in `results/` and `benchmarks/` (`tables.py`), the starts of recipes from
+docs/alive.csv (`alive.py`), the faults from what was recorded of them (`reliability.py`).
+`tests/test_docs.py` runs the check.
 """
 
 import re
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Callable
 
 import alive
+import paper
 import reliability
 import source_map
 import tables
@@ -27,6 +29,7 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
         "map": source_map.package_map,
         "native": source_map.native_map,
     },
+    "docs/paper.md": paper.blocks(),
     "docs/readings.md": {"readings": tables.readings},
     "docs/methods.md": {"methods": tables.methods, "cards": tables.cards},
     "docs/speed.md": {"speed": tables.speed},

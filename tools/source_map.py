@@ -58,7 +58,7 @@ def equations() -> str:
     """The files of each equation of the paper, by the first lines of the files."""
     files = [path for package in packages() for path in sorted(package.rglob("*.py"))]
     files += sorted((ROOT / "native").glob("*.[ch]*"))
-    named = {path: set(_equations_in(_first_line(path))) for path in files}
+    named = {path: set(equations_in(_first_line(path))) for path in files}
     lines = ["| Eq. | what | files |", "|---|---|---|"]
     for (first, last), what in EQUATIONS.items():
         wanted = set(range(first, last + 1))
@@ -72,7 +72,7 @@ def equations() -> str:
     return "\n".join(lines)
 
 
-def _equations_in(line: str) -> Iterator[int]:
+def equations_in(line: str) -> Iterator[int]:
     """Numbers of equations in "Eqs. 1-3, 6 and 9"."""
     for listed in re.findall(r"Eqs?\. ((?:\d+(?:-\d+)?(?:, | and )?)+)", line):
         for first, last in re.findall(r"(\d+)(?:-(\d+))?", listed):

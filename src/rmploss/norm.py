@@ -40,7 +40,7 @@ class Operands(NamedTuple):
 
 
 class TDBatchNorm2d(Untraceable, nn.Module):
-    """tdBN of `[T, B, C, H, W]`, the normalization before every spiking layer.
+    """tdBN of `[T, B, C, H, W]` (Eqs. 6-7), the normalization before every spiking layer.
 
     channels: C.
     alpha, v_threshold: the factor alpha V_th of Eq. 6, dimensionless.

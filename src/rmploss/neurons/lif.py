@@ -38,7 +38,7 @@ class LIFOptions(IFOptions, total=False):
 
 
 class LIF(SpikingLayer):
-    """LIF neurons over time: `[T, B, C, ...]` input current to spikes of the same shape.
+    """LIF neurons over time (Eqs. 1-3): `[T, B, C, ...]` input current to spikes of the same shape.
 
         u_pre(t) = decay u(t-1) + x(t)                        (1)
         o(t)     = 1 if u_pre(t) >= v_threshold else 0        (2)

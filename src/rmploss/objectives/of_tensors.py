@@ -35,7 +35,7 @@ def rmp_loss(
     v_threshold: float | Tensor = 0.5,
     detach_target: bool = True,
 ) -> Tensor:
-    """L_RMP of one layer, a scalar: the mean of |o - u|^p over time, batch, channels and space.
+    """L_RMP of one layer (Eqs. 8-10), a scalar: the mean of |o - u|^p over time, batch and space.
 
     u_pre: the membrane before the reset, any shape, usually `[T, B, C, ...]`; or a list of steps,
         each `[B, C, ...]`. Its gradient, through time too, is that of the tensors given.

@@ -23,7 +23,7 @@ TARGET_THRESHOLD = 0.5
 
 
 class RMPLoss(Regularizer):
-    """lambda(n) L_RMP of one forward, from its membrane statistics.
+    """lambda(n) L_RMP of one forward (Eqs. 10-12), from its membrane statistics.
 
         rmp = RMPLoss()
         with membrane_stats(net, rmp.spec) as stats:
