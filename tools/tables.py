@@ -85,10 +85,11 @@ def methods() -> str:
 
 def cards() -> str:
     """Every method's equations, sources, open points and recipes."""
-    return "\n\n".join(_card(name) for name in METHODS)
+    return "\n\n".join(card(name) for name in METHODS)
 
 
-def _card(name: str) -> str:
+def card(name: str) -> str:
+    """A method's equations, sources, open points and recipes, below a heading."""
     method = METHODS[name]
     source = f"{method.paper}. Code: {method.code}." if method.code else f"{method.paper}."
     equations = "\n".join(f"    {line}" for line in method.equations.splitlines())

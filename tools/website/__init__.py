@@ -1,0 +1,1 @@
+"""The documentation site: what is in it, and how pages come from docs/ and docstrings."""
