@@ -25,10 +25,10 @@ from rmploss.cli.list import List
 from rmploss.cli.pack import Pack
 from rmploss.cli.predict import Predict
 from rmploss.cli.report import Report
+from rmploss.cli.sign_of_life import waiting
 from rmploss.cli.table import Table
 from rmploss.cli.train import Train
 from rmploss.cli.verify import Verify
-from rmploss.cli.sign_of_life import waiting
 from rmploss.cli.wrapping import error_text, width_of
 from rmploss.errors import (
     InterruptedRunError,
