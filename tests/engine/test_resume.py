@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rmploss.engine.execution import Execution
+from rmploss.engine.load import evaluate_run
 from rmploss.engine.run import RunFolder
 from rmploss.engine.train import resume, train
 from rmploss.errors import InterruptedRunError
@@ -91,6 +92,13 @@ def test_the_folder_tells_the_whole_story(unbroken: Path) -> None:
     membrane = json.loads((unbroken / "membrane.json").read_text())
     assert [layer["layer"] for layer in membrane["layers"]] == ["lif1", "lif2", "lif3"]
     assert membrane["figure_layer"] == "lif2"
+    of_input = evaluate_run(unbroken, potential="input")
+    assert membrane["input"] == {
+        "samples": of_input.samples,
+        "quantization_error": of_input.quantization_error,
+        "quantization_error_of_elements": of_input.quantization_error_of_elements,
+    }
+    assert of_input.quantization_error != result["quantization_error"]
 
 
 def test_lines_that_are_no_metrics_are_dropped(unbroken: Path, tmp_path: Path) -> None:

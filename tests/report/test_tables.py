@@ -1,5 +1,6 @@
 """The tables hold the results of finished runs of exactly their recipes, over seeds."""
 
+import json
 import statistics
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,9 @@ def test_mean_and_deviation_over_the_seeds(short: Recipe, tmp_path: Path) -> Non
 def test_one_seed_has_no_deviation(short: Recipe, tmp_path: Path) -> None:
     run(tmp_path, [10.0, 20.0, 30.0], short)
     ours = line(1, tmp_path).ours
-    assert ours == SeedSummary(1, "30.00", "30.00", "0.1000", "0.200", "", "6", 30.0)
+    assert ours == SeedSummary(
+        1, "30.00", "30.00", "0.1000", "0.200", "", "6", 30.0, ("0.1000", "", "", "")
+    )
 
 
 def test_the_cost_of_an_inference_is_read(short: Recipe, tmp_path: Path) -> None:
@@ -68,6 +71,21 @@ def test_the_cost_of_an_inference_is_read(short: Recipe, tmp_path: Path) -> None
     ours = line(1, tmp_path).ours
     assert ours is not None
     assert ours.energy == ""
+
+
+def test_the_quantization_error_has_four_readings(short: Recipe, tmp_path: Path) -> None:
+    folder = run(tmp_path, [10.0, 20.0, 30.0], short)
+    means = {"quantization_error": 0.3, "quantization_error_of_elements": 0.4}
+    for content, expected in (
+        ({"input": {"samples": 9, **means}}, ("0.1000", "", "0.3000", "0.4000")),
+        ({"input": {"quantization_error": 0.3}}, ("0.1000", "", "", "")),
+        ({"input": {**means, "quantization_error": float("nan")}}, ("0.1000", "", "", "")),
+        ([], ("0.1000", "", "", "")),
+    ):
+        (folder.path / "membrane.json").write_text(json.dumps(content))
+        ours = line(1, tmp_path).ours
+        assert ours is not None
+        assert ours.readings == expected
 
 
 def test_a_run_from_a_changed_ann_answers_to_nothing(short: Recipe, tmp_path: Path) -> None:

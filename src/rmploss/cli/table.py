@@ -78,6 +78,10 @@ class Table:
             print("train: processor time of all threads")
         print("ours: mean ± standard deviation over the seeds")
         _print(_fair_rows(lines) if fair else _rows(lines))
+        if self.which == "1" and any(line.ours for line in lines):
+            print("\nq in four readings of Eq. 10: of u_pre or of the input current x,")
+            print("as the mean of the layers' means or as the mean of all values")
+            _print(_readings(lines))
         for line in lines:
             if line.reservation and not line.method.endswith("+ RMP-Loss"):
                 say(f"{line.method}: {line.reservation}.", indent=2)
@@ -98,6 +102,18 @@ def _rows(lines: Sequence["Line"]) -> list[tuple[str, ...]]:
         known = (line.method, line.recipe, str(line.T), line.published, line.published_error)
         rows.append((*known, *filled))
     return rows
+
+
+def _readings(lines: Sequence["Line"]) -> list[tuple[str, ...]]:
+    heads = ("recipe", "paper", "u_pre, layers", "u_pre, all", "x, layers", "x, all")
+    return [
+        heads,
+        *(
+            (line.recipe, line.published_error, *(value or "-" for value in line.ours.readings))
+            for line in lines
+            if line.ours
+        ),
+    ]
 
 
 def _fair_rows(lines: Sequence["Line"]) -> list[tuple[str, ...]]:

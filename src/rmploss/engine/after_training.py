@@ -1,7 +1,8 @@
 """After training, write what reports show of the test split: predictions, membranes, cost.
 
     predictions.json    the confusion matrix, and examples with their spikes over time
-    membrane.json       histograms of the membrane potentials
+    membrane.json       histograms of the membrane potentials; the quantization error of the input
+                        current, whose two means are two more readings of Table 1
     cost.json           the operations of an inference
 
 Reports and tables read these files. A run without them is finished; `rmploss train --resume` writes
@@ -29,6 +30,9 @@ from rmploss.analysis import (
 )
 from rmploss.data import Samples, take
 from rmploss.engine.batches import RankBatches
+from rmploss.engine.distributed import World
+from rmploss.engine.evaluate import evaluate
+from rmploss.engine.precision import precision
 from rmploss.lifecycle import fold
 from rmploss.models import SpikingNetwork
 from rmploss.recipes import Recipe
@@ -86,6 +90,14 @@ def analyze(
     few = recipe.but(batch_size=min(recipe.batch_size, BATCH_SIZE))
     batches = RankBatches(few, workers=workers)
     histograms = membrane_histograms(net, batches.test(some))
+    device = next(net.parameters()).device
+    of_input = evaluate(
+        net,
+        RankBatches(recipe, workers=workers).test(samples),
+        world=World(device=device),
+        potential="input",
+        precision=precision(recipe, device),
+    )
     _write(
         path / MEMBRANE,
         {
@@ -93,6 +105,11 @@ def analyze(
             "samples": len(some),
             "figure_layer": net.figure_layer,
             "layers": [histogram.to_json() for histogram in histograms],
+            "input": {
+                "samples": of_input.samples,
+                "quantization_error": of_input.quantization_error,
+                "quantization_error_of_elements": of_input.quantization_error_of_elements,
+            },
         },
     )
     some = take(samples, min(len(samples), COST_SAMPLES))

@@ -102,7 +102,8 @@ READINGS = (
         "the quantization error of Table 1",
         "u_pre, all layers, mean of means, test split",
         "the same",
-        "Not stated. Both modes measure it on u_pre, also if the loss takes x.",
+        "Not stated. Both modes measure it on u_pre, also if the loss takes x. `rmploss table 1` "
+        "and reports show it of x, too, and as the mean of all values.",
     ),
     Reading(
         "the layer of Figures 2 and 3",

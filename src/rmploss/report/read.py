@@ -19,6 +19,8 @@ from rmploss.recipes import Recipe
 from rmploss.report.predictions import Predictions, read_predictions
 
 Content = TypeVar("Content")
+ERRORS = ("quantization_error", "quantization_error_of_elements")
+"""The mean of the layers' means, and the mean of all membrane values."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Run:
     recipe: of the run.
     epochs: the records of its epochs.
     last: the record of the last epoch, and the best accuracy, its epoch, the run's seconds, images
-        per second, and the microjoules of an inference.
+        per second, the microjoules of an inference, and `input_errors`.
     events: starts, resumes and whatever else happened.
     membranes: layer -> histogram of u_pre after the last epoch.
     figure_layer: the layer of Figures 2 and 3.
@@ -100,7 +102,7 @@ def read(path: Path) -> Run:
         path.absolute(),
         recipe,
         epochs,
-        _last(epochs, recipe) | microjoules(path),
+        _last(epochs, recipe) | input_errors(path) | microjoules(path),
         folder.events(),
         membranes,
         figure_layer,
@@ -117,6 +119,20 @@ def microjoules(path: Path) -> dict[str, float]:
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return {}
     return {"microjoules": cost} if math.isfinite(cost) else {}
+
+
+def input_errors(path: Path) -> dict[str, float]:
+    """The quantization error of the input current on the test split, by both means.
+
+    As `{"input_quantization_error": x, "input_quantization_error_of_elements": y}`; empty for a
+    run of an earlier version.
+    """
+    try:
+        stored = json.loads(read_regular(path / MEMBRANE))["input"]
+        found = {f"input_{name}": float(stored[name]) for name in ERRORS}
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
+        return {}
+    return found if all(map(math.isfinite, found.values())) else {}
 
 
 def _readable(read: Callable[[Path], Content], path: Path, missing: list[str]) -> Content | None:

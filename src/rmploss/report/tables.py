@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rmploss import recipes
-from rmploss.engine.after_training import COST
+from rmploss.engine.after_training import COST, MEMBRANE
 from rmploss.engine.build import resolve
 from rmploss.engine.run import RunFolder
 from rmploss.engine.run_summary import summarize
@@ -15,7 +15,7 @@ from rmploss.engine.verify import is_run, record_damages
 from rmploss.errors import Problem, UserError
 from rmploss.recipes import METHODS, Recipe
 from rmploss.recipes.fair import PREFIX, WITH_RMP
-from rmploss.report.read import microjoules
+from rmploss.report.read import ERRORS, input_errors, microjoules
 
 Values = dict[str, float]
 """The results of one finished run."""
@@ -33,6 +33,8 @@ class SeedSummary:
         it).
     seconds: CPU time of training over all threads; "" if not recorded.
     accuracy: the mean of `last`, for sorting.
+    readings: the quantization error of u_pre and of the input current, each as the mean of the
+        layers' means and as the mean of all values; "" where a run lacks it.
     """
 
     seeds: int
@@ -43,6 +45,7 @@ class SeedSummary:
     energy: str
     seconds: str
     accuracy: float
+    readings: tuple[str, str, str, str]
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,8 @@ def _finished_runs(runs_dir: Path) -> tuple[dict[str, dict[int, Values]], Counte
         metrics, altered = folder.metrics(), any(event.get("altered") for event in events)
         if metrics and metrics[-1]["epoch"] == recipe.epochs and not altered:
             cost = {} if COST in wrong else microjoules(folder.path)
-            runs[mark][recipe.seed] = {**summarize(metrics), **cost}
+            errors = {} if MEMBRANE in wrong else input_errors(folder.path)
+            runs[mark][recipe.seed] = {**summarize(metrics), **cost, **errors}
     return runs, damaged
 
 
@@ -222,6 +226,7 @@ def _summarize_seeds(by_seed: dict[int, Values]) -> SeedSummary | None:
         _spread(values("microjoules"), 1),
         _spread(values("train_cpu_s"), 0),
         statistics.mean(values("last_accuracy")),
+        tuple(_spread(values(f"{of}{name}"), 4) for of in ("", "input_") for name in ERRORS),  # pyright: ignore[reportArgumentType]
     )
 
 
