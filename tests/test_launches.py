@@ -83,7 +83,7 @@ def test_what_a_recipe_may_add_launches_little(monkeypatch: pytest.MonkeyPatch) 
     assert 1 < found["scale"] <= 20
 
 
-AUGMENTATIONS = {"none": 30, "standard": 60, "autoaugment+cutout": 270}
+AUGMENTATIONS = {"none": 30, "standard": 45, "autoaugment+cutout": 205}
 """Of CIFAR-10 -> launches at most, for a batch of any size."""
 
 

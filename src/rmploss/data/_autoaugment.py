@@ -171,13 +171,15 @@ class AutoAugment(nn.Module):
 
     DRAWS = 5
 
-    # All but the first two have one row per code.
+    # Those of [codes, ..] have one row per code.
     chosen: Tensor  # the code by slot, then by sub-policy and sign, int64 [2, 50]
     limits: Tensor  # the operation happens for words below, int64 [2, 25]
     kinds: Tensor  # int64 [codes]
-    sources: Tensor  # source pixels, int64 [codes, HW]
+    sources: Tensor  # source pixels, int64 [codes, HW]; HW: the gray one that follows the image
+    gray: Tensor  # FILL, uint8 [1, 1, 1]
     tables: Tensor  # uint8 [codes, 256]
-    blend_rows: Tensor  # the row in `blends`, int64 [codes]
+    stretches: Tensor  # of autocontrast, float64 [2, 256, 256], by span and value
+    blend_rows: Tensor  # where the row in `blends` begins, int64 [codes]
     blends: Tensor  # uint8 [factors 256 256], by factor, degenerate and value
     # Only with cubic operations:
     tap_rows: Tensor  # the row in `taps` and `fractions`, int64 [codes]
@@ -224,15 +226,18 @@ class AutoAugment(nn.Module):
         rows = torch.zeros(n, dtype=torch.int64)
         for code, op in enumerate(operations, 1):
             if op.kind == Kind.GEOMETRIC:
-                sources[code] = source_pixels(op, self.side)
+                source = source_pixels(op, self.side)
+                sources[code] = torch.where(source < 0, pixels, source)
             elif op.kind == Kind.TABLE:
                 tables[code] = fixed_table(op)
             elif op.name in _ENHANCE:
                 rows[code] = factors.setdefault(1.0 + op.magnitude, len(factors))
         self._keep("kinds", torch.tensor([Kind.NONE, *(op.kind for op in operations)]))
         self._keep("sources", sources)
+        self._keep("stretches", stretches())
+        self._keep("gray", torch.full((1, 1, 1), FILL, dtype=torch.uint8))
         self._keep("tables", tables)
-        self._keep("blend_rows", rows)
+        self._keep("blend_rows", rows << 16)
         self._keep("blends", torch.stack([blend_table(factor) for factor in factors]).flatten())
 
     def _make_taps(self, operations: Sequence[Operation]) -> None:
@@ -261,10 +266,10 @@ class AutoAugment(nn.Module):
         grouped = x.device.type == "cpu" if grouped is None else grouped
         flat = x.flatten(2)
         policy = below(words[0], self.n_policies)
-        for slot in range(2):
-            happens = words[1 + 2 * slot] < self.limits[slot][policy]
-            sign = below(words[2 + 2 * slot], 2)
-            code = torch.where(happens, self.chosen[slot][2 * policy + sign], 0)
+        # Of both slots at once: a GPU must launch little.
+        happens = words[1::2] < self.limits[:, policy]
+        sign = below(words[2::2], 2)
+        for code in self.chosen.gather(1, 2 * policy + sign) * happens:
             flat = self.operate(flat, code, grouped)
         return flat.view(x.shape)
 
@@ -298,9 +303,9 @@ class AutoAugment(nn.Module):
 
     def _geometric(self, x: Tensor, code: Tensor, kinds: Sequence[Kind]) -> Tensor:
         """Each pixel from its source, or gray where that is outside."""
-        source = self.sources[code].unsqueeze(1)
-        moved = x.gather(2, source.clamp(min=0).expand_as(x))
-        return moved.masked_fill(source < 0, FILL)
+        source = self.sources[code].unsqueeze(1).expand_as(x)
+        gray = self.gray.expand(*x.shape[:2], 1)
+        return torch.cat([x, gray], 2).gather(2, source)
 
     def _cubic(self, x: Tensor, code: Tensor, kinds: Sequence[Kind]) -> Tensor:
         """Each pixel from four in a line.
@@ -323,29 +328,31 @@ class AutoAugment(nn.Module):
 
     def _tabled(self, x: Tensor, code: Tensor, kinds: Sequence[Kind]) -> Tensor:
         """Each pixel from the table of its image and channel."""
-        kind = self.kinds[code].view(-1, 1, 1)
+        kind, places = self.kinds[code].view(-1, 1, 1), x.long()
         table = self.tables[code].unsqueeze(1).expand(-1, x.shape[1], -1)
         if Kind.AUTOCONTRAST in kinds:
-            table = torch.where(kind == Kind.AUTOCONTRAST, autocontrast_table(x), table)
+            found = autocontrast_table(x, self.stretches)
+            table = torch.where(kind == Kind.AUTOCONTRAST, found, table)
         if Kind.EQUALIZE in kinds:
-            table = torch.where(kind == Kind.EQUALIZE, equalize_table(x), table)
-        return table.gather(2, x.long())
+            found = equalize_table(places, self.tables[0])
+            table = torch.where(kind == Kind.EQUALIZE, found, table)
+        return table.gather(2, places)
 
     def _enhanced(self, x: Tensor, code: Tensor, kinds: Sequence[Kind]) -> Tensor:
         """Each pixel from the blend with its degenerate image."""
         kind = self.kinds[code].view(-1, 1, 1)
-        degenerate = torch.zeros((), dtype=torch.int64, device=x.device)  # brightness: black
+        degenerate: Tensor | int = 0  # brightness: black
         if Kind.CONTRAST in kinds or Kind.COLOR in kinds:
             gray = luminance(x)
             if Kind.CONTRAST in kinds:
-                degenerate = torch.where(kind == Kind.CONTRAST, rounded_mean(gray), degenerate)
+                degenerate = rounded_mean(gray) * (kind == Kind.CONTRAST)
             if Kind.COLOR in kinds:
                 degenerate = torch.where(kind == Kind.COLOR, gray, degenerate)
         if Kind.SHARPNESS in kinds:
             smooth = smoothed(x, self.side)
             degenerate = torch.where(kind == Kind.SHARPNESS, smooth, degenerate)
         row = self.blend_rows[code].view(-1, 1, 1)
-        return self.blends.take((row << 16) + (degenerate << 8) + x)
+        return self.blends.take((row + (degenerate << 8)) + x)
 
 
 def source_pixels(op: Operation, side: int) -> Tensor:
@@ -420,39 +427,48 @@ def blend_table(factor: float) -> Tensor:
     return torch.from_numpy(blend.clip(0, 255).astype(np.uint8))
 
 
-def autocontrast_table(x: Tensor) -> Tensor:
+def stretches() -> Tensor:
+    """For `autocontrast_table`, by span = high - low: v scale of all values v, and low scale.
+
+    Float64 `[2, 256, 256]`, scale = 255 / span. Of a span of 0 the values stay: scale = 1, low = 0.
+    """
+    values, spans = torch.arange(256.0, dtype=torch.float64), torch.arange(256.0).view(-1, 1)
+    scales = torch.full_like(spans, 255.0, dtype=torch.float64) / spans.clamp(min=1)
+    scales[0] = 1.0
+    return torch.stack([values * scales, values * scales * (spans > 0)])
+
+
+def autocontrast_table(x: Tensor, stretches: Tensor) -> Tensor:
     """The table that stretches every channel to 0..255, uint8 `[B, C, 256]`; x is `[B, C, HW]`.
 
     Float64, as in PIL; each operation is one of IEEE 754, so every device rounds alike.
     """
-    low, high = (y.unsqueeze(2).double() for y in (x.amin(2), x.amax(2)))
-    span = (high - low).clamp(min=1)
-    scale = torch.full_like(span, 255.0) / span  # a number over a tensor is its reciprocal, rounded
-    values = torch.arange(256, device=x.device)
-    stretched = (values * scale + -low * scale).long().clamp(0, 255)
-    return torch.where(high > low, stretched, values).to(torch.uint8)
+    low, high = x.aminmax(dim=2)
+    span = (high - low).long()
+    shift = stretches[1][span, low.long()]
+    return (stretches[0][span] - shift.unsqueeze(2)).clamp_(0, 255).to(torch.uint8)
 
 
-def equalize_table(x: Tensor) -> Tensor:
+def equalize_table(x: Tensor, identity: Tensor) -> Tensor:
     """The table that equalizes the histogram of every channel, uint8 `[B, C, 256]`.
 
-    x: uint8 `[B, C, HW]`.
+    x: int64 `[B, C, HW]`.
+    identity: the table that changes nothing.
     """
-    values = torch.arange(256, device=x.device)
-    places = x.long()
     counts = torch.zeros(*x.shape[:2], 256, dtype=torch.int64, device=x.device)
-    counts.scatter_add_(2, places, torch.ones_like(places))
-    last = counts.gather(2, places.amax(2, keepdim=True))
+    counts.scatter_add_(2, x, torch.ones_like(x))
+    last = counts.gather(2, x.amax(2, keepdim=True))
     step = (x.shape[2] - last) // 255
-    before = counts.cumsum(2) - counts
-    equalized = ((step // 2 + before) // step.clamp(min=1)).clamp(max=255)
-    return torch.where(step > 0, equalized, values).to(torch.uint8)
+    before = counts.cumsum(2).sub_(counts)
+    equalized = before.add_(step // 2).floor_divide_(step.clamp(min=1)).clamp_(max=255)
+    return torch.where(step > 0, equalized.to(torch.uint8), identity)
 
 
 def luminance(x: Tensor) -> Tensor:
     """The gray image of an image in RGB, int64 `[B, 1, HW]`; x is uint8 `[B, 3, HW]`."""
     red, green, blue = x.long().unbind(1)
-    return ((19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16).unsqueeze(1)
+    gray = torch.add(19595 * red, green, alpha=38470).add_(blue, alpha=7471)
+    return gray.add_(0x8000).bitwise_right_shift_(16).unsqueeze(1)
 
 
 def rounded_mean(gray: Tensor) -> Tensor:
@@ -468,6 +484,7 @@ def smoothed(x: Tensor, side: int) -> Tensor:
     """
     image = x.view(*x.shape[:2], side, side).long()
     rows = image[..., :-2, :] + image[..., 1:-1, :] + image[..., 2:, :]
-    total = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:] + 4 * image[..., 1:-1, 1:-1]
-    image[..., 1:-1, 1:-1] = (total + 6) // 13  # round(total / 13): 13 is odd, there are no ties
+    total = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
+    total = total.add_(image[..., 1:-1, 1:-1], alpha=4).add_(6)
+    image[..., 1:-1, 1:-1] = total // 13  # round(total / 13): 13 is odd, there are no ties
     return image.flatten(2)

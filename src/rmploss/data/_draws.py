@@ -30,7 +30,7 @@ def draw(key: int, epoch: Tensor, samples: Tensor, n: int) -> Tensor:
     samples: int64 `[B]`, below 2^32.
     n: at most 255.
     """
-    first = (epoch << 40) + (samples << 8)
+    first = torch.add(samples << 8, epoch, alpha=1 << 40)
     counter = first + torch.arange(1, n + 1, device=samples.device).unsqueeze(1)
     return _shift(mix(counter * _signed(_GAMMA) + key), 64 - _WORD)
 
