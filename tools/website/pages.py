@@ -24,6 +24,7 @@ NAVIGATION: dict[str, dict[str, str]] = {
     },
     "Speed, GPU": {"Speed and GPU": "docs/speed.md", "Benchmarks": "benchmarks/README.md"},
     "Reproducibility": {
+        "Reproduce a run": "docs/reproduce.md",
         "Guarantees": "docs/guarantees.md",
         "Reliability": "docs/reliability.md",
         "Before the first step": "docs/alive.md",
