@@ -129,8 +129,8 @@ def _nearest(word: str, words: Sequence[str]) -> list[str]:
     guess = closest(word, words)
     having = [known for known in words if word and word.lower() in known.lower()]
     similar = difflib.get_close_matches(word, words, n=NEAREST, cutoff=0.5)
-    ranked = dict.fromkeys([*([guess] if guess else []), *sorted(having, key=len), *similar])
-    return list(ranked)[:NEAREST]
+    ranked = [*([guess] if guess else []), *sorted(having, key=len), *similar]
+    return list(dict.fromkeys(ranked))[:NEAREST]
 
 
 def _parts(name: str) -> list[str]:

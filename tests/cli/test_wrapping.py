@@ -66,3 +66,20 @@ def test_the_width_is_that_of_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) 
 def test_the_help_of_verify_names_no_empty_default(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", "--help"]) == 0
     assert "(default: )" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("words", [["2", "--pocket"], ["1"], ["fair", "--pocket"]])
+def test_a_table_fits_the_terminal(
+    words: list[str],
+    width: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    assert main(["table", *words, "--runs-dir", "tests"]) == 0
+    shown = capsys.readouterr().out.partition("to fill the empty cells")[0]
+    assert max(map(len, shown.splitlines())) <= width
+    assert "*: not of your runs, but of" in shown or words == ["1"]
+    assert "resnet20" in shown.replace("\n", "") or words[0] == "fair"

@@ -155,3 +155,52 @@ def test_pocket_answers_to_no_published_number() -> None:
 def test_there_are_four_tables() -> None:
     with pytest.raises(UserError, match="no table 5; there are 1, 2, 3, 4 and fair"):
         table(5, Path("nowhere"))
+
+
+def csv_row(recipe: Recipe, number: int, accuracy: float, **changes: object) -> str:
+    row = {
+        "recipe": recipe.name,
+        "seed": number,
+        "T": recipe.T,
+        "k": 0.1,
+        "epochs": recipe.epochs,
+        "train_samples": recipe.train_samples or "all",
+        "test_samples": recipe.test_samples or "all",
+        "last_accuracy": accuracy,
+        "best_accuracy": accuracy,
+        "quantization_error": 0.2,
+        "firing_rate": 0.1,
+        "microjoules": "",
+        "command": f"rmploss train {recipe.name} --seed {number}",
+        **changes,
+    }
+    return ",".join(map(str, row)) + "\n" + ",".join(map(str, row.values())) + "\n"
+
+
+def test_what_was_not_run_is_taken_from_recorded_results(short: Recipe, tmp_path: Path) -> None:
+    results, runs = tmp_path / "results", tmp_path / "runs"
+    results.mkdir()
+    (results / "a.csv").write_text(csv_row(short, 0, 80.0))
+    (results / "b.csv").write_text(csv_row(short, 1, 82.0))
+    (results / "c.csv").write_text(csv_row(short, 1, 10.0))  # the first file of a seed counts
+    (results / "before-d.csv").write_text(csv_row(short, 2, 10.0))
+    others = ({"T": 9}, {"k": 1}, {"epochs": 77}, {"last_accuracy": ""}, {"seed": "x"})
+    changed = ({"command": "rmploss train x --set lr=1"}, {"train_samples": 7})
+    for number, changes in enumerate((*others, *changed)):
+        (results / f"e{number}.csv").write_text(csv_row(short, 3, 10.0, **changes))
+    (results / "f.csv").write_bytes(b"\xff\n\x00")
+    (found,) = [x for x in table(1, runs, results=results) if x.recipe == short.name]
+    assert found.ours is not None
+    assert (found.ours.seeds, found.ours.last, found.ours.energy) == (2, "81.00 ± 1.41", "")
+    assert found.recorded == (str(results / "a.csv"), str(results / "b.csv"))
+    run(runs, [70.0] * short.epochs, short)
+    (found,) = [x for x in table(1, runs, results=results) if x.recipe == short.name]
+    assert found.ours is not None
+    assert (found.ours.last, found.recorded) == ("70.00", ())
+
+
+def test_the_recorded_results_fill_the_pocket_table(tmp_path: Path) -> None:
+    lines = table(1, tmp_path, pocket=True, results=Path("results"))
+    filled = [line for line in lines if line.recorded]
+    assert {"cifar10-resnet20-pocket", "cifar10-resnet20-rmp-pocket"} <= {x.recipe for x in filled}
+    assert all(line.ours and line.ours.seeds >= 3 for line in filled)

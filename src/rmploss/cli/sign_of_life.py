@@ -18,15 +18,15 @@ def waiting(what: str, out: TextIO | None = None) -> Iterator[None]:
     what: as "loading PyTorch".
     out: the stream; None: standard error.
     """
-    out = out or sys.stderr
-    shown = out.isatty() and is_main()
+    stream: TextIO = sys.stderr if out is None else out
+    shown = stream.isatty() and is_main()
     try:
         if shown:
-            _write(out, f"{what} ...")
+            _write(stream, f"{what} ...")
         yield
     finally:
         if shown:
-            _write(out, CLEAR)
+            _write(stream, CLEAR)
 
 
 def _write(out: TextIO, text: str) -> None:

@@ -2,14 +2,16 @@
 
 import json as json_module
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from rich.text import Text
 from tyro.conf import Positional, arg
 
-from rmploss.cli.wrapping import say
+from rmploss.cli.wrapping import say, width_of
 from rmploss.errors import DamagedRunError, Problem, UserError
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ class Table:
     $ rmploss table 2 --pocket
     $ rmploss table fair --pocket     every method on one protocol, ranked
 
+    Recipes that you have not run show the results of --results, marked with *.
+
     Runs with a damaged record are counted in the last column, and named in an error; the exit code
     is then 9.
     """
@@ -34,11 +38,16 @@ class Table:
     """The pocket variants of its recipes, without the published numbers."""
     runs_dir: Path = Path("runs")
     """The folder of run folders."""
+    results: Annotated[
+        Path | None, arg(metavar="DIR", help_behavior_hint="(default: results, of the source tree)")
+    ] = None
+    """CSV files of results, for recipes that you have not run."""
     json: bool = False
     """One JSON object per row on standard output, for programs."""
 
     def run(self) -> int:
         """Print it; raises `DamagedRunError` for damaged runs."""
+        from rmploss.report.recorded import default_folder
         from rmploss.report.tables import damaged_runs, fair_table, table, unreadable_runs
 
         fair = self.which == "fair"
@@ -49,10 +58,15 @@ class Table:
         if self.runs_dir != Path("runs") and not self.runs_dir.is_dir():
             fix = "rmploss table without --runs-dir reads ./runs"
             raise UserError("no runs", [Problem(str(self.runs_dir), "is not a folder", fix)])
+        if self.results is not None and not self.results.is_dir():
+            fix = "rmploss table without --results"
+            raise UserError("no results", [Problem(str(self.results), "is not a folder", fix)])
+        results = self.results or default_folder()
         if fair:
-            lines = fair_table(self.runs_dir, pocket=self.pocket)
+            lines = fair_table(self.runs_dir, pocket=self.pocket, results=results)
         else:
-            lines = table(int(self.which), self.runs_dir, pocket=self.pocket)
+            number = int(self.which)
+            lines = table(number, self.runs_dir, pocket=self.pocket, results=results)
         damaged = damaged_runs(self.runs_dir)
         told = {str(Path(problem.where).parent) for problem in damaged}
         for problem in unreadable_runs(self.runs_dir):
@@ -71,17 +85,23 @@ class Table:
                 print(json_module.dumps(asdict(line)))
             return
         title = "Fair comparison" if fair else f"Table {self.which}"
-        print(title + ", pocket size: not comparable with the paper" * self.pocket)
-        print("accuracy in %, of the last and of the best epoch; q: quantization error")
+        say(title + ", pocket size: not comparable with the paper" * self.pocket, 2)
+        say("accuracy in %, of the last and of the best epoch; q: quantization error", 2)
         if fair:
-            print("rate: spikes per neuron and step; energy: synaptic operations of an inference;")
-            print("train: processor time of all threads")
-        print("ours: mean ± standard deviation over the seeds")
-        _print(_fair_rows(lines) if fair else _rows(lines))
-        if self.which == "1" and any(line.ours for line in lines):
-            print("\nq in four readings of Eq. 10: of u_pre or of the input current x,")
-            print("as the mean of the layers' means or as the mean of all values")
-            _print(_readings(lines))
+            say("rate: spikes per neuron and step; energy: synaptic operations of an inference;", 2)
+            say("train: processor time of all threads", 2)
+        say("ours: mean ± standard deviation over the seeds", 2)
+        rows = _fair_rows(lines) if fair else _rows(lines)
+        _print(rows, FAIR_STACKED if fair else STACKED, width_of(sys.stdout))
+        files = sorted({file for line in lines for file in line.recorded})
+        if files:
+            print()
+            say(f"*: not of your runs, but of {', '.join(files)}", 3)
+        if self.which == "1" and any(line.ours and not line.recorded for line in lines):
+            print()
+            say("q in four readings of Eq. 10: of u_pre or of the input current x,", 2)
+            say("as the mean of the layers' means or as the mean of all values", 2)
+            _print(_readings(lines), READINGS_STACKED, width_of(sys.stdout))
         for line in lines:
             if line.reservation and not line.method.endswith("+ RMP-Loss"):
                 say(f"{line.method}: {line.reservation}.", indent=2)
@@ -89,6 +109,16 @@ class Table:
         if empty:
             print("\nto fill the empty cells:")
             print("\n".join(f"  {command}" for command in dict.fromkeys(empty)))
+
+
+LEAST_NAME = 12
+"""The columns that the name of a recipe keeps; it is broken at its hyphens."""
+STACKED = ((0, 1), (2,), (3, 4), (5, 7), (6, 8))
+"""Method over recipe, T, paper over its q, last over q, best over seeds."""
+FAIR_STACKED = ((0,), (1, 2), (3, 4), (5, 6, 7))
+"""Method, last over best, q over rate, energy over time over seeds."""
+READINGS_STACKED = ((0,), (1,), (2, 4), (3, 5))
+"""Recipe, paper, the two potentials over each other."""
 
 
 def _rows(lines: Sequence["Line"]) -> list[tuple[str, ...]]:
@@ -111,7 +141,7 @@ def _readings(lines: Sequence["Line"]) -> list[tuple[str, ...]]:
         *(
             (line.recipe, line.published_error, *(value or "-" for value in line.ours.readings))
             for line in lines
-            if line.ours
+            if line.ours and not line.recorded  # CSV files hold one reading
         ),
     ]
 
@@ -134,10 +164,31 @@ def _fair_rows(lines: Sequence["Line"]) -> list[tuple[str, ...]]:
 def _seeds(line: "Line") -> str:
     """The number of runs that count, and of those that are damaged."""
     counted = str(line.ours.seeds) if line.ours else ""
+    counted += "*" * bool(line.recorded)
     return f"{counted} ({line.damaged} damaged)".strip() if line.damaged else counted
 
 
-def _print(rows: list[tuple[str, ...]]) -> None:
+def _print(rows: list[tuple[str, ...]], stacked: Sequence[tuple[int, ...]], width: int) -> None:
+    """Print rows, the first of which are the heads, within `width` columns if that can be.
+
+    stacked: the columns that share one where the whole table is too wide, one below the other.
+    """
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip())
+    if sum(widths) + 2 * (len(widths) - 1) <= width:
+        for row in rows:
+            print("  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip())
+        return
+    from rich.console import Console
+    from rich.table import Table as Grid
+
+    cells = [["\n".join(row[column] for column in group) for group in stacked] for row in rows]
+    grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
+    others = [max(len(line) for row in cells for line in row[i].splitlines() or [""])
+              for i in range(1, len(stacked))]  # fmt: skip
+    first = max(width - sum(others) - 2 * len(others) - 2, LEAST_NAME)
+    for column, head in enumerate(cells[0]):
+        grid.add_column(Text(head), no_wrap=column > 0, overflow="fold")
+    for name, *numbers in cells[1:]:
+        broken = "\n".join(textwrap.fill(line, first) for line in name.splitlines())
+        grid.add_row(Text(broken), *(Text(cell.rstrip("\n")) for cell in numbers))
+    Console(width=width, highlight=False).print(grid)

@@ -16,6 +16,7 @@ from rmploss.errors import Problem, UserError
 from rmploss.recipes import METHODS, Recipe
 from rmploss.recipes.fair import PREFIX, WITH_RMP
 from rmploss.report.read import ERRORS, input_errors, microjoules
+from rmploss.report.recorded import Recorded
 
 Values = dict[str, float]
 """The results of one finished run."""
@@ -59,6 +60,7 @@ class Line:
     command: the command that runs the recipe.
     damaged: the number of its finished runs whose record is damaged; `ours` leaves them out.
     reservation: why the row says little about the method, or "".
+    recorded: the files that hold `ours`; empty: it is of runs in the folder of runs.
     """
 
     method: str
@@ -70,14 +72,18 @@ class Line:
     command: str
     damaged: int = 0
     reservation: str = ""
+    recorded: tuple[str, ...] = ()
 
 
-def table(number: int, runs_dir: Path, *, pocket: bool = False) -> list[Line]:
+def table(
+    number: int, runs_dir: Path, *, pocket: bool = False, results: Path | None = None
+) -> list[Line]:
     """The rows of a table of the paper, all methods.
 
     number: of the table, 1 to 4.
     runs_dir: the folder of run folders.
     pocket: the pocket variants of its recipes, without the published numbers.
+    results: a folder of CSV files with results of recipes that have no finished run; None: none.
     Raises `UserError` for another number.
     """
     rows = [(m, row) for m in METHODS.values() for row in m.rows if row.table == number]
@@ -85,11 +91,14 @@ def table(number: int, runs_dir: Path, *, pocket: bool = False) -> list[Line]:
         numbers = ", ".join(map(str, sorted({row.table for row in recipes.ROWS})))
         raise UserError(f"no table {number}; there are {numbers} and fair")
     runs, damaged = _finished_runs(runs_dir)
+    earlier = Recorded.read(results) if results else Recorded({})
     lines = []
     for method, row in rows:
         name = row.recipe + recipes.SUFFIX if pocket else row.recipe
         recipe = row.with_T(recipes.get(name))
         error = "" if row.error is None else f"{row.error:.3f}"
+        mark = resolve(recipe).fingerprint()
+        ours, files = _of_seeds(runs[mark], recipe, earlier)
         lines.append(
             Line(
                 method=method.title,
@@ -97,9 +106,10 @@ def table(number: int, runs_dir: Path, *, pocket: bool = False) -> list[Line]:
                 T=row.T,
                 published="" if pocket else row.words,
                 published_error="" if pocket else error,
-                ours=_summarize_seeds(runs[mark := resolve(recipe).fingerprint()]),
+                ours=ours,
                 command=_command(recipe, f" --T {row.T}"),
                 damaged=damaged[mark],
+                recorded=files,
             )
         )
     return lines
@@ -117,15 +127,21 @@ def _command(recipe: Recipe, flags: str = "") -> str:
     )
 
 
-def fair_table(runs_dir: Path, *, pocket: bool = False) -> list[Line]:
-    """Every method on one protocol, with and without RMP-Loss, sorted by accuracy."""
+def fair_table(runs_dir: Path, *, pocket: bool = False, results: Path | None = None) -> list[Line]:
+    """Every method on one protocol, with and without RMP-Loss, sorted by accuracy.
+
+    runs_dir, pocket, results: see `table`.
+    """
     runs, damaged = _finished_runs(runs_dir)
+    earlier = Recorded.read(results) if results else Recorded({})
     lines = []
     for recipe in recipes.FAIR:
         name = recipe.name + recipes.SUFFIX if pocket else recipe.name
         recipe = recipes.get(name)
         short = recipe.name.removeprefix(PREFIX).removesuffix(recipes.SUFFIX)
         method = METHODS[short.removesuffix(WITH_RMP)]
+        mark = resolve(recipe).fingerprint()
+        ours, files = _of_seeds(runs[mark], recipe, earlier)
         lines.append(
             Line(
                 method=method.title + (" + RMP-Loss" if short.endswith(WITH_RMP) else ""),
@@ -133,13 +149,24 @@ def fair_table(runs_dir: Path, *, pocket: bool = False) -> list[Line]:
                 T=recipe.T,
                 published="",
                 published_error="",
-                ours=_summarize_seeds(runs[mark := resolve(recipe).fingerprint()]),
+                ours=ours,
                 command=_command(recipe),
                 damaged=damaged[mark],
                 reservation=method.reservation,
+                recorded=files,
             )
         )
     return sorted(lines, key=lambda line: -line.ours.accuracy if line.ours else 1)
+
+
+def _of_seeds(
+    runs: dict[int, Values], recipe: Recipe, earlier: Recorded
+) -> tuple[SeedSummary | None, tuple[str, ...]]:
+    """The results of a recipe: of its runs, else those recorded earlier and their files."""
+    if runs:
+        return _summarize_seeds(runs), ()
+    found, files = earlier.of(recipe)
+    return _summarize_seeds(found), files
 
 
 def _finished_runs(runs_dir: Path) -> tuple[dict[str, dict[int, Values]], Counter[str]]:
