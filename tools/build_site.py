@@ -5,16 +5,21 @@ a page that fetches anything from elsewhere. What is in the site: `website/pages
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from source_map import ROOT
-from website import check, pages, stage
+
+try:
+    from website import check, pages, stage
+except ModuleNotFoundError as missing:
+    sys.exit(f"{missing.name} is not installed; type: pip install '.[docs]'")
 
 BUILD = ROOT / "build"
-SHIM = "https://unpkg.com/iframe-worker/shim"
+SHIM = re.compile(r"https://[^\"\s]+/iframe-worker/shim")
 """What the generator's offline mode has every page fetch."""
 
 
@@ -27,7 +32,9 @@ def build(folder: Path) -> None:
     config = folder / "zensical.toml"
     config.write_text(text.replace('"@navigation"', pages.navigation()), encoding="utf-8")
     words = [sys.executable, "-m", "zensical", "build", "--clean", "--strict"]
-    subprocess.run([*words, "--config-file", str(config)], check=True, cwd=folder)
+    built = subprocess.run([*words, "--config-file", str(config)], check=False, cwd=folder)
+    if built.returncode:
+        sys.exit(f"The site is not built, for the reasons above. The pages are in {folder}/pages.")
     without_network(folder / "site")
     if found := [*check.problems(folder / "site")]:
         sys.exit("\n".join(found))
@@ -38,7 +45,7 @@ def without_network(site: Path) -> None:
     for path in site.rglob("*.html"):
         ours = os.path.relpath(site / "worker.js", path.parent)
         text = path.read_text(encoding="utf-8")
-        path.write_text(text.replace(SHIM, ours), encoding="utf-8")
+        path.write_text(SHIM.sub(ours, text), encoding="utf-8")
 
 
 if __name__ == "__main__":
