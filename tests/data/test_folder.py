@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,19 @@ def test_an_image_is_turned_as_its_exif_record_says(pets: Path) -> None:
 def test_floats_are_refused() -> None:
     with pytest.raises(DataError, match="floats"):
         in_mode(Image.new("F", (2, 2)), "L")
+
+
+def test_floats_in_a_file_are_refused_with_its_name(pets: Path) -> None:
+    odd = pets / "train/cat/depth.tiff"
+    save(odd, Image.fromarray(np.ones((20, 20), np.float32)))
+    with pytest.raises(DataError, match=r"depth\.tiff: its pixels are floats"):
+        Folder(path=str(pets)).open(None, seed=0, T=1)
+
+
+def test_a_pipe_in_the_place_of_an_image_is_named_and_not_waited_for(pets: Path) -> None:
+    os.mkfifo(pets / "train/cat/pipe.png")
+    with pytest.raises(DataError, match=r"pipe\.png: is no regular file"):
+        Folder(path=str(pets)).open(None, seed=0, T=1)
 
 
 def test_links_hidden_and_other_files(pets: Path, tmp_path: Path) -> None:

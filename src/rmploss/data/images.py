@@ -22,8 +22,10 @@ MODES = {1: "L", 3: "RGB"}
 
 
 def open_image(path: Path) -> Image.Image:
-    """The image of a file, as stored. Raises `DataError` for anything else."""
+    """The image of a file, as stored. Raises `DataError` for anything else, a pipe for example."""
     try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for its writer
+            raise OSError("is no regular file")
         with Image.open(path) as image:
             image.load()
             return image
@@ -60,8 +62,12 @@ def in_mode(image: Image.Image, mode: str) -> Image.Image:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """An image turned as its EXIF record says; without one, as it is."""
-    return ImageOps.exif_transpose(image)
+    """An image turned as its EXIF record says; without one, as it is. It keeps its file's name."""
+    turned = ImageOps.exif_transpose(image)
+    name = getattr(image, "filename", None)
+    if name is not None:
+        setattr(turned, "filename", name)  # noqa: B010  PIL declares it for images of files alone
+    return turned
 
 
 def pixels(image: Image.Image, channels: int, side: int) -> Tensor:

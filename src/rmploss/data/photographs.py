@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rmploss.data._base import Key
 from rmploss.data._in_memory import Standardize
+from rmploss.data.images import open_image
 from rmploss.errors import Problem
 from rmploss.randomness import seeded
 
@@ -94,7 +95,10 @@ class Photographs:
 
     def content(self, index: int) -> bytes:
         """The file of a sample."""
-        return self._files[index].read_bytes()
+        file = self._files[index]
+        if not file.is_file():
+            open_image(file)  # which says why it cannot be read, and does not wait for a pipe
+        return file.read_bytes()
 
     def __getitem__(self, key: Key) -> tuple[Tensor, int]:
         image, label = self._read(self._files[key.index]), int(self.labels[key.index])

@@ -137,7 +137,7 @@ def read_recording(path: Path, sensor: tuple[int, int]) -> Events:
     if reader is None:
         raise _unreadable(path, f"is none of {' '.join(READERS)}")
     if not path.is_file():
-        raise _unreadable(path, "no such file")
+        raise _unreadable(path, "is no regular file" if path.exists() else "no such file")
     return reader(path, sensor)
 
 
