@@ -4,8 +4,12 @@ Every class has the exit code of the command line, which prints them without a t
 """
 
 import difflib
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+_UNSHOWN = ("Cc", "Cs")
+"""Unicode's categories of control characters and of surrogates."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +161,17 @@ def unknown(where: str, word: str, words: Iterable[str], see: str = "") -> Probl
     guess = closest(str(word), words)
     fix = f'did you mean "{guess}"?' if guess else "one of " + ", ".join(words)
     return Problem(where, f'unknown "{word}"', f"{fix}   ({see})" if see else fix)
+
+
+def printable(name: str) -> str:
+    """A name from a file or another machine as a terminal or a figure can show it.
+
+    Control characters, which a terminal would obey, and bytes that are no UTF-8 become escapes.
+    """
+    return "".join(
+        char.encode("unicode_escape").decode() if unicodedata.category(char) in _UNSHOWN else char
+        for char in name
+    )
 
 
 def not_scriptable(name: str) -> UserError:

@@ -63,8 +63,11 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_bytes` of the text in UTF-8; line ends are not converted."""
-    write_bytes(path, text.encode())
+    r"""`write_bytes` of the text in UTF-8; line ends are not converted.
+
+    A byte of a file's name that is no UTF-8 is written as its escape, \udce9 for example.
+    """
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_folder(path: Path, files: Mapping[str, bytes], *, shared: bool = False) -> None:

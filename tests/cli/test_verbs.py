@@ -245,6 +245,15 @@ def test_the_version_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"rmploss {version('rmploss')}\n"
 
 
+def test_predict_shows_control_characters_of_a_name_and_does_not_send_them(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "a\x1b[2J.png"
+    Image.new("L", (8, 8), 200).save(file)
+    assert main(["predict", str(run), str(file), "--top", "1"]) == 0
+    assert capsys.readouterr().out.startswith(str(tmp_path / r"a\x1b[2J.png"))
+
+
 def test_predict_prints_the_classes_of_every_image(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -52,6 +52,19 @@ def test_a_taken_name_gets_a_number(tmp_path: Path) -> None:
     assert [name.removeprefix(names[0]) for name in names] == ["", "-2", "-3"]
 
 
+def test_a_name_that_is_no_utf8_is_recorded_and_read_as_it_was(tmp_path: Path) -> None:
+    odd = os.fsdecode(b"caf\xe9")
+    recipe = RECIPE | {"data.path": odd}
+    folder = RunFolder.create(tmp_path / odd, "digits", recipe, command=["rmploss", odd])
+    folder.log_event("data", path=odd)
+    assert folder.stored_recipe() == recipe
+    assert [event.get("command") or event["path"] for event in folder.events()] == [
+        ["rmploss", odd],
+        odd,
+    ]
+    assert b"caf\\udce9" in (folder.path / "events.jsonl").read_bytes()
+
+
 def test_the_hash_does_not_depend_on_the_order_of_fields() -> None:
     assert run.recipe_hash(RECIPE) == run.recipe_hash(dict(reversed(RECIPE.items())))
     assert run.recipe_hash(RECIPE) != run.recipe_hash(RECIPE | {"seed": 4})

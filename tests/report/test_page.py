@@ -1,6 +1,7 @@
 """The page is complete, escaped, self-contained, small and reproducible."""
 
 import json
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -263,6 +264,18 @@ def test_html_in_names_is_shown(tmp_path: Path) -> None:
         _, seen = page(tmp_path, *chosen)
         assert not {tag for tag, _ in seen.tags} & {"script", "img", "b&b"}
         assert attack in seen.text
+
+
+def test_names_that_are_no_unicode_are_shown_by_their_escapes(tmp_path: Path) -> None:
+    """A folder of a class, or of the run, whose name on the disk is in another encoding."""
+    odd = os.fsdecode(b"caf\xe9")
+    path = run_folder(tmp_path / odd, WITH, name=odd, command=["rmploss", odd])
+    (path / "predictions.json").write_text(
+        json.dumps(predicted() | {"classes": [odd, "d\x1b[2Jog"]})
+    )
+    _, seen = page(tmp_path, path)
+    assert r"caf\udce9" in seen.text
+    assert r"d\x1b[2Jog" in seen.text
 
 
 def test_the_page_needs_nothing_from_elsewhere(tmp_path: Path) -> None:

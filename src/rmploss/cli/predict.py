@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from rmploss.cli.common import Device, RunDir
-from rmploss.errors import UserError
+from rmploss.errors import UserError, printable
 
 
 @dataclass(frozen=True)
@@ -45,19 +45,23 @@ class Predict:
         if not self.files:
             raise UserError(f"no file was named; for example: rmploss predict {self.run_dir} a.png")
         net = load(self.run_dir, checkpoint=self.checkpoint, averaged=self.averaged)
-        width = max(len(str(file)) for file in self.files)
+        names = [printable(str(file)) for file in self.files]
+        width = max(map(len, names))
         size = net.recipe.batch_size
         with join(self.device) as world:
             net.to(world.device)
             for start in range(0, len(self.files), size):
-                files = self.files[start : start + size]
-                for file, guesses in zip(files, net.predict(files, self.top), strict=True):
+                some = slice(start, start + size)
+                files = self.files[some]
+                found = net.predict(files, self.top)
+                for file, name, guesses in zip(files, names[some], found, strict=True):
                     if self.json:
-                        found = {"file": str(file), "top": [asdict(guess) for guess in guesses]}
-                        print(json_module.dumps(found))
+                        top = [asdict(guess) for guess in guesses]
+                        print(json_module.dumps({"file": str(file), "top": top}))
                     else:
                         words = (
-                            f"{guess.name} {100 * guess.probability:.1f} %" for guess in guesses
+                            f"{printable(guess.name)} {100 * guess.probability:.1f} %"
+                            for guess in guesses
                         )
-                        print(f"{file!s:<{width}}  {'  '.join(words)}")
+                        print(f"{name:<{width}}  {'  '.join(words)}")
         return 0

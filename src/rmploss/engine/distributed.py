@@ -84,13 +84,13 @@ class World:
         if self.size == 1:
             return text or ""
         # Bytes, because PyTorch's own broadcast of objects is a pickle.
-        data = torch.tensor(list((text or "").encode()), dtype=torch.uint8)
+        data = torch.tensor(list((text or "").encode(errors="surrogatepass")), dtype=torch.uint8)
         length = torch.tensor(len(data))
         dist.broadcast(length, 0)
         if not self.is_main:
             data = torch.zeros(int(length), dtype=torch.uint8)
         dist.broadcast(data, 0)
-        return bytes(data.tolist()).decode()
+        return bytes(data.tolist()).decode(errors="surrogatepass")
 
 
 def init(device: str = "auto", timeout: timedelta = timedelta(seconds=60)) -> World:

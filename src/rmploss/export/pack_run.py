@@ -67,7 +67,7 @@ def pack_run(
         "input": net.dataset.shape(net.recipe.T),
         "claims": asdict(claims),
     }
-    files["README.md"] = card(net, claims, compared).encode()
+    files["README.md"] = card(net, claims, compared).encode(errors="backslashreplace")
     return claims, pack.write(folder, net.net.state_dict(), files, facts)
 
 

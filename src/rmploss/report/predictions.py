@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rmploss.analysis import Confusion, Example
 from rmploss.engine.files import read_regular
+from rmploss.errors import printable
 
 
 @dataclass(frozen=True)
@@ -126,4 +127,4 @@ def _count(value: object) -> int:
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError("a name that is none")
-    return value
+    return printable(value)

@@ -8,8 +8,12 @@ from typing import Any
 
 
 def to_json(value: Any, **options: Any) -> str:
-    """A value as strict JSON in one line, without NaN and infinities."""
-    return json.dumps(value, allow_nan=False, ensure_ascii=False, **options)
+    r"""A value as strict JSON in one line, without NaN and infinities.
+
+    A byte of a file's name that is no UTF-8 becomes JSON's escape (\udce9): it is read as it was.
+    """
+    text = json.dumps(value, allow_nan=False, ensure_ascii=False, **options)
+    return text.encode(errors="backslashreplace").decode()
 
 
 def event_line(kind: str, **fields: Any) -> str:
