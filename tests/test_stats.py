@@ -1,5 +1,6 @@
 """`membrane_stats`: entries of a forward, their names, threads and nested blocks."""
 
+import copy
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,16 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from rmploss import IF, LIF, MembraneStats, MomentSpec, RMPLoss, functional, membrane_stats
+from rmploss import (
+    IF,
+    LIF,
+    MembraneStats,
+    MomentSpec,
+    RMPLoss,
+    UserError,
+    functional,
+    membrane_stats,
+)
 from rmploss.models import SpikingNetwork, create
 from rmploss.models.layers import conv3x3
 from rmploss.norm import TDBatchNorm2d
@@ -262,3 +272,25 @@ def test_moments_through_a_block_and_through_the_function_are_the_same() -> None
     u = functional.membrane(x)
     sums = torch.stack([u, u * u, (spikes - u) ** 2, spikes]).sum((1, 2))
     torch.testing.assert_close(moments[rows], sums, rtol=1e-13, atol=1e-14)
+
+
+def test_entries_by_name_and_the_means_over_the_layers() -> None:
+    net = create("convnet", in_channels=1, num_classes=3, T=2)
+    with membrane_stats(net) as stats:
+        net(normal(2, 1, 8, 8).float())
+    assert stats["lif2"] is stats[1]
+    assert stats[-1].name == "lif3"
+    rates = [layer.firing_rate for layer in stats]
+    errors = [layer.quantization_error for layer in stats]
+    torch.testing.assert_close(stats.firing_rate, sum(rates) / 3)
+    torch.testing.assert_close(stats.quantization_error, sum(errors) / 3)
+    assert MembraneStats().firing_rate == MembraneStats().quantization_error == 0
+    with pytest.raises(UserError, match='did you mean "lif2"'):
+        stats["lif22"]
+
+
+def test_a_regularizer_shows_its_options() -> None:
+    shown = repr(RMPLoss(k=0.5, exclude=("*.lif1",)))
+    assert shown.startswith("RMPLoss(k=0.5, p=2.0, schedule='triangle', ")
+    assert repr(eval(shown, {"RMPLoss": RMPLoss})) == shown
+    assert repr(copy.deepcopy(RMPLoss(k=0.5))) == repr(RMPLoss(k=0.5))

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from rmploss.arguments import checked
-from rmploss.errors import Problem, UserError
+from rmploss.errors import Problem, UserError, unknown
 from rmploss.ops.collectives import all_reduce_sum, ranks
 from rmploss.ops.constants import vector
 from rmploss.ops.lif.moments import ERROR, MEMBRANE, SPIKES, SQUARE, MomentSpec
@@ -195,6 +195,32 @@ class MembraneStats:
 
     def __len__(self) -> int:
         return len(self.layers)
+
+    def __getitem__(self, layer: int | str) -> LayerMoments:
+        """The entry of a layer, by name or by place; `UserError` for an unknown name.
+
+        Of a layer that ran several times: the last entry.
+        """
+        if isinstance(layer, int):
+            return self.layers[layer]
+        for entry in reversed(self.layers):
+            if entry.name == layer:
+                return entry
+        names = [entry.name for entry in self.layers]
+        raise UserError("no such layer", [unknown("stats", layer, names)])
+
+    @property
+    def quantization_error(self) -> Tensor:
+        """The mean over the layers of the mean of q(u) (Eq. 9), a scalar; 0 without layers."""
+        return self._mean([layer.quantization_error for layer in self.layers])
+
+    @property
+    def firing_rate(self) -> Tensor:
+        """The mean over the layers, a scalar: spikes per neuron and step; 0 without layers."""
+        return self._mean([layer.firing_rate for layer in self.layers])
+
+    def _mean(self, values: list[Tensor]) -> Tensor:
+        return torch.stack(values).mean() if values else torch.zeros(())
 
 
 _OPEN: ContextVar[MembraneStats | None] = ContextVar("membrane_stats", default=None)

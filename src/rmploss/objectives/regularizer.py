@@ -1,8 +1,10 @@
 """The base class of regularizers: a weight over training, and the selection of layers."""
 
+import inspect
 import warnings
 from abc import ABC, abstractmethod
 from fnmatch import fnmatchcase
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -27,6 +29,14 @@ class Regularizer(Untraceable, ABC):
 
     Raises `UserError`.
     """
+
+    _given: dict[str, object]
+
+    def __new__(cls, *args: object, **options: object) -> Self:
+        """Keep the options that were given, for `repr`."""
+        made = super().__new__(cls)
+        made._given = options
+        return made
 
     def __init__(
         self,
@@ -53,6 +63,12 @@ class Regularizer(Untraceable, ABC):
         self.spec = spec
         self.include, self.exclude = include, exclude
         self.is_remarked = False
+
+    def __repr__(self) -> str:
+        """All options: "RMPLoss(k=0.1, p=2.0, ...)"."""
+        known = inspect.signature(type(self)).parameters.values()
+        options = {each.name: each.default for each in known} | self._given
+        return f"{type(self).__name__}({', '.join(f'{n}={v!r}' for n, v in options.items())})"
 
     @entry
     def __call__(self, stats: MembraneStats, progress: float) -> Tensor:
