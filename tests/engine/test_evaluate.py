@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmploss import LIF, functional, models
-from rmploss.engine.evaluate import evaluate
+from rmploss.engine.evaluate import Evaluation, evaluate
+from rmploss.engine.static_batch import StaticBatch
+from rmploss.errors import DataError
 from rmploss.lifecycle import fold
 from rmploss.models import SpikingNetwork
 from tests.given import labels, normal
@@ -115,6 +117,39 @@ def test_an_empty_batch_changes_nothing() -> None:
     found = evaluate(net, [*batches, empty], on_batch=lambda: calls.append(0))
     assert found == evaluate(net, batches)
     assert len(calls) == 3
+
+
+class Plain(nn.Module):
+    """A network of a user without a spiking layer of ours."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(256, 10).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.flatten(1))
+
+
+@pytest.mark.parametrize("last", [1, 3])
+def test_a_network_without_spiking_layers_is_counted_sample_by_sample(last: int) -> None:
+    """A last batch of one sample was once stretched to the size of the first."""
+    net, batches = Plain(), split(4, last)
+    whole = tuple(torch.cat(parts) for parts in zip(*batches, strict=True))
+    found: Evaluation = evaluate(net, batches)  # pyright: ignore[reportArgumentType]
+    logits = net(whole[0])
+    assert found.samples == 4 + last
+    assert found.loss == pytest.approx(F.cross_entropy(logits, whole[1]).item(), rel=1e-12)
+    right = (logits.argmax(1) == whole[1]).double().mean().item()
+    assert found.accuracy == pytest.approx(100 * right, rel=1e-12)
+    assert found.layers == ()
+
+
+def test_a_batch_of_another_shape_is_never_stretched_into_the_first() -> None:
+    batch = StaticBatch(torch.device("cpu"))
+    batch.fill(torch.ones(4, 3, 2, 2), torch.zeros(4))
+    for other in (torch.ones(4, 1, 2, 2), torch.ones(4, 3, 2, 2).double()):
+        with pytest.raises(DataError, match=r"the first batch was \[4, 3, 2, 2\] torch.float32"):
+            batch.fill(other, torch.zeros(4))
 
 
 @pytest.mark.parametrize("training", [True, False])

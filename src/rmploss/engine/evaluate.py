@@ -118,6 +118,8 @@ class Evaluator:
         self.elements: dict[str, int] = {}
         """Per layer the number of membrane values of a sample."""
         self._full = repeat(self._run, self._tensors) if repeat else self._run
+        self._begun = False
+        """A batch was seen, so that the layers are known."""
 
     def __call__(
         self, batches: Iterable[tuple[Tensor, Tensor]], on_batch: Callable[[], None] = lambda: None
@@ -140,11 +142,11 @@ class Evaluator:
         return self._result(samples)
 
     def _add(self, images: Tensor, labels: Tensor) -> None:
-        if self.elements and not self.batch.fits(images, labels):
+        if not self.batch.fits(images, labels):
             self._count(images.to(self.world.device), labels.to(self.world.device))
             return
         self.batch.fill(images, labels)
-        (self._full if self.elements else self._run)()
+        (self._full if self._begun else self._run)()
 
     def _run(self) -> None:
         self._count(*self.batch())
@@ -153,7 +155,8 @@ class Evaluator:
         """Add a batch to the sums. Reads no tensor on the host."""
         with self.precision(), membrane_stats(self.net, self.spec) as stats:
             logits = self.net(images)
-        if not self.elements:
+        if not self._begun:
+            self._begun = True
             for layer in stats:
                 of_sample = layer.elements // len(labels)
                 self.elements[layer.name] = self.elements.get(layer.name, 0) + of_sample
