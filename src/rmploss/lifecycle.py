@@ -1,6 +1,6 @@
 """Optional hooks of a module that the engine calls: evolve, constrain, fold.
 
-evolve(progress)    before every epoch: change with n / N, as the width of a surrogate does
+evolve(progress)    before every epoch and after a load: change with n / N, as a surrogate's width
 constrain()         after every optimizer step: bring parameters back into their ranges
 fold()              before inference: remove exactly what only training needs
 """

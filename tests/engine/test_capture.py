@@ -72,9 +72,9 @@ def test_a_captured_run_is_the_eager_run(
     assert digest_of(captured) == digest_of(eager)
     events = [e for e in RunFolder.open(captured).events() if e["event"] == "capture"]
     whats = [event["what"] for event in events]
-    # An evolving surrogate is a number of Python, so each of its three epochs captures again.
+    # What evolves is a number of Python, so each of its three epochs captures again.
     # Trained and averaged weights are networks of their own.
-    extra = {"evolving": ["training step"] * 2, "averaged": ["evaluation"]}
+    extra = {"evolving": ["training step", "evaluation"] * 2, "averaged": ["evaluation"]}
     assert whats == ["training step", "evaluation", *extra.get(name, [])]
     assert [event.get("reason") for event in events] == [None] * len(events)
 

@@ -20,15 +20,17 @@ from rmploss.engine.build import make_dataset, make_network, make_objective
 from rmploss.engine.evaluate import evaluate
 from rmploss.engine.execution import Execution
 from rmploss.engine.listener import Listener
-from rmploss.engine.load import load_network
+from rmploss.engine.load import evaluate_run, load_network
 from rmploss.engine.optimizers import Position, learning_rate
 from rmploss.engine.run import RunFolder
 from rmploss.engine.step import forward_backward
 from rmploss.engine.tally import Terms
 from rmploss.engine.train import resume
 from rmploss.errors import InterruptedRunError, NonFiniteError, UserError
+from rmploss.export.pack_run import pack_run
 from rmploss.neurons.dsr import DSRIF
 from rmploss.neurons.evolving import EvolvingLIF
+from rmploss.neurons.lif import LIF
 from rmploss.objectives.weighting import weights_of
 from rmploss.ops.lif import reference
 from rmploss.recipes import Recipe, use
@@ -149,6 +151,32 @@ def test_surrogates_evolve_with_the_epochs(tmp_path: Path, monkeypatch: pytest.M
     assert len(watching.seen) == 12
     for step, steepness in enumerate(watching.seen):
         assert steepness == pytest.approx([10 ** ((step // 4 + 1) / 3)] * 3, rel=1e-12)
+
+
+def test_what_evolves_is_tested_loaded_and_analyzed_as_it_was_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A neuron may evolve in its forward, too: here its threshold sinks from epoch to epoch."""
+
+    def sink(neuron: EvolvingLIF, progress: float) -> None:
+        neuron.v_threshold = 0.5 - 0.4 * progress
+
+    monkeypatch.setattr(EvolvingLIF, "evolve", sink)
+    path = train.train(TINY.but(neuron=use("evolving"), average=use("ema", decay=0.5)), tmp_path)
+    first, last = RunFolder.open(path).metrics()
+    assert last["firing_rate"] > 1.2 * first["firing_rate"] > 0
+    found, averaged = evaluate_run(path), evaluate_run(path, averaged=True)
+    assert (found.loss, found.firing_rate) == (last["test_ce"], last["firing_rate"])
+    assert averaged.loss == last["averaged_ce"]
+    assert averaged.firing_rate == last["averaged_firing_rate"]
+    before = (path / "membrane.json").read_bytes()
+    (path / "membrane.json").unlink()
+    train.resume(path)
+    assert (path / "membrane.json").read_bytes() == before
+    claims, _ = pack_run(path, tmp_path / "pack")
+    assert evaluate_run(tmp_path / "pack", device="cpu").firing_rate == claims.firing_rate
+    neurons = [m for m in load_network(tmp_path / "pack")[0].modules() if isinstance(m, LIF)]
+    assert [neuron.v_threshold for neuron in neurons] == pytest.approx([0.1] * 3)
 
 
 def test_parts_are_cut_along_the_batch() -> None:

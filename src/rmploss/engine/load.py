@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +23,7 @@ from rmploss.engine.run import RunFolder
 from rmploss.engine.training_state import averaged_tensors
 from rmploss.engine.verify import RESULT, record_damages
 from rmploss.errors import CheckpointError, DamagedRunError, Problem, UserError
-from rmploss.lifecycle import fold
+from rmploss.lifecycle import evolve, fold
 from rmploss.models import SpikingNetwork
 from rmploss.recipes import Recipe
 
@@ -33,7 +34,7 @@ OnOlder = Callable[[str, Sequence[Problem]], None]
 def warn_of_older(taken: str, reasons: Sequence[Problem]) -> None:
     """Warn that an older checkpoint was loaded."""
     listed = "; ".join(f"{problem.where} {problem.what}" for problem in reasons)
-    warnings.warn(f"loaded {taken}, an older checkpoint: {listed}", RuntimeWarning, stacklevel=3)
+    warnings.warn(f"loaded {taken}, an older checkpoint: {listed}", RuntimeWarning, stacklevel=4)
 
 
 OnOtherData = Callable[[Mapping[str, str]], None]
@@ -64,11 +65,50 @@ def load_network(
     Tensors are read after their SHA-256 was checked; nothing is unpickled. Raises `UserError` for a
     folder that is not a run, `CheckpointError` if no checkpoint verifies.
     """
+    found = find_weights(run_dir, which, averaged=averaged, on_older=on_older)
+    return found.network(), found.recipe
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights of a run at the end of an epoch, or within one.
+
+    recipe: of the run.
+    state: the model state.
+    progress: n / N of that epoch, for modules that evolve.
+    path: of the checkpoint, or the file of a pack.
+    """
+
+    recipe: Recipe
+    state: dict[str, Tensor]
+    progress: float
+    path: Path
+
+    def network(self) -> SpikingNetwork:
+        """The recipe's network with these weights, in evaluation mode."""
+        net = make_network(self.recipe, make_dataset(self.recipe))
+        try:
+            net.load_state_dict(self.state)
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[2].strip() or str(error)
+            problem = Problem(str(self.path), f"does not fit the network: {reason}")
+            raise CheckpointError("a checkpoint of another network", [problem]) from None
+        evolve(net, self.progress)
+        return net.eval()
+
+
+def find_weights(
+    run_dir: str | Path,
+    which: Literal["last", "best"] = "last",
+    *,
+    averaged: bool = False,
+    on_older: OnOlder = warn_of_older,
+) -> Weights:
+    """The weights for `load_network`, whose arguments and errors it has."""
     folder = RunFolder.open(run_dir := located(run_dir))
     recipe = folder.recipe()
     if pack.is_pack(run_dir):
-        state = _packed(run_dir, which, averaged)
-        return _with_weights(recipe, state, run_dir / pack.WEIGHTS), recipe
+        return _packed(recipe, run_dir, which, averaged)
     if which == "last":
         loaded = checkpoint.load_latest(run_dir, recipe_hash=folder.recipe_hash)
         reasons = why_older(folder, loaded)
@@ -77,27 +117,16 @@ def load_network(
     else:
         loaded = checkpoint.load_step(run_dir, _best_step(folder), recipe_hash=folder.recipe_hash)
     state = _averaged(loaded, run_dir) if averaged else loaded.model_state
-    return _with_weights(recipe, state, loaded.path), recipe
+    return Weights(recipe, state, loaded.counters.progress(recipe.epochs), loaded.path)
 
 
-def _with_weights(recipe: Recipe, state: dict[str, Tensor], where: Path) -> SpikingNetwork:
-    """A recipe's network with trained weights, in evaluation mode."""
-    net = make_network(recipe, make_dataset(recipe))
-    try:
-        net.load_state_dict(state)
-    except RuntimeError as error:
-        reason = str(error).partition("\n")[2].strip() or str(error)
-        problem = Problem(str(where), f"does not fit the network: {reason}")
-        raise CheckpointError("a checkpoint of another network", [problem]) from None
-    return net.eval()
-
-
-def _packed(path: Path, which: str, averaged: bool) -> dict[str, Tensor]:
+def _packed(recipe: Recipe, path: Path, which: str, averaged: bool) -> Weights:
     """The weights of a pack, which holds those of one epoch."""
     if which != "last" or averaged:
         problem = Problem(str(path), "holds the weights of one epoch", "choose when you pack")
         raise UserError("a pack has no other weights", [problem])
-    return pack.read(path)[0]
+    state, facts = pack.read(path)
+    return Weights(recipe, state, facts.get("progress", 1.0), path / pack.WEIGHTS)
 
 
 def _averaged(loaded: Loaded, run_dir: Path) -> dict[str, Tensor]:

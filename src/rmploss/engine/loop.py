@@ -110,6 +110,7 @@ class Loop:
         )
         eager = execution.capture == "off" or impossible(world)
         self.capturer: Capturer | None = None if eager else CudaGraphs(world.device)
+        self.repeated: list[Repeated] = []
         self.run_step = self._repeated(self.step, self.step.tensors, "training step")
         self.evaluators = [self._evaluator(self.net)]
         self.batches = full_batches(self.train_samples, recipe.batch_size)
@@ -140,6 +141,7 @@ class Loop:
                 self.saving.save()
             else:
                 restore(state, folder, self.execution, self.listener)
+                self._evolve(state.counters.progress(self.recipe.epochs))
                 self.saving.clock.restart()
             if self.world.is_main:
                 folder.log_event("execute", **self._placement())
@@ -223,9 +225,7 @@ class Loop:
         """The training steps of epoch n that are left; returns the sums of this rank."""
         state = self.state
         self.ddp.train()
-        evolve(self.net, progress)
-        if any(isinstance(module, Evolving) for module in self.net.modules()):
-            self.run_step.forget()
+        self._evolve(progress)
         weights = weights_of(self.objective, progress)
         self.step.weights.copy_(torch.tensor(weights, dtype=torch.float64))
         loss = math.nan
@@ -245,6 +245,14 @@ class Loop:
                 self.listener.batch("train", n, state.counters.batch, self.batches, loss=loss)
                 self.saving.save_or_stop()
         return self.finite.require(state.tally.read())
+
+    def _evolve(self, progress: float) -> None:
+        """Let all that is trained or tested be as in epoch n; progress: n / N."""
+        for each in self.evaluators:
+            evolve(each.net, progress)
+        if any(isinstance(module, Evolving) for module in self.net.modules()):
+            for each in self.repeated:
+                each.forget()
 
     def _step(self, *batch: Tensor) -> None:
         """One optimizer step on one global batch: fill its tensors, run it, count it."""
@@ -305,13 +313,15 @@ class Loop:
         self, function: Function, tensors: Callable[[], list[Tensor]], what: str
     ) -> Repeated:
         """A function that is captured where it can be, and says what became of it."""
-        return Repeated(
+        made = Repeated(
             function,
             tensors,
             capturer=self.capturer,
             mode=self.execution.capture,
             report=partial(self.notes.captured, what),
         )
+        self.repeated.append(made)
+        return made
 
     def _evaluator(self, net: SpikingNetwork) -> Evaluator:
         return Evaluator(

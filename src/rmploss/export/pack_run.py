@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from rmploss.engine import pack
 from rmploss.engine.files import read_regular
-from rmploss.engine.load import evaluate_run
+from rmploss.engine.load import evaluate_run, find_weights
 from rmploss.engine.pack import Claims
 from rmploss.engine.trained import Trained, load
 from rmploss.errors import Problem, UserError
@@ -63,6 +63,7 @@ def pack_run(
     facts = {
         "checkpoint": checkpoint,
         "averaged": averaged,
+        "progress": find_weights(run_dir, checkpoint, on_older=lambda *_: None).progress,
         "classes": net.classes,
         "input": net.dataset.shape(net.recipe.T),
         "claims": asdict(claims),

@@ -16,6 +16,13 @@ class Counters:
     step: int
     batch: int
 
+    def progress(self, epochs: int) -> float:
+        """n / N of the epoch that is under way or was just completed, for `lifecycle.evolve`.
+
+        epochs: N.
+        """
+        return (self.epoch + (self.batch > 0)) / epochs
+
     def words(self, batches: int) -> str:
         """What is done, for people: "epoch 2, batch 17 of 78", or "epoch 1" at its end.
 
