@@ -1,5 +1,6 @@
 """Forks: a new run from the newest checkpoint of another one, with a changed recipe."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,13 +9,14 @@ import torch
 from rmploss.engine import checkpoint
 from rmploss.engine.checkpoint import Loaded
 from rmploss.engine.execution import Execution
+from rmploss.engine.fork import Fork, find_source
 from rmploss.engine.listener import Listener
 from rmploss.engine.optimizers import Position, learning_rate
 from rmploss.engine.run import RunFolder
 from rmploss.engine.train import resume, train
 from rmploss.engine.verify import verify
 from rmploss.errors import CheckpointError, UserError
-from rmploss.recipes import use
+from rmploss.recipes import Recipe, use
 from rmploss.report.read import read
 from rmploss.report.tables import damaged_runs
 from tests.engine.runs import TINY, digest_of
@@ -136,3 +138,21 @@ def test_a_damaged_source_is_told(source: Path, tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path, "x", CONSTANT.to_json(), command=[])
     with pytest.raises(CheckpointError, match="no checkpoint"):
         train(CONSTANT, tmp_path, fork=folder.path)
+
+
+def test_a_source_that_goes_on_meanwhile_may_remove_the_checkpoint(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that trains on keeps its two newest: while a fork makes its network, others go."""
+    running = tmp_path / "running"
+    shutil.copytree(source, running)
+
+    def then_removed(path: Path, recipe: Recipe) -> Fork:
+        found = find_source(path, recipe)
+        shutil.rmtree(found.loaded.path)
+        return found
+
+    monkeypatch.setattr("rmploss.engine.train.find_source", then_removed)
+    path = train(CONSTANT, tmp_path / "forks", fork=running)
+    (event,) = [e for e in RunFolder.open(path).events() if e["event"] == "fork"]
+    assert event["sha256"] == loaded(source, 4).sha256

@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from rmploss.engine import batches, step, train
+from rmploss.engine import batches, checkpoint, step, train
 from rmploss.engine.batches import RankBatches, open_splits
 from rmploss.engine.build import make_dataset, make_network, make_objective
+from rmploss.engine.checkpoint import DamagedError, read
 from rmploss.engine.evaluate import evaluate
 from rmploss.engine.execution import Execution, join
 from rmploss.engine.listener import Listener
@@ -22,6 +23,7 @@ from rmploss.engine.run import RunFolder
 from rmploss.engine.step import forward_backward
 from rmploss.engine.tally import Terms
 from rmploss.engine.train import resume
+from rmploss.errors import UserError
 from rmploss.objectives.weighting import weights_of
 from rmploss.recipes import Recipe
 from tests.engine.children import be_rank, check_sound, finish, free_port, pipe, start
@@ -173,3 +175,40 @@ def test_a_nan_on_one_rank_stops_both_before_the_update(tmp_path: Path) -> None:
     assert together(tmp_path, "NaN") == [3, 3]
     (path,) = tmp_path.iterdir()
     assert [saved.name for saved in (path / "ckpt").iterdir()] == ["step-00000000"]
+
+
+def go_on_half_blind(rank: int, port: str, path: Path, fork: Path, answer: Connection) -> None:
+    """A resume, or a fork, of which rank 1 does not see the newest checkpoint."""
+    be_rank(rank, port)
+    newest, verified = checkpoint.saved(path)[0], read._verified
+
+    def blind(file: Path, expected: Any) -> bytes:
+        if rank == 1 and file.parent == newest:
+            raise DamagedError("cannot be read here")
+        return verified(file, expected)
+
+    read._verified = blind
+    execution = Execution(device="cpu")
+    try:
+        if fork == path:
+            train.resume(path, execution)
+        else:
+            train.train(TINY.but(lr=0.01), fork, execution, fork=path)
+    except UserError as error:
+        if rank == 0:
+            answer.send_bytes(str(error).encode())
+        raise
+
+
+@pytest.mark.parametrize("forked", [False, True])
+def test_ranks_never_go_on_from_different_checkpoints(forked: bool, tmp_path: Path) -> None:
+    assert together(tmp_path / "stopped", "signal") == [75, 75]
+    (path,) = (tmp_path / "stopped").iterdir()
+    fork = tmp_path / "forks" if forked else path
+    here, there = pipe()
+    port = free_port()
+    ranks = [start(go_on_half_blind, rank, port, path, fork, there) for rank in range(2)]
+    assert [finish(rank) for rank in ranks] == [2, 2]
+    message = "checkpoint of rank 1: is 'step-00000000', that of rank 0 is 'step-00000003'"
+    assert message in here.recv_bytes().decode()
+    assert not (tmp_path / "forks").exists()

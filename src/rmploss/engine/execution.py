@@ -145,6 +145,18 @@ def require_same_run(world: World, **facts: Any) -> None:
         world.meeting.require_equal({"backend": ops.describe(world.device), **facts})
 
 
+def require_same_checkpoint(world: World, loaded: Loaded) -> None:
+    """Raise `UserError` on all ranks unless all have loaded the same checkpoint.
+
+    Each reads the disk by itself: a rank that does not see the newest one yet, or reads a damaged
+    copy, would go on from other weights than the rest, which nothing later notices.
+    """
+    if world.meeting:
+        facts = {"checkpoint": loaded.path.name, "its SHA-256": loaded.sha256[:12]}
+        fix = "all ranks must see the same files: look at the disk of this rank, then again"
+        world.meeting.require_equal(facts, fix)
+
+
 @contextmanager
 def kernels(world: World, deterministic: bool) -> Iterator[None]:
     """Choose among CUDA's kernels inside the block: the fastest, or the deterministic ones.

@@ -66,11 +66,10 @@ class Fork:
 
         batches: the number of batches of an epoch of the new run.
         """
-        manifest = checkpoint.unseal((self.loaded.path / checkpoint.MANIFEST).read_bytes())
         return {
             "run": str(self.path),
             "checkpoint": self.loaded.path.name,
-            "sha256": manifest["files"][checkpoint.STATE]["sha256"],
+            "sha256": self.loaded.sha256,
             "epoch": self.counters.epoch,
             "step": self.counters.step,
             "differences": dict(self.differences),

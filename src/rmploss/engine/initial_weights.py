@@ -4,7 +4,6 @@ The recipe names a start; events.jsonl records the source run and the hash of it
 start is applied once, before the first checkpoint, so a resumed run does not need its source.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,7 +95,6 @@ def find_origin(recipe: Recipe, run: Path | None) -> Origin:
     folder = RunFolder.open(run)
     other = folder.recipe()
     loaded = checkpoint.load_latest(run, recipe_hash=folder.recipe_hash)
-    manifest = json.loads((loaded.path / checkpoint.MANIFEST).read_bytes())
     if other.name != start.source or loaded.counters.epoch < other.epochs:
         what = f"is of {other.name}, {loaded.counters.epoch} of {other.epochs} epochs"
         problems = [Problem(f"--start {run}", what, f"a finished run of {start.source}")]
@@ -111,7 +109,7 @@ def find_origin(recipe: Recipe, run: Path | None) -> Origin:
         and resolve(named).fingerprint() != resolve(other).fingerprint(),
         "epoch": loaded.counters.epoch,
         "step": loaded.counters.step,
-        "sha256": manifest["files"][checkpoint.STATE]["sha256"],
+        "sha256": loaded.sha256,
     }
     return Origin(start, loaded.model_state, source_run)
 

@@ -21,6 +21,7 @@ from rmploss.errors import Problem, RankError, UserError
 Result = TypeVar("Result")
 GRACE_S = 3.0
 """The seconds in which a rank that notices a broken connection reports that it is alive."""
+SAME_START = "start all ranks with one command and equal installations"
 _BROKEN = re.compile(r"gloo|NCCL|Timed out|[Cc]onnection (closed|reset)|Broken pipe")
 
 
@@ -37,10 +38,11 @@ class Meeting:
         self.store, self.rank, self.size, self.timeout_s = store, rank, size, timeout_s
         self._exchanged = 0
 
-    def require_equal(self, facts: Mapping[str, Any]) -> None:
+    def require_equal(self, facts: Mapping[str, Any], fix: str = SAME_START) -> None:
         """Raise `UserError` on all ranks if a fact differs between them; all ranks call it.
 
         facts: by name, values of JSON.
+        fix: what to do about a difference.
 
         Raises `RankError`, which names them, if ranks do not come to compare.
         """
@@ -62,7 +64,7 @@ class Meeting:
             Problem(
                 f"{name} of rank {rank}",
                 f"is {found.get(name)!r}, that of rank 0 is {ranks[0].get(name)!r}",
-                "start all ranks with one command and equal installations",
+                fix,
             )
             for name in names
             for rank, found in enumerate(ranks)

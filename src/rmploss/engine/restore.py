@@ -1,7 +1,7 @@
 """Restore the newest checkpoint of a run, and say what was lost and what may differ."""
 
 from rmploss.engine.checkpoint import Loaded
-from rmploss.engine.execution import Execution, inexact_reasons
+from rmploss.engine.execution import Execution, inexact_reasons, require_same_checkpoint
 from rmploss.engine.listener import Listener
 from rmploss.engine.run import RunFolder
 from rmploss.engine.training_state import TrainingState
@@ -18,6 +18,7 @@ def restore(
     listener: is notified of rejected checkpoints, of damage, and of what may differ.
     """
     loaded = state.load(folder)
+    require_same_checkpoint(state.world, loaded)
     if not state.world.is_main:
         return
     lost = _lost(folder, loaded)

@@ -17,7 +17,13 @@ from rmploss.engine.build import check, resolve
 from rmploss.engine.capture import require
 from rmploss.engine.distributed import World
 from rmploss.engine.environment import versions
-from rmploss.engine.execution import Execution, join, kernels, require_same_run
+from rmploss.engine.execution import (
+    Execution,
+    join,
+    kernels,
+    require_same_checkpoint,
+    require_same_run,
+)
 from rmploss.engine.fork import begin, find_source, set_weights
 from rmploss.engine.go_on import unfinished, way_of
 from rmploss.engine.initial_weights import find_origin, initialize, said, with_source
@@ -100,6 +106,8 @@ def _begin(new: _New, execution: Execution, listener: Listener, world: World) ->
         _require_place(new, listener)
     require(execution.capture, world)
     source = None if new.fork is None else find_source(new.fork, recipe)
+    if source is not None:
+        require_same_checkpoint(world, source.loaded)
     origin = find_origin(recipe, execution.start) if source is None else None
     listener = listener if world.is_main else Listener()
     run = Loop(recipe, execution, world, listener)

@@ -24,6 +24,7 @@ class Loaded:
     """A checkpoint whose every byte was verified, and the newer ones that were rejected.
 
     path: its folder.
+    sha256: of its tensors.
     counters: how far training had come.
     model_state, optimizer_state, scaler_state: the saved states; None: no scaler.
     extra: the other tensors that `save` got.
@@ -36,6 +37,7 @@ class Loaded:
     """
 
     path: Path
+    sha256: str
     counters: Counters
     model_state: dict[str, Tensor]
     optimizer_state: OptimizerState
@@ -159,6 +161,7 @@ def _read(
     optimizer = manifest["optimizer"]
     return Loaded(
         path=path,
+        sha256=manifest["files"][STATE]["sha256"],
         counters=Counters(**manifest["progress"]),
         model_state=part("model/"),
         optimizer_state=OptimizerState(
