@@ -5,10 +5,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
-from rmploss.engine.execution import Execution
+from rmploss.engine.distributed import World
+from rmploss.engine.execution import Execution, inexact_reasons, placement
 from rmploss.engine.load import evaluate_run
 from rmploss.engine.run import RunFolder
 from rmploss.engine.train import resume, train
@@ -111,3 +115,24 @@ def test_lines_that_are_no_metrics_are_dropped(unbroken: Path, tmp_path: Path) -
         )
     resume(path)
     assert untimed_metrics(path) == untimed_metrics(unbroken)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "reasons"),
+    [
+        ("fastest", True, ["cuDNN took its fastest kernels before"]),
+        ("deterministic", True, []),
+        (None, True, []),  # of a version that recorded none
+        ("fastest", False, ["cuDNN takes its fastest kernels, which --deterministic would not"]),
+    ],
+)
+def test_kernels_that_round_otherwise_are_said(
+    before: str | None, now: bool, reasons: list[str]
+) -> None:
+    gpu = World(device=torch.device("cuda", 0))
+    here = placement(gpu, deterministic=now)
+    event = {**here, "event": "execute", "kernels": before}
+    if before is None:
+        del event["kernels"]
+    loaded: Any = SimpleNamespace(versions=here["versions"], threads=here["threads"])
+    assert inexact_reasons(loaded, [event], gpu, deterministic=now) == reasons

@@ -233,4 +233,6 @@ def inexact_reasons(
         reasons.append(f"the update {before[-1].get('update', EARLIER_UPDATE)} is now {UPDATE}")
     if here["kernels"] != "deterministic":
         reasons.append("cuDNN takes its fastest kernels, which --deterministic would not")
+    elif before and before[-1].get("kernels", here["kernels"]) != here["kernels"]:
+        reasons.append("cuDNN took its fastest kernels before")
     return reasons
