@@ -14,6 +14,7 @@ from rmploss.engine.execution import Execution
 from rmploss.engine.health import Health, firing_rates
 from rmploss.engine.listener import Listener
 from rmploss.engine.run import RunFolder
+from rmploss.engine.run_health import health_of
 from rmploss.engine.train import resume, train
 from rmploss.recipes import Recipe, use
 from rmploss.report import write
@@ -95,6 +96,19 @@ def test_a_network_that_cannot_learn_is_told_while_it_trains(
     assert len({name for names in again for name in names}) == sum(map(len, again))
     page = write([path], tmp_path / "report.html").read_text()
     assert event["text"].partition(":")[0] in page
+
+
+def test_a_resumed_run_compares_with_its_start_and_not_with_its_best_epoch(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path, TINY.name, TINY.to_json(), command=[])
+    for epoch, loss in enumerate([2.0, 0.1], 1):
+        losses = {"train_loss": loss, "train_regularizer": 0.3}
+        folder.log_metrics({"epoch": epoch, "step": 4 * epoch, **losses})
+    told: Told = []
+    health = health_of(folder, TINY, lambda text, fields: told.append((text, fields)))
+    health.see_loss(22.9, 9)  # 57 times that of the second epoch
+    assert told == []
+    health.see_loss(23.1, 10)
+    assert told[0][1]["start"] == 2.3
 
 
 class DyingNotes(Dying):

@@ -2,7 +2,8 @@
 
     dead        o = 0 everywhere: no layer behind it sees the image
     saturated   o = 1 everywhere: the same, whatever the image is
-    diverging   the mean loss of an epoch is `RUNAWAY` times that of the first step
+    diverging   the mean loss of an epoch is `RUNAWAY` times that of the start: of the first step,
+                or, once a run was resumed, of its first epoch
 
 A run warns of each once per layer: on the terminal, in events.jsonl, and so in the report.
 """

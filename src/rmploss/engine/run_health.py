@@ -26,7 +26,7 @@ def health_of(folder: RunFolder, recipe: Recipe, tell: Tell) -> Health:
         if {"train_loss", "train_regularizer"} <= record.keys()
     ]
     fix = f"try {smaller_rate(folder.path, recipe)}"
-    return Health(tell, fix, told, min(losses, default=None))
+    return Health(tell, fix, told, losses[0] if losses else None)
 
 
 def probe(
