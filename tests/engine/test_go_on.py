@@ -12,7 +12,7 @@ from rmploss.engine.listener import Listener
 from rmploss.engine.run import RunFolder
 from rmploss.engine.save_clock import SaveClock
 from rmploss.engine.train import resume, train
-from rmploss.errors import CheckpointError, UserError
+from rmploss.errors import CheckpointError, LockedError, UserError
 from tests.engine.children import be_rank, finish, free_port, pipe, start
 from tests.engine.runs import TINY, digest_of
 
@@ -103,6 +103,33 @@ def test_a_run_that_died_before_its_first_checkpoint_begins_again(tmp_path: Path
     assert path == folder.path
     assert digest_of(path) == digest_of(train(TINY, tmp_path / "unbroken"))
     assert "begin again" in [event["event"] for event in folder.events()]
+
+
+def test_a_run_that_only_seems_dead_is_left_alone(tmp_path: Path) -> None:
+    """Two starts at once: the first has made the folder and saved nothing yet."""
+    stored = TINY.to_json()
+    folder = RunFolder.create(tmp_path, TINY.name, stored, command=[], exactly="named")
+    before = (folder.path / "events.jsonl").read_bytes()
+    with folder.lock(), pytest.raises(LockedError, match="is in use"):
+        train(TINY, tmp_path, name="named", or_resume=True)
+    assert (folder.path / "events.jsonl").read_bytes() == before
+
+
+def test_a_run_that_another_process_began_meanwhile_is_not_begun_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second of two starts decides, then opens its data; the first trains, and dies."""
+    monkeypatch.setattr("rmploss.engine.train.way_of", lambda *_: "begin again")
+    with pytest.raises(RuntimeError, match="the machine failed"):
+        train(TINY, tmp_path, EVERY_STEP, Dying(epoch=2, done=3), name="named")
+    path = tmp_path / "named"
+    saved = [each.name for each in checkpoint.saved(path)]
+    with pytest.raises(UserError, match="another process began it meanwhile"):
+        train(TINY, tmp_path, name="named", or_resume=True)
+    assert [each.name for each in checkpoint.saved(path)] == saved
+    monkeypatch.undo()
+    train(TINY, tmp_path, name="named", or_resume=True)
+    assert digest_of(path) == digest_of(train(TINY, tmp_path / "unbroken"))
 
 
 def test_a_folder_of_another_recipe_is_not_resumed(tmp_path: Path) -> None:

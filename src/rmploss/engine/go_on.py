@@ -47,6 +47,16 @@ def _way_of(path: Path, recipe: Recipe) -> Way:
     return "resume" if saved else "begin again"
 
 
+def require_unsaved(path: Path) -> None:
+    """Raise `UserError` if something was saved in the folder of a run that begins.
+
+    path: the run folder, which this process has locked by now: when it looked first, it had not.
+    """
+    if checkpoint.saved(path):
+        what, fix = "another process began it meanwhile, and saved", "--resume auto goes on with it"
+        raise UserError("the run has begun", [Problem(str(path), what, fix)])
+
+
 def unfinished(runs_dir: Path, recipe: Recipe) -> str:
     """The words about an earlier run of this recipe and seed that could go on; "": there is none.
 

@@ -34,6 +34,7 @@ from rmploss.engine.epoch_record import epoch_record
 from rmploss.engine.evaluate import Evaluation, Evaluator
 from rmploss.engine.execution import Execution, placement
 from rmploss.engine.failure import failed_at, failures_named
+from rmploss.engine.go_on import require_unsaved
 from rmploss.engine.initial_weights import freeze
 from rmploss.engine.listener import Listener
 from rmploss.engine.notes import Notes
@@ -137,6 +138,8 @@ class Loop:
             )
             self.saving = self._saving(folder, stop)
             if begin is not None:
+                if self.world.is_main:
+                    require_unsaved(path)
                 begin(state)
                 self.saving.save()
             else:

@@ -126,11 +126,14 @@ def _begin(new: _New, execution: Execution, listener: Listener, world: World) ->
     if world.is_main:
         folder = _folder(new, execution)
         path = folder.path
-        for remark in remarks:
-            listener.note(f"note: {remark}")
-            folder.log_event("remark", text=remark)
-        if event:
-            folder.log_event("fork" if source else "begin", **event)
+        with folder.lock():  # a process that is taken for dead may hold it
+            if new.again:
+                folder.log_event("begin again", command=list(execution.command))
+            for remark in remarks:
+                listener.note(f"note: {remark}")
+                folder.log_event("remark", text=remark)
+            if event:
+                folder.log_event("fork" if source else "begin", **event)
         if words := said(event):
             listener.note(words)
     for line in source.notes(run.batches) if source else ():
@@ -152,9 +155,7 @@ def _require_place(new: _New, listener: Listener) -> None:
 def _folder(new: _New, execution: Execution) -> RunFolder:
     """The folder of a run that begins."""
     if new.again and new.name:
-        folder = RunFolder.open(new.runs_dir / new.name)
-        folder.log_event("begin again", command=list(execution.command))
-        return folder
+        return RunFolder.open(new.runs_dir / new.name)
     return RunFolder.create(
         new.runs_dir,
         new.recipe.name,
