@@ -18,6 +18,7 @@ from rmploss.engine.run import RunFolder
 from rmploss.engine.train import resume, train
 from rmploss.errors import InterruptedRunError, UserError
 from rmploss.models import SpikingNetwork, create
+from rmploss.neurons.mpd_agl import AdaptiveWidthLIF
 from rmploss.recipes import use
 from tests.engine.runs import TINY, Interrupting, digest_of, untimed_metrics
 from tests.given import normal
@@ -177,6 +178,33 @@ def test_an_interrupted_average_goes_on_bit_for_bit(
     expected = stored(unbroken)
     assert stored(path).keys() == expected.keys()
     assert all(torch.equal(value, expected[name]) for name, value in stored(path).items())
+
+
+def test_what_evolves_sets_no_tensor_of_the_average() -> None:
+    recipe = TINY.but(neuron=use("mpd_agl"))
+    net = make_network(recipe, make_dataset(recipe))
+    average = make(net, "ema")
+    neuron: Any = next(m for m in average.net.modules() if isinstance(m, AdaptiveWidthLIF))
+    neuron.norm_gain.fill_(0.1)
+    before = {name: value.clone() for name, value in average.tensors().items()}
+    width = neuron.surrogate.width
+    average.evolve(0.5)
+    assert neuron.surrogate.width == neuron.width_of(0.1) != width
+    assert all(torch.equal(value, before[name]) for name, value in average.tensors().items())
+
+
+def test_the_average_of_what_evolves_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    """MPD-AGL keeps its width in a buffer."""
+    recipe = AVERAGED.but(neuron=use("mpd_agl"))
+    unbroken = train(recipe, tmp_path / "unbroken")
+    with pytest.raises(InterruptedRunError):
+        train(recipe, tmp_path, name="broken", listener=Interrupting("train", 2, 2, signal.SIGTERM))
+    path = resume(tmp_path / "broken")
+    assert digest_of(path) == digest_of(unbroken)
+    expected = stored(unbroken)
+    assert all(torch.equal(value, expected[name]) for name, value in stored(path).items())
+    evaluated, last = evaluate_run(path, averaged=True), RunFolder.open(path).metrics()[-1]
+    assert evaluated.loss == last["averaged_ce"]
 
 
 def test_the_average_changes_nothing_of_the_training(unbroken: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from rmploss.engine.flat import flat, parts
 from rmploss.errors import Problem, UserError
+from rmploss.lifecycle import evolve
 from rmploss.models import SpikingNetwork
 from rmploss.registry import Registry
 
@@ -70,6 +71,18 @@ class WeightAverage:
                 if skip is not None:
                     trained = parts(torch.where(skip, flat(averaged), flat(trained)), averaged)
                 torch._foreach_copy_(averaged, trained)  # pyright: ignore[reportPrivateImportUsage]
+
+    def evolve(self, progress: float) -> None:
+        """Let the modules of the average evolve like the trained ones; progress: n / N.
+
+        Its tensors stay: they are averages of those of the trained network, which evolve there.
+        """
+        averaged = self.net.state_dict()
+        before = {name: tensor.clone() for name, tensor in averaged.items()}
+        evolve(self.net, progress)
+        with torch.no_grad():
+            for name, tensor in averaged.items():
+                tensor.copy_(before[name])
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that `load` needs, by name: the average, and the number of updates."""

@@ -251,8 +251,9 @@ class Loop:
 
     def _evolve(self, progress: float) -> None:
         """Let all that is trained or tested be as in epoch n; progress: n / N."""
-        for each in self.evaluators:
-            evolve(each.net, progress)
+        evolve(self.net, progress)
+        if self.state.average is not None:
+            self.state.average.evolve(progress)
         if any(isinstance(module, Evolving) for module in self.net.modules()):
             for each in self.repeated:
                 each.forget()
