@@ -31,7 +31,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def graded(*arguments: Any) -> Evaluation:
         found = evaluated(*arguments)
-        return Evaluation(next(rates), found.loss, found.samples, found.layers)
+        accuracy = next(rates, found.accuracy)  # what comes after the epochs is the analysis
+        return Evaluation(accuracy, found.loss, found.samples, found.layers)
 
     evaluated = Evaluator.__call__
     with pytest.MonkeyPatch.context() as patch:
