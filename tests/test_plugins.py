@@ -7,6 +7,7 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -97,6 +98,49 @@ class Point:
 
 def install(monkeypatch: pytest.MonkeyPatch, *points: Point) -> None:
     monkeypatch.setattr(plugins, "_all_points", lambda: points)
+
+
+NAMED = "[console_scripts]\nx = x:x\n\n[rmploss]\nneuron.theirs = theirs:Neuron\n"
+OTHER = "[rmploss.more]\nneuron.theirs = theirs:Neuron\n[rmploss_bench]\nx = x:x\n"
+INSTALLED = {
+    "named": {"theirs-1.0.dist-info/entry_points.txt": NAMED},
+    "named in an egg-info": {"Theirs.EGG-INFO/entry_points.txt": NAMED},
+    "others": {"theirs-1.0.dist-info/entry_points.txt": OTHER, "a.egg-info": "", "b": NAMED},
+    "nothing": {"theirs-1.0.dist-info/RECORD": NAMED},
+}
+
+
+@pytest.mark.parametrize("archived", [False, True], ids=["folder", "zip"])
+@pytest.mark.parametrize("case", INSTALLED)
+def test_what_is_installed_is_found_as_importlib_finds_it(
+    case: str, archived: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / ("place.zip" if archived else "place")
+    info = next(iter(INSTALLED[case])).partition("/")[0]
+    names = {f"{info}/{file}": "Name: theirs\n" for file in ("METADATA", "PKG-INFO")}
+    for name, text in {**INSTALLED[case], **names}.items():
+        if archived:
+            with zipfile.ZipFile(place, "a") as archive:
+                archive.writestr(name, text)
+        else:
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / name).write_text(text, encoding="utf-8")
+    monkeypatch.setattr(sys, "path", [str(place), str(tmp_path / "absent")])
+    expected = entry_points(group=plugins.GROUP)
+    assert len(expected) == case.startswith("named")
+    assert plugins._all_points.__wrapped__() == tuple(expected)
+    assert plugins._may_be_named(sys.path) == (archived or bool(expected))
+
+
+def test_an_egg_or_another_finder_may_have_entries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "theirs.egg").mkdir()
+    assert plugins._may_be_named([str(tmp_path / "theirs.egg")])
+    assert not plugins._may_be_named([str(tmp_path)])
+    finder = type("Finder", (), {"find_distributions": None, "find_spec": lambda *_: None})
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, finder()])
+    assert plugins._may_be_named([str(tmp_path)])
 
 
 def test_every_family_of_a_recipe_is_open() -> None:

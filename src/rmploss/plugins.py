@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Mapping
 from functools import cache
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 GROUP = "rmploss"
 """The group of entry points."""
+POINTS = "entry_points.txt"
+"""The file of a package's entry points."""
 VARIABLE = "RMPLOSS_PLUGINS"
 """The variable that names modules."""
 FIELDS = ("family", "name", "module", "file", "sha256", "package")
@@ -112,9 +115,39 @@ def _broken(where: str, error: BaseException) -> UserError:
 
 @cache
 def _all_points() -> "tuple[EntryPoint, ...]":
-    from importlib.metadata import entry_points  # 15 ms, which not every verb needs
+    if not _may_be_named(sys.path):
+        return ()
+    from importlib.metadata import entry_points  # 15 ms, which few machines need
 
     return tuple(entry_points(group=GROUP))
+
+
+def _may_be_named(places: Iterable[str]) -> bool:
+    """False if `importlib.metadata` finds no entry of our group in these places; cheaper than it.
+
+    places: those of `sys.path`. In archives, and where others find packages, there may be one.
+    """
+    if any(hasattr(f, "find_distributions") for f in sys.meta_path if f is not PathFinder):
+        return True
+    for place in map(str, places):
+        try:
+            names = os.listdir(place or ".")  # noqa: PTH208  as importlib.metadata does
+        except NotADirectoryError:
+            return True
+        except OSError:
+            continue
+        infos = (name for name in names if name.lower().endswith((".dist-info", ".egg-info")))
+        if place.lower().endswith(".egg") or any(_names_us(place, info) for info in infos):
+            return True
+    return False
+
+
+def _names_us(place: str, info: str) -> bool:
+    """True if the entry points of a package have our group; info: the folder of its metadata."""
+    try:
+        return f"[{GROUP}]".encode() in Path(place, info, POINTS).read_bytes()
+    except OSError:  # most packages have none
+        return False
 
 
 def points(family: str, ours: Iterable[str]) -> "dict[str, EntryPoint]":

@@ -16,7 +16,7 @@ import torch
 from rmploss import _disk
 from rmploss.engine import environment, run
 from rmploss.engine.checkpoint import Counters
-from rmploss.engine.run import RunFolder
+from rmploss.engine.run import RunFolder, parse_line
 from rmploss.errors import LockedError, StoreError, UserError
 
 RECIPE: dict[str, Any] = {"seed": 3, "lr": 0.1, "milestones": [60, 90], "name": "digits"}
@@ -162,6 +162,12 @@ def test_a_half_written_line_is_left_out_by_readers(tmp_path: Path) -> None:
     with (folder.path / "metrics.jsonl").open("ab") as file:
         file.write('{"epoch": 2, "step": 20, "λ'.encode()[:-1])
     assert folder.metrics() == [{"epoch": 1, "step": 10}]
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "NaN", "Infinity"])
+def test_a_line_with_a_number_that_is_not_finite_is_no_record(number: str) -> None:
+    assert parse_line('{"data": {"train": [1e300]}}') == {"data": {"train": [1e300]}}
+    assert parse_line(f'{{"data": {{"train": [{number}]}}}}') is None
 
 
 def epoch(number: int, **fields: Any) -> dict[str, Any]:

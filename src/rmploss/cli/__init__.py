@@ -1,34 +1,18 @@
 """The command line: `rmploss VERB`. One file per verb; a verb imports torch only when it runs."""
 
 import errno
+import importlib
 import io
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated
-
-import tyro
 
 from rmploss import __version__, plugins
-from rmploss.cli import bench
-from rmploss.cli.bench import Bench
 from rmploss.cli.blame import foreign_frame
-from rmploss.cli.data import Data
-from rmploss.cli.demo import Demo
-from rmploss.cli.doctor import Doctor
-from rmploss.cli.eval import Eval
-from rmploss.cli.export import Export
 from rmploss.cli.first_help import first_help, require_verb
-from rmploss.cli.list import List
-from rmploss.cli.pack import Pack
-from rmploss.cli.predict import Predict
-from rmploss.cli.report import Report
 from rmploss.cli.sign_of_life import waiting
-from rmploss.cli.table import Table
-from rmploss.cli.train import Train
-from rmploss.cli.verify import Verify
 from rmploss.cli.wrapping import error_text, width_of
 from rmploss.errors import (
     InterruptedRunError,
@@ -36,22 +20,6 @@ from rmploss.errors import (
     Problem,
     StoreError,
     UserError,
-)
-
-Verb = (
-    Annotated[Demo, tyro.conf.subcommand("demo")]
-    | Annotated[List, tyro.conf.subcommand("list")]
-    | Annotated[Train, tyro.conf.subcommand("train")]
-    | Annotated[Eval, tyro.conf.subcommand("eval")]
-    | Annotated[Predict, tyro.conf.subcommand("predict")]
-    | Annotated[Export, tyro.conf.subcommand("export")]
-    | Annotated[Pack, tyro.conf.subcommand("pack")]
-    | Annotated[Table, tyro.conf.subcommand("table")]
-    | Annotated[Report, tyro.conf.subcommand("report")]
-    | Annotated[Verify, tyro.conf.subcommand("verify")]
-    | Annotated[Bench, tyro.conf.subcommand("bench")]
-    | Annotated[Data, tyro.conf.subcommand("data")]
-    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
 
 
@@ -72,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         words = _use_plugins(words)
         require_verb(words[0] if words else "")
-        code = bench.run(words[1:]) if words[:1] == ["bench"] else _run(words)
+        code = _run(words)
     except SystemExit as end:  # of tyro: the help, or a wrong word
         code = end.code if isinstance(end.code, int) else 2
     except InterruptedRunError as stop:
@@ -104,14 +72,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: Sequence[str]) -> int:
-    """Run a verb of this package."""
-    verb = tyro.cli(
-        Verb,  # pyright: ignore[reportArgumentType]
-        prog="rmploss",
-        args=words,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
-    if not isinstance(verb, List):  # which needs it for some topics only
+    """Run a verb: `run` of the class that its module has, the only one that is imported."""
+    word, rest = words[0], words[1:]
+    module = importlib.import_module(f"rmploss.cli.{word}")
+    if word == "bench":
+        return module.run(rest)
+    import tyro
+
+    config = (tyro.conf.FlagCreatePairsOff,)
+    kind = getattr(module, word.capitalize())
+    verb = tyro.cli(kind, prog=f"rmploss {word}", args=rest, config=config)
+    if word != "list":  # which needs it for some topics only
         with waiting("loading PyTorch"):
             import torch  # noqa: F401  # here, so that people see what they wait for
     return verb.run()

@@ -3,26 +3,11 @@
 import importlib
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rmploss.errors import Problem, UserError
 
 PACKAGE = "rmploss_bench"
 """Imported by name: it imports rmploss, so rmploss cannot import it."""
-
-
-@dataclass(frozen=True)
-class Bench:
-    """Measure training steps, evaluation, memory or single operations, beside other libraries.
-
-    A separate package: `pip install ./benchmarks` in a clone of rmploss.
-    """
-
-    # The help lists this docstring. `main` calls the function `run` with the words after `bench`,
-    # whose flags the other package parses.
-    def run(self) -> int:
-        """Run `rmploss bench` without flags."""
-        return run(())
 
 
 def run(words: Sequence[str]) -> int:

@@ -37,5 +37,5 @@ def first_help() -> str:
 
 def require_verb(word: str) -> None:
     """Raise `UserError`, with the nearest verb, for a first word that is none."""
-    if not word.startswith("-") and word not in SUMMARIES:
+    if word not in SUMMARIES:
         raise UserError("no such verb", [unknown("rmploss", word, SUMMARIES, "rmploss --help")])

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn
 
 
 def to_json(value: Any, **options: Any) -> str:
@@ -50,7 +50,7 @@ def timeless(record: Mapping[str, Any]) -> dict[str, Any]:
 def parse_line(line: str) -> dict[str, Any] | None:
     """The record in a line of metrics.jsonl or events.jsonl; None if it holds none."""
     try:
-        record = json.loads(line, parse_constant=_refuse)
+        record = json.loads(line, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
@@ -95,5 +95,11 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, str | bool | list | dict) or _is_number(value)
 
 
-def _refuse(word: str) -> None:
+def _finite(word: str) -> float:
+    """The number; `ValueError` for 1e999, which Python reads as infinity."""
+    number = float(word)
+    return number if math.isfinite(number) else _refuse(word)
+
+
+def _refuse(word: str) -> NoReturn:
     raise ValueError(f"{word} is no JSON")
