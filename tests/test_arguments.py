@@ -278,3 +278,16 @@ def test_a_fault_inside_of_a_call_stays_what_it_is() -> None:
 
     with pytest.raises(TypeError, match="unsupported operand"):
         Faulty(4)(X)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # those of Dynamo itself
+def test_a_step_that_checks_its_arguments_can_be_compiled() -> None:
+    """The block of moments is opened inside, where torch.compile breaks the graph."""
+    net, rmp, x = LIF(), RMPLoss(k=0.1), torch.rand(2, 3, 4, requires_grad=True)
+
+    def step() -> Tensor:
+        with membrane_stats(net, rmp.spec) as stats:
+            spikes = net(x)
+        return spikes.mean() + rmp(stats, progress=0.5)
+
+    assert torch.equal(torch.compile(step, backend="eager")(), step())

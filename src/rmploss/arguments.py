@@ -4,6 +4,7 @@ The signature says which arguments there are and of which types; what a wrong on
 `UserError` with what to type instead, not Python's `TypeError` and not a number taken for another.
 """
 
+import importlib
 import inspect
 import types
 import typing
@@ -117,6 +118,20 @@ def problems_of_call(
     return []
 
 
+def _untraced(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, which Dynamo leaves as it is, with all that it calls.
+
+    Where a step breaks out of its graph, torch.compile enters each function that is called there,
+    and fails in the reading of signatures. `torch.compiler.disable` would import the compiler.
+    """
+    with suppress(ImportError, AttributeError):  # versions of PyTorch that have no such switch
+        dynamo: Any = importlib.import_module("torch._C._dynamo.eval_frame")
+        skip = dynamo._FrameAction.SKIP
+        dynamo.set_code_exec_strategy(function.__code__, dynamo._FrameExecStrategy(skip, skip))
+    return function
+
+
+@_untraced
 def _problems(
     function: Callable[..., Any],
     args: tuple[Any, ...],
