@@ -149,7 +149,7 @@ def require_same_checkpoint(world: World, loaded: Loaded) -> None:
     """Raise `UserError` on all ranks unless all have loaded the same checkpoint.
 
     Each reads the disk by itself: a rank that does not see the newest one yet, or reads a damaged
-    copy, would go on from other weights than the rest, which nothing later notices.
+    copy, would train from other weights than the rest until the ranks wait for each other in vain.
     """
     if world.meeting:
         facts = {"checkpoint": loaded.path.name, "its SHA-256": loaded.sha256[:12]}
