@@ -10,13 +10,17 @@ number is that of AVX-512; with AVX2 it is 8."""
 
 
 def rows(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Rows `[T, R, C]`, R = B H W, of a sequence: no copy of channels-last memory of that type."""
-    return x.to(dtype).movedim(2, -1).contiguous().view(x.shape[0], -1, x.shape[2])
+    """Rows `[T, R, C]`, R = B H W, of a sequence: no copy of channels-last memory of that type.
+
+    As in the other functions of this file, the sign of a lazily negated view (`x.conj().imag`) is
+    written out: kernels read memory, where it is not.
+    """
+    return x.resolve_neg().to(dtype).movedim(2, -1).contiguous().view(x.shape[0], -1, x.shape[2])
 
 
 def map_rows(x: Tensor) -> Tensor:
     """Rows `[R, C]` of maps `[N, C, H, W]`: no copy of channels-last memory."""
-    return x.movedim(1, -1).reshape(-1, x.shape[1])
+    return x.resolve_neg().movedim(1, -1).reshape(-1, x.shape[1])
 
 
 def as_handed_out(x: Tensor) -> Tensor:
@@ -31,7 +35,7 @@ def as_handed_out(x: Tensor) -> Tensor:
 
 def state_rows(u: Tensor) -> Tensor:
     """Rows `[R, C]` of a membrane `[B, C, ...]`."""
-    return u.movedim(1, -1).contiguous().view(-1, u.shape[1])
+    return u.resolve_neg().movedim(1, -1).contiguous().view(-1, u.shape[1])
 
 
 def sequence(rows: Tensor, x: Tensor) -> Tensor:

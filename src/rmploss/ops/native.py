@@ -70,7 +70,7 @@ def address(x: Tensor | None, dtype: torch.dtype) -> int:
     """Where a dense array begins, 0 for none. Raises `ValueError` for one that is not dense."""
     if x is None or not x.numel():
         return 0
-    if not (x.is_cpu and x.dtype == dtype and x.is_contiguous()):
+    if not (x.is_cpu and x.dtype == dtype and x.is_contiguous()) or x.is_neg():
         raise _not_dense(x, dtype)
     return x.data_ptr()
 
@@ -78,7 +78,7 @@ def address(x: Tensor | None, dtype: torch.dtype) -> int:
 def map_address(x: Tensor) -> int:
     """Where float32 maps `[N, C, H, W]` begin, channels last. Raises `ValueError` for others."""
     dense = x.is_contiguous(memory_format=torch.channels_last)
-    if not (x.is_cpu and x.dtype == torch.float32 and dense):
+    if not (x.is_cpu and x.dtype == torch.float32 and dense) or x.is_neg():
         raise _not_dense(x, torch.float32)
     return x.data_ptr()
 
