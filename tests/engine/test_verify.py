@@ -167,6 +167,13 @@ def test_what_is_no_run_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main(["verify"]) == 2
 
 
+def test_a_file_beside_runs_is_passed_over(run: Path) -> None:
+    report = run.parent / "report.html"
+    report.touch()
+    assert main(["verify", str(run), str(report)]) == 0
+    assert main(["verify", str(report)]) == 2
+
+
 def test_json_is_one_object_per_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run / "cost.json").write_text("{}")
     assert main(["verify", "--json", str(run), str(OLD)]) == 9

@@ -152,6 +152,12 @@ def test_pocket_answers_to_no_published_number() -> None:
     assert all(x.recipe.endswith("-pocket") for x in found)
 
 
+def test_a_row_without_rmp_loss_is_that_of_the_vanilla_network() -> None:
+    methods = {x.recipe: x.method for x in table(1, Path("nowhere"))}
+    assert methods["cifar10-vgg16"] == "vanilla SNN"
+    assert methods["cifar10-vgg16-rmp"] == "RMP-Loss"
+
+
 def test_there_are_four_tables() -> None:
     with pytest.raises(UserError, match="no table 5; there are 1, 2, 3, 4 and fair"):
         table(5, Path("nowhere"))

@@ -21,9 +21,13 @@ class Verify:
     $ rmploss verify runs/NAME
     $ rmploss verify runs/*
 
-    Prints a line for each damaged file: what was expected, what was found, what to do. Exit code 0:
-    nothing is damaged; 9: something is; 2: a folder is not a run. Of a run that is not finished, or
-    of a version without manifests, the output says which files have no stored hash.
+    Prints a line for each damaged file: what was expected, what was found, what to do.
+
+    Exit code 0: nothing is damaged; 9: something is; 2: a folder is not a run. Files beside runs,
+    which `runs/*` names too, are passed over.
+
+    Of a run that is not finished, or of a version without manifests, the output says which files
+    have no stored hash.
     """
 
     run_dirs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN ...", help_behavior_hint="")]
@@ -39,7 +43,7 @@ class Verify:
             raise UserError("no run folder was named; for example: rmploss verify runs/NAME")
         problems: list[Problem] = []
         strange: list[Problem] = []
-        for path in self.run_dirs:
+        for path in self._folders():
             try:
                 result = verify(path)
             except UserError as error:
@@ -59,6 +63,11 @@ class Verify:
             title = f"{count} damaged file{'s' if count > 1 else ''}"
             raise DamagedRunError(title, problems + strange)
         return 0
+
+    def _folders(self) -> tuple[Path, ...]:
+        """The paths without the files, such as reports, that lie beside the runs."""
+        folders = tuple(path for path in self.run_dirs if not path.is_file())
+        return folders or self.run_dirs
 
 
 def _summary(result: "Verification") -> str:

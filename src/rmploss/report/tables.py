@@ -101,7 +101,7 @@ def table(
         ours, files = _of_seeds(runs[mark], recipe, earlier)
         lines.append(
             Line(
-                method=method.title,
+                method=METHODS[_card(method.name, recipe)].title,
                 recipe=name,
                 T=row.T,
                 published="" if pocket else row.words,
@@ -167,6 +167,11 @@ def _of_seeds(
         return _summarize_seeds(runs), ()
     found, files = earlier.of(recipe)
     return _summarize_seeds(found), files
+
+
+def _card(method: str, recipe: Recipe) -> str:
+    """The card of a row: the rows of Table 1 without RMP-Loss stand on its card."""
+    return "vanilla" if method == "rmp" and recipe.objective.name == "none" else method
 
 
 def _finished_runs(runs_dir: Path) -> tuple[dict[str, dict[int, Values]], Counter[str]]:
