@@ -78,7 +78,7 @@ def test_out_of_memory_says_what_to_lower(
     def fail() -> None:
         raise error
 
-    monkeypatch.setattr("rmploss.cli.list._print_recipes", fail)
+    monkeypatch.setattr("rmploss.cli.list._print_main_recipes", fail)
     assert main(["list"]) == 4
     said = capsys.readouterr().err
     assert "GB so far" in said

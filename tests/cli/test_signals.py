@@ -91,7 +91,7 @@ def test_ctrl_c_anywhere_else_just_ends(
 ) -> None:
     from rmploss.cli import main
 
-    monkeypatch.setattr("rmploss.cli.list._print_recipes", _raise(KeyboardInterrupt))
+    monkeypatch.setattr("rmploss.cli.list._print_main_recipes", _raise(KeyboardInterrupt))
     assert main(["list"]) == 130
     assert capsys.readouterr().err == "\nstopped\n"
 

@@ -144,6 +144,6 @@ def test_none_is_the_entry_of_that_name() -> None:
 def test_an_unknown_recipe() -> None:
     with pytest.raises(UserError, match="no such recipe") as caught:
         get("cifar10-resnet20-rpm")
-    assert 'did you mean "cifar10-resnet20-rmp"?' in str(caught.value)
+    assert 'did you mean "cifar10-resnet20-rmp", ' in str(caught.value)
     assert "rmploss list" in str(caught.value)
     assert get("digits").name == "digits"
