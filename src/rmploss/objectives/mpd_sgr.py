@@ -17,12 +17,12 @@ from torch import Tensor
 
 from rmploss.arguments import checked
 from rmploss.errors import Problem
-from rmploss.objectives.regularizer import Regularizer
+from rmploss.objectives.regularizer import MeanOverLayers
 from rmploss.ops.lif.moments import MomentSpec
 from rmploss.stats import LayerMoments
 
 
-class MPDSGRLoss(Regularizer):
+class MPDSGRLoss(MeanOverLayers):
     """weight times the share of membranes inside the window; dimensionless.
 
     half_width: a; 1/2 for Eq. 5 and the rectangle, other surrogates need theirs.
@@ -55,11 +55,8 @@ class MPDSGRLoss(Regularizer):
         )
         self.half_width = half_width
 
-    def of_layers(self, layers: list[LayerMoments]) -> Tensor:
-        """The mean over layers of their means over steps and channels."""
-        return torch.stack([self._of_layer(layer.of_all_ranks()) for layer in layers]).mean()
-
-    def _of_layer(self, layer: LayerMoments) -> Tensor:
+    def of_layer(self, layer: LayerMoments) -> Tensor:
+        """The mean over steps and channels of one layer."""
         distance, spread = layer.mean - layer.v_threshold, layer.deviation
         upper, lower = (self.half_width - distance) / spread, (self.half_width + distance) / spread
         # Phi(upper) - Phi(-lower), from the tail in which both are small: 1 - 1 would lose them.

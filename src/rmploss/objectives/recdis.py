@@ -14,17 +14,16 @@ half-width 1 to a. It need not reproduce any number of the RecDis-SNN paper.
 
 import math
 
-import torch
 from torch import Tensor
 
 from rmploss.arguments import checked
 from rmploss.errors import Problem
-from rmploss.objectives.regularizer import Regularizer
+from rmploss.objectives.regularizer import MeanOverLayers
 from rmploss.ops.lif.moments import MomentSpec
 from rmploss.stats import LayerMoments
 
 
-class RecDisLoss(Regularizer):
+class RecDisLoss(MeanOverLayers):
     """weight times the sum of the three terms; dimensionless.
 
     v_threshold: V_th; None: the threshold of each layer.
@@ -62,11 +61,8 @@ class RecDisLoss(Regularizer):
         )
         self.v_threshold, self.half_width = v_threshold, half_width
 
-    def of_layers(self, layers: list[LayerMoments]) -> Tensor:
-        """The mean over layers of their means over channels."""
-        return torch.stack([self._of_layer(layer.of_all_ranks()) for layer in layers]).mean()
-
-    def _of_layer(self, layer: LayerMoments) -> Tensor:
+    def of_layer(self, layer: LayerMoments) -> Tensor:
+        """The mean over channels of one layer."""
         centre = layer.v_threshold if self.v_threshold is None else self.v_threshold
         distance = (layer.mean - centre).abs()
         spread = layer.deviation

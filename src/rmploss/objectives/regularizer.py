@@ -180,3 +180,15 @@ class Regularizer(Untraceable, ABC):
         return any(fnmatchcase(name, pattern) for pattern in self.include) and not any(
             fnmatchcase(name, pattern) for pattern in self.exclude
         )
+
+
+class MeanOverLayers(Regularizer):
+    """A regularizer that is the mean over layers of a function of each layer's global moments."""
+
+    def of_layers(self, layers: list[LayerMoments]) -> Tensor:
+        """The mean of the layers' terms, of moments of all ranks."""
+        return torch.stack([self.of_layer(layer.of_all_ranks()) for layer in layers]).mean()
+
+    @abstractmethod
+    def of_layer(self, layer: LayerMoments) -> Tensor:
+        """The term of one layer, a scalar, from the moments of the global batch."""

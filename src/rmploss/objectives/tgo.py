@@ -25,12 +25,12 @@ from torch import Tensor
 
 from rmploss.arguments import checked
 from rmploss.errors import Problem
-from rmploss.objectives.regularizer import Regularizer
+from rmploss.objectives.regularizer import MeanOverLayers
 from rmploss.ops.lif.moments import MomentSpec
 from rmploss.stats import LayerMoments
 
 
-class TGOLoss(Regularizer):
+class TGOLoss(MeanOverLayers):
     """weight times the expected lack of margin; dimensionless.
 
     delta: the margin, in the unit of the membrane.
@@ -63,11 +63,8 @@ class TGOLoss(Regularizer):
         )
         self.delta = delta
 
-    def of_layers(self, layers: list[LayerMoments]) -> Tensor:
-        """The mean over layers of their means over steps and channels."""
-        return torch.stack([self._of_layer(layer.of_all_ranks()) for layer in layers]).mean()
-
-    def _of_layer(self, layer: LayerMoments) -> Tensor:
+    def of_layer(self, layer: LayerMoments) -> Tensor:
+        """The mean over steps and channels of one layer."""
         # The term is even in d; where d <= 0 no F is large, and their difference loses nothing.
         distance, spread = -(layer.mean - layer.v_threshold).abs(), layer.deviation
         below, at, above = (distance + c for c in (-self.delta, 0.0, self.delta))
