@@ -5,7 +5,7 @@ they would read each other's addresses. Its count of restarts is no name, as eac
 for itself.
 
 Rank 0 draws a new name. The others answer with it and a number that they draw. Rank 0 repeats all
-answers. Only a rank that lives can answer with the new name, and whoever finds its own number
+answers. Only a rank that lives can answer with the new name, and a rank that finds its own number
 repeated knows that the name is not an old one.
 """
 

@@ -1,7 +1,7 @@
 """Packs from a hub: `hf:owner/name@revision#sha256`, by HTTPS, pinned to a revision and a hash.
 
 The hash is that of manifest.json, which holds the hash of every other file: a pack is what its
-reference says, whoever serves it. Files are kept below the folder of computed files, and an
+reference says, from any server. Files are kept below the folder of computed files, and an
 interrupted download continues.
 """
 

@@ -39,7 +39,7 @@ def pack_run(
     folder: of the pack; it must not exist.
     checkpoint, averaged: which weights, see `rmploss.load`.
     data_dir: the folder of the data sets.
-    on_note: is told how each file compares with the network, or why a format is left out.
+    on_note: called with how each file compares with the network, or why a format is left out.
     """
     if pack.is_pack(run_dir):
         raise UserError("a pack is not packed again", [Problem(str(run_dir), "is a pack", "a run")])

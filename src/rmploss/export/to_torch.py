@@ -1,6 +1,6 @@
 """PyTorch's own formats: a program of torch.export (.pt2), and TorchScript (.pt).
 
-Both hold the unrolled network (`export.plain.Unrolled`) in plain operations: whoever loads them
+Both hold the unrolled network (`export.plain.Unrolled`) in plain operations: loading them
 needs no rmploss. Inside, PyTorch keeps pickles: these files are written when asked for by name
 alone, and read nowhere but in the comparison that follows.
 """

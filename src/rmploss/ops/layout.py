@@ -24,7 +24,7 @@ def map_rows(x: Tensor) -> Tensor:
 
 
 def as_handed_out(x: Tensor) -> Tensor:
-    """Maps `[..., C, H, W]` for whoever asked: where C is small on a CPU, not channels last.
+    """Maps `[..., C, H, W]` for a caller: where C is small on a CPU, not channels last.
 
     So a `torch.nn.Conv2d` of the caller's does not meet the fault of `FEW_CHANNELS`.
     """
