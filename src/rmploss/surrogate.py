@@ -59,11 +59,17 @@ class _Fire(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Tensor, Surrogate], output: Tensor) -> None:
         v, ctx.surrogate = inputs
         ctx.save_for_backward(v)
+        ctx.save_for_forward(v)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
         (v,) = ctx.saved_tensors
         return grad_outputs[0] * ctx.surrogate.derivative(v), None
+
+    @staticmethod
+    def jvp(ctx: Any, *grad_inputs: Any) -> Tensor:
+        (v,) = ctx.saved_tensors
+        return grad_inputs[0] * ctx.surrogate.derivative(v)
 
 
 @checked_fields

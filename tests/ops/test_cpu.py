@@ -25,6 +25,7 @@ from rmploss import ops
 from rmploss.conv import SpikeConv2d
 from rmploss.errors import UserError
 from rmploss.functional import membrane
+from rmploss.neurons import LIF
 from rmploss.ops import native
 from rmploss.ops.lif import native as kernels
 from rmploss.ops.lif.inputs import NeuronNumbers
@@ -531,8 +532,6 @@ def test_forward_mode_and_torch_func_run_on_the_reference() -> None:
     x = torch.randn(1, 2, 5, 5)
     tangent: Any = torch.func.jvp(conv, (x,), (x,))[1]
     torch.testing.assert_close(tangent, conv(x) - conv(0 * x), rtol=1e-4, atol=1e-4)
-    with pytest.raises(RuntimeError):  # the spike of the reference has no forward derivative
-        torch.func.jacfwd(lambda x: ops.lif(x, **neuron())[0])(torch.randn(2, 1, 3))
     y = torch.randn(3, 2, 4)
     g = torch.func.grad(lambda x: ops.lif(x, **neuron())[0].sum())(y)
     leaf = y.clone().requires_grad_()
@@ -540,6 +539,15 @@ def test_forward_mode_and_torch_func_run_on_the_reference() -> None:
     torch.testing.assert_close(g, expected)
     with ops.use_backend("cpu"), pytest.raises(UserError, match="forward-mode"):
         torch.func.jvp(conv, (x,), (x,))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")  # torch's own
+def test_the_forward_derivative_is_the_transpose_of_backward() -> None:
+    x, tangent, g = (normal(4, 2, 3, 5, name=name) for name in ("x", "tangent", "g"))
+    layer = LIF(3)
+    ahead: Any = torch.func.jvp(layer, (x,), (tangent,))[1]
+    (behind,) = torch.autograd.grad(layer(leaf := x.requires_grad_()), leaf, g)
+    torch.testing.assert_close((g * ahead).sum(), (behind * tangent).sum(), rtol=1e-12, atol=0)
 
 
 def test_outputs_may_be_changed_in_place() -> None:
