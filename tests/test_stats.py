@@ -26,7 +26,7 @@ from rmploss.models import SpikingNetwork, create
 from rmploss.models.layers import conv3x3
 from rmploss.norm import TDBatchNorm2d
 from rmploss.ops.lif.moments import ERROR, MEMBRANE, SPIKES, SQUARE
-from rmploss.stats import name_layers, open_stats
+from rmploss.stats import LayerMoments, name_layers, open_stats, weighted_sum
 from tests import lif_oracle as oracle
 from tests.given import normal
 
@@ -287,6 +287,14 @@ def test_entries_by_name_and_the_means_over_the_layers() -> None:
     assert MembraneStats().firing_rate == MembraneStats().quantization_error == 0
     with pytest.raises(UserError, match='did you mean "lif2"'):
         stats["lif22"]
+
+
+def test_a_weighted_sum_refuses_moments_of_every_step() -> None:
+    layer = LayerMoments("lif1", normal(3, 4, 2), 5, 0.5)
+    with pytest.raises(UserError, match=r"lif1.*of every step, \[3, 4, 2\].*layer.over_time"):
+        weighted_sum([layer], SPIKES, [1.0])
+    found = weighted_sum([layer.over_time()], SPIKES, [2.0])
+    torch.testing.assert_close(found, 2 * layer.moments[:, SPIKES].sum(), rtol=1e-14, atol=0)
 
 
 def test_a_regularizer_shows_its_options() -> None:

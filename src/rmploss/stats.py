@@ -24,6 +24,8 @@ from rmploss.ops.collectives import all_reduce_sum, ranks
 from rmploss.ops.constants import vector
 from rmploss.ops.lif.moments import ERROR, MEMBRANE, SPIKES, SQUARE, MomentSpec
 
+SUMMED = "stats.over_time(), or layer.over_time()"
+"""What to type where sums over all steps are needed."""
 SMALLEST_VARIANCE = 1e-12
 """The smallest variance of a deviation, which bounds the gradient of the square root."""
 
@@ -126,7 +128,16 @@ def weighted_sum(layers: Sequence[LayerMoments], row: int, weights: Sequence[flo
     layers: at least one, of moments `[4, C_l]`.
     row: of the moments, as ERROR.
     weights: one per layer, dimensionless.
+
+    Raises `UserError` for moments of every step, `[T, 4, C_l]`.
     """
+    per_step = [
+        Problem(layer.name, f"has moments of every step, {list(layer.moments.shape)}", SUMMED)
+        for layer in layers
+        if layer.moments.ndim != 2
+    ]
+    if per_step:
+        raise UserError("no weighted sum of these moments", per_step)
     flat = torch.cat([layer.moments.flatten() for layer in layers])
     runs: list[tuple[float, int]] = []
     for layer, weight in zip(layers, weights, strict=True):
