@@ -200,7 +200,7 @@ def test_half_precision_is_widened(loss: Loss) -> None:
     assert loss.needs == "outputs"
 
 
-@pytest.mark.parametrize("label", [-1, K])
+@pytest.mark.parametrize("label", [-1, K, -100])  # -100: PyTorch leaves it out unless told
 @pytest.mark.parametrize(
     "loss",
     [

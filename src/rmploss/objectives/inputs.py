@@ -12,6 +12,8 @@ from rmploss.errors import Problem, UserError
 
 LABELS = (torch.int64, torch.uint8)
 """The types of labels."""
+NEVER_IGNORED = -(2**62) - 1
+"""PyTorch leaves out samples of one label, -100 unless told otherwise; this is nobody's label."""
 
 
 def require_logits(logits: Any, labels: Any) -> None:
@@ -47,10 +49,13 @@ def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Ten
     labels: `[N]`, or probabilities `[N, K]`.
     smoothing: of the labels, in [0, 1).
 
-    Raises `UserError` for a label that is no class; on a GPU the device asserts it.
+    Raises `UserError` for a label that is no class, -100 among them; on a GPU the device asserts
+    it.
     """
     with told_classes(labels, logits.shape[1]):
-        return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        return F.cross_entropy(
+            logits, labels, label_smoothing=smoothing, ignore_index=NEVER_IGNORED
+        )
 
 
 @contextmanager
