@@ -190,6 +190,8 @@ def test_entries_that_cannot_be_one() -> None:
         register.dataset("mine", LIF)  # pyright: ignore[reportArgumentType]
     with pytest.raises(UserError, match="must be a Recipe"):
         register.recipe({})  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UserError, match=r"^bad register\.neuron\n"):
+        register.neuron(LIF)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 def test_options_by_position_are_named() -> None:

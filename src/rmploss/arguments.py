@@ -8,7 +8,7 @@ import importlib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, wraps
 from typing import Any, NamedTuple, NoReturn, ParamSpec, TypeVar
@@ -45,7 +45,7 @@ def checked(**advice: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             places, names = tuple(map(_plain, args)), {k: _plain(v) for k, v in kwargs.items()}
             problems = _problems(function, places, names, advice)
             if problems:
-                raise UserError(f"bad {_title(function)}", problems)
+                raise UserError(f"bad {_title(function, places)}", problems)
             return function(*places, **names)
 
         def script() -> NoReturn:
@@ -239,7 +239,13 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 and "\n" not in text else f"a {type(value).__name__}"
 
 
-def _title(function: Callable[..., Any]) -> str:
-    """`LIF` of `LIF.__init__`, `Family` of `Family.__call__`; else the function's name."""
+def _title(function: Callable[..., Any], args: Sequence[Any] = ()) -> str:
+    """`LIF` of `LIF.__init__`, the function's own name else.
+
+    args: those of a call. An object that is called as a function may have a `__name__`, as
+        functions do; that of its class is the title if it has none.
+    """
     owner, _, name = function.__qualname__.rpartition(".")
+    if name == "__call__" and isinstance(getattr(args[0] if args else None, "__name__", None), str):
+        return args[0].__name__
     return owner.rpartition(".")[2] if name in ("__init__", "__call__") else name

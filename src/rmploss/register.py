@@ -31,12 +31,14 @@ E = TypeVar("E")
 class Family(Generic[T]):
     """Register an entry of one family, directly or as a decorator; returns the entry.
 
+    name: of the function, for messages.
     place: "module:registry", imported when an entry is registered.
 
     Raises `UserError` for a name that is taken, and for an entry that cannot be one.
     """
 
-    def __init__(self, place: str) -> None:
+    def __init__(self, name: str, place: str) -> None:
+        self.__name__ = f"register.{name}"
         self._place = place
 
     @overload
@@ -68,19 +70,23 @@ class Family(Generic[T]):
         return getattr(importlib.import_module(module), attribute)
 
 
-dataset: Family[type[DataSet]] = Family("rmploss.data:DATASETS")
-network: Family[type[SpikingNetwork]] = Family("rmploss.models:MODELS")
-neuron: Family[type[SpikingLayer]] = Family("rmploss.neurons:NEURONS")
-surrogate: Family[type[Surrogate]] = Family("rmploss.surrogate:SURROGATES")
-norm: Family[type[nn.Module]] = Family("rmploss.norm:NORMS")
-loss: Family[type[Loss]] = Family("rmploss.objectives:LOSSES")
-auxiliary: Family[type[Loss]] = Family("rmploss.objectives:AUXILIARIES")
-objective: Family[type[Objective]] = Family("rmploss.objectives:OBJECTIVES")
-schedule: Family[Schedule] = Family("rmploss.objectives:SCHEDULES")
-optimizer: Family[Callable[..., Optimizer]] = Family("rmploss.engine.optimizers:OPTIMIZERS")
-lr_schedule: Family[Callable[..., float]] = Family("rmploss.engine.optimizers:LR_SCHEDULES")
-average: Family[Callable[..., Any]] = Family("rmploss.engine.averaging:AVERAGES")
-start: Family[Callable[..., Any]] = Family("rmploss.engine.starts:STARTS")
+dataset: Family[type[DataSet]] = Family("dataset", "rmploss.data:DATASETS")
+network: Family[type[SpikingNetwork]] = Family("network", "rmploss.models:MODELS")
+neuron: Family[type[SpikingLayer]] = Family("neuron", "rmploss.neurons:NEURONS")
+surrogate: Family[type[Surrogate]] = Family("surrogate", "rmploss.surrogate:SURROGATES")
+norm: Family[type[nn.Module]] = Family("norm", "rmploss.norm:NORMS")
+loss: Family[type[Loss]] = Family("loss", "rmploss.objectives:LOSSES")
+auxiliary: Family[type[Loss]] = Family("auxiliary", "rmploss.objectives:AUXILIARIES")
+objective: Family[type[Objective]] = Family("objective", "rmploss.objectives:OBJECTIVES")
+schedule: Family[Schedule] = Family("schedule", "rmploss.objectives:SCHEDULES")
+optimizer: Family[Callable[..., Optimizer]] = Family(
+    "optimizer", "rmploss.engine.optimizers:OPTIMIZERS"
+)
+lr_schedule: Family[Callable[..., float]] = Family(
+    "lr_schedule", "rmploss.engine.optimizers:LR_SCHEDULES"
+)
+average: Family[Callable[..., Any]] = Family("average", "rmploss.engine.averaging:AVERAGES")
+start: Family[Callable[..., Any]] = Family("start", "rmploss.engine.starts:STARTS")
 
 
 @checked()
