@@ -16,7 +16,7 @@ from rmploss.engine.build import make_dataset, make_network
 from rmploss.engine.load import evaluate_run, load_network
 from rmploss.engine.run import RunFolder
 from rmploss.engine.train import resume, train
-from rmploss.errors import InterruptedRunError, UserError
+from rmploss.errors import InterruptedRunError, NonFiniteError, UserError
 from rmploss.models import SpikingNetwork, create
 from rmploss.neurons.mpd_agl import AdaptiveWidthLIF
 from rmploss.recipes import use
@@ -223,6 +223,20 @@ def test_both_weights_are_evaluated(unbroken: Path, capsys: pytest.CaptureFixtur
     assert averaged.loss != trained.loss
     assert main(["eval", str(unbroken), "--averaged"]) == 0
     assert f"{averaged.accuracy:.2f} %" in capsys.readouterr().out
+
+
+def test_an_average_that_is_not_finite_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoil(self: WeightAverage, skip: Tensor | None = None) -> None:
+        self.net.get_parameter("conv2.conv.weight").fill_(math.nan)
+
+    monkeypatch.setattr(WeightAverage, "update", spoil)
+    with pytest.raises(NonFiniteError, match="network of averaged weights outputs NaN") as caught:
+        train(AVERAGED, tmp_path)
+    assert "conv2.conv.weight" in str(caught.value)
+    (path,) = tmp_path.iterdir()
+    assert RunFolder.open(path).metrics() == []
 
 
 def test_a_run_without_an_average_says_so(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from rmploss.engine.static_batch import StaticBatch
 from rmploss.engine.step import TrainingStep
 from rmploss.engine.tally import Reading, Terms
 from rmploss.errors import NonFiniteError, Problem
+from rmploss.models import SpikingNetwork
 
 
 class FiniteCheck:
@@ -51,14 +52,16 @@ class FiniteCheck:
             self._stop(step, f"epoch {at.epoch + 1}, batch {at.batch + 1}", what, found)
         return reading.terms
 
-    def refuse_test(self, samples: Samples) -> NoReturn:
+    def refuse_test(self, net: SpikingNetwork, samples: Samples) -> NoReturn:
         """Stop a run whose network outputs NaN or infinities in a test.
 
+        net: with the trained weights, or with their average.
         samples: the test samples. The epoch's last update can cause this; no later step checks it.
         """
         state, world, recipe = self.step.state, self.step.world, self.step.recipe
-        at, what = state.counters, "the network outputs NaN or infinities"
-        found = examine_test(state.net, recipe, samples, self.folder.path, at, world)
+        whose = "network" if net is state.net else "network of averaged weights"
+        at, what = state.counters, f"the {whose} outputs NaN or infinities"
+        found = examine_test(net, recipe, samples, self.folder.path, at, world)
         self._stop(at.step, f"test of epoch {at.epoch + 1}", what, found)
 
     def _stop(self, step: int, where: str, what: str, found: Finding) -> NoReturn:

@@ -100,7 +100,7 @@ def examine_test(
 ) -> Finding:
     """Run the first test batch again, and write the record. All ranks call this.
 
-    net: the network after the last step of an epoch.
+    net: the network after the last step of an epoch, or that of the averaged weights.
     recipe: of the run.
     samples: the test samples.
     path: the run folder.

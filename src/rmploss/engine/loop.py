@@ -197,8 +197,9 @@ class Loop:
         trained, cpu_trained = time.monotonic(), time.process_time()
         with self._named(folder, "test"):
             results = self._evaluate(n)
-        if not math.isfinite(results[0].loss + results[0].quantization_error):
-            self.finite.refuse_test(self.test_samples)
+        for evaluator, result in zip(self.evaluators, results, strict=True):
+            if not math.isfinite(result.loss + result.quantization_error):
+                self.finite.refuse_test(evaluator.net, self.test_samples)
         rates = {layer.name: layer.firing_rate for layer in results[0].layers}
         self.health.see_rates(rates, state.counters.step, whole_split=True)
         last = replace(state.counters, batch=self.batches - 1)
