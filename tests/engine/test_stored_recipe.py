@@ -10,12 +10,14 @@ import pytest
 from rmploss.cli import main
 from rmploss.engine.build import DECIDED, PARTS, loosen, make_objective, resolve
 from rmploss.engine.initial_weights import find_origin
+from rmploss.engine.load import evaluate_run
 from rmploss.engine.run import RunFolder, folder_name
 from rmploss.engine.train import resume, train
-from rmploss.errors import InterruptedRunError
+from rmploss.errors import InterruptedRunError, UserError
 from rmploss.objectives.rmp import RMPLoss
 from rmploss.recipes import RECIPES, Recipe, use
 from rmploss.report import story
+from rmploss.report.tables import unreadable_runs
 from tests.engine.runs import TINY, Interrupting, digest_of
 from tests.engine.test_go_on import EVERY_STEP, Dying
 
@@ -71,6 +73,36 @@ def test_a_source_is_altered_only_by_another_value(
     for named, altered in ((TINY.but(epochs=1), False), (TINY, True)):
         monkeypatch.setitem(RECIPES.given, TINY.name, named)
         assert find_origin(diet, source).source_run["altered"] == altered
+
+
+PLIF = TINY.but(neuron=use("plif"), epochs=1)
+
+
+@pytest.mark.parametrize("stored", [PLIF, PLIF.but(norm=use("tdbn", factor="gain"))])
+def test_a_run_without_the_threshold_of_its_norm_is_refused_where_its_rule_has_changed(
+    tmp_path: Path, stored: Recipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = RunFolder.create(tmp_path, "old", stored.to_json(), command=["rmploss"]).path
+    words = "norm.v_threshold(?s:.*)1, the threshold of plif, or 2, the current"
+    for read in (resume, evaluate_run):
+        with pytest.raises(UserError, match=words) as caught:
+            read(path)
+        assert "which wrote it" in caught.value.problems[0].fix
+    assert main(["train", "--fork", str(path), "--epochs", "2"]) == 2
+    assert "the current at which it fires" in capsys.readouterr().err
+    (problem,) = unreadable_runs(tmp_path)
+    assert "norm.v_threshold" in problem.where
+    assert not (path / "ckpt").exists()
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [TINY, resolve(PLIF), PLIF.but(norm=use("bn_step")), PLIF.but(norm=use("tdbn", factor="none"))],
+    ids=["lif", "stored", "no threshold", "no factor"],
+)
+def test_a_run_whose_norm_has_one_meaning_is_read(tmp_path: Path, stored: Recipe) -> None:
+    folder = RunFolder.create(tmp_path, "old", stored.to_json(), command=["rmploss"])
+    assert folder.recipe() == stored
 
 
 def test_the_norm_of_a_fork_follows_its_neuron(

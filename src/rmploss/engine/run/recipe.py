@@ -14,6 +14,8 @@ from rmploss.engine.environment import versions
 from rmploss.engine.files import read_regular
 from rmploss.engine.run.lines import to_json
 from rmploss.errors import Problem, UserError
+from rmploss.neurons import NEURONS
+from rmploss.norm import NORMS
 from rmploss.recipes import Recipe
 
 RECIPE = "recipe.json"
@@ -70,6 +72,8 @@ def edits(path: Path, recipe: Mapping[str, Any], expected: str, command: str) ->
 def to_recipe(stored: Mapping[str, Any], where: Path, written_by: str) -> Recipe:
     """The recipe of JSON; `UserError`, which names the fields, if it is of another version.
 
+    Also for a run that stored no threshold of its norm where the rule for it has changed.
+
     stored: the recipe as JSON; fields that it lacks have their defaults.
     where: its file.
     written_by: the version that wrote it, in words.
@@ -85,10 +89,35 @@ def to_recipe(stored: Mapping[str, Any], where: Path, written_by: str) -> Recipe
     if problems:
         raise UserError("the recipe does not fit this version", problems)
     try:
-        return Recipe.from_json(stored)
+        recipe = Recipe.from_json(stored)
     except UserError as error:
         problem = Problem(str(where), error.title, f"written by {written_by}")
         raise UserError("the recipe does not fit this version", [problem]) from None
+    problems = _open_threshold(recipe, where, written_by)
+    if problems:
+        raise UserError("the recipe has two meanings", problems)
+    return recipe
+
+
+def _open_threshold(recipe: Recipe, where: Path, written_by: str) -> list[Problem]:
+    """The problem of a norm whose threshold was not stored, and of which nobody can tell it.
+
+    The first versions left it out: there it was the neuron's threshold, in later ones of them the
+    current at which the neuron fires. Since both, every run stores it (docs/decisions.md, 81).
+    """
+    norm, neuron = recipe.norm, recipe.neuron
+    if norm.name not in NORMS or neuron.name not in NEURONS or "v_threshold" in norm.options:
+        return []
+    if NORMS.complete(norm.name, norm.options).get("factor") in (None, "none"):
+        return []  # no factor alpha V_th
+    made = NEURONS.make(neuron.name, 1, **neuron.options)
+    if made.firing_current() == made.v_threshold:
+        return []
+    what = (
+        f"is not stored: {made.v_threshold:g}, the threshold of {neuron.name}, or "
+        f"{made.firing_current():g}, the current at which it fires"
+    )
+    return [Problem(f"{where}: norm.v_threshold", what, f"use {written_by}, which wrote it")]
 
 
 def _why(error: Exception) -> str:
