@@ -205,6 +205,11 @@ def _place(entry: object) -> tuple[str, str]:
     return (getattr(entry, "__module__", ""), name or repr(entry))
 
 
+def defaults(entry: Any) -> dict[str, Any]:
+    """The options of an entry (its keyword-only parameters) -> their defaults, in order."""
+    return {name: option.default for name, option in _options(entry).items()}
+
+
 class _Option(NamedTuple):
     """The type of an option, and its default."""
 

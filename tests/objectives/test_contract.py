@@ -6,7 +6,7 @@ from torch import Tensor
 
 from rmploss import membrane_stats, stats
 from rmploss.models import create
-from rmploss.objectives import OBJECTIVES, Objective
+from rmploss.objectives import OBJECTIVES, SCHEDULES, Objective
 from rmploss.objectives.several import SeveralRegularizers
 from rmploss.ops.lif import moments as rows
 from rmploss.ops.lif.moments import MomentSpec
@@ -110,6 +110,19 @@ def test_the_term_of_a_rank_is_that_of_the_global_batch(
 def test_the_weight_is_that_of_a_schedule(objective: Objective) -> None:
     weights = [objective.weight(n / 10) for n in range(11)]
     assert all(isinstance(weight, float) and weight >= 0 for weight in weights)
+
+
+def test_layers_and_schedule_are_chosen_by_the_same_options() -> None:
+    others = OBJECTIVES.keys() - {"none", "several"}
+    for name in others:
+        options = OBJECTIVES.complete(name, {})
+        assert (options["include"], options["exclude"]) == (("*",), ())
+        assert options["schedule"] in SCHEDULES
+        problems = OBJECTIVES.problems(name, {"include": "lif1", "exclude": (1,), "schedule": 2})
+        assert [p.where.partition(" = ")[0] for p in problems] == [
+            "objective.include", "objective.exclude", "objective.schedule"
+        ]  # fmt: skip
+    assert len(others) >= 5
 
 
 def test_it_takes_the_statistics_of_a_network(objective: Objective) -> None:

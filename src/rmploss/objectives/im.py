@@ -14,14 +14,14 @@ neurons of residual blocks.
 """
 
 import math
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor
 
 from rmploss.arguments import checked
 from rmploss.errors import Problem, UserError
-from rmploss.objectives.regularizer import Regularizer
+from rmploss.objectives.regularizer import Regularizer, RegularizerOptions
 from rmploss.ops.lif.moments import MEMBRANE, SPIKES, MomentSpec
 from rmploss.stats import LayerMoments
 
@@ -49,9 +49,7 @@ class IMLoss(Regularizer):
         target: float | None = None,
         version: Literal["paper", "supplement", "released"] = "supplement",
         T: int = 4,
-        schedule: str = "constant",
-        include: tuple[str, ...] = ("*",),
-        exclude: tuple[str, ...] = (),
+        **options: Unpack[RegularizerOptions],
     ) -> None:
         problems = []
         if version not in ("paper", "supplement", "released"):
@@ -66,11 +64,9 @@ class IMLoss(Regularizer):
             problems.append(Problem(f"T = {T!r}", "must be at least 1"))
         super().__init__(
             amplitude=("weight", weight, "the supplement uses 2"),
-            schedule=schedule,
             spec=MomentSpec(potential="input" if released else "u_pre"),
-            include=include,
-            exclude=exclude,
             problems=problems,
+            **options,
         )
         self.version = version
         self.T = T if released else None

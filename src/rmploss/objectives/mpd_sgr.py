@@ -12,12 +12,14 @@ From notes on the paper (arXiv 2511.12199), which write m for the distance to th
 weight is ours.
 """
 
+from typing import Unpack
+
 import torch
 from torch import Tensor
 
 from rmploss.arguments import checked
 from rmploss.errors import Problem
-from rmploss.objectives.regularizer import MeanOverLayers
+from rmploss.objectives.regularizer import MeanOverLayers, RegularizerOptions
 from rmploss.ops.lif.moments import MomentSpec
 from rmploss.stats import LayerMoments
 
@@ -38,20 +40,16 @@ class MPDSGRLoss(MeanOverLayers):
         *,
         weight: float = 0.1,
         half_width: float = 0.5,
-        schedule: str = "constant",
-        include: tuple[str, ...] = ("*",),
-        exclude: tuple[str, ...] = (),
+        **options: Unpack[RegularizerOptions],
     ) -> None:
         problems = []
         if not 0 < half_width < float("inf"):
             problems.append(Problem(f"half_width = {half_width!r}", "must be positive", "0.5"))
         super().__init__(
             amplitude=("weight", weight, "0.1"),
-            schedule=schedule,
             spec=MomentSpec(per_step=True),
-            include=include,
-            exclude=exclude,
             problems=problems,
+            **options,
         )
         self.half_width = half_width
 

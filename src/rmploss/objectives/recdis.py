@@ -13,12 +13,13 @@ half-width 1 to a. It need not reproduce any number of the RecDis-SNN paper.
 """
 
 import math
+from typing import Unpack
 
 from torch import Tensor
 
 from rmploss.arguments import checked
 from rmploss.errors import Problem
-from rmploss.objectives.regularizer import MeanOverLayers
+from rmploss.objectives.regularizer import MeanOverLayers, RegularizerOptions
 from rmploss.ops.lif.moments import MomentSpec
 from rmploss.stats import LayerMoments
 
@@ -41,9 +42,7 @@ class RecDisLoss(MeanOverLayers):
         weight: float = 1.0,
         v_threshold: float | None = None,
         half_width: float = 0.5,
-        schedule: str = "constant",
-        include: tuple[str, ...] = ("*",),
-        exclude: tuple[str, ...] = (),
+        **options: Unpack[RegularizerOptions],
     ) -> None:
         problems = []
         if not 0 < half_width < float("inf"):
@@ -53,11 +52,9 @@ class RecDisLoss(MeanOverLayers):
             problems.append(Problem(where, "must be finite", "none: that of each layer"))
         super().__init__(
             amplitude=("weight", weight, "1 or 2"),
-            schedule=schedule,
             spec=MomentSpec(),
-            include=include,
-            exclude=exclude,
             problems=problems,
+            **options,
         )
         self.v_threshold, self.half_width = v_threshold, half_width
 

@@ -1,10 +1,9 @@
 """The base class of regularizers: a weight over training, and the selection of layers."""
 
-import inspect
 import warnings
 from abc import ABC, abstractmethod
 from fnmatch import fnmatchcase
-from typing import Self
+from typing import Self, TypedDict
 
 import torch
 from torch import Tensor
@@ -14,20 +13,34 @@ from rmploss.entry import Untraceable, entry
 from rmploss.errors import Problem, UserError, unknown
 from rmploss.objectives.schedules import SCHEDULES, evaluate
 from rmploss.ops.lif.moments import MomentSpec
-from rmploss.registry import fits
+from rmploss.registry import defaults, fits
 from rmploss.stats import LayerMoments, MembraneStats
+
+
+class LayerOptions(TypedDict, total=False):
+    """Which layers take part: options that regularizers pass on; their defaults are here."""
+
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+
+
+class RegularizerOptions(LayerOptions, total=False):
+    """The same, with the shape of lambda(n)."""
+
+    schedule: str
 
 
 class Regularizer(Untraceable, ABC):
     """lambda(n) times a function of the membrane statistics of one forward; dimensionless.
 
     amplitude: of lambda(n): its name in the paper, its value, and the usual value for errors.
-    schedule: the shape of lambda(n), a name in `SCHEDULES`.
     spec: the statistics it needs; None with `problems`.
-    include, exclude: patterns of the names of layers that take part ("layer1.*.lif1").
     problems: those of the subclass, reported with those of these arguments.
+    schedule: the shape of lambda(n), a name in `SCHEDULES`.
+    include, exclude: patterns of the names of layers that take part ("layer1.*.lif1").
 
-    Raises `UserError`.
+    A subclass passes the last three on: `**options: Unpack[RegularizerOptions]`, or `LayerOptions`
+    where its schedule has another default. Raises `UserError`.
     """
 
     _given: dict[str, object]
@@ -42,11 +55,11 @@ class Regularizer(Untraceable, ABC):
         self,
         *,
         amplitude: tuple[str, float, str],
-        schedule: str,
         spec: MomentSpec | None,
-        include: tuple[str, ...],
-        exclude: tuple[str, ...],
         problems: list[Problem],
+        schedule: str = "constant",
+        include: tuple[str, ...] = ("*",),
+        exclude: tuple[str, ...] = (),
     ) -> None:
         name, value, usual = amplitude
         if not 0 <= value < float("inf"):
@@ -66,8 +79,7 @@ class Regularizer(Untraceable, ABC):
 
     def __repr__(self) -> str:
         """All options: "RMPLoss(k=0.1, p=2.0, ...)"."""
-        known = inspect.signature(type(self)).parameters.values()
-        options = {each.name: each.default for each in known} | self._given
+        options = defaults(type(self)) | self._given
         return f"{type(self).__name__}({', '.join(f'{n}={v!r}' for n, v in options.items())})"
 
     @entry

@@ -8,13 +8,13 @@
 The layers sum q (the third membrane moment), so the loss needs no membrane.
 """
 
-from typing import Literal
+from typing import Literal, Unpack
 
 from torch import Tensor
 
 from rmploss.arguments import checked, collect
 from rmploss.errors import Problem
-from rmploss.objectives.regularizer import Regularizer
+from rmploss.objectives.regularizer import LayerOptions, Regularizer
 from rmploss.ops.lif.moments import ERROR, MomentSpec
 from rmploss.stats import LayerMoments, MembraneStats, weighted_sum
 
@@ -50,10 +50,9 @@ class RMPLoss(Regularizer):
         p: float = 2.0,
         schedule: str = "triangle",
         reduction: Literal["layers", "elements"] = "layers",
-        include: tuple[str, ...] = ("*",),
-        exclude: tuple[str, ...] = (),
         potential: Literal["u_pre", "input"] = "u_pre",
         detach_target: bool = True,
+        **layers: Unpack[LayerOptions],
     ) -> None:
         problems: list[Problem] = []
         spec = collect(
@@ -63,11 +62,10 @@ class RMPLoss(Regularizer):
             problems.append(Problem(f"reduction = {reduction!r}", 'is "layers" or "elements"'))
         super().__init__(
             amplitude=("k", k, "the paper uses 0.1 (Eq. 12)"),
-            schedule=schedule,
             spec=spec,
-            include=include,
-            exclude=exclude,
             problems=problems,
+            schedule=schedule,
+            **layers,
         )
         self.reduction = reduction
 

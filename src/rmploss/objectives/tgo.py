@@ -19,13 +19,14 @@ mean over membranes; delta and the weight are ours; the paper's noisy neurons ar
 """
 
 import math
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from rmploss.arguments import checked
 from rmploss.errors import Problem
-from rmploss.objectives.regularizer import MeanOverLayers
+from rmploss.objectives.regularizer import LayerOptions, MeanOverLayers
 from rmploss.ops.lif.moments import MomentSpec
 from rmploss.stats import LayerMoments
 
@@ -47,19 +48,17 @@ class TGOLoss(MeanOverLayers):
         weight: float = 1.0,
         delta: float = 0.25,
         schedule: str = "rising_cosine",
-        include: tuple[str, ...] = ("*",),
-        exclude: tuple[str, ...] = (),
+        **layers: Unpack[LayerOptions],
     ) -> None:
         problems = []
         if not 0 < delta < float("inf"):
             problems.append(Problem(f"delta = {delta!r}", "must be positive", "0.25"))
         super().__init__(
             amplitude=("weight", weight, "1"),
-            schedule=schedule,
             spec=MomentSpec(per_step=True),
-            include=include,
-            exclude=exclude,
             problems=problems,
+            schedule=schedule,
+            **layers,
         )
         self.delta = delta
 
