@@ -1,7 +1,5 @@
 """`python -m rmploss` is `rmploss`, for torchrun."""
 
-import sys
+from rmploss.cli import command
 
-from rmploss.cli import main
-
-sys.exit(main())
+command()

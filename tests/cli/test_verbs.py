@@ -233,6 +233,29 @@ def test_torchrun_trains_one_run_on_two_ranks(tmp_path: Path) -> None:
         assert json.loads((path / "result.json").read_text())["epochs"] == 1
 
 
+def test_a_rank_ends_before_threads_can_abort_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = """
+import atexit, sys
+class Last:
+    def __del__(self, write=sys.stdout.write):
+        write("Python ended ")
+last, sys.argv = Last(), ["rmploss", "no-verb"]
+atexit.register(print, "exit functions ran", end=" ")
+from rmploss.cli import command
+command()
+"""
+
+    def end() -> tuple[int, str]:
+        words = [sys.executable, "-c", code]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout
+
+    monkeypatch.delenv("RANK", raising=False)
+    assert end() == (2, "exit functions ran Python ended ")
+    monkeypatch.setenv("RANK", "0")
+    assert end() == (2, "exit functions ran ")
+
+
 def test_a_full_disk_behind_the_output_is_not_our_fault() -> None:
     words = f"{sys.executable} -m rmploss list > /dev/full"
     done = subprocess.run(["bash", "-c", words], capture_output=True, text=True, check=False)

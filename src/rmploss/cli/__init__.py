@@ -1,5 +1,6 @@
 """The command line: `rmploss VERB`. One file per verb; a verb imports torch only when it runs."""
 
+import atexit
 import errno
 import importlib
 import io
@@ -8,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import NoReturn
 
 from rmploss import __version__, plugins
 from rmploss.cli.blame import foreign_frame
@@ -21,6 +23,22 @@ from rmploss.errors import (
     StoreError,
     UserError,
 )
+
+
+def command() -> NoReturn:
+    """The process of the command line: `main`, whose exit code it ends with.
+
+    A rank of `torchrun` ends without the last steps of Python: the threads of PyTorch's gloo
+    outlive their process group, and one that still returns a tensor then aborts the process.
+    """
+    code = main()
+    if "RANK" not in os.environ:
+        sys.exit(code)
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
