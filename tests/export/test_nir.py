@@ -1,6 +1,7 @@
 """NIR files compute the network's spikes, by NIR's definition and in libraries that read them."""
 
 import io
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,11 @@ import torch
 from rmploss.errors import UserError
 from rmploss.export import nir_readers
 from rmploss.export.graph import graph_of
+from rmploss.export.nir_path import window
+from rmploss.export.nir_styles import STYLES
 from rmploss.export.parity import of_nir, reference
-from rmploss.export.to_nir import DT, STYLES, nir_bytes, nir_graph
-from rmploss.neurons import LIF
+from rmploss.export.to_nir import DT, nir_bytes, nir_graph
+from rmploss.neurons import IF, LIF
 from tests.export.networks import NEURONS, network
 
 nir = pytest.importorskip("nir", reason="pip install 'rmploss[export]'")
@@ -48,18 +51,72 @@ def test_neurons_by_the_definition(neuron: str, style: str) -> None:
 @pytest.mark.parametrize("reader", [reader for reader in STYLES if reader != "nir"])
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("convnet", {}), ("convnet", {"neuron": NEURONS["PLIF"]}), ("resnet20", {})],
+    [("convnet", {}), ("convnet", {"neuron": NEURONS["PLIF"]}), ("resnet20", {}), ("vgg16", {})],
     ids=str,
 )
 def test_libraries_that_read_nir(reader: str, name: str, options: Any) -> None:
     if reader not in nir_readers.installed():
         pytest.skip(f"{reader} is not installed")
     net, x = network(name, **options)
-    if reader == "norse" and name == "resnet20":
-        with pytest.raises(UserError, match="runs before layer2_0_shortcut_1_conv"):
-            nir_bytes(graph_of(net, x), reader=reader)
-        return
     check(net, x, reader, reader)
+
+
+@pytest.mark.parametrize("name", ["resnet20", "resnet18-cifar", "resnet19"])
+def test_readers_that_go_depth_first_meet_every_source_before(name: str) -> None:
+    """Preorder over the edges as they stand, which is how nirtorch runs a graph."""
+    net, x = network(name)
+    graph = nir_graph(graph_of(net, x), reader="norse")
+    seen: list[str] = []
+
+    def walk(node: str) -> None:
+        if node in seen:
+            return
+        early = [source for source, target in graph.edges if target == node and source not in seen]
+        assert early == [], node
+        seen.append(node)
+        for source, target in graph.edges:
+            if source == node:
+                walk(target)
+
+    walk("input")
+    assert seen == [*graph.nodes]
+    added = [name for name in seen if name.startswith("zeros_before_")]
+    assert 3 <= len(added) <= 6  # at most two for each shortcut with a layer of its own
+    assert not any(graph.nodes[name].weight.any() for name in added)
+
+
+@pytest.mark.parametrize(("size", "into"), [(32, 16), (16, 32), (7, 4), (4, 7), (8, 8), (5, 1)])
+def test_a_window_has_the_size_that_is_wanted(size: int, into: int) -> None:
+    kernel, stride, padding = window(size, into)
+    assert (size + 2 * padding - kernel) // stride + 1 == into
+
+
+def test_a_soft_reset_in_sinabs() -> None:
+    if "sinabs" not in nir_readers.installed():
+        pytest.skip("sinabs is not installed")
+    check(*network("convnet", neuron=NEURONS["soft reset"]), "sinabs", "sinabs")
+
+
+@pytest.mark.parametrize(
+    ("neuron", "named"),
+    [
+        (partial(LIF, decay=0.2), r"lif1: decay=0\.2: no float32 tau"),
+        (IF, "lif1: decay=1: the reader gives IF a lowest membrane"),
+        (partial(LIF, v_reset=-0.1), r"lif1: v_reset=-0\.1"),
+        (NEURONS["InfLoR"], "lif1: the reset subtracts another number"),
+    ],
+    ids=["decay", "IF", "reset", "InfLoR"],
+)
+def test_what_sinabs_cannot_say_is_named(neuron: Any, named: str) -> None:
+    net, x = network("convnet", neuron=neuron)
+    with pytest.raises(UserError, match=named):
+        nir_bytes(graph_of(net, x), reader="sinabs")
+
+
+def test_a_file_is_compared_in_the_readers_that_take_it() -> None:
+    installed = nir_readers.installed()
+    assert {*nir_readers.that_read("nir")} == {*installed} - {"norse", "sinabs"}
+    assert nir_readers.that_read("norse") == [name for name in installed if name == "norse"]
 
 
 @pytest.mark.parametrize(

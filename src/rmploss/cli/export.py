@@ -37,7 +37,7 @@ class Export:
     """The formats."""
     out: Path | None = None
     """The folder of the files; by default `exports/` and the run's name."""
-    reader: Literal["nir", "spikingjelly", "snntorch", "norse"] = "nir"
+    reader: Literal["nir", "spikingjelly", "snntorch", "norse", "sinabs"] = "nir"
     """The form of the NIR file: as NIR defines it, or as a library reads it."""
     nir: Literal["1.0.4", "1.0.8"] = "1.0.8"
     """The version of the package nir that must read the NIR file."""

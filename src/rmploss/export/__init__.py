@@ -4,6 +4,7 @@ graph.py          a network as a graph of layers, norms folded    plain.py    ..
 to_onnx.py        to_nir.py        to_torch.py                    one file per format
 parity.py         a file in its runtime beside the network        of_run.py   all of it for a run
   nir_readers.py  libraries that read NIR                         nir_simulator.py  its definition
+  nir_styles.py   what each of them understands                   nir_path.py  for those depth first
 int8.py           ONNX with 8-bit weights                     measure.py  its accuracy, time
 extras.py         the packages that formats need              pack_run.py a network to give away
 """

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from rmploss.export.nir_simulator import Simulator
+from rmploss.export.nir_styles import STYLES
 
 Outputs = tuple[Tensor, dict[str, Tensor]]
 """Outputs of every step `[T, B, K]`, and the spikes of every layer by name, `[T, B, C, ...]`."""
@@ -62,11 +63,39 @@ def norse(graph: Any, x: Tensor, dt: float) -> Outputs:
     return _sample_by_sample(from_nir(graph, dt=dt), x, graph)
 
 
+def sinabs(graph: Any, x: Tensor, dt: float) -> Outputs:
+    """sinabs 3: `from_nir`, then the spikes and the reset, which its importer leaves at others.
+
+    Its layers have the steps of a sample side by side, `[B T, C, ...]`.
+    """
+    import sinabs.layers as sl  # pyright: ignore[reportMissingImports]
+    from sinabs.activation import (  # pyright: ignore[reportMissingImports]
+        MembraneReset,
+        MembraneSubtract,
+        SingleSpike,
+    )
+    from sinabs.nir import from_nir  # pyright: ignore[reportMissingImports]
+
+    T, B = x.shape[:2]
+    model = from_nir(graph, batch_size=B)
+    reset = MembraneSubtract() if graph.metadata["reset"] == "subtract" else MembraneReset()
+    for layer in model.modules():
+        if isinstance(layer, sl.LIFSqueeze):
+            layer.spike_fn, layer.reset_fn = SingleSpike, reset
+    outputs, spikes = _stepped(model, x.movedim(0, 1).flatten(0, 1)[None], graph)
+
+    def apart(values: Tensor) -> Tensor:
+        return values[0].unflatten(0, (B, T)).movedim(1, 0)
+
+    return apart(outputs), {name: apart(found) for name, found in spikes.items()}
+
+
 READERS: dict[str, tuple[str, Callable[[Any, Tensor, float], Outputs]]] = {
     "nir": ("nir", simulator),
     "spikingjelly": ("spikingjelly", spikingjelly),
     "snntorch": ("snntorch", snntorch),
     "norse": ("norse", norse),
+    "sinabs": ("sinabs", sinabs),
 }
 """By the name of its style: the package, and what runs a graph in it."""
 
@@ -74,6 +103,12 @@ READERS: dict[str, tuple[str, Callable[[Any, Tensor, float], Outputs]]] = {
 def installed() -> dict[str, str]:
     """The readers that are installed, with their versions."""
     return {name: found for name, (package, _) in READERS.items() if (found := _version(package))}
+
+
+def that_read(style: str) -> list[str]:
+    """The installed readers of files of a style: its own alone, or all that need no own file."""
+    own = STYLES[style].own_file
+    return [each for each in installed() if (each == style if own else not STYLES[each].own_file)]
 
 
 def run(reader: str, graph: Any, x: Tensor, dt: float) -> Outputs:

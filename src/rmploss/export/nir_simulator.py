@@ -2,7 +2,10 @@
 
     v <- v + dt/tau (v_leak - v + r I)     LIF
     v <- v + dt r I                        IF
-    o = 1 where v > v_threshold;  v = v_reset where o (0 in nir 1.0.4, which has no v_reset)
+    o = 1 where v > v_threshold;  v = v_reset where o
+
+nir 1.0.4 has no v_reset, and its text says subtraction; our files say in their metadata what is
+meant, and those that this simulator reads mean 0.
 
 Several edges into a node are summed.
 """

@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,7 +77,7 @@ def export_trained(
     found: list[Parity] = []
     for name, (content, target) in contents.items():
         store.write_bytes(folder / name, content)
-        for compared in _compared(name, content, target, graph, given):
+        for compared in _compared(name, content, target, graph, given, reader):
             found.append(compared)
             on_file(compared)
     if INT8 in targets:
@@ -151,13 +150,13 @@ def _files(
 
 
 def _compared(
-    name: str, content: bytes, target: str, graph: Graph, given: Reference
+    name: str, content: bytes, target: str, graph: Graph, given: Reference, reader: str = "nir"
 ) -> list[Parity]:
     """The comparisons of one file, in every runtime that is installed."""
     if target in ("onnx", INT8):
         compare = parity.of_onnx_step if "step" in name else parity.of_onnx
         return [compare(name, content, graph, given)]
     if target == "nir":
-        readers: Any = nir_readers.installed()
-        return [parity.of_nir(name, content, graph, given, reader) for reader in readers]
+        readers = nir_readers.that_read(reader)
+        return [parity.of_nir(name, content, graph, given, each) for each in readers]
     return [parity.of_torch(name, content, given)]

@@ -17,6 +17,7 @@ from torch import Tensor
 from rmploss.export import nir_readers, to_torch
 from rmploss.export.extras import require
 from rmploss.export.graph import Graph
+from rmploss.export.nir_styles import STYLES
 from rmploss.export.plain import Step
 from rmploss.export.to_nir import DT, name_of
 from rmploss.models import SpikingNetwork
@@ -173,7 +174,8 @@ def of_nir(
     names = {name_of(node.name): node.name for node in graph.neurons}
 
     def run() -> tuple[Tensor, Spikes]:
-        read = nir.read(io.BytesIO(content))
+        check = {} if STYLES[reader].maps else {"type_check": False}
+        read = nir.read(io.BytesIO(content), **check)
         outputs, spikes = nir_readers.run(reader, read, frames(graph, given.x), dt)
         return over_time(graph, outputs), {names[name]: found for name, found in spikes.items()}
 

@@ -8,23 +8,26 @@ A NIR neuron is a differential equation; a simulator takes Euler steps of dt:
 With tau = dt / (1 - decay), r = gain tau/dt and v_leak = 0 that is Eq. 1. NIR fires above the
 threshold and Eq. 2 at it: v_threshold is written as the largest float32 below V_th, which is the
 same for every float32 membrane. NIR cannot say a soft reset, nor a membrane that begins at another
-potential than 0: both are refused.
+potential than 0: both are refused. nir 1.0.4 has no field for the reset at all; its text says
+subtraction, its readers differ, and the file's metadata say which one is meant (`reset`).
 """
 
 import io
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from rmploss import store
 from rmploss.arguments import checked
 from rmploss.errors import Problem, UserError, unknown
+from rmploss.export import nir_path
 from rmploss.export.extras import require
 from rmploss.export.graph import INPUT, RESHAPE, Graph, Node, graph_of
+from rmploss.export.nir_styles import STYLES, Style
 from rmploss.export.plain import Neurons
 from rmploss.models import SpikingNetwork
 from rmploss.models.amplitudes import Scale
@@ -32,36 +35,6 @@ from rmploss.neurons.lif import LIF
 
 DT = 1e-4
 """The time of a step in seconds, as most readers assume."""
-
-
-@dataclass(frozen=True)
-class Style:
-    """Which of the equivalent forms of a network a reader understands.
-
-    resistance: "own": r, as above. "one": r = 1, for readers that ignore it; then v is the membrane
-        times (1 - decay) / gain, and so is v_threshold.
-    pooling: "mean": AvgPool2d. "convolution": a convolution of each channel with 1 / k^2, for
-        readers that have no means.
-    strict: readers fire above v_threshold, as NIR says; False: at it, as Eq. 2.
-    leakless: readers have IF; False: what they make of it has a leak.
-    branches: readers run a node when all its sources have run; False: depth first, so that a branch
-        may have no nodes of its own.
-    """
-
-    resistance: Literal["own", "one"] = "own"
-    pooling: Literal["mean", "convolution"] = "mean"
-    strict: bool = True
-    leakless: bool = True
-    branches: bool = True
-
-
-STYLES = {
-    "nir": Style(),
-    "spikingjelly": Style(strict=False),
-    "snntorch": Style(leakless=False),
-    "norse": Style(resistance="one", pooling="convolution", branches=False),
-}
-"""The form for each reader; "nir" is what the definition of NIR says."""
 
 
 @checked()
@@ -79,10 +52,10 @@ def to_nir(
     net: in evaluation the sum (or mean) over time of the file's outputs is its logits.
     sample: an input `[B, C, H, W]`, or a sequence `[T, B, C, H, W]`.
     path: of the file.
-    reader: a name in `STYLES`.
+    reader: a name in `nir_styles.STYLES`.
     dt: the time of a step in seconds.
-    oldest: the version of the package nir that must read it: 1.0.4, which sinabs and Rockpool need,
-        knows no v_reset, and its files have none.
+    oldest: the version of the package nir that must read it: 1.0.4 knows no v_reset, and its files
+        have none. Those for sinabs, which needs it, are always for 1.0.4.
 
     Raises `UserError` that names every field which NIR or the reader cannot say, and without the
     package nir.
@@ -97,7 +70,7 @@ def nir_bytes(graph: Graph, *, reader: str = "nir", dt: float = DT, oldest: str 
     nir, h5py = require("nir", "h5py")
     buffer = io.BytesIO()
     nir.write(buffer, nir_graph(graph, reader=reader, dt=dt))
-    if oldest == "1.0.4":
+    if "1.0.4" in (oldest, STYLES[reader].oldest):
         with h5py.File(buffer, "r+") as file:
             for node in file["node/nodes"].values():
                 if "v_reset" in node:
@@ -118,7 +91,13 @@ def nir_graph(graph: Graph, *, reader: str = "nir", dt: float = DT) -> Any:
     if writer.problems:
         raise UserError("NIR cannot say this network", writer.problems)
     facts = {"readout": graph.readout, "T": graph.T, "dt": dt, "reader": reader}
-    return nir.NIRGraph(nodes=writer.nodes, edges=writer.edges, metadata=facts)
+    facts["reset"] = "subtract" if "subtract" in writer.resets else "zero"
+    return nir.NIRGraph(
+        nodes=writer.nodes,
+        edges=writer.edges,
+        metadata=facts,
+        type_check=STYLES[reader].maps,  # a constant [1] is no map
+    )
 
 
 class _Writer:
@@ -132,6 +111,8 @@ class _Writer:
         self.sources: dict[str, list[str]] = {INPUT: [INPUT]}
         """For the name of each value the nodes whose sum it is."""
         self.shapes = {INPUT: graph.shape} | {node.name: node.shape for node in graph.nodes}
+        self.resets: set[str] = set()
+        """How the neurons reset."""
 
     def write(self) -> None:
         """Write all nodes."""
@@ -142,8 +123,8 @@ class _Writer:
         last = graph.nodes[-1]
         self.nodes["output"] = self.nir.Output({"output": np.array(last.shape)})
         self._connect(last.name, "output")
-        if not self.style.branches:
-            self._require_depth_first()
+        if not self.style.branches and not self.problems:
+            self._make_path()
 
     def _write(self, node: Node) -> None:
         does, name = node.does, name_of(node.name)
@@ -234,25 +215,26 @@ class _Writer:
     def _neurons(self, node: Node, layer: LIF) -> Any:
         """A layer of neurons: LIF, or IF without leak."""
         neurons = Neurons(layer)
-        if neurons.v_reset is None:
-            self._refuse(node, "v_reset=None: the soft reset has no field", "v_reset=0.0")
-        elif neurons.v_reset:
-            what = "our membranes begin at it, those of NIR at 0"
-            self._refuse(node, f"v_reset={neurons.v_reset}: {what}", "v_reset=0.0")
+        self._check_reset(node, neurons)
         if not layer.is_binary:
             self._refuse(node, "spikes have a height that no kernel reads")
+        shape = node.shape if self.style.maps else (1,)
 
         def constant(value: Any) -> np.ndarray:
             value = np.asarray(value, np.float64)
-            value = value.reshape(-1, *[1] * (len(node.shape) - 1)) if value.ndim else value
-            return np.array(np.broadcast_to(value, node.shape))
+            if value.ndim and not self.style.maps:
+                if np.ptp(value):
+                    self._refuse(node, "constants of each channel: the reader takes one of a layer")
+                value = value[:1]
+            value = value.reshape(-1, *[1] * (len(shape) - 1)) if value.ndim else value
+            return np.array(np.broadcast_to(value, shape))
 
         decay, threshold = (_np(x).astype(np.float64) for x in (neurons.decay, neurons.v_threshold))
         decay = _decimal(layer.decay, decay)
         gain = _np(neurons.gain).astype(np.float64)
         if np.all(decay == 1):
-            if not self.style.leakless:
-                self._refuse(node, "decay=1: the reader gives IF a leak", "decay=0.99")
+            if self.style.without_leak:
+                self._refuse(node, f"decay=1: {self.style.without_leak}", "decay=0.99")
             return self.nir.IF(
                 r=constant(gain / self.dt),
                 v_threshold=constant(self._strict(threshold)),
@@ -261,14 +243,40 @@ class _Writer:
         if not np.all((decay >= 0) & (decay < 1)):
             self._refuse(node, f"decay={decay}: must lie in [0, 1)")
             decay = np.zeros(())
-        unit = (1 - decay) / gain if self.style.resistance == "one" else np.ones(())
+        unit = {"own": np.ones(()), "one": (1 - decay) / gain, "ignored": 1 / gain}
+        scaled = unit[self.style.resistance]
         return self.nir.LIF(
-            tau=constant(self.dt / (1 - decay)),
-            r=constant(gain / (1 - decay) * unit),
+            tau=constant(self._tau(node, decay)),
+            r=constant(gain / (1 - decay) * scaled),
             v_leak=constant(0.0),
-            v_threshold=constant(self._strict(threshold * unit)),
+            v_threshold=constant(self._strict(threshold * scaled)),
             v_reset=constant(0.0),
         )
+
+    def _check_reset(self, node: Node, neurons: Neurons) -> None:
+        """Refuse a reset that the reader has no field for, and two kinds of it in one file."""
+        soft = neurons.v_reset is None
+        if soft and not self.style.soft_reset:
+            self._refuse(node, "v_reset=None: the soft reset has no field", "v_reset=0.0")
+        elif soft and neurons.reset_by is not None:
+            self._refuse(node, "the reset subtracts another number than the threshold")
+        elif neurons.v_reset:
+            what = "our membranes begin at it, those of NIR at 0"
+            self._refuse(node, f"v_reset={neurons.v_reset}: {what}", "v_reset=0.0")
+        self.resets.add("subtract" if soft else "zero")
+        if len(self.resets) == 2 and not self.problems:
+            self._refuse(node, "resets otherwise than the layers before: a file has one reset")
+
+    def _tau(self, node: Node, decay: np.ndarray) -> np.ndarray:
+        """The time constant: in seconds, or in steps for an exponential decay."""
+        if self.style.decay == "euler":
+            return self.dt / (1 - decay)
+        wanted = torch.from_numpy(np.asarray(decay, np.float32))
+        with np.errstate(divide="ignore"):
+            tau = torch.from_numpy(np.asarray(-1 / np.log(decay), np.float32))
+        if not torch.equal(torch.exp(-1 / tau), wanted):
+            self._refuse(node, f"decay={decay}: no float32 tau has exp(-1/tau) = {decay}", "0.25")
+        return tau.numpy()
 
     def _strict(self, threshold: np.ndarray) -> np.ndarray:
         """The largest float32 below a threshold, for readers that fire above it alone."""
@@ -280,19 +288,46 @@ class _Writer:
         """The edges of a value into a node."""
         self.edges += [(source, name) for source in self.sources[value]]
 
-    def _require_depth_first(self) -> None:
-        """Refuse a graph in which a node comes before its sources, depth first along the edges."""
-        seen: list[str] = []
-        open_ = [INPUT]
-        while open_:
-            name = open_.pop()
-            if name not in seen:
-                early = [s for s, target in self.edges if target == name and s not in seen]
-                if early:
-                    what = f"runs before {early[0]}, which it needs: the reader goes depth first"
-                    self.problems.append(Problem(name, what, "another reader"))
-                seen.append(name)
-                open_ += [target for source, target in self.edges if source == name][::-1]
+    def _make_path(self) -> None:
+        """Add the layers of zeros with which a reader that goes depth first meets all sources."""
+        ends = {INPUT: INPUT, "output": "output"} | {name_of(x): x for x in self.shapes}
+        last = self.graph.nodes[-1].shape
+        out = {name: self.shapes.get(ends[name], last) for name in self.nodes}
+        given = dict(out)
+        for source, target in self.edges:
+            given[target] = out[source]
+        for zeros in nir_path.gaps([*self.nodes], self.edges, given, out):
+            made = self._zeros(zeros)
+            if made is None:
+                what = f"runs before {zeros.before} is known: the reader goes depth first"
+                self.problems.append(Problem(zeros.after, what, "another reader"))
+                continue
+            self.edges += [(zeros.before, zeros.name), (zeros.name, zeros.after)]
+            place = [*self.nodes].index(zeros.after)
+            items = [*self.nodes.items()]
+            self.nodes = dict([*items[:place], (zeros.name, made), *items[place:]])
+        self.edges = nir_path.along([*self.nodes], self.edges)
+
+    def _zeros(self, zeros: nir_path.Zeros) -> Any:
+        """The node of a layer of zeros; None between a map and a vector."""
+        sides = len(zeros.shape), len(zeros.into)
+        channels = zeros.into[0], zeros.shape[0]
+        if sides == (1, 1):
+            return self.nir.Affine(
+                np.zeros(channels, np.float32), np.zeros(channels[0], np.float32)
+            )
+        if sides != (3, 3):
+            return None
+        window = nir_path.windows(zeros)
+        return self.nir.Conv2d(
+            input_shape=zeros.shape[1:],
+            weight=np.zeros((*channels, *window["kernel"]), np.float32),
+            stride=window["stride"],
+            padding=window["padding"],
+            dilation=(1, 1),
+            groups=1,
+            bias=np.zeros(channels[0], np.float32),
+        )
 
     def _refuse(self, node: Node, what: str, fix: str = "") -> None:
         self.problems.append(Problem(node.name, what, fix))
