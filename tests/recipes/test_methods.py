@@ -59,7 +59,7 @@ PUBLISHED = {
         (4, "imagenet", "spiking-resnet34", 4, 61.86),
     ],
 }  # fmt: skip
-SINCE = {"mpd_sgr", "tgo", "mpd_agl"}
+SINCE = {"mpd_sgr", "tgo", "mpd_agl", "weak2strong"}
 """Published after the paper: on the fair protocol only."""
 CHANGES = {
     "vanilla": set(), "rmp": {"objective"}, "tdbn": {"neuron", "network.branches"},
@@ -70,6 +70,7 @@ CHANGES = {
     "real": {"neuron"}, "dsr": {"neuron", "norm", "network.readout"},
     "liaf": {"neuron", "norm", "network.readout"},
     "mpd_sgr": {"objective"}, "tgo": {"objective"}, "mpd_agl": {"neuron"},
+    "weak2strong": {"auxiliary"},
 }  # fmt: skip
 """What makes a method, beyond the protocol that all share."""
 RECTANGLE = use("lif", decay=0.25, v_threshold=0.5, surrogate="rectangle")
@@ -106,6 +107,7 @@ PARTS: dict[str, dict[str, Use]] = {
     "liaf": {"neuron": use("liaf"), "norm": PLAIN, "network": RATE},
     "mpd_sgr": {"objective": use("mpd_sgr")}, "tgo": {"objective": use("tgo")},
     "mpd_agl": {"neuron": use("mpd_agl")},
+    "weak2strong": {"auxiliary": use("self_distillation")},
 }  # fmt: skip
 """The same in full: what the fair comparison puts into the protocol."""
 

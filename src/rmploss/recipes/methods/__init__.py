@@ -1,4 +1,4 @@
-"""The methods of the paper's tables, and three published since: one line each in `METHODS`."""
+"""The methods of the paper's tables, and four published since: one line each in `METHODS`."""
 
 from rmploss.recipes.method import Method
 from rmploss.recipes.methods import (
@@ -22,6 +22,7 @@ from rmploss.recipes.methods import (
     tgo,
     tssl,
     vanilla,
+    weak2strong,
 )
 
 METHODS: dict[str, Method] = {
@@ -47,6 +48,7 @@ METHODS: dict[str, Method] = {
         mpd_sgr.METHOD,
         tgo.METHOD,
         mpd_agl.METHOD,
+        weak2strong.METHOD,
     )
 }
 """Method cards by name."""
