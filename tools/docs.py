@@ -3,7 +3,8 @@
 A generated part stands between `<!-- NAME -->` and `<!-- /NAME -->`. The maps come from the first
 lines of the files (`source_map.py`) and of their functions (`paper.py`), the tables from `recipes/`
 and from the CSV files in `results/` and `benchmarks/` (`tables.py`), the starts of recipes from
-docs/alive.csv (`alive.py`), the faults from what was recorded of them (`reliability.py`).
+docs/alive.csv (`alive.py`), what learnt 256 images from docs/overfit.csv (`overfit.py`), the faults
+from what was recorded of them (`reliability.py`).
 `tests/test_docs.py` runs the check.
 """
 
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Callable
 
 import alive
+import overfit
 import paper
 import reliability
 import source_map
@@ -40,6 +42,7 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
         "mutations": reliability.mutations,
     },
     "docs/alive.md": {"asleep": alive.reasons, "alive": alive.table},
+    "docs/overfit.md": {"overfit": overfit.table},
     "docs/decisions.md": {"index": source_map.decisions},
     "results/README.md": {"fair": tables.fair_results},
 }

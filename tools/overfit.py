@@ -1,16 +1,21 @@
 """Whether every system learns 256 images of CIFAR-10, as rows of docs/overfit.csv.
 
-    RMPLOSS_DATA=FOLDER python tools/overfit.py [NAME ...]
+    python tools/overfit.py                               the systems that have not learnt them yet
+    python tools/overfit.py NAME ...                      these
+    python tools/overfit.py NAME --rate 3 --epochs 120    by this setting, not by those of `TRIES`
+    python tools/overfit.py --full                        at full size, on the GPU if there is one
 
-Every method by its own recipe, and by the fair one: its own optimizer, networks of pocket width, no
-augmentation, batches of 32, one cycle of the pocket variant's learning rate. A row ends at 95 % of
-an epoch's images, or after `EPOCHS`. Rows of the same recipe are kept: run it again to go on.
+Every method by its own recipe, and by the fair one, each with its own optimizer: no augmentation,
+batches of 32, one cycle of the learning rate, whose peak is the recipe's times a factor. A row ends
+at 95 % of an epoch's images, or with the cycle. The settings of `TRIES` are tried in their order
+until one row ends so. All rows are kept: run it again to go on.
 """
 
+import argparse
 import csv
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -39,7 +44,7 @@ from rmploss.recipes import FAIR, RECIPES, SUFFIX, Recipe, use
 from rmploss.recipes.fair import WITH_RMP
 
 TABLE = ROOT / "docs" / "overfit.csv"
-SAMPLES, BATCH, EPOCHS = 256, 32, 60
+SAMPLES, BATCH = 256, 32
 LEARNT = 95.0
 """Percent of the training images."""
 OWN = {
@@ -63,7 +68,28 @@ OWN = {
     "liaf": "cifar10-dvs-liaf-liafnet",
     "conv3d": "cifar10-dvs-liaf-liafnet-conv3d",
 }
-"""A method -> the smallest of its own recipes; those of other data get CIFAR-10."""
+"""A system -> the smallest of its own recipes; those of other data get CIFAR-10."""
+SAME = ("fair-vanilla", "fair-rmp")
+"""Fair recipes that train what "vanilla" and "rmp" train."""
+
+
+@dataclass(frozen=True)
+class Try:
+    """A setting.
+
+    factor: of the recipe's peak learning rate, dimensionless.
+    epochs: of the cycle, of 8 steps each.
+    """
+
+    factor: float
+    epochs: int
+
+
+ANN = Try(1, 60)
+"""The setting of an ANN that a network starts from."""
+TRIES = (Try(1, 60), Try(1, 120), Try(3, 120), Try(0.3, 120), Try(10, 120))
+"""The settings of a system, until it has learnt."""
+HEAD = "| system | network | T | optimizer | rate | times | cycle | steps | training | evaluation |"
 
 
 @dataclass(frozen=True)
@@ -72,6 +98,9 @@ class Row:
 
     system: a method, or "fair-" and a method.
     recipe, fingerprint: its name, and the first digits of the hash of what was trained.
+    network: its name, and the factor of its channels.
+    lr, factor: the peak of the learning rate, and how many times the recipe's that is.
+    cycle: the epochs of the learning rate's cycle, of 8 steps each.
     steps: of the optimizer, to `LEARNT` or to the end.
     accuracy: of the last epoch's training steps, in percent; evaluated: of the same images, in
         evaluation mode afterwards.
@@ -85,25 +114,32 @@ class Row:
     fingerprint: str
     network: str
     optimizer: str
-    lr: float
-    T: int
-    steps: int
+    lr: str
+    factor: str
+    T: str
+    cycle: str
+    steps: str
     accuracy: str
     evaluated: str
-    asleep: int
+    asleep: str
     awake: str
     cpu_s: str
 
-
-def systems() -> dict[str, Recipe]:
-    """The rows -> the recipe that is trained."""
-    own = {name: overfit(RECIPES[recipe + SUFFIX]) for name, recipe in OWN.items()}
-    fair = [recipe.name for recipe in FAIR if not recipe.name.endswith(WITH_RMP)]
-    return {**own, **{name: overfit(RECIPES[name + SUFFIX]) for name in fair}}
+    @property
+    def learnt(self) -> bool:
+        """Whether it ended at `LEARNT`."""
+        return float(self.accuracy) >= LEARNT
 
 
-def overfit(recipe: Recipe) -> Recipe:
-    """The recipe on 256 images of CIFAR-10."""
+def systems(suffix: str = SUFFIX) -> dict[str, Recipe]:
+    """The systems -> their recipes: of pocket size, or with the suffix "" of full size."""
+    own = {name: RECIPES[recipe + suffix] for name, recipe in OWN.items()}
+    fair = [r.name for r in FAIR if not r.name.endswith(WITH_RMP) and r.name not in SAME]
+    return {**own, **{name: RECIPES[name + suffix] for name in fair}}
+
+
+def overfit(recipe: Recipe, setting: Try) -> Recipe:
+    """The recipe on 256 images of CIFAR-10, by a setting."""
     network = recipe.network
     if "image_size" in network.options:
         network = network.but(image_size=32)
@@ -111,7 +147,8 @@ def overfit(recipe: Recipe) -> Recipe:
         data=use("cifar10", augment="none"),
         network=network,
         lr_schedule=use("onecycle"),
-        epochs=EPOCHS,
+        lr=recipe.lr * setting.factor,
+        epochs=setting.epochs,
         batch_size=BATCH,
         train_samples=SAMPLES,
         expect="",
@@ -121,16 +158,19 @@ def overfit(recipe: Recipe) -> Recipe:
 class Training:
     """A network in training, and what is known of its parameters.
 
+    recipe: what is trained, of `overfit`.
+    device: of the network and its batches.
     asleep: the names of those that never had a gradient; first: how many those were at step 1.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
+    def __init__(self, recipe: Recipe, device: torch.device) -> None:
+        self.recipe, self.device = recipe, device
         dataset = make_dataset(recipe)
         self.samples, _ = open_splits(recipe, dataset, None, Listener())
         self.net = make_network(recipe, dataset)
         if recipe.start.name == "hybrid":
             self._start_from_ann()
+        self.net.to(device)
         self.loss, self.objective = make_loss(recipe), make_objective(recipe)
         self.optimizer = make_optimizer(recipe, self.net)
         self.asleep = {name for name, _ in self.net.named_parameters()}
@@ -142,7 +182,10 @@ class Training:
 
     def _batches(self, size: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         order: dict[str, Any] = {"shuffle": True, "drop_last": True, "seed": self.recipe.seed}
-        return iter(batches(self.samples, batch_size=size, epoch=epoch, workers=0, **order))
+        for images, labels in batches(
+            self.samples, batch_size=size, epoch=epoch, workers=0, **order
+        ):
+            yield images.to(self.device), labels.to(self.device)
 
     def epoch(self, epoch: int) -> float:
         """One pass over the images; returns the accuracy of its steps in percent."""
@@ -185,17 +228,27 @@ class Training:
     def _start_from_ann(self) -> None:
         options: Any = self.recipe.start.options
         start = HybridStart(**options)
-        ann = train(overfit(RECIPES[str(start.source)]).but(seed=self.recipe.seed))
+        source = overfit(RECIPES[str(start.source)], ANN).but(seed=self.recipe.seed)
+        ann = train(source, self.device)
+        print(f"(ANN: {ann.accuracy:.0f} % after {ann.steps} steps)", end=" ", flush=True)
         images, _ = next(iter(self._batches(min(start.samples, SAMPLES), epoch=0)))
-        start(self.net, ann.net.state_dict(), images)
+        start(self.net.to(self.device), ann.net.state_dict(), images)
 
 
-def train(recipe: Recipe, say: Callable[[str], None] = lambda text: None) -> Training:
-    """Train until an epoch's accuracy is `LEARNT`."""
+def train(
+    recipe: Recipe,
+    device: torch.device,
+    say: Callable[[str], None] = lambda text: None,
+) -> Training:
+    """Train until an epoch's accuracy is `LEARNT`, or to the end.
+
+    recipe: of `overfit`.
+    device: to train on.
+    say: gets the accuracy of every epoch.
+    """
     with seeded(recipe.seed, "dropout"):
-        training = Training(recipe)
+        training = Training(recipe, device)
         training.net.train()
-        training.accuracy = 0.0
         for epoch in range(recipe.epochs):
             training.accuracy = training.epoch(epoch)
             say(f"{epoch + 1}: {training.accuracy:.0f}")
@@ -204,50 +257,116 @@ def train(recipe: Recipe, say: Callable[[str], None] = lambda text: None) -> Tra
     return training
 
 
-def row_of(system: str, recipe: Recipe) -> Row:
-    """Train a system; returns its row."""
+def row_of(system: str, recipe: Recipe, setting: Try, device: torch.device) -> Row:
+    """Train a system by a setting; returns its row."""
     begin = time.process_time()
-    done = train(recipe, lambda text: print(text, end=" ", flush=True))
+    trained = overfit(recipe, setting)
+    done = train(trained, device, lambda text: print(text, end=" ", flush=True))
     seen = evaluate(done.net, done.batches(0)).accuracy
-    options = recipe.network.options
     return Row(
         system,
         recipe.name,
-        recipe.fingerprint()[:12],
-        f"{recipe.network.name} x {options.get('width', 1)}",
+        trained.fingerprint()[:12],
+        f"{recipe.network.name} x {recipe.network.options.get('width', 1)}",
         recipe.optimizer.name,
-        recipe.lr,
-        recipe.T,
-        done.steps,
+        f"{trained.lr:.3g}",
+        f"{setting.factor:g}",
+        str(recipe.T),
+        str(setting.epochs),
+        str(done.steps),
         f"{done.accuracy:.1f}",
         f"{seen:.1f}",
-        done.first,
+        str(done.first),
         done.awake,
         f"{time.process_time() - begin:.0f}",
     )
 
 
-def main(names: list[str]) -> None:
-    """Train the systems without a row of their present recipe, or those that are named."""
-    kept = {}
-    if TABLE.is_file():
-        with TABLE.open(encoding="utf-8") as lines:
-            kept = {row["system"]: row for row in csv.DictReader(lines)}
-    wanted = systems()
-    for name, recipe in wanted.items():
-        if names and name not in names:
+def rows() -> list[Row]:
+    """The rows of docs/overfit.csv whose recipes are as they were."""
+    if not TABLE.is_file():
+        return []
+    with TABLE.open(encoding="utf-8") as lines:
+        found = [Row(**row) for row in csv.DictReader(lines)]
+    known = [*systems().items(), *systems("").items()]
+    recipes = {(name, recipe.name): recipe for name, recipe in known}
+    return [row for row in found if _is_of(row, recipes.get((row.system, row.recipe)))]
+
+
+def _is_of(row: Row, recipe: Recipe | None) -> bool:
+    if recipe is None:
+        return False
+    setting = Try(float(row.factor), int(row.cycle))
+    return overfit(recipe, setting).fingerprint()[:12] == row.fingerprint
+
+
+def save(found: Sequence[Row]) -> None:
+    """Write docs/overfit.csv, in the order of the systems."""
+    order = list(systems())
+    with TABLE.open("w", encoding="utf-8", newline="") as out:
+        writer: csv.DictWriter[str] = csv.DictWriter(
+            out, [f.name for f in fields(Row)], lineterminator="\n"
+        )
+        writer.writeheader()
+        writer.writerows(asdict(r) for r in sorted(found, key=lambda r: order.index(r.system)))
+
+
+def table() -> str:
+    """The best row of every system, for docs/overfit.md: the first that learnt, or the nearest."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in rows():
+        found.setdefault((row.system, row.recipe), []).append(row)
+    pocket = [(name, recipe.name) for name, recipe in systems().items()]
+    keys = dict.fromkeys([*pocket, *found])
+    text = [HEAD, "|---|---|---:|---|" + "---:|" * 6]
+    return "\n".join(text + [_line(key[0], found.get(key, [])) for key in keys])
+
+
+def _line(system: str, tried: Sequence[Row]) -> str:
+    if not tried:
+        return f"| `{system}` | not run |" + " |" * 8
+    best = min(tried, key=lambda row: (not row.learnt, -float(row.accuracy)))
+    accuracy = f"**{best.accuracy}**" if best.learnt else best.accuracy
+    cells = [f"`{system}`", best.network, best.T, best.optimizer, best.lr, best.factor]
+    cells += [str(int(best.cycle) * SAMPLES // BATCH), best.steps, accuracy, best.evaluated]
+    return "| " + " | ".join(cells) + " |"
+
+
+def learn(system: str, recipe: Recipe, tries: Sequence[Try], device: torch.device) -> None:
+    """Try the settings that have no row yet, until one has learnt; each row is written at once."""
+    for setting in tries:
+        found = rows()
+        present = {r.fingerprint: r for r in found if (r.system, r.recipe) == (system, recipe.name)}
+        if any(row.learnt for row in present.values()) and tries is TRIES:
+            return
+        if overfit(recipe, setting).fingerprint()[:12] in present:
             continue
-        if name in kept and kept[name]["fingerprint"] == recipe.fingerprint()[:12]:
-            continue
-        print(f"\n{name}: ", end="", flush=True)
-        kept[name] = {k: str(v) for k, v in asdict(row_of(name, recipe)).items()}
-        print(kept[name])
-        with TABLE.open("w", encoding="utf-8", newline="") as out:
-            writer: csv.DictWriter[str] = csv.DictWriter(
-                out, [f.name for f in fields(Row)], lineterminator="\n"
-            )
-            writer.writeheader()
-            writer.writerows(kept[n] for n in wanted if n in kept)
+        print(f"\n{system}, {setting}: ", end="", flush=True)
+        row = row_of(system, recipe, setting, device)
+        print(row)
+        save([*rows(), row])
+
+
+def main(arguments: list[str]) -> None:
+    """Train the systems that are named, or all."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a system")
+    parser.add_argument("--full", action="store_true", help="full size")
+    parser.add_argument("--rate", type=float, help="times the recipe's learning rate")
+    parser.add_argument("--epochs", type=int, help="of the cycle")
+    given = parser.parse_args(arguments)
+    known = systems("" if given.full else SUFFIX)
+    unknown = [name for name in given.names if name not in known]
+    if unknown:
+        parser.error(f"no system {', '.join(unknown)}; there are {', '.join(known)}")
+    tries: Sequence[Try] = TRIES
+    if given.rate or given.epochs:
+        tries = (Try(given.rate or TRIES[0].factor, given.epochs or TRIES[0].epochs),)
+    device = torch.device("cuda" if given.full and torch.cuda.is_available() else "cpu")
+    for name in given.names or known:
+        learn(name, known[name], tries, device)
 
 
 if __name__ == "__main__":

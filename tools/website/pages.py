@@ -28,6 +28,7 @@ NAVIGATION: dict[str, dict[str, str]] = {
         "Guarantees": "docs/guarantees.md",
         "Reliability": "docs/reliability.md",
         "Before the first step": "docs/alive.md",
+        "256 images": "docs/overfit.md",
     },
     "Inside": {
         "Map": "docs/map.md",
