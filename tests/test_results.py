@@ -19,5 +19,8 @@ def test_a_finished_run_is_a_row() -> None:
         assert (row["recipe"], row["seed"]) == ("digits-rmp", "0")
         assert int(row["best_epoch"]) <= int(row["epochs"])
         assert float(row["last_accuracy"]) <= float(row["best_accuracy"]) <= 100
+        assert float(row["quantization_error"]) > 0
+        assert row["input_quantization_error"] == ""  # of versions that did not measure it
+        assert (row["weight_decay"], row["weight_decay_on"]) == ("0.0005", "all")
     begun = sorted(row["command"].partition(" --")[0] for row in rows)
     assert begun == ["", "rmploss train digits-rmp"]  # one was begun from Python

@@ -32,7 +32,7 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
         "native": source_map.native_map,
     },
     "docs/paper.md": paper.blocks(),
-    "docs/readings.md": {"readings": tables.readings},
+    "docs/readings.md": {"readings": tables.readings, "decay": tables.decay_readings},
     "docs/methods.md": {"methods": tables.methods, "cards": tables.cards},
     "docs/speed.md": {"speed": tables.speed},
     "docs/reliability.md": {

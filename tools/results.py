@@ -11,12 +11,22 @@ from pathlib import Path
 from rmploss.engine.after_training import COST
 from rmploss.engine.run import RunFolder
 from rmploss.engine.run_summary import summarize
+from rmploss.report.read import input_errors
 
+READINGS = (
+    "quantization_error",
+    "quantization_error_of_elements",
+    "input_quantization_error",
+    "input_quantization_error_of_elements",
+)
+"""The quantization error of u_pre and of the input current, by both means (docs/readings.md)."""
 FIELDS = (
     "recipe",
     "seed",
     "T",
     "k",
+    "weight_decay",
+    "weight_decay_on",
     "epochs",
     "train_samples",
     "test_samples",
@@ -24,7 +34,7 @@ FIELDS = (
     "best_accuracy",
     "best_epoch",
     "averaged_accuracy",
-    "quantization_error",
+    *READINGS,
     "firing_rate",
     "microjoules",
     "train_cpu_s",
@@ -40,11 +50,14 @@ def row(path: Path) -> dict[str, object] | None:
         return None
     done = summarize(metrics)
     average = "averaged_accuracy" in done
+    errors = done | input_errors(path)
     return {
         "recipe": recipe.name,
         "seed": recipe.seed,
         "T": recipe.T,
         "k": recipe.objective.options.get("k", 0),
+        "weight_decay": recipe.weight_decay,
+        "weight_decay_on": recipe.weight_decay_on,
         "epochs": recipe.epochs,
         "train_samples": recipe.train_samples or "all",
         "test_samples": recipe.test_samples or "all",
@@ -52,7 +65,7 @@ def row(path: Path) -> dict[str, object] | None:
         "best_accuracy": f"{done['best_accuracy']:.2f}",
         "best_epoch": done["best_epoch"],
         "averaged_accuracy": f"{done['averaged_accuracy']:.2f}" if average else "",
-        "quantization_error": f"{done['quantization_error']:.4f}",
+        **{name: f"{errors[name]:.4f}" if name in errors else "" for name in READINGS},
         "firing_rate": f"{done['firing_rate']:.4f}",
         "microjoules": _microjoules(path),
         "train_cpu_s": f"{done['train_cpu_s']:.0f}" if "train_cpu_s" in done else "",

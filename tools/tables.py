@@ -17,6 +17,16 @@ FAIR_FIELDS = (
     ("microjoules", 1),
 )
 """The columns of the fair table -> decimals."""
+DECAYS = {"weights": "decay on weights only", "all": "decay on all parameters"}
+"""The columns of the table of readings: `weight_decay_on` -> words."""
+ERRORS = {
+    "quantization_error": ("q of u_pre, mean of layers", 3),
+    "quantization_error_of_elements": ("q of u_pre, all values", 3),
+    "input_quantization_error": ("q of the input current, mean of layers", 3),
+    "input_quantization_error_of_elements": ("q of the input current, all values", 3),
+}
+READ = ERRORS | {"firing_rate": ("firing rate", 3), "last_accuracy": ("accuracy (%)", 1)}
+"""Its rows: a column of the CSV -> words, decimals."""
 MEASURED = (("step", 1.0, "s"), ("memory", 2.0**20, "MiB"), ("eval", 1.0, "images/s"))
 """Topics of `rmploss bench`, their scale and unit."""
 HEADLINE = (
@@ -71,6 +81,33 @@ def readings() -> str:
     """The open points of the paper."""
     lines = ["| field | paper (default) | `--mode code` | why |", "|---|---|---|---|"]
     lines += [f"| `{r.field}` | {r.paper} | {r.code} | {r.reason} |" for r in READINGS]
+    return "\n".join(lines)
+
+
+def decay_readings() -> str:
+    """The four readings of the quantization error by what is decayed, a table for each network."""
+    paths = sorted((ROOT / "results").glob("readings-*.csv"))
+    return "\n\n".join(_decay_table(_rows(path)) for path in paths)
+
+
+def _decay_table(rows: list[dict[str, str]]) -> str:
+    """Means over the seeds without and with RMP-Loss, and their ratio."""
+    groups: dict[tuple[str, bool], list[dict[str, str]]] = defaultdict(list)
+    for row in rows:
+        groups[row["weight_decay_on"], float(row["k"]) > 0].append(row)
+    seeds = " or ".join(sorted({str(len(group)) for group in groups.values()}))
+    heads = [f"`{rows[0]['recipe']}`, seeds: {seeds}", *DECAYS.values()]
+    lines = ["| " + " | ".join(heads) + " |", "|---|" + "---|" * len(DECAYS)]
+    for field, (words, digits) in READ.items():
+        cells = [words]
+        for on in DECAYS:
+            before, after = (
+                statistics.mean(float(row[field]) for row in groups[on, with_rmp])
+                for with_rmp in (False, True)
+            )
+            ratio = f" ({after / before:.2f})" if field in ERRORS else ""
+            cells.append(f"{before:.{digits}f} to {after:.{digits}f}{ratio}")
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
