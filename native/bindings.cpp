@@ -35,6 +35,7 @@ std::vector<Kernels> found() {
     k.name = "avx512";
     fill_neuron_avx512(k);
     fill_convolution_avx512(k);
+    fill_inference_avx512(k);
     all.push_back(k);
   }
   if (avx2) {
@@ -42,6 +43,7 @@ std::vector<Kernels> found() {
     k.name = "avx2";
     fill_neuron_avx2(k);
     fill_convolution_avx2(k);
+    fill_inference_avx2(k);
     all.push_back(k);
   }
 #endif
@@ -53,6 +55,7 @@ std::vector<Kernels> found() {
 #endif
   fill_neuron_portable(k);
   fill_convolution_portable(k);
+  fill_inference_portable(k);
   all.push_back(k);
   return all;
 }
@@ -213,6 +216,11 @@ void unpack(address bits, int64_t rows, int64_t channels, address x, int threads
   kernels->unpack(at<uint64_t>(bits), rows, channels, at<float>(x), threads);
 }
 
+void pool(address bits, int64_t rows, int64_t width, int64_t channels, address means, int threads) {
+  nb::gil_scoped_release unlocked;
+  kernels->pool(at<uint64_t>(bits), rows, width, channels, at<float>(means), threads);
+}
+
 Convolution convolution(const ConvolutionRecord& r) {
   return Convolution{r.images, r.height, r.width, r.channels, r.out_height, r.out_width, r.out_channels,
                      r.kernel_height, r.kernel_width, r.stride, r.padding, r.threads};
@@ -228,6 +236,23 @@ void event_weight_gradient(const ConvolutionRecord& shape, address bits, address
   const Convolution c = convolution(shape);
   nb::gil_scoped_release unlocked;
   kernels->event_weight_gradient(c, at<uint64_t>(bits), at<float>(g_y), at<float>(g_weight));
+}
+
+int64_t blocks_size(const ConvolutionRecord& shape) { return kernels->blocks_size(convolution(shape)); }
+
+void make_blocks(const ConvolutionRecord& shape, address weight, address blocks) {
+  const Convolution c = convolution(shape);
+  nb::gil_scoped_release unlocked;
+  kernels->make_blocks(c, at<float>(weight), at<float>(blocks));
+}
+
+void event_lif(const ConvolutionRecord& shape, const LayerRecord& layer, address bits, address blocks, address bias,
+               const ForwardRecord& out) {
+  const Convolution c = convolution(shape);
+  const Neurons<float> a = neurons<float>(layer);
+  const Forward<float> f{nullptr, at<uint64_t>(out.bits), at<int64_t>(out.count), nullptr, nullptr};
+  nb::gil_scoped_release unlocked;
+  kernels->event_lif(c, a, at<uint64_t>(bits), at<float>(blocks), at<float>(bias), f);
 }
 
 void winograd(const ConvolutionRecord& shape, address x, address weight, address bias, bool transposed, int tile,
@@ -295,7 +320,11 @@ NB_MODULE(_native, m) {
         "rows"_a, "channels"_a, "g_y"_a, "threads"_a);
   m.def("pack", &pack, "x"_a, "rows"_a, "channels"_a, "bits"_a, "threads"_a);
   m.def("unpack", &unpack, "bits"_a, "rows"_a, "channels"_a, "x"_a, "threads"_a);
+  m.def("pool", &pool, "bits"_a, "rows"_a, "width"_a, "channels"_a, "means"_a, "threads"_a);
   m.def("event_forward", &event_forward, "shape"_a, "bits"_a, "weight"_a, "bias"_a, "y"_a);
   m.def("event_weight_gradient", &event_weight_gradient, "shape"_a, "bits"_a, "g_y"_a, "g_weight"_a);
+  m.def("blocks_size", &blocks_size, "shape"_a, "How many floats `make_blocks` writes.");
+  m.def("make_blocks", &make_blocks, "shape"_a, "weight"_a, "blocks"_a);
+  m.def("event_lif", &event_lif, "shape"_a, "layer"_a, "bits"_a, "blocks"_a, "bias"_a, "out"_a);
   m.def("winograd", &winograd, "shape"_a, "x"_a, "weight"_a, "bias"_a, "transposed"_a, "tile"_a, "y"_a);
 }

@@ -9,6 +9,7 @@ namespace rmploss {
 void RMPLOSS_JOIN(fill_convolution_, RMPLOSS_ISA)(Kernels& k) {
   k.pack = pack;
   k.unpack = unpack;
+  k.pool = pool;
   k.event_forward = event_forward;
   k.event_weight_gradient = event_weight_gradient;
   k.winograd = winograd;

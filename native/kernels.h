@@ -85,21 +85,32 @@ struct Kernels {
                           int threads);
   // Rows of 0/1 floats as bits [rows, ceil(C / 64)]; returns the number of spikes, or -1 if a value is neither.
   int64_t (*pack)(const float* x, int64_t rows, int64_t channels, uint64_t* bits, int threads);
+  // Means over 2x2 squares of maps; width: of the means.
+  void (*pool)(const uint64_t* bits, int64_t rows, int64_t width, int64_t channels, float* means, int threads);
   void (*unpack)(const uint64_t* bits, int64_t rows, int64_t channels, float* x, int threads);
   // Event-driven convolution of spikes; weight [C', C, K, K] contiguous, y [N, H', W', C'].
   void (*event_forward)(const Convolution&, const uint64_t* bits, const float* weight, const float* bias, float* y);
   void (*event_weight_gradient)(const Convolution&, const uint64_t* bits, const float* g_y, float* g_weight);
+  // The same convolution and the neurons behind it, of all steps, for inference: images = steps B, rows = B H' W', y of the neurons
+  // is null, moments and start, too. blocks: the weights as make_blocks writes them, blocks_size floats.
+  int64_t (*blocks_size)(const Convolution&);
+  void (*make_blocks)(const Convolution&, const float* weight, float* blocks);
+  void (*event_lif)(const Convolution&, const Neurons<float>&, const uint64_t* bits, const float* blocks, const float* bias,
+                    const Forward<float>&);
   // Dense 3x3 convolution, stride 1, padding 1 (Winograd, tiles of 2x2 or 4x4). transposed: the gradient of the input.
   void (*winograd)(const Convolution&, const float* x, const float* weight, const float* bias, bool transposed, int tile,
                    float* y);
 };
 
-// One pair per instruction set that was compiled.
+// Three per instruction set that was compiled.
 void fill_neuron_avx512(Kernels&);
 void fill_convolution_avx512(Kernels&);
 void fill_neuron_avx2(Kernels&);
 void fill_convolution_avx2(Kernels&);
 void fill_neuron_portable(Kernels&);
 void fill_convolution_portable(Kernels&);
+void fill_inference_avx512(Kernels&);
+void fill_inference_avx2(Kernels&);
+void fill_inference_portable(Kernels&);
 
 }  // namespace rmploss

@@ -89,20 +89,25 @@ template <class S> struct Moments {
   Vec<S> sum[4] = {};
 };
 
-// x(t) of one register.
+// x(t) of one register, from that of y(t).
 template <class S>
-RMPLOSS_INLINE Vec<S> current(const Neurons<S>& a, const Channels<S>& k, index_t t, index_t row, index_t c, int n) {
-  const index_t at = (t * a.rows + row) * a.channels + c;
-  Vec<S> x = load(a.y + (a.is_static ? row * a.channels + c : at), n);
+RMPLOSS_INLINE Vec<S> transformed(const Neurons<S>& a, const Channels<S>& k, Vec<S> x, index_t t, index_t row, index_t c, int n) {
   if (a.mean) x -= k.mean;
   if (a.gain) x *= k.gain;
   if (a.bias) x += k.bias;
-  if (a.residual) x += load(a.residual + at, n);
+  if (a.residual) x += load(a.residual + (t * a.rows + row) * a.channels + c, n);
   if (a.residual_bits) {
     const index_t words = (a.channels + 63) / 64;
     x += spread(a.residual_bits[(t * a.rows + row) * words + c / 64] >> (c % 64), Vec<S>{});
   }
   return x;
+}
+
+// x(t) of one register.
+template <class S>
+RMPLOSS_INLINE Vec<S> current(const Neurons<S>& a, const Channels<S>& k, index_t t, index_t row, index_t c, int n) {
+  const index_t at = ((a.is_static ? 0 : t * a.rows) + row) * a.channels + c;
+  return transformed(a, k, load(a.y + at, n), t, row, c, n);
 }
 
 template <class S> RMPLOSS_INLINE Vec<S> initial(const Neurons<S>& a, index_t row, index_t c, int n) {
