@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
+import torch
 from torch import Tensor, nn
 
 from rmploss import ops
@@ -11,6 +12,7 @@ from rmploss.conv import SpikeConv2d
 from rmploss.errors import Problem, UserError
 from rmploss.models.factorized import FactorizedConv2d
 from rmploss.models.flow import PassesSpikes, calls, through
+from rmploss.models.inference import inferred
 from rmploss.neurons import LIF
 from rmploss.norm import NoNorm, TDBatchNorm2d, fold
 from rmploss.ops import Spikes, avg_pool2d, dense_of
@@ -91,6 +93,13 @@ class ConvNorm(PassesSpikes):
         super().__init__()
         self.conv = conv
         self.norm: nn.Module | None = None if isinstance(norm, NoNorm) else norm
+        self._kept = ops.InferenceLayer()
+
+    def train(self, mode: bool = True) -> Self:
+        """As of every module; in training nothing is kept for inference."""
+        if mode:
+            self._kept.forget()
+        return super().train(mode)
 
     def forward_spikes(self, x: Tensor | Spikes, repeats: int = 1) -> Tensor:
         """The input current of the next neurons; repeats: x stands for that many equal steps."""
@@ -123,6 +132,10 @@ class ConvNorm(PassesSpikes):
             running them as often.
         dense: as in `fire`.
         """
+        if isinstance(x, Spikes) and repeats == 1 and not torch.is_grad_enabled():
+            spikes = inferred(self, self._kept, x, neuron, residual)
+            if spikes is not None:
+                return spikes
         shortcut: Any = {"residual": residual, "repeats": repeats}
         if not calls(self, PassesSpikes):
             current = self(dense_of(x), repeats=repeats)

@@ -4,6 +4,7 @@
     spike_conv2d/   the convolution of spikes
     spikes/         spikes as a value with bits; packing and unpacking
     pooling.py      average pooling that keeps nothing
+    inference.py    a layer without gradient: convolution, norm, shortcut and neurons in one pass
 
 `backend="auto"` picks by device and by what the backend can do; a backend that is asked for by name
 and cannot run raises. Nothing falls back silently: `rmploss doctor` and the record of every run
@@ -19,6 +20,8 @@ from rmploss.ops.backends import (
     pick,
     use_backend,
 )
+from rmploss.ops.inference import Affine, Convolution, conv_lif
+from rmploss.ops.inference import Layer as InferenceLayer
 from rmploss.ops.layout import as_handed_out, at_least_single
 from rmploss.ops.lif.inputs import NeuronOptions, check_current
 from rmploss.ops.lif.moments import MomentSpec
@@ -31,6 +34,9 @@ from rmploss.ops.spikes.value import Spikes, dense_of
 
 __all__ = [
     "BACKENDS",
+    "Affine",
+    "Convolution",
+    "InferenceLayer",
     "MomentSpec",
     "NeuronOptions",
     "Spikes",
@@ -42,6 +48,7 @@ __all__ = [
     "check_current",
     "choose",
     "conv2d",
+    "conv_lif",
     "dense_of",
     "describe",
     "lif",

@@ -62,6 +62,8 @@ def _load() -> tuple[Any, str | None]:
 
 
 module, MISSING = _load()
+INFERS = hasattr(module, "event_lif")
+"""Whether it has the kernels for inference: one that was built before them has not."""
 TYPES = (torch.float32, torch.float64)
 """The types that the kernels compute in."""
 

@@ -16,10 +16,10 @@ FORKS = False
 TAKES_STEPS = False
 
 _SURROGATES: list[int] = []
-_RESETS: list[int] = []
+RESETS: list[int] = []
 if native.module is not None:
     _SURROGATES = [native.module.surrogates()[kind.__name__] for kind in KINDS]
-    _RESETS = [native.module.resets()[name] for name in native.RESETS]
+    RESETS = [native.module.resets()[name] for name in native.RESETS]
 
 
 def forward(rows: LIFRows, dense: bool, bits: bool, last: bool) -> tuple[Tensor, ...]:
@@ -122,7 +122,7 @@ def _layer(rows: LIFRows) -> object:
         decay=address(rows.decay, dtype),
         threshold=address(rows.threshold, dtype),
         reset_to=neuron.reset_to,
-        reset=_RESETS[neuron.reset],
+        reset=RESETS[neuron.reset],
         detach_reset=neuron.detach_reset,
         surrogate=_SURROGATES[neuron.surrogate],
         slope=neuron.slope,

@@ -46,11 +46,11 @@ def convolve(
     }
     if sparse:
         words = address(bits, torch.int64)
-        native.module.event_forward(shape=_record(shape), bits=words, **parameters)
+        native.module.event_forward(shape=record(shape), bits=words, **parameters)
     else:
         wide = last(as_wide(_maps(shape, x, bits, dtype)))
         native.module.winograd(
-            shape=_record(shape), x=map_address(wide), transposed=False, tile=2, **parameters
+            shape=record(shape), x=map_address(wide), transposed=False, tile=2, **parameters
         )
     return y.to(dtype)
 
@@ -78,7 +78,7 @@ def convolve_backward(
         size = (shape.images, shape.channels, shape.height, shape.width)
         wide_x, wide_weight = native.empty(wide_g, *size, last=True), as_wide(weight).contiguous()
         native.module.winograd(
-            shape=_record(shape),
+            shape=record(shape),
             x=map_address(wide_g),
             weight=address(wide_weight, torch.float32),
             bias=0,
@@ -93,7 +93,7 @@ def convolve_backward(
             bits, _ = pack_rows(layout.map_rows(x))
         wide_weight = native.empty(wide_g, *weight.shape)
         native.module.event_weight_gradient(
-            shape=_record(shape),
+            shape=record(shape),
             bits=address(bits, torch.int64),
             g_y=map_address(wide_g),
             g_weight=address(wide_weight, torch.float32),
@@ -124,7 +124,7 @@ def _is_winograd(shape: Spatial, tile: int) -> bool:
     return kernel == (3, 3, 1, 1) and wide and tiles >= WINOGRAD_TILES
 
 
-def _record(shape: Spatial) -> object:
+def record(shape: Spatial) -> object:
     """The shape as the kernels read it."""
     height, width = shape.out
     return native.module.convolution(
