@@ -20,6 +20,8 @@ def avg_pool2d(x: Tensor, size: int) -> Tensor:
     """The means `[N, C, H // size, W // size]` over squares of x `[N, C, H, W]`."""
     if x.shape[-2] % size or x.shape[-1] % size or needs_plain_operations():
         return F.avg_pool2d(x, size)
+    if not x.requires_grad or not torch.is_grad_enabled():
+        return F.avg_pool2d(x, size)  # PyTorch's bookkeeping of a function takes longer
     return _AvgPool2d.apply(x, size)
 
 

@@ -361,3 +361,20 @@ def test_compiled_and_traced_graphs_keep_bits() -> None:
     torch.testing.assert_close(
         traced(x.detach(), w.detach()), changed(x.detach().clone(), w.detach())
     )
+
+
+@pytest.mark.parametrize("channels", [5, 64, 70, 200])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_means_of_bits_without_gradient(
+    instruction_set: str, channels: int, dtype: torch.dtype
+) -> None:
+    """The means of the numbers, bit for bit; odd maps, and what has a gradient, are pooled so."""
+    x = current(channels, 6, dtype)
+    with torch.no_grad():
+        spikes = fired(x)
+        found = spikes.pooled()
+        assert found is not None
+        means = F.avg_pool2d(spikes.dense.flatten(0, 1).float(), 2).unflatten(0, (T, B))
+        assert torch.equal(found, means.to(dtype))
+        assert fired(x[..., :3, :]).pooled() is None
+    assert fired(x).pooled() is None

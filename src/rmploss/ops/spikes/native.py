@@ -36,3 +36,21 @@ def unpack_rows(bits: Tensor, channels: int, dtype: torch.dtype) -> Tensor:
         threads=torch.get_num_threads(),
     )
     return x.to(dtype)
+
+
+def pool_rows(bits: Tensor, channels: int, width: int, dtype: torch.dtype) -> Tensor:
+    """The means `[R / 4, C]` of the words `[R, words]` over 2x2 squares of maps.
+
+    width: of the means, half of that of the maps.
+    """
+    R = bits.shape[0]
+    means: Tensor = native.module.empty((R // 4, channels), (channels, 1), False)
+    native.module.pool(
+        bits=address(bits, torch.int64),
+        rows=R,
+        width=width,
+        channels=channels,
+        means=address(means, torch.float32),
+        threads=torch.get_num_threads(),
+    )
+    return means.to(dtype)

@@ -18,7 +18,7 @@ from rmploss.ops.spikes import native, triton
 from rmploss.ops.tracing import is_capturing, is_traced
 
 KERNELS: dict[str, ModuleType] = {"cpu": native, "triton": triton}
-"""Backend -> its kernels: `pack_rows` and `unpack_rows`, on GPUs `pool_rows`."""
+"""Backend -> its kernels: `pack_rows`, `unpack_rows` and `pool_rows`."""
 
 
 def pack(backend: str, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,6 +44,8 @@ def pack_if_spikes(backend: str, x: Tensor) -> Tensor | None:
 
 def unpack(backend: str, bits: Tensor, edge: Tensor) -> Tensor:
     """The spikes `[T, B, C, ...]` of the words, with the shape, type and gradient of `edge`."""
+    if not edge.requires_grad and not is_traced(bits):  # PyTorch's bookkeeping takes longer
+        return _Unpack.forward(edge, bits, backend)
     return _Unpack.apply(edge, bits, backend)  # pyright: ignore[reportReturnType]
 
 
@@ -75,6 +77,8 @@ def pool(backend: str, bits: Tensor, place: Tensor) -> Tensor:
 
     place: `[T, B, C, H / 2, W / 2]`.
     """
+    if not place.requires_grad:
+        return _Pool.forward(place, bits, backend)
     return _Pool.apply(place, bits, backend)  # pyright: ignore[reportReturnType]
 
 

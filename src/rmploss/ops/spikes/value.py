@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from rmploss.errors import Problem, UserError
+from rmploss.ops import native
 from rmploss.ops.backends import choose
 from rmploss.ops.layout import as_handed_out
 from rmploss.ops.spikes.op import pack, pool, unpack
@@ -123,13 +124,25 @@ class Spikes:
     def pooled(self) -> Tensor | None:
         """The means over 2x2 squares `[T, B, C, H / 2, W / 2]`, of the bits.
 
-        None where numbers are to be pooled: the bits have no place for it in the graph, or the
-        dense tensor may have been changed in place.
+        None where numbers are to be pooled: the bits have no place for it in the graph that they
+        are in, or the dense tensor may have been changed in place.
         """
-        if self._means is None or self._bits is None or self._is_lent or is_traced(self._edge):
+        if self._bits is None or self._is_lent or is_traced(self._edge):
             return None
-        self._is_forked = True
-        return pool(self._backend, self._bits[0], self._means)
+        place = self._means
+        if place is None:
+            place = self._halved()
+        else:
+            self._is_forked = True
+        return None if place is None else pool(self._backend, self._bits[0], place)
+
+    def _halved(self) -> Tensor | None:
+        """A tensor of the shape of the means, of spikes on a CPU that have no gradient."""
+        edge, (*leading, H, W) = self._edge, self.shape
+        fits = edge.ndim == 5 and H % 2 == W % 2 == 0 and self._backend == "cpu" and native.INFERS
+        if not fits or edge.requires_grad:
+            return None
+        return edge.new_empty(()).expand(*leading, H // 2, W // 2)
 
     @property
     def bits(self) -> tuple[Tensor, Tensor] | None:
