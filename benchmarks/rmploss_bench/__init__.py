@@ -7,13 +7,13 @@
     runners                         a network under cross-entropy and SGD, which a contestant runs
     contestants                     the table of everything that is measured
     ours, engine_step               rmploss, and the step of its engine
-    dense, peers/                   the dense bound, the other libraries
+    dense, peers/, onnx             the dense bound, the other libraries, ONNX Runtime
     capture                         a contestant whose step is one CUDA graph
     gate, gate_ops                  compare a contestant with the reference before it is measured
     timing                          rounds of steps and of evaluation (topics step, eval, scale)
     operations, methods, epoch      topics of the same name (operations: ops)
     whole_training                  the topic train: `rmploss train` itself
-    scale                           the conditions of the topic scale
+    scale, latency                  topics of the same name
     processes, child, memory        topics memory and first-step, in processes of their own
     on_gpu/                         all of it on a GPU within a given time, and full-size rows
     rows, table, hardware           CSV rows, tables for a terminal, the machine in words

@@ -20,10 +20,13 @@ if TYPE_CHECKING:  # these import torch, which `--help` shall not wait for
     from rmploss_bench.rows import Race
     from rmploss_bench.timing import Result, Ticker
 
-Topic = Literal["step", "eval", "epoch", "train", "ops", "memory", "first-step", "scale", "methods"]
+Topic = Literal[
+    "step", "eval", "latency", "epoch", "train", "ops", "memory", "first-step", "scale", "methods"
+]
 REPEATS = {
     "step": 7,
     "eval": 7,
+    "latency": 31,
     "epoch": 5,
     "train": 3,
     "ops": 7,
@@ -58,6 +61,7 @@ class Bench:
 
     * step: seconds of a training step of rmploss, SpikingJelly, snnTorch, Norse, the dense bound
     * eval: images per second without gradients
+    * latency: seconds of one image, and images per second, beside ONNX Runtime, by threads
     * epoch: epochs of CIFAR-10 per hour, from loading, step and evaluation
     * train: images per second of `rmploss train` on CIFAR-10, and the share of the test in an epoch
     * ops: each operation of rmploss with each backend, beside a copy of the same bytes
@@ -90,7 +94,9 @@ class Bench:
     threads: Annotated[int | None, WHOLE, usual("all CPUs, else $OMP_NUM_THREADS")] = None
     """Threads of torch."""
     repeats: Annotated[
-        int | None, WHOLE, usual("7; epoch, methods 5; first-step, scale, train 3; memory 1")
+        int | None,
+        WHOLE,
+        usual("7; latency 31; epoch, methods 5; first-step, scale, train 3; memory 1"),
     ] = None
     """Rounds; the figure is their median."""
     only: tuple[str, ...] = ()
@@ -136,7 +142,7 @@ class Bench:
     def _conditions(self) -> "Iterator[Conditions]":
         import torch
 
-        from rmploss_bench import scale
+        from rmploss_bench import latency, scale
         from rmploss_bench.conditions import data_dir, make_conditions
 
         base = make_conditions(
@@ -150,11 +156,22 @@ class Bench:
             # The first step reads no images: their time would be the disk's.
             data_dir="" if self.topic == "first-step" else data_dir(self.data_dir),
         )
-        yield from scale.variations(base) if self.topic == "scale" else (base,)
+        if self.topic == "latency" and self.threads is None:
+            yield from latency.variations(base)
+        else:
+            yield from scale.variations(base) if self.topic == "scale" else (base,)
 
     def _names(self) -> list[str]:
         from rmploss.errors import Problem, UserError
-        from rmploss_bench import contestants, epoch, methods, processes, scale, whole_training
+        from rmploss_bench import (
+            contestants,
+            epoch,
+            latency,
+            methods,
+            processes,
+            scale,
+            whole_training,
+        )
 
         if self.topic == "methods":
             return methods.chosen(self.only)
@@ -170,6 +187,7 @@ class Bench:
         few = {
             "first-step": processes.FIRST,
             "scale": scale.USUAL,
+            "latency": latency.USUAL,
             "epoch": epoch.USUAL,
             "train": trained,
         }
@@ -188,6 +206,7 @@ class Bench:
     ) -> "Race":
         from rmploss_bench import (
             epoch,
+            latency,
             methods,
             operations,
             processes,
@@ -202,6 +221,7 @@ class Bench:
             "step": timing.steps,
             "scale": timing.steps,
             "eval": timing.images_per_second,
+            "latency": latency.latency,
             "epoch": epoch.epochs_per_hour,
             "train": whole_training.whole_training,
             "ops": operations.operations,
@@ -233,6 +253,11 @@ def _print(topic: Topic, races: "Sequence[Race]") -> None:
     if not console.is_terminal:
         console = Console(highlight=False, width=160)
     console.print(table.title(races[0]), markup=False, soft_wrap=True)
+    if topic == "latency":
+        for race in races:
+            console.print(table.size(race), style="bold")
+            console.print(table.table(race))
+        return
     if topic not in ("ops", "scale"):
         console.print(table.table(races[0]))
         return

@@ -21,12 +21,15 @@ MAKERS: Registry[Make] = Registry(
         "rmploss+rmp": "rmploss_bench.ours:make_rmploss_with_rmp",
         "rmploss-engine+rmp": "rmploss_bench.engine_step:make_engine_step",
         "rmploss": "rmploss_bench.ours:make_rmploss",
+        "rmploss-loaded": "rmploss_bench.ours:make_loaded",
         "rmploss-reference": "rmploss_bench.ours:make_reference",
         "dense-bound": "rmploss_bench.dense:make_dense_bound",
         "spikingjelly": "rmploss_bench.peers:make_spikingjelly",
         "spikingjelly-memopt": "rmploss_bench.peers:make_lean_spikingjelly",
         "snntorch": "rmploss_bench.peers:make_snntorch",
         "norse": "rmploss_bench.peers:make_norse",
+        "onnxruntime": "rmploss_bench.onnx:make_onnx",
+        "onnxruntime-int8": "rmploss_bench.onnx:make_onnx_int8",
     },
 )
 CAPTURED = ("rmploss+rmp", "rmploss-engine+rmp", "rmploss", "dense-bound", "spikingjelly")
@@ -35,6 +38,10 @@ DENSE, RIVAL = "dense-bound", "spikingjelly"
 """The contestants that the two ratios of a row divide by."""
 TRAINING_ONLY = ("rmploss+rmp", "rmploss-engine+rmp", "spikingjelly-memopt")
 """Left out of evaluation, which has no loss and no backward: there they equal other contestants."""
+INFERENCE_ONLY = ("rmploss-loaded", "onnxruntime", "onnxruntime-int8")
+"""Left out of training, and of `eval`: contestants of `latency`."""
+UNGATED = (DENSE, "onnxruntime-int8")
+"""The libraries that do not compute the network: its convolutions alone; other weights."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +70,8 @@ class Contestant:
 
     @property
     def computes_the_network(self) -> bool:
-        """False of the dense bound, which no gate could compare."""
-        return self.library != DENSE
+        """False of what no gate could compare."""
+        return self.library not in UNGATED
 
     def __call__(self, workload: Workload, train: bool) -> Runner:
         """The contestant for a workload, ready to run.
@@ -114,7 +121,7 @@ def usual(*, capture: bool, train: bool = True) -> tuple[str, ...]:
     capture: with the captured ones, which need CUDA.
     train: True for training, False for evaluation.
     """
-    left_out = () if train else TRAINING_ONLY
+    left_out = INFERENCE_ONLY if train else (*TRAINING_ONLY, *INFERENCE_ONLY)
     return tuple(
         name
         for name, each in CONTESTANTS.items()

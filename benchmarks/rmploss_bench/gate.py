@@ -10,6 +10,9 @@ three comparisons:
     each operation      rmploss, in the precision that is measured: every operation that the
                         network calls is compared on its actual input with the reference in that
                         precision and in float64 (`gate_ops`)
+    in one pass         rmploss, in evaluation: layers that run as one operation give the logits of
+                        their single operations, bit for bit
+    ONNX Runtime        computes in float32; its spikes are compared instead (`onnx.py`)
     each layer          rmploss, and in bf16 also a peer: every layer's firing rate is close to the
                         reference's in float32
     bf16 as a whole     rmploss: logits, loss and gradients in bf16 differ from those in float64 by
@@ -32,6 +35,7 @@ from torch import Tensor
 from rmploss import ops
 from rmploss.lifecycle import fold
 from rmploss.stats import membrane_stats
+from rmploss_bench import onnx
 from rmploss_bench.blueprint import Neurons, layers
 from rmploss_bench.capture import Captured
 from rmploss_bench.contestants import contestant
@@ -70,13 +74,16 @@ def gate(workload: Workload, *, train: bool) -> Gate:
 
     @cache
     def operations(rmp: bool) -> list[str]:
-        return [*_operations(workload, train, moments=rmp), *_rates(workload, train)]
+        one_pass = [] if train else _passes(workload)
+        return [*_operations(workload, train, moments=rmp), *_rates(workload, train), *one_pass]
 
     def judge(name: str) -> str:
         each = contestant(name)
         if not each.computes_the_network:
             return ""
         library, rmp = each.library, "+" in each.library
+        if library == "onnxruntime":
+            return "; ".join(onnx.differences(workload))
         reds = _differences(_outcome(exact, name, train), wanted(rmp), workload)
         if library == "rmploss-reference":
             return "; ".join(reds)
@@ -189,6 +196,16 @@ def _forward(
     net = net.train() if train else fold(net)
     with torch.set_grad_enabled(train), precision or nullcontext():
         net(workload.images)
+
+
+def _passes(workload: Workload) -> list[str]:
+    """Whether layers in one pass (`ops.conv_lif`) give other logits than their operations."""
+    net = fold(copy.deepcopy(workload.net))
+    with torch.no_grad(), autocast(workload.conditions):
+        found = net(workload.images)
+        with membrane_stats():  # whose reading of every membrane separates the operations
+            wanted = net(workload.images)
+    return [] if torch.equal(found, wanted) else ["layers in one pass give other logits"]
 
 
 def _rates(workload: Workload, train: bool) -> list[str]:

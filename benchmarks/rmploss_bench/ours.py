@@ -25,6 +25,11 @@ def make_rmploss(workload: Workload, train: bool) -> Runner:
     return NetRunner(workload, _mode(copied(workload), train))
 
 
+def make_loaded(workload: Workload, train: bool) -> Runner:
+    """Evaluation as `rmploss.load` gives the network: its norms are not folded."""
+    return NetRunner(workload, copied(workload).eval())
+
+
 def make_reference(workload: Workload, train: bool) -> Runner:
     """Like `make_rmploss`, with every operation computed by the reference (`ops/reference.py`)."""
     net = _mode(copied(workload), train)

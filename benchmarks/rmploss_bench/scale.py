@@ -16,10 +16,10 @@ def variations(base: Conditions) -> Iterator[Conditions]:
     every += [base.but(batch=batch) for batch in (base.batch // 4, base.batch // 2) if batch]
     every += [base, base.but(batch=2 * base.batch)]
     every += [base.but(width=base.width * factor) for factor in (0.25, 0.5)]
-    every += [base.but(threads=count) for count in _powers(cpus())]
+    every += [base.but(threads=count) for count in powers(cpus())]
     yield from dict.fromkeys(every)
 
 
-def _powers(limit: int) -> list[int]:
+def powers(limit: int) -> list[int]:
     """The powers of two up to the limit, and the limit itself."""
     return sorted({*(1 << i for i in range(limit.bit_length()) if 1 << i <= limit), limit})

@@ -30,12 +30,14 @@ def table(race: Race) -> Table:
     """A row per contestant; in place of a missing figure stands the reason."""
     filled = Table(box=None, pad_edge=False, header_style="bold")
     filled.add_column("")
-    unit = next((result.what for result in race.results), "")
+    units = [*dict.fromkeys(result.what for result in race.results)]
+    unit = units[0] if len(units) == 1 else ""
     for head in (unit, "min", "max", *(head for _, head in _against(race))):
         filled.add_column(head, justify="right")
     filled.add_column("gate", overflow="fold")
     for result in race.results:
-        filled.add_row(_name(result), *_cells(race, result), escape(result.status))
+        name = _name(result) + f", {result.what}" * (not unit)
+        filled.add_row(name, *_cells(race, result), escape(result.status))
     return filled
 
 

@@ -19,6 +19,7 @@ TINY = ["--width", "0.0625", "--T", "2", "--batch", "2", "--repeats", "1", "--th
     [
         ("step", "step (s)"),
         ("eval", "eval (images/s)"),
+        ("latency", "latency (s)"),
         ("memory", "MiB"),
         ("first-step", "first step (s)"),
         ("ops", "norm_lif [2, 2, 4, 32, 32]"),
