@@ -42,7 +42,7 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
         "mutations": reliability.mutations,
     },
     "docs/alive.md": {"asleep": alive.reasons, "alive": alive.table},
-    "docs/overfit.md": {"overfit": overfit.table},
+    "docs/overfit.md": {"overfit": overfit.table, "unlearnt": overfit.reasons},
     "docs/decisions.md": {"index": source_map.decisions},
     "results/README.md": {"fair": tables.fair_results},
 }

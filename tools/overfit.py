@@ -40,7 +40,7 @@ from rmploss.engine.step import forward_backward
 from rmploss.lifecycle import constrain, evolve
 from rmploss.objectives.weighting import weights_of
 from rmploss.randomness import seeded
-from rmploss.recipes import FAIR, RECIPES, SUFFIX, Recipe, use
+from rmploss.recipes import FAIR, METHODS, RECIPES, SUFFIX, Recipe, use
 from rmploss.recipes.fair import WITH_RMP
 
 TABLE = ROOT / "docs" / "overfit.csv"
@@ -330,6 +330,15 @@ def _line(system: str, tried: Sequence[Row]) -> str:
     cells = [f"`{system}`", best.network, best.T, best.optimizer, best.lr, best.factor]
     cells += [str(int(best.cycle) * SAMPLES // BATCH), best.steps, accuracy, best.evaluated]
     return "| " + " | ".join(cells) + " |"
+
+
+def reasons() -> str:
+    """What does not learn by its recipe, and why, for docs/overfit.md."""
+    told = {
+        f"`{recipe}`": why for method in METHODS.values() for recipe, why in method.unlearnt.items()
+    }
+    told |= {f"`fair-{m.name}`": m.reservation for m in METHODS.values() if m.reservation}
+    return "\n".join(f"* {name}: {why}." for name, why in told.items())
 
 
 def learn(system: str, recipe: Recipe, tries: Sequence[Try], device: torch.device) -> None:

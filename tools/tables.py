@@ -133,6 +133,7 @@ def card(name: str) -> str:
     parts = [f"### {method.title}", source, f"In inference: {method.inference}.", equations]
     if method.reservation:
         parts.append(f"In the fair comparison: {method.reservation}.")
+    parts += [f"`{recipe}`: {why}." for recipe, why in method.unlearnt.items()]
     if method.doubts:
         parts.append("\n".join(f"* {doubt}" for doubt in method.doubts))
     if method.recipes:

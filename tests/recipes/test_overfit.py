@@ -7,7 +7,7 @@ import overfit
 import pytest
 import torch
 
-from rmploss.recipes import METHODS, RECIPES
+from rmploss.recipes import METHODS, RECIPES, SUFFIX
 
 CPU = torch.device("cpu")
 
@@ -43,6 +43,16 @@ def test_every_method_has_a_system() -> None:
     assert {name for name in METHODS if not {name, f"fair-{name}"} & {*known}} == set()
     own = {recipe.name for method in METHODS.values() for recipe in method.recipes}
     assert {*overfit.OWN.values()} <= own
+
+
+def test_a_reason_is_that_of_a_row_that_has_not_learnt() -> None:
+    found = overfit.rows()
+    for method in METHODS.values():
+        for name in method.unlearnt:
+            assert name in {recipe.name for recipe in method.recipes}
+            of_it = [row for row in found if row.recipe == name + SUFFIX]
+            assert not any(row.learnt for row in of_it)
+            assert f"* `{name}`: {method.unlearnt[name]}." in overfit.reasons()
 
 
 def test_a_system_keeps_its_optimizer_and_loses_what_hinders_memory() -> None:

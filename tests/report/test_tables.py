@@ -158,6 +158,14 @@ def test_a_row_without_rmp_loss_is_that_of_the_vanilla_network() -> None:
     assert methods["cifar10-vgg16-rmp"] == "RMP-Loss"
 
 
+def test_a_row_whose_network_does_not_learn_says_why() -> None:
+    told = {x.recipe: x.reservation for x in table(2, Path("nowhere"))}
+    why = recipes.METHODS["dsr"].unlearnt["cifar10-dsr-preact-resnet18"]
+    assert "does not learn 256 images" in why
+    assert told["cifar10-dsr-preact-resnet18"] == why
+    assert told["cifar10-tssl-cifarnet"] == ""
+
+
 def test_there_are_four_tables() -> None:
     with pytest.raises(UserError, match="no table 5; there are 1, 2, 3, 4 and fair"):
         table(5, Path("nowhere"))

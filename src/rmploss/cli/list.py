@@ -124,6 +124,7 @@ def _print_methods() -> None:
         parts["in inference"] = method.inference
         parts["RMP-Loss is not added"] = method.alone
         parts["in the fair comparison"] = method.reservation
+        parts |= method.unlearnt
         for head, text in parts.items():
             if text:
                 _print_wrapped(f"{head}: {text}")

@@ -102,9 +102,9 @@ class Table:
             say("q in four readings of Eq. 10: of u_pre or of the input current x,", 2)
             say("as the mean of the layers' means or as the mean of all values", 2)
             _print(_readings(lines), READINGS_STACKED, width_of(sys.stdout))
-        for line in lines:
-            if line.reservation and not line.method.endswith("+ RMP-Loss"):
-                say(f"{line.method}: {line.reservation}.", indent=2)
+        told = [r for r in lines if r.reservation and not r.method.endswith("+ RMP-Loss")]
+        for text in dict.fromkeys(f"{line.method}: {line.reservation}." for line in told):
+            say(text, indent=2)
         empty = [line.command for line in lines if line.ours is None]
         if empty:
             print("\nto fill the empty cells:")

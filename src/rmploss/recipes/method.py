@@ -29,6 +29,8 @@ class Method:
     alone: the reason why RMP-Loss cannot be added; "" where it can.
     reservation: why its row of the fair comparison says little about it, by measurement; "" where
         it learns 256 images on that protocol.
+    unlearnt: own recipes -> why their pocket variants do not learn 256 images, by measurement
+        (docs/overfit.md).
     recipes: as published, one per network and data set.
     rows: the published numbers of these recipes.
     """
@@ -44,5 +46,6 @@ class Method:
     parts: Mapping[str, Use] = field(default_factory=dict)
     alone: str = ""
     reservation: str = ""
+    unlearnt: Mapping[str, str] = field(default_factory=dict)
     recipes: tuple[Recipe, ...] = ()
     rows: tuple[Row, ...] = ()

@@ -11,7 +11,7 @@ from rmploss.recipes.recipe import Recipe, Use, use
 SUFFIX = "-pocket"
 WIDTHS = {"resnet20": 0.25, "vgg16": 0.25, "diet-resnet20": 0.25, "diet-vgg16": 0.25}
 """Factors of the channels of the smaller networks; all others get 1/8."""
-RATES = {"sgd": 0.1, "adam": 0.001, "adamw": 0.0002}
+RATES = {"sgd": 0.1, "adam": 0.001, "adamw": 0.002}
 """The peak of "onecycle" for each optimizer; half of it for a network that starts trained."""
 DROPPING = ("cifarnet", "tssl-cifarnet", "plifnet", "plifnet-dvs", "diet-vgg16", "diet-resnet20")
 """Networks with dropout."""

@@ -109,6 +109,7 @@ def table(
                 ours=ours,
                 command=_command(recipe, f" --T {row.T}"),
                 damaged=damaged[mark],
+                reservation=method.unlearnt.get(row.recipe, ""),
                 recorded=files,
             )
         )
