@@ -88,6 +88,9 @@ MEASURED: dict[str, dict[str, Measured]] = {
         "dvs128-objects-resnet20-rmp": Measured(92.86, None, 1, wall_s=1787, backend="reference"),
         "nmnist-convnet-rmp": Measured(96.00, None, 1, wall_s=2165, backend="reference"),
     },
+    "fair-plif-pocket-2xEPYC.csv": {
+        "fair-plif-pocket": Measured(35.10, None, 1, cpu_s=94),
+    },
     "fair-pocket-2xEPYC.csv": {
         "fair-diet-pocket": Measured(14.05, 0.64, 2),
         "fair-diet-rmp-pocket": Measured(14.60, 2.12, 2, cpu_s=96),
