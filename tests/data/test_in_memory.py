@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rmploss.data import Key, batches, take
+from rmploss.data import Key, batches, hold_out, take
 from rmploss.data import _in_memory as in_memory
 from rmploss.data._in_memory import InMemory, Prepare, PrepareFrames, Standardize
+from rmploss.data._loading import Subset
 from rmploss.data._prepare_images import PrepareImages
 from rmploss.data.cifar10_dvs import Unpack
 from rmploss.data.digits import PrepareDigits
+from rmploss.errors import UserError
 
 N = 40
 READS = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique"}
@@ -181,3 +183,40 @@ def test_a_cuda_graph_makes_the_same_pixels(samples: InMemory) -> None:
         expected, others = samples.batch(torch.arange(12) + number, torch.tensor(number))
         assert torch.equal(x.cpu(), expected)
         assert torch.equal(labels.cpu(), others)
+
+
+def test_held_out_images_are_in_every_class_and_not_augmented() -> None:
+    everything = _cifar()
+    standardize = Standardize((0.4, 0.5, 0.6), (0.2, 0.2, 0.3))
+    test = _samples(_random(3, 3, 32, 32), PrepareImages("none", standardize))
+    train, held = hold_out(everything, test, 0.25)
+    assert (len(train), len(held)) == (30, 10)
+    assert held.labels.bincount().tolist() == [1] * 10
+    assert isinstance(train, InMemory)
+    assert isinstance(held, InMemory)
+    assert train.ids is not None
+    assert held.ids is not None
+    assert sorted([*train.ids.tolist(), *held.ids.tolist()]) == list(range(N))
+    # The images that stay keep the augmentation that they have in the whole split.
+    assert torch.equal(train[Key(3, 5)][0], everything[Key(3, int(train.ids[5]))][0])
+    first, again = held[Key(0, 2)], held[Key(1, 2)]
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[0], standardize(everything.stored[held.ids[2]].unsqueeze(0))[0])
+    # The smaller share lies inside the larger, and no seed changes it.
+    more = hold_out(_cifar(seed=5), test, 0.5)[1]
+    assert isinstance(more, InMemory)
+    assert more.ids is not None
+    assert set(held.ids.tolist()) < set(more.ids.tolist())
+
+
+@pytest.mark.parametrize("share", [0.001, 0.999])
+def test_no_part_of_a_split_may_be_empty(share: float) -> None:
+    with pytest.raises(UserError, match="no validation split") as caught:
+        hold_out(_cifar(), _cifar(), share)
+    assert f"of {N} training samples" in str(caught.value)
+
+
+def test_samples_that_are_read_at_access_have_no_validation_split() -> None:
+    at_access = Subset(_cifar(), torch.arange(N))
+    with pytest.raises(UserError, match="in memory"):
+        hold_out(at_access, _cifar(), 0.5)

@@ -63,7 +63,7 @@ def test_the_fingerprint_is_that_of_the_result() -> None:
         {"objective": BASE.objective.but(k=0.2)}, {"neuron": use("if")},
         {"norm": BASE.norm.but(factor="none")}, {"data": use("digits-events")},
         {"network": BASE.network.but(width=0.25)}, {"optimizer": use("adam")}, {"pocket": True},
-        {"loss": use("tet")}, {"clip_norm": 1.0},
+        {"loss": use("tet")}, {"clip_norm": 1.0}, {"validation": 0.1},
         {"auxiliary": use("every_step")}, {"average": use("ema")},
         {"start": use("hybrid", ann="base")},
     ]  # fmt: skip
@@ -132,6 +132,10 @@ def test_all_problems_of_the_numbers_at_once() -> None:
     ]  # fmt: skip
     (problem,) = problems_in(BASE.but(accumulate=3))
     assert problem.what == "does not divide batch_size = 64"
+    for share in (0.0, 1.0, -0.5, float("nan")):
+        (problem,) = problems_in(BASE.but(validation=share))
+        assert problem.where == f"validation = {share!r}"
+    assert problems_in(BASE.but(validation=0.5)) == []
     for lr in (float("nan"), float("inf"), 0.0):
         assert problems_in(BASE.but(lr=lr))
 

@@ -16,7 +16,7 @@ from rmploss.data._base import (
 )
 from rmploss.data._fingerprint import fingerprint
 from rmploss.data._in_memory import InMemory, Prepare
-from rmploss.data._loading import batch_indices, batches, n_batches, take
+from rmploss.data._loading import batch_indices, batches, hold_out, n_batches, take
 from rmploss.registry import Registry
 
 DATASETS: Registry[type[DataSet]] = Registry(
@@ -52,6 +52,7 @@ __all__ = [
     "batches",
     "data_root",
     "fingerprint",
+    "hold_out",
     "n_batches",
     "take",
 ]

@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -75,6 +75,27 @@ def take(samples: Samples, n: int | None) -> Samples:
         raise UserError("cannot take a subset", [problem])
     indices = balanced(samples.labels, n, "subset")
     return samples.select(indices) if isinstance(samples, InMemory) else Subset(samples, indices)
+
+
+def hold_out(train: Samples, test: Samples, share: float) -> tuple[Samples, Samples]:
+    """Training samples without a class-balanced share of them, and that share as a test split.
+
+    train, test: the splits, held in memory; of `test` only the preparation is taken.
+    share: in (0, 1), of the training samples. Which they are is a function of their order alone.
+
+    Raises `UserError` if the data are not held in memory, or a part would be empty.
+    """
+    if not isinstance(train, InMemory) or not isinstance(test, InMemory):
+        what = "needs data in memory: only they can be prepared as tests are"
+        raise UserError("no validation split", [Problem(f"validation = {share}", what, "none")])
+    n = round(share * len(train))
+    if not 0 < n < len(train):
+        what = f"holds out {n} of {len(train)} training samples"
+        raise UserError("no validation split", [Problem(f"validation = {share}", what, "0.5")])
+    held = balanced(train.labels, n, "validation")
+    kept = torch.ones(len(train), dtype=torch.bool)
+    kept[held] = False
+    return train.select(kept.nonzero().flatten()), replace(train.select(held), prepare=test.prepare)
 
 
 def n_batches(samples: Samples, batch_size: int, drop_last: bool) -> int:

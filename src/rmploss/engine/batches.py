@@ -10,7 +10,16 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
-from rmploss.data import DataSet, InMemory, Samples, batches, data_root, n_batches, take
+from rmploss.data import (
+    DataSet,
+    InMemory,
+    Samples,
+    batches,
+    data_root,
+    hold_out,
+    n_batches,
+    take,
+)
 from rmploss.data._checks import require_labels
 from rmploss.data._loading import TIMEOUT_S
 from rmploss.engine.distributed import World
@@ -31,7 +40,7 @@ def open_splits(
     listener: Listener,
     device: torch.device | None = None,
 ) -> tuple[Samples, Samples]:
-    """Open the training and test samples of a recipe.
+    """Open the training and test samples of a recipe; with `validation` the latter are held out.
 
     dataset: the recipe's data set.
     data_dir: the folder of the data sets; None: the default (`data.data_root`).
@@ -47,10 +56,10 @@ def open_splits(
     splits = dataset.open(root, seed=recipe.seed, T=recipe.T, progress=report)
     for name, split in (("train", splits.train), ("test", splits.test)):
         require_labels(split, f"{name} of {dataset.name}", dataset.num_classes)
-    return (
-        _placed(take(splits.train, recipe.train_samples), device),
-        _placed(take(splits.test, recipe.test_samples), device),
-    )
+    train, test = take(splits.train, recipe.train_samples), take(splits.test, recipe.test_samples)
+    if recipe.validation is not None:
+        train, test = hold_out(train, test, recipe.validation)
+    return _placed(train, device), _placed(test, device)
 
 
 def _placed(samples: Samples, device: torch.device | None) -> Samples:

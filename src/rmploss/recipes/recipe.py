@@ -70,6 +70,8 @@ class Recipe:
     amp: "bf16" or "fp16" runs convolutions in that type, in training and in tests; membranes stay
         float32.
     train_samples, test_samples: sizes of class-balanced subsets of the splits; None: all samples.
+    validation: the share of the training samples, class-balanced and the same for every seed, that
+        are not trained on and replace the test split; None: the test split.
     pocket: True for a pocket variant: no published number is comparable.
     seed: of all randomness.
     """
@@ -99,6 +101,7 @@ class Recipe:
     amp: Literal["off", "bf16", "fp16"] = "off"
     train_samples: int | None = None
     test_samples: int | None = None
+    validation: float | None = None
     pocket: bool = False
     seed: int = 0
 
@@ -220,6 +223,10 @@ def problems_in(recipe: Recipe) -> list[Problem]:
     if samples is not None and 1 <= samples < recipe.batch_size:
         what = f"only {samples} training samples, so no batch is full"
         problems.append(Problem(f"batch_size = {recipe.batch_size}", what, f"at most {samples}"))
+    share = recipe.validation
+    if share is not None and not 0 < share < 1:
+        where = f"validation = {share!r}"
+        problems.append(Problem(where, "must lie in (0, 1)", "0.1, or none for the test split"))
     if recipe.clip_norm is not None and not 0 < recipe.clip_norm < float("inf"):
         problems.append(Problem(f"clip_norm = {recipe.clip_norm!r}", "must be positive, or none"))
     if recipe.seed < 0:
