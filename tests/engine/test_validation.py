@@ -1,21 +1,26 @@
-"""A run that is tested on held-out training samples."""
+"""A run tested on held-out training samples; splits that are read once; a run without analysis."""
 
 from pathlib import Path
+from typing import Any
 
-from rmploss.data import InMemory
-from rmploss.engine.batches import open_splits
+import pytest
+import torch
+
+from rmploss.data import DATASETS, InMemory
+from rmploss.engine.after_training import COST, MEMBRANE
+from rmploss.engine.batches import open_splits, splits_kept
 from rmploss.engine.build import make_dataset
+from rmploss.engine.execution import Execution
 from rmploss.engine.listener import Listener
 from rmploss.engine.load import evaluate_run
 from rmploss.engine.run import RunFolder
-from rmploss.engine.train import train
-from rmploss.recipes import Recipe
-from tests.engine.runs import TINY
+from rmploss.engine.train import resume, train
+from tests.engine.runs import TINY, digest_of
 
 HELD = TINY.but(validation=0.25)
 
 
-def opened(recipe: Recipe) -> tuple[InMemory, InMemory]:
+def opened(recipe: Any) -> tuple[InMemory, InMemory]:
     train_samples, test_samples = open_splits(recipe, make_dataset(recipe), None, Listener())
     assert isinstance(train_samples, InMemory)
     assert isinstance(test_samples, InMemory)
@@ -30,3 +35,40 @@ def test_the_held_out_share_replaces_the_test_split(tmp_path: Path) -> None:
     data = next(event["data"] for event in folder.events() if event["event"] == "execute")
     assert (data["train"]["samples"], data["test"]["samples"]) == (96, 32)
     assert evaluate_run(path).accuracy == folder.metrics()[-1]["test_accuracy"]
+
+
+def test_kept_splits_are_those_that_a_run_reads_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = [opened(HELD.but(seed=seed)) for seed in (0, 1)]
+    count = []
+    digits: Any = DATASETS["digits"]
+    original = digits.open
+
+    def counted(self: Any, *arguments: Any, **options: Any) -> Any:
+        count.append(self)
+        return original(self, *arguments, **options)
+
+    monkeypatch.setattr(digits, "open", counted)
+    with splits_kept():
+        kept = [opened(HELD.but(seed=seed)) for seed in (0, 1)]
+        assert len(count) == 1
+        whole = opened(TINY)
+        assert len(count) == 2
+    assert len(whole[0]) == 128
+    opened(HELD)
+    assert len(count) == 3
+    place = torch.arange(8), torch.tensor(3)
+    for ours, theirs in zip(kept, alone, strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            assert torch.equal(one.batch(*place)[0], other.batch(*place)[0])
+    assert not torch.equal(kept[0][0].batch(*place)[0], kept[1][0].batch(*place)[0])
+
+
+def test_a_run_without_analysis_is_finished_and_gets_it_later(tmp_path: Path) -> None:
+    path = train(TINY, tmp_path, Execution(analyze=False))
+    before = digest_of(path)
+    assert (path / "result.json").is_file()
+    assert not (path / MEMBRANE).exists()
+    resume(path)
+    assert (path / MEMBRANE).is_file()
+    assert (path / COST).is_file()
+    assert digest_of(path) == before

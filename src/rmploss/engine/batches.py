@@ -3,7 +3,9 @@
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -52,14 +54,34 @@ def open_splits(
     def report(done: int, total: int) -> None:
         listener.loading(dataset.name, done, total)
 
-    root = data_root(data_dir)
+    root, kept = data_root(data_dir), _kept.get()
+    used = (recipe.T, recipe.train_samples, recipe.test_samples, recipe.validation)
+    key = (repr(dataset), root, *used)
+    if kept is not None and key in kept:
+        train, test = (replace(samples, seed=recipe.seed) for samples in kept[key])
+        return _placed(train, device), _placed(test, device)
     splits = dataset.open(root, seed=recipe.seed, T=recipe.T, progress=report)
     for name, split in (("train", splits.train), ("test", splits.test)):
         require_labels(split, f"{name} of {dataset.name}", dataset.num_classes)
     train, test = take(splits.train, recipe.train_samples), take(splits.test, recipe.test_samples)
     if recipe.validation is not None:
         train, test = hold_out(train, test, recipe.validation)
+    if kept is not None and isinstance(train, InMemory) and isinstance(test, InMemory):
+        kept[key] = train, test
     return _placed(train, device), _placed(test, device)
+
+
+_kept: ContextVar[dict[Any, tuple[InMemory, InMemory]] | None] = ContextVar("_kept", default=None)
+
+
+@contextmanager
+def splits_kept() -> Iterator[None]:
+    """Inside the block, read the same samples in memory once for all recipes that use them."""
+    token = _kept.set({})
+    try:
+        yield
+    finally:
+        _kept.reset(token)
 
 
 def _placed(samples: Samples, device: torch.device | None) -> Samples:

@@ -53,6 +53,7 @@ class Execution:
     save_minutes: a checkpoint is due so many minutes after the last one, beside those of the epoch
         ends, by the clock of rank 0; 0: after every step; infinite: at epoch ends alone.
     timeout_s: how long to wait for another rank or a loader process, in seconds.
+    analyze: write what reports show after training (`after_training`); `--resume` adds it later.
     """
 
     data_dir: Path | None = None
@@ -65,6 +66,7 @@ class Execution:
     deterministic: bool = False
     save_minutes: float = SAVE_MINUTES
     timeout_s: float = TIMEOUT_S
+    analyze: bool = True
 
     def command_flags(self) -> str:
         """The command-line flags of this execution, without `--start`: " --device cuda ..."."""

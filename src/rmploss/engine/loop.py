@@ -176,6 +176,14 @@ class Loop:
         text = json.dumps(summary, indent=2) + "\n"
         store.try_twice(lambda: store.write_text(path / RESULT, text))
         # After result.json: a crash in the analysis leaves a finished run.
+        if self.execution.analyze:
+            self._analyze(path)
+        store.try_twice(folder.flush)
+        store.try_twice(lambda: manifest.write(path, digest_of(folder), versions()))
+        self.listener.end(summary)
+
+    def _analyze(self, path: Path) -> None:
+        """Write what reports show of the test split."""
         analyze(
             path,
             self.net,
@@ -184,9 +192,6 @@ class Loop:
             self.classes,
             self.execution.workers,
         )
-        store.try_twice(folder.flush)
-        store.try_twice(lambda: manifest.write(path, digest_of(folder), versions()))
-        self.listener.end(summary)
 
     def _epoch(self, folder: RunFolder) -> None:
         state = self.state
