@@ -38,3 +38,22 @@ def test_moments_per_step_serve_a_regularizer_of_sums(name: str) -> None:
 def test_what_is_no_sum(names: tuple[str, ...]) -> None:
     with pytest.raises(UserError, match="two or more different"):
         SeveralRegularizers(names=names)
+
+
+def test_each_regularizer_has_its_own_options() -> None:
+    options = (("im.weight", 0.5), ("rmp.k", 0.3), ("rmp.p", 1.0))
+    both = SeveralRegularizers(names=("im", "rmp"), options=(("im.weight", 0.5), ("rmp.k", 0.3)))
+    assert both.terms[0].weight(0.5) == 0.5
+    assert both.terms[1].weight(0.5) == pytest.approx(0.3)
+    other = SeveralRegularizers(names=("rmp", "recdis"), options=(("recdis.weight", 3.0),))
+    assert other.terms[0].weight(0.5) == pytest.approx(0.1)
+    assert other.terms[1].weight(0.5) == 3.0
+    with pytest.raises(UserError, match="different moments"):  # p is part of them
+        SeveralRegularizers(names=("im", "rmp"), options=options)
+
+
+@pytest.mark.parametrize("option", ["weight", "recdis.weight", "im.", "im.wieght"])
+def test_an_option_of_none_of_them(option: str) -> None:
+    with pytest.raises(UserError) as caught:
+        SeveralRegularizers(names=("im", "rmp"), options=((option, 1.0),))
+    assert option.partition(".")[2] in str(caught.value)

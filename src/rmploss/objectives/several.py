@@ -1,6 +1,7 @@
 """The sum of several weighted regularizers."""
 
 import dataclasses
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,17 +14,32 @@ from rmploss.stats import MembraneStats
 
 
 class SeveralRegularizers:
-    """The sum of regularizers, each with its default options and schedule; dimensionless.
+    """The sum of regularizers, each with its own options and schedule; dimensionless.
 
     names: two or more entries of `OBJECTIVES` with the same `spec`; else `UserError`. If one of
         them needs moments per step, those are taken: the sums over time follow from them.
+    options: of the regularizers, by name: (("im.weight", 0.5), ("rmp.k", 0.3)); others are at their
+        defaults.
     """
 
     @checked()
-    def __init__(self, *, names: tuple[str, ...] = ("im", "rmp")) -> None:
+    def __init__(
+        self,
+        *,
+        names: tuple[str, ...] = ("im", "rmp"),
+        options: tuple[tuple[str, str | float | int | bool | None], ...] = (),
+    ) -> None:
         from rmploss.objectives import OBJECTIVES  # not above: the table imports this file
 
-        found = [OBJECTIVES.make(name) for name in names if name not in ("none", "several")]
+        given: dict[str, dict[str, Any]] = {name: {} for name in names}
+        for option, value in options:
+            of, _, word = option.partition(".")
+            if of not in given or not word:
+                what, fix = "is no option of these regularizers", "('rmp.k', 0.3)"
+                raise UserError("bad regularizers", [Problem(f"options: {option!r}", what, fix)])
+            given[of][word] = value
+        made = (name for name in names if name not in ("none", "several"))
+        found = [OBJECTIVES.make(name, **given[name]) for name in made]
         if len(found) != len(names) or len(set(names)) < max(2, len(names)):
             what, fix = "must be two or more different regularizers", "('im', 'rmp')"
             raise UserError("bad regularizers", [Problem(f"names = {names!r}", what, fix)])

@@ -8,7 +8,7 @@ A method changes only the parts that its card names. `-rmp` adds RMP-Loss to it.
 from collections.abc import Iterable
 
 from rmploss.recipes.method import Method
-from rmploss.recipes.recipe import Recipe, use
+from rmploss.recipes.recipe import Recipe, Use, use
 from rmploss.recipes.rmp import CIFAR10, NONE, RMP, small
 
 PREFIX = "fair-"
@@ -27,9 +27,17 @@ def with_rmp(method: Method) -> Recipe:
     """The recipe of a method on the protocol, with RMP-Loss added."""
     recipe = fair(method)
     title = recipe.title.replace(", fair", " + RMP-Loss, fair")
-    own = recipe.objective.name
-    both = RMP if own == "none" else use("several", names=(own, "rmp"))
+    both = objective_with_rmp(recipe.objective)
     return recipe.but(name=recipe.name + WITH_RMP, title=title, objective=both)
+
+
+def objective_with_rmp(own: Use) -> Use:
+    """RMP-Loss, added to the regularizer of a method, which keeps its options."""
+    if own.name == "none":
+        return RMP
+    options = tuple((f"{own.name}.{option}", value) for option, value in own.options.items())
+    both = use("several", names=(own.name, "rmp"))
+    return both.but(options=options) if options else both
 
 
 def fair_recipes(methods: Iterable[Method]) -> tuple[Recipe, ...]:
