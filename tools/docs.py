@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 
 import alive
+import best
 import overfit
 import paper
 import reliability
@@ -44,6 +45,7 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/alive.md": {"asleep": alive.reasons, "alive": alive.table},
     "docs/overfit.md": {"overfit": overfit.table, "unlearnt": overfit.reasons},
     "docs/decisions.md": {"index": source_map.decisions},
+    "docs/fair-best.md": {"own": best.own_numbers, "best": best.results},
     "results/README.md": {"fair": tables.fair_results},
 }
 """Document -> name of a generated part -> the function that generates it."""

@@ -161,7 +161,7 @@ def pocket_results() -> str:
 def fair_results() -> str:
     """The fair comparison: every method alone, and the changes by adding RMP-Loss."""
     by_name: dict[str, list[dict[str, str]]] = defaultdict(list)
-    for path in sorted((ROOT / "results").glob("fair-*.csv")):
+    for path in sorted((ROOT / "results").glob("fair-*pocket-2xEPYC.csv")):
         for row in _rows(path):
             by_name[row["recipe"].removeprefix(PREFIX).removesuffix(SUFFIX)].append(row)
 

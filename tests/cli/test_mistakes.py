@@ -48,6 +48,8 @@ WRONG = [
     ("table 9", ["no table 9"]),
     ("table one", ["one"]),
     ("table fair --runs-dir nowhere", ["nowhere", "is not a folder"]),
+    ("search fair-best --pocket --only tdbm", ["tdbm", "tdbn"]),
+    ("search fair", ["fair-best"]),
     ("list nurons", ["neurons"]),
     ("data fetch cifar11", ["cifar10"]),
     ("data fetch", ["rmploss data fetch cifar10"]),

@@ -22,6 +22,7 @@ VERBS = (
     "eval",
     "predict",
     "export",
+    "search",
     "table",
     "report",
     "bench",

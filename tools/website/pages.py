@@ -14,7 +14,12 @@ NAVIGATION: dict[str, dict[str, str]] = {
         "Open points": "docs/readings.md",
         "Results": "results/README.md",
     },
-    "Methods": {"All": "docs/methods.md", METHODS: "", "Add a method": "docs/add-a-method.md"},
+    "Methods": {
+        "All": "docs/methods.md",
+        "At their best": "docs/fair-best.md",
+        METHODS: "",
+        "Add a method": "docs/add-a-method.md",
+    },
     "Guides": {
         "Training": "docs/training.md",
         "Your data": "docs/your-data.md",

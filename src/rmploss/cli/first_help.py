@@ -10,6 +10,7 @@ SUMMARIES = {
     "predict": "the classes that a trained network sees in images, recordings",
     "export": "write a trained network as ONNX, NIR, torch.export, TorchScript",
     "pack": "put a trained network into one folder to give away",
+    "search": "choose the settings of the fair comparison's systems by tries",
     "table": "a table of the paper beside your runs",
     "report": "one HTML page about runs; their figures as PNG, SVG and CSV",
     "verify": "check the files of runs against their hashes",

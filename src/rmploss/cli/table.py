@@ -2,15 +2,15 @@
 
 import json as json_module
 import sys
-import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from rich.text import Text
 from tyro.conf import Positional, arg
 
+from rmploss.cli.best_table import print_best
+from rmploss.cli.columns import print_rows
 from rmploss.cli.wrapping import say, width_of
 from rmploss.errors import DamagedRunError, Problem, UserError
 
@@ -25,6 +25,7 @@ class Table:
     $ rmploss table 1
     $ rmploss table 2 --pocket
     $ rmploss table fair --pocket     every method on one protocol, ranked
+    $ rmploss table fair-best --pocket     every system at its best, see `rmploss search`
 
     Recipes that you have not run show the results of --results, marked with *.
 
@@ -32,8 +33,9 @@ class Table:
     is then 9.
     """
 
-    which: Annotated[Positional[str], arg(metavar="1|2|3|4|fair")]
-    """1: ablation; 2: CIFAR; 3: CIFAR10-DVS; 4: ImageNet; fair: only the method differs."""
+    which: Annotated[Positional[str], arg(metavar="1|2|3|4|fair|fair-best")]
+    """1: ablation; 2: CIFAR; 3: CIFAR10-DVS; 4: ImageNet; fair: only the method differs; fair-best:
+    and its training is chosen by tries."""
     pocket: bool = False
     """The pocket variants of its recipes, without the published numbers."""
     runs_dir: Path = Path("runs")
@@ -51,10 +53,9 @@ class Table:
         from rmploss.report.tables import damaged_runs, fair_table, table, unreadable_runs
 
         fair = self.which == "fair"
-        if not fair and not self.which.isdecimal():
-            raise UserError(
-                "no such table", [Problem(self.which, "is not a table", "1, 2, 3, 4 or fair")]
-            )
+        if not fair and self.which != BEST and not self.which.isdecimal():
+            problem = Problem(self.which, "is not a table", f"1, 2, 3, 4, fair or {BEST}")
+            raise UserError("no such table", [problem])
         if self.runs_dir != Path("runs") and not self.runs_dir.is_dir():
             fix = "rmploss table without --runs-dir reads ./runs"
             raise UserError("no runs", [Problem(str(self.runs_dir), "is not a folder", fix)])
@@ -62,6 +63,9 @@ class Table:
             fix = "rmploss table without --results"
             raise UserError("no results", [Problem(str(self.results), "is not a folder", fix)])
         results = self.results or default_folder()
+        if self.which == BEST:
+            print_best(results, self.pocket, self.json)
+            return 0
         if fair:
             lines = fair_table(self.runs_dir, pocket=self.pocket, results=results)
         else:
@@ -92,7 +96,7 @@ class Table:
             say("train: processor time of all threads", 2)
         say("ours: mean ± standard deviation over the seeds", 2)
         rows = _fair_rows(lines) if fair else _rows(lines)
-        _print(rows, FAIR_STACKED if fair else STACKED, width_of(sys.stdout))
+        print_rows(rows, FAIR_STACKED if fair else STACKED, width_of(sys.stdout))
         files = sorted({file for line in lines for file in line.recorded})
         if files:
             print()
@@ -101,7 +105,7 @@ class Table:
             print()
             say("q in four readings of Eq. 10: of u_pre or of the input current x,", 2)
             say("as the mean of the layers' means or as the mean of all values", 2)
-            _print(_readings(lines), READINGS_STACKED, width_of(sys.stdout))
+            print_rows(_readings(lines), READINGS_STACKED, width_of(sys.stdout))
         told = [r for r in lines if r.reservation and not r.method.endswith("+ RMP-Loss")]
         for text in dict.fromkeys(f"{line.method}: {line.reservation}." for line in told):
             say(text, indent=2)
@@ -111,8 +115,7 @@ class Table:
             print("\n".join(f"  {command}" for command in dict.fromkeys(empty)))
 
 
-LEAST_NAME = 12
-"""The columns that the name of a recipe keeps; it is broken at its hyphens."""
+BEST = "fair-best"
 STACKED = ((0, 1), (2,), (3, 4), (5, 7), (6, 8))
 """Method over recipe, T, paper over its q, last over q, best over seeds."""
 FAIR_STACKED = ((0,), (1, 2), (3, 4), (5, 6, 7))
@@ -166,29 +169,3 @@ def _seeds(line: "Line") -> str:
     counted = str(line.ours.seeds) if line.ours else ""
     counted += "*" * bool(line.recorded)
     return f"{counted} ({line.damaged} damaged)".strip() if line.damaged else counted
-
-
-def _print(rows: list[tuple[str, ...]], stacked: Sequence[tuple[int, ...]], width: int) -> None:
-    """Print rows, the first of which are the heads, within `width` columns if that can be.
-
-    stacked: the columns that share one where the whole table is too wide, one below the other.
-    """
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    if sum(widths) + 2 * (len(widths) - 1) <= width:
-        for row in rows:
-            print("  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip())
-        return
-    from rich.console import Console
-    from rich.table import Table as Grid
-
-    cells = [["\n".join(row[column] for column in group) for group in stacked] for row in rows]
-    grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
-    others = [max(len(line) for row in cells for line in row[i].splitlines() or [""])
-              for i in range(1, len(stacked))]  # fmt: skip
-    first = max(width - sum(others) - 2 * len(others) - 2, LEAST_NAME)
-    for column, head in enumerate(cells[0]):
-        grid.add_column(Text(head), no_wrap=column > 0, overflow="fold")
-    for name, *numbers in cells[1:]:
-        broken = "\n".join(textwrap.fill(line, first) for line in name.splitlines())
-        grid.add_row(Text(broken), *(Text(cell.rstrip("\n")) for cell in numbers))
-    Console(width=width, highlight=False).print(grid)

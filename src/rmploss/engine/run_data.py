@@ -35,6 +35,11 @@ def recorded(events: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     return None
 
 
+def hash_of(data: Mapping[str, Any], split: str) -> str:
+    """The first digits of the hash of one split in a record."""
+    return recipe_hash(data[split])[:12]
+
+
 def changes(
     before: Mapping[str, Any], now: Mapping[str, Any], splits: Sequence[str] = SPLITS
 ) -> dict[str, str]:

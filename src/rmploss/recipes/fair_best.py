@@ -1,0 +1,169 @@
+"""The fair comparison, every system at its best: the network, data, T and epochs are the same, and
+optimizer, rate, decay and two or three numbers of the system's own are chosen by tries.
+
+    a try     trains on the training images without a held-out share, and is tested on that share
+    a report  trains on all training images with the chosen setting, and is tested on the test split
+
+Every system has the same number of tries. The first is its setting in the fair comparison; the
+others take Adam and SGD in turn, go through the rates of each from a drawn one on, and draw all
+further values from their candidates. All tries have one seed, which no report has. The setting
+with the highest accuracy of the last epoch is chosen, the earlier one of equals. It is reported
+alone, and with RMP-Loss added as published (k = 0.1, p = 2); the vanilla network with RMP-Loss is a
+system of its own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from rmploss.randomness import derive
+from rmploss.recipes.fair import PREFIX, WITH_RMP, fair, objective_with_rmp
+from rmploss.recipes.methods import METHODS
+from rmploss.recipes.pocket import SUFFIX, fair_pocket
+from rmploss.recipes.recipe import Recipe, Value, override
+
+Setting = dict[str, Value]
+"""Fields of a recipe by dotted name, as of `--set`; empty: the fair comparison's."""
+Candidates = Mapping[str, tuple[Value, ...]]
+RATES: Mapping[str, tuple[float, ...]] = {
+    "sgd": (0.03, 0.1, 0.3, 1.0),
+    "adam": (0.001, 0.003, 0.01),
+}
+"""The candidates of the peak learning rate, by optimizer (SGD has momentum 0.9)."""
+DECAYS = (0.0, 1e-4, 5e-4)
+"""The candidates of the weight decay."""
+OWN: Mapping[str, Candidates] = {
+    "vanilla": {"neuron.decay": (0.25, 0.5, 0.9), "norm.alpha": (0.75, 1.0, 1.5)},
+    "rmp": {"objective.k": (0.03, 0.1, 0.3, 1.0), "objective.p": (1.0, 2.0)},
+    "im": {"objective.weight": (0.2, 0.7, 2.0), "objective.schedule": ("constant", "triangle")},
+    "tet": {
+        "loss.weight": (0.0, 0.05, 0.3),
+        "neuron.decay": (0.25, 0.5),
+        "neuron.v_threshold": (0.5, 1.0),
+    },
+    "tdbn": {"neuron.decay": (0.1, 0.25, 0.5), "norm.alpha": (0.75, 1.0, 1.5)},
+    "plif": {"neuron.tau": (1.5, 2.0, 4.0), "neuron.v_threshold": (0.5, 1.0)},
+    "stbp": {"neuron.decay": (0.1, 0.25, 0.5), "neuron.v_threshold": (0.25, 0.5, 0.75)},
+    "diet": {
+        "neuron.leak": (0.5, 0.9, 1.0),
+        "neuron.threshold": (0.5, 1.0),
+        "neuron.surrogate": (None, "triangle"),
+    },
+    "inflor": {
+        "norm.alpha": (0.75, 1.0, 1.5),
+        "neuron.surrogate": ("clipped_tanh", "rectangle"),
+    },
+    "real": {"neuron.decay": (0.25, 0.5, 0.9), "neuron.per": ("channel", "layer")},
+}
+"""The systems: the numbers of each that are tried, and their candidates. (None: the default.)"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """The sizes of a comparison.
+
+    name: of the comparison.
+    pocket: that of the pocket variants.
+    changes: what it changes in the recipes of the fair comparison.
+    tries: the budget of a system.
+    try_epochs: passes over the training images in a try.
+    validation: the share of the training images that tries are tested on.
+    try_seed: of all tries.
+    seeds: of the reports.
+    """
+
+    name: str = "fair-best"
+    pocket: bool
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    tries: int
+    try_epochs: int
+    validation: float
+    try_seed: int = 9
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+    @property
+    def file(self) -> str:
+        """The name of the file of its rows."""
+        return f"{self.name}{SUFFIX if self.pocket else ''}.csv"
+
+    def recipe(self, system: str, setting: Setting, *, rmp: bool = False) -> Recipe:
+        """The recipe of a report; rmp: with RMP-Loss added."""
+        recipe = fair(METHODS[system])
+        recipe = fair_pocket(recipe) if self.pocket else recipe
+        recipe = override(recipe.but(**self.changes), setting)
+        if not rmp:
+            return recipe
+        name = f"{PREFIX}{system}{WITH_RMP}" + SUFFIX * self.pocket
+        title = recipe.title.replace(", fair", " + RMP-Loss, fair")
+        both = objective_with_rmp(recipe.objective)
+        return recipe.but(name=name, title=title, objective=both)
+
+    def try_of(self, system: str, setting: Setting) -> Recipe:
+        """The recipe of a try."""
+        return self.recipe(system, setting).but(
+            epochs=self.try_epochs,
+            validation=self.validation,
+            test_samples=None,
+            seed=self.try_seed,
+        )
+
+    def settings(self, system: str) -> tuple[Setting, ...]:
+        """The settings of the tries of a system, the fair comparison's first."""
+        found: list[Setting] = [{}]
+        while len(found) < self.tries:
+            drawn = (_drawn(system, len(found), again) for again in count())
+            found.append(next(setting for setting in drawn if setting not in found))
+        return tuple(found)
+
+
+def _drawn(system: str, number: int, again: int) -> Setting:
+    """The setting of a try: its number decides optimizer and rate, hashes the other values.
+
+    again: how often a setting was drawn for this try that an earlier one has.
+    """
+    optimizer = ("sgd", "adam")[number % 2]
+    rates = RATES[optimizer]
+    first = derive(0, "fair-best", system, optimizer)
+    candidates: Candidates = {"weight_decay": DECAYS, **OWN[system]}
+    places = {
+        name: derive(0, "fair-best", system, number, again, name) % len(values)
+        for name, values in candidates.items()
+    }
+    return {
+        "optimizer": optimizer,
+        "lr": rates[(first + number // 2) % len(rates)],
+        **{name: candidates[name][place] for name, place in places.items()},
+    }
+
+
+FULL = Protocol(pocket=False, tries=5, try_epochs=45, validation=0.1)
+"""The fair comparison's size: 400 epochs of all images; a try takes 45 of nine tenths."""
+POCKET = Protocol(
+    pocket=True,
+    changes={
+        "T": 2,
+        "epochs": 3,
+        "batch_size": 16,
+        "train_samples": 1000,
+        "test_samples": 400,
+    },
+    tries=5,
+    try_epochs=2,
+    validation=0.25,
+)
+"""Smaller than the pocket size of the fair comparison: its reports take seconds, not minutes."""
+
+
+def with_rmp_too(system: str) -> bool:
+    """True for a system that is reported with RMP-Loss, too."""
+    return not METHODS[system].alone
+
+
+def spelled(setting: Setting) -> str:
+    """A setting in the words of `--set`: "optimizer=adam lr=0.003"; "" for the fair one."""
+    return " ".join(f"{name}={_word(value)}" for name, value in setting.items())
+
+
+def _word(value: Value) -> str:
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,121 @@
+"""The table of the fair comparison with every system at its best, from its rows."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rmploss.engine.fair_best import Comparison
+from rmploss.engine.rows import Row, Rows
+from rmploss.recipes import METHODS
+from rmploss.recipes.fair_best import OWN, Protocol, spelled, with_rmp_too
+
+
+@dataclass(frozen=True)
+class BestLine:
+    """A system: means and standard deviations over seeds, as text; "" where runs are missing.
+
+    method: its title.
+    tries: those that have a row; seeds: those that are reported at the chosen setting.
+    fair: accuracy of the last epoch in the setting of the fair comparison, in percent.
+    last, best: accuracy of the last and of the best epoch at the chosen setting, in percent.
+    change: of the last accuracy against `fair`, the mean over common seeds, in points.
+    error: the quantization error at the chosen setting, dimensionless.
+    with_rmp: the last accuracy with RMP-Loss added, in percent; rmp_change, rmp_error_change: the
+        changes of last accuracy and error by it, means over common seeds.
+    setting: that was chosen, in the words of `--set`; validation: its accuracy in the try.
+    """
+
+    method: str
+    tries: int
+    seeds: int
+    fair: str = ""
+    last: str = ""
+    best: str = ""
+    change: str = ""
+    error: str = ""
+    with_rmp: str = ""
+    rmp_change: str = ""
+    rmp_error_change: str = ""
+    setting: str = ""
+    validation: str = ""
+    accuracy: float = -1.0
+
+
+def lines(protocol: Protocol, folder: Path) -> list[BestLine]:
+    """The rows of the table, the highest accuracy first.
+
+    protocol: the size of the comparison.
+    folder: with the file of its rows, which may be missing.
+
+    Raises `UserError` for a file that holds other rows.
+    """
+    comparison = Comparison(protocol, Rows(folder / protocol.file))
+    return sorted((_line(comparison, system) for system in OWN), key=lambda line: -line.accuracy)
+
+
+def conditions(protocol: Protocol) -> list[str]:
+    """What all systems share, in sentences."""
+    recipe = protocol.recipe("vanilla", {})
+    width = recipe.network.options.get("width", 1)
+    images = f"{recipe.train_samples or 'all'} training, {recipe.test_samples or 'all'} test images"
+    size = f"{recipe.data.name}, {recipe.network.name}, width {width}, T = {recipe.T}, {images}"
+    share = f"{100 * protocol.validation:g} % of the training images, the same in every try"
+    return [
+        f"{size}, {recipe.epochs} epochs",
+        f"budget: {protocol.tries} tries a system, of {protocol.try_epochs} epochs",
+        f"a try holds out {share}, and is tested on them",
+        f"reports: {len(protocol.seeds)} seeds, trained on all of the training images",
+        f"rmploss search {protocol.name}{' --pocket' * protocol.pocket} runs what is missing",
+    ]
+
+
+def _line(comparison: Comparison, system: str) -> BestLine:
+    title, protocol = METHODS[system].title, comparison.protocol
+    settings = protocol.settings(system)
+    tried = [comparison.rows.of(protocol.try_of(system, setting)) for setting in settings]
+    done = sum(row is not None for row in tried)
+    chosen = comparison.chosen(system)
+    if chosen is None:
+        return BestLine(title, done, 0)
+    fair, best = comparison.reports(system, {}), comparison.reports(system, chosen)
+    both = comparison.reports(system, chosen, rmp=True) if with_rmp_too(system) else []
+    row = tried[settings.index(chosen)]
+    return BestLine(
+        method=title,
+        tries=done,
+        seeds=len(best),
+        fair=spread(_values(fair, "last_accuracy"), 1),
+        last=spread(_values(best, "last_accuracy"), 1),
+        best=spread(_values(best, "best_accuracy"), 1),
+        change=_change(fair, best, "last_accuracy", 1),
+        error=spread(_values(best, "quantization_error"), 3),
+        with_rmp=spread(_values(both, "last_accuracy"), 1),
+        rmp_change=_change(best, both, "last_accuracy", 1),
+        rmp_error_change=_change(best, both, "quantization_error", 3),
+        setting=spelled(chosen) or "as in the fair comparison",
+        validation=f"{row.accuracy:.1f}" if row else "",
+        accuracy=statistics.fmean(row.accuracy for row in best) if best else -1.0,
+    )
+
+
+def _values(rows: Sequence[Row], field: str) -> list[float]:
+    return [float(getattr(row, field)) for row in rows if not row.outcome]
+
+
+def _change(before: Sequence[Row], after: Sequence[Row], field: str, digits: int) -> str:
+    """The mean change over common seeds; "" without one."""
+    first, second = (
+        {row.seed: float(getattr(row, field)) for row in rows if not row.outcome}
+        for rows in (before, after)
+    )
+    differences = [second[seed] - first[seed] for seed in first.keys() & second]
+    return f"{statistics.fmean(differences):+.{digits}f}" if differences else ""
+
+
+def spread(values: Sequence[float], digits: int) -> str:
+    """Mean and standard deviation, as text; "" without values."""
+    if not values:
+        return ""
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"

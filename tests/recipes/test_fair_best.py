@@ -1,0 +1,121 @@
+"""The protocol in which every system is at its best: what all share, and what each may try."""
+
+import pytest
+
+from rmploss.engine.build import PARTS, make_objective
+from rmploss.objectives.several import SeveralRegularizers
+from rmploss.recipes import METHODS, Recipe, use
+from rmploss.recipes.fair import fair
+from rmploss.recipes.fair_best import (
+    DECAYS,
+    FULL,
+    OWN,
+    POCKET,
+    RATES,
+    Protocol,
+    spelled,
+    with_rmp_too,
+)
+from rmploss.recipes.pocket import fair_pocket
+
+SHARED = (
+    "data",
+    "T",
+    "lr_schedule",
+    "epochs",
+    "batch_size",
+    "train_samples",
+    "test_samples",
+    "validation",
+    "average",
+    "start",
+    "amp",
+    "seed",
+)
+"""The fields that no try changes."""
+
+
+@pytest.fixture(params=[FULL, POCKET], ids=["full", "pocket"])
+def protocol(request: pytest.FixtureRequest) -> Protocol:
+    return request.param
+
+
+def shared(recipe: Recipe) -> dict[str, object]:
+    return {"network": recipe.network.name, **{name: getattr(recipe, name) for name in SHARED}}
+
+
+def test_the_systems_have_two_or_three_own_numbers() -> None:
+    wanted = {"vanilla", "rmp", "im", "tet", "tdbn", "plif", "stbp", "diet", "inflor", "real"}
+    assert wanted <= set(OWN) <= set(METHODS)
+    assert all(2 <= len(own) <= 3 for own in OWN.values())
+
+
+def test_all_have_the_budget_and_begin_with_the_fair_setting(protocol: Protocol) -> None:
+    for system in OWN:
+        settings = protocol.settings(system)
+        assert len(settings) == protocol.tries
+        assert len({spelled(setting) for setting in settings}) == protocol.tries
+        assert settings[0] == {}
+        assert settings == protocol.settings(system)
+
+
+def test_the_first_report_is_the_fair_recipe_in_the_size_of_the_protocol() -> None:
+    recipe = fair(METHODS["tet"])
+    assert FULL.recipe("tet", {}) == recipe
+    assert POCKET.recipe("tet", {}) == fair_pocket(recipe).but(**POCKET.changes)
+
+
+@pytest.mark.parametrize("system", OWN)
+def test_only_the_training_and_own_numbers_differ(system: str, protocol: Protocol) -> None:
+    expected = shared(protocol.try_of("vanilla", {}))
+    for number, setting in enumerate(protocol.settings(system)):
+        recipe = protocol.try_of(system, setting)
+        assert shared(recipe) == expected
+        if not number:
+            continue
+        optimizer = ("sgd", "adam")[number % 2]
+        assert recipe.optimizer.name == optimizer
+        assert recipe.lr in RATES[optimizer]
+        assert recipe.weight_decay in DECAYS
+        assert set(setting) == {"optimizer", "lr", "weight_decay", *OWN[system]}
+        for name, values in OWN[system].items():
+            assert setting[name] in values
+
+
+@pytest.mark.parametrize("optimizer", RATES)
+def test_no_rate_is_tried_twice_while_another_is_left(optimizer: str) -> None:
+    for system in OWN:
+        drawn = POCKET.settings(system)[1:]
+        rates = [setting["lr"] for setting in drawn if setting["optimizer"] == optimizer]
+        assert len(set(rates)) == len(rates) == 2
+
+
+@pytest.mark.parametrize("system", OWN)
+def test_every_candidate_is_an_option_of_its_entry(system: str) -> None:
+    for name, values in OWN[system].items():
+        field, _, option = name.partition(".")
+        entry = getattr(POCKET.recipe(system, {}), field)
+        for value in values:
+            part = entry.but(**{option: value})
+            assert PARTS[field].problems(part.name, part.options) == []
+
+
+def test_tries_are_tested_on_held_out_images_with_a_seed_of_their_own(protocol: Protocol) -> None:
+    recipe = protocol.try_of("vanilla", {})
+    assert recipe.validation == protocol.validation
+    assert protocol.try_seed not in protocol.seeds
+    assert protocol.recipe("vanilla", {}).validation is None
+
+
+def test_rmp_loss_is_added_to_what_was_chosen() -> None:
+    chosen = {"optimizer": "adam", "lr": 0.003, "objective.weight": 0.7}
+    recipe = POCKET.recipe("im", chosen, rmp=True)
+    assert recipe.name == "fair-im-rmp-pocket"
+    assert (recipe.optimizer.name, recipe.lr) == ("adam", 0.003)
+    objective = make_objective(recipe)
+    assert isinstance(objective, SeveralRegularizers)
+    im, rmp = objective.terms
+    assert im.weight(0.5) == 0.7
+    assert rmp.weight(0.5) == pytest.approx(0.1)
+    assert POCKET.recipe("tet", {}, rmp=True).objective == use("rmp", k=0.1, p=2.0)
+    assert [system for system in OWN if not with_rmp_too(system)] == ["vanilla", "rmp"]
