@@ -69,7 +69,7 @@ def table1() -> str:
     rows = [row for path in sorted((ROOT / "results").glob("*.csv")) for row in _rows(path)]
     for published in (row for row in ROWS if row.table == 1):
         key = (published.recipe, str(published.T))
-        ours = [float(row["last_accuracy"]) for row in rows if (row["recipe"], row["T"]) == key]
+        ours = [float(row["last_accuracy"]) for row in rows if (row["recipe"], row.get("T")) == key]
         here = _mean_std(ours, 2) if ours else "not run"
         error = "" if published.error is None else f"{published.error:.3f}"
         cells = [f"`{published.recipe}`", str(published.T), published.words, error, here]

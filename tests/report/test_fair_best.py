@@ -6,7 +6,7 @@ from pathlib import Path
 from rmploss.engine.rows import Row, Rows, begin_row
 from rmploss.recipes import METHODS, Recipe
 from rmploss.recipes.fair_best import OWN, POCKET, spelled
-from rmploss.report.fair_best import BestLine, conditions, lines
+from rmploss.report.fair_best import BestLine, conditions, lines, spread
 
 SYSTEM = "tet"
 SETTINGS = POCKET.settings(SYSTEM)
@@ -69,6 +69,11 @@ def test_a_diverged_report_has_no_accuracy_and_still_counts(tmp_path: Path) -> N
     rows.add(replace(begin_row("report", POCKET.recipe(SYSTEM, {}), ""), outcome="diverged"))
     line = line_of(tmp_path)
     assert (line.seeds, line.last, line.accuracy) == (1, "", 0)
+
+
+def test_large_numbers_do_not_fill_the_table() -> None:
+    assert spread([3.6e11, 1e11], 3) == "2e+11 ± 2e+11"
+    assert spread([9999.0], 1) == "9999.0"
 
 
 def test_the_conditions_state_budget_split_and_command() -> None:

@@ -10,6 +10,9 @@ from rmploss.engine.rows import Row, Rows
 from rmploss.recipes import METHODS
 from rmploss.recipes.fair_best import OWN, Protocol, spelled, with_rmp_too
 
+LARGE = 1e4
+"""From here on a number has an exponent: q in units of a threshold that is nearly 0."""
+
 
 @dataclass(frozen=True)
 class BestLine:
@@ -110,12 +113,17 @@ def _change(before: Sequence[Row], after: Sequence[Row], field: str, digits: int
         for rows in (before, after)
     )
     differences = [second[seed] - first[seed] for seed in first.keys() & second]
-    return f"{statistics.fmean(differences):+.{digits}f}" if differences else ""
+    return _number(statistics.fmean(differences), digits, "+") if differences else ""
 
 
 def spread(values: Sequence[float], digits: int) -> str:
     """Mean and standard deviation, as text; "" without values."""
     if not values:
         return ""
-    mean = f"{statistics.fmean(values):.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
+    mean = _number(statistics.fmean(values), digits)
+    return mean if len(values) == 1 else f"{mean} ± {_number(statistics.stdev(values), digits)}"
+
+
+def _number(value: float, digits: int, sign: str = "") -> str:
+    """A number; with an exponent where its digits would fill the table."""
+    return f"{value:{sign}.0e}" if abs(value) >= LARGE else f"{value:{sign}.{digits}f}"
