@@ -59,14 +59,13 @@ def calls(module: nn.Module, kind: type[nn.Module]) -> bool:
 
 def is_watched(module: nn.Module) -> bool:
     """True if a hook, of the module or of all modules, sees its calls."""
-    hooks = (
-        module._forward_hooks,
-        module._forward_pre_hooks,
-        module._backward_hooks,
-        module._backward_pre_hooks,
-        of_all._global_forward_hooks,
-        of_all._global_forward_pre_hooks,
-        of_all._global_backward_hooks,
-        of_all._global_backward_pre_hooks,
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or of_all._global_forward_hooks
+        or of_all._global_forward_pre_hooks
+        or of_all._global_backward_hooks
+        or of_all._global_backward_pre_hooks
     )
-    return any(hooks)

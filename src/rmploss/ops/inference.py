@@ -19,7 +19,7 @@ from rmploss.ops.lif.inputs import NeuronNumbers, NeuronOptions
 from rmploss.ops.lif.native import RESETS
 from rmploss.ops.native import address
 from rmploss.ops.spike_conv2d.inputs import Spatial
-from rmploss.ops.spike_conv2d.native import reads_bits, record
+from rmploss.ops.spike_conv2d.native import EVENT_OUTPUTS, reads_bits, record
 from rmploss.ops.spikes.value import Spikes
 from rmploss.ops.tracing import is_traced
 
@@ -72,12 +72,28 @@ class _Seen:
         )
 
 
+class _Ready(NamedTuple):
+    """A call of the kernel, ready but for its input and output.
+
+    out: the shape of the spikes `[T, B, C', H', W']`.
+    spatial: the shape of the convolution, and the same as kernels read it.
+    neurons: the fields of the record of the neurons, without a shortcut.
+    weights: the addresses of blocks and bias.
+    held: the tensors behind the addresses.
+    """
+
+    out: tuple[int, ...]
+    spatial: tuple[Spatial, object]
+    neurons: dict[str, Any]
+    weights: dict[str, int]
+    held: tuple[Tensor | None, ...]
+
+
 class Layer:
     """What is kept of a layer between inferences; a copy, and what is unpickled, keeps nothing.
 
     The weights are cut into blocks, which takes as much memory as the weights (more where channels
-    are no multiple of 64), and at one image longer than the convolution. Gain and shift are those
-    of the norm.
+    are no multiple of 64), and at one image longer than the convolution.
     """
 
     def __init__(self) -> None:
@@ -88,19 +104,69 @@ class Layer:
         self._weight: _Seen | None = None
         self._set = ""
         self._blocks: Tensor | None = None
-        self._norm: _Seen | None = None
-        self._numbers: tuple[float, ...] = ()
-        self._affine: tuple[Tensor, Tensor] | None = None
-        self._neuron: NeuronOptions | None = None
-        self._constants: tuple[Tensor, Tensor] | None = None
+        self._all: _Seen | None = None
+        self._key: tuple[Any, ...] = ()
+        self._ready: _Ready | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Layer, ()
 
-    def blocks(self, weight: Tensor, shape: object) -> Tensor:
+    def ready(
+        self, x: Spikes, conv: Convolution, norm: Affine | None, neuron: NeuronOptions
+    ) -> _Ready | None:
+        """The call for inputs of the shape of x; None where the kernel cannot run."""
+        tensors = [conv.weight] if conv.bias is None else [conv.weight, conv.bias]
+        numbers = ()
+        if norm is not None:
+            tensors += norm.made_from
+            numbers = norm.numbers
+        places = conv.stride, conv.padding, native.instruction_set(), torch.get_num_threads()
+        key = x.shape, neuron, numbers, places
+        same = self._all is not None and self._key == key and self._all.is_now(tensors)
+        if not same or self._ready is None:
+            self._ready = None
+            if any(_is_unread(tensor) for tensor in tensors):
+                return None
+            self._ready = self._prepare(x, conv, norm, neuron)
+            self._all, self._key = _Seen(tensors), key
+        return self._ready
+
+    def _prepare(
+        self, x: Spikes, conv: Convolution, norm: Affine | None, neuron: NeuronOptions
+    ) -> _Ready | None:
+        options = NeuronNumbers.of(neuron)
+        if isinstance(options, str) or x.shape[2] != conv.weight.shape[1]:
+            return None
+        T, B = x.shape[:2]
+        shape = Spatial.of((T * B, *x.shape[2:]), conv.weight, conv.stride, conv.padding)
+        if min(shape.out) < 1 or shape.out_channels < EVENT_OUTPUTS:
+            return None
+        C, here = shape.out_channels, {"dtype": torch.float32, "device": "cpu"}
+        gain, shift = (None, None) if norm is None else (t.contiguous() for t in norm.make())
+        decay, threshold = (
+            torch.full((C,), float(neuron[name]), **here) for name in ("decay", "v_threshold")
+        )
+        spatial = record(shape)
+        blocks, bias = self._blocked(conv.weight, spatial), conv.bias
+        bias = None if bias is None else bias.detach().contiguous()
+        neurons = {
+            "steps": T,
+            "rows": B * shape.out[0] * shape.out[1],
+            "channels": C,
+            "gain": address(gain, torch.float32),
+            "bias": address(shift, torch.float32),
+            "decay": address(decay, torch.float32),
+            "threshold": address(threshold, torch.float32),
+            "reset_to": options.reset_to,
+            "reset": RESETS[options.reset],
+        }
+        weights = {"blocks": address(blocks, torch.float32), "bias": address(bias, torch.float32)}
+        held = blocks, bias, gain, shift, decay, threshold
+        return _Ready((T, B, C, *shape.out), (shape, spatial), neurons, weights, held)
+
+    def _blocked(self, weight: Tensor, shape: object) -> Tensor:
         """The weights as the kernel of the instruction set in use reads them."""
-        chosen = native.instruction_set()
-        seen = self._weight
+        chosen, seen = native.instruction_set(), self._weight
         if self._blocks is None or seen is None or self._set != chosen or not seen.is_now([weight]):
             self._blocks = None  # free before there are two
             blocks: Tensor = native.module.empty((native.module.blocks_size(shape),), (1,), False)
@@ -112,26 +178,6 @@ class Layer:
             )
             self._weight, self._set, self._blocks = _Seen([weight]), chosen, blocks
         return self._blocks
-
-    def affine(self, norm: Affine | None) -> tuple[Tensor | None, Tensor | None]:
-        """Gain and shift; None, None without a norm."""
-        if norm is None:
-            return None, None
-        seen = self._norm
-        same = seen is not None and self._numbers == norm.numbers and seen.is_now(norm.made_from)
-        if self._affine is None or not same:
-            gain, shift = norm.make()
-            self._affine = gain.contiguous(), shift.contiguous()
-            self._norm, self._numbers = _Seen(norm.made_from), norm.numbers
-        return self._affine
-
-    def constants(self, neuron: NeuronOptions, channels: int) -> tuple[Tensor, Tensor]:
-        """Decay and threshold, numbers, as `[C']`."""
-        if self._constants is None or self._neuron != neuron:
-            decay, threshold = float(neuron["decay"]), float(neuron["v_threshold"])
-            full = (torch.full((channels,), value, device="cpu") for value in (decay, threshold))
-            self._neuron, self._constants = neuron, (next(full), next(full))
-        return self._constants
 
 
 def conv_lif(
@@ -149,68 +195,33 @@ def conv_lif(
     neuron: with numbers for decay and threshold, and without moments.
     residual: `[T, B, C', H', W']`, added to the norm's output.
     """
-    known = _bits(x, conv, norm)
-    numbers = NeuronNumbers.of(neuron)
-    if known is None or isinstance(numbers, str):
+    if not native.INFERS or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
         return None
-    T, B = x.shape[:2]
-    shape = Spatial.of((T * B, *x.shape[2:]), conv.weight, conv.stride, conv.padding)
-    if min(shape.out) < 1 or not reads_bits(shape, known[1]):
+    if x.ndim != 5 or x.dtype != torch.float32 or is_traced(x.edge):
         return None
-    out = (T, B, shape.out_channels, *shape.out)
-    shortcut = _shortcut(residual, out)
+    if choose("auto", x.device, x.dtype)[0] != "cpu":
+        return None
+    ready = layer.ready(x, conv, norm, neuron)
+    known = None if ready is None else x.bits
+    if ready is None or known is None or not reads_bits(ready.spatial[0], known[1]):
+        return None
+    shortcut = _shortcut(residual, ready.out)
     if shortcut is None:
         return None
-    spatial, rows = record(shape), B * shape.out[0] * shape.out[1]
-    gain, shift = layer.affine(norm)
-    decay, threshold = layer.constants(neuron, shape.out_channels)
-    neurons = native.module.layer(
-        steps=T,
-        rows=rows,
-        channels=shape.out_channels,
-        gain=address(gain, torch.float32),
-        bias=address(shift, torch.float32),
-        residual=address(shortcut[0], torch.float32),
-        residual_bits=address(shortcut[1], torch.int64),
-        decay=address(decay, torch.float32),
-        threshold=address(threshold, torch.float32),
-        reset_to=numbers.reset_to,
-        reset=RESETS[numbers.reset],
-    )
+    field, _held = shortcut
     here: Any = {"dtype": torch.int64, "device": "cpu"}  # whatever the default device
-    words = torch.empty(T * rows, layout.words(shape.out_channels), **here)
+    rows = ready.neurons["steps"] * ready.neurons["rows"]
+    words = torch.empty(rows, layout.words(ready.out[2]), **here)
     count = torch.empty((), **here)
     native.module.event_lif(
-        shape=spatial,
-        layer=neurons,
+        shape=ready.spatial[1],
+        layer=native.module.layer(**ready.neurons, **field),
         bits=address(known[0], torch.int64),
-        blocks=address(layer.blocks(conv.weight, spatial), torch.float32),
-        bias=address(conv.bias, torch.float32),
-        out=native.module.forward(
-            bits=address(words, torch.int64), count=address(count, torch.int64)
-        ),
+        **ready.weights,
+        out=native.module.forward(bits=words.data_ptr(), count=count.data_ptr()),
     )
-    edge = layout.whole(x.edge.new_full((), float("nan")).expand(out))
+    edge = layout.whole(x.edge.new_full((), float("nan")).expand(ready.out))
     return Spikes("cpu", edge, (words, count), is_dense=False)
-
-
-def _bits(x: Spikes, conv: Convolution, norm: Affine | None) -> tuple[Tensor, Tensor] | None:
-    """The bits of x if the kernel can read the layer: on the CPU, float32, nothing traced."""
-    if (
-        not native.INFERS
-        or torch.is_grad_enabled()
-        or torch.is_autocast_enabled("cpu")
-        or is_traced(x.edge)
-    ):
-        return None
-    if x.ndim != 5 or choose("auto", x.device, x.dtype)[0] != "cpu":
-        return None
-    tensors = [
-        t for t in (conv.weight, conv.bias, *(norm.made_from if norm else ())) if t is not None
-    ]
-    if x.dtype != torch.float32 or any(_is_unread(tensor) for tensor in tensors):
-        return None
-    return x.bits if x.shape[2] == conv.weight.shape[1] else None
 
 
 def _is_unread(x: Tensor) -> bool:
@@ -220,13 +231,16 @@ def _is_unread(x: Tensor) -> bool:
 
 def _shortcut(
     residual: Tensor | Spikes | None, shape: Sequence[int]
-) -> tuple[Tensor | None, Tensor | None] | None:
-    """The rows of a shortcut, or its words; None if the kernel cannot add it."""
+) -> tuple[dict[str, int], Tensor | None] | None:
+    """The field of a shortcut, its words or its numbers, and what is there; None: not readable."""
     if residual is None:
-        return None, None
-    if tuple(residual.shape) != tuple(shape) or residual.dtype != torch.float32:
+        return {}, None
+    if tuple(residual.shape) != shape or residual.dtype != torch.float32:
         return None
     numbers, words = residual.as_bits() if isinstance(residual, Spikes) else (residual, None)
     if words is not None:
-        return None, words
-    return (layout.rows(numbers, torch.float32), None) if numbers.is_cpu else None
+        return {"residual_bits": address(words, torch.int64)}, words
+    if not numbers.is_cpu:
+        return None
+    rows = layout.rows(numbers, torch.float32)
+    return {"residual": address(rows, torch.float32)}, rows
