@@ -3,9 +3,9 @@
     latency (s)         a call with the first image of the batch
     batched (images/s)  images of a batch over the time of a call with it
 
-Both figures are of the same network, whose running statistics are those of the batch, and of the
-same rounds, interleaved; on one thread, on two, and so on up to all CPUs. `rmploss-loaded` is what
-`rmploss.load(run).logits` calls; `rmploss` is the same with folded norms.
+Both figures are of the same network, whose running statistics are those of the batch; on one
+thread, on two, and so on up to all CPUs. Rounds are interleaved, and batches get a quarter as many.
+`rmploss-loaded` is what `rmploss.load(run).logits` calls; `rmploss` is the same with folded norms.
 """
 
 from collections.abc import Iterator
@@ -40,11 +40,10 @@ def latency(workload: Workload, names: list[str], repeats: int, tick: Ticker) ->
         acts[name, MANY] = runner.infer
     device = workload.conditions.device
     seconds = {}
-    for what in (ONE, MANY):
+    for what, times in ((ONE, repeats), (MANY, -(-repeats // 4))):
         some = {name: act for (name, kind), act in acts.items() if kind == what}
-        seconds |= {
-            (name, what): times for name, times in rounds(some, repeats, tick, device).items()
-        }
+        found = rounds(some, times, tick, device)
+        seconds |= {(name, what): figures for name, figures in found.items()}
     size = len(workload.labels)
 
     def result(name: str, what: str) -> Result:

@@ -107,7 +107,9 @@ def test_a_step_packs_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @needs_native
 @pytest.mark.parametrize("mode", ["train", "eval"])
-def test_numbers_are_written_for_poolings_and_the_head_alone(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numbers_are_written_for_poolings_and_the_head_alone(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """ResNet20: at the stem, before three projections and at the head; of 19 spiking layers."""
     net = narrow("resnet20", width=0.5).train(mode == "train")
     x, counts = frames(net), Counts(monkeypatch)
