@@ -193,6 +193,22 @@ def test_demo_ends_with_a_comparison_and_a_report(
     assert (tmp_path / "demo.html").is_file()
 
 
+def test_demo_packs_what_eval_measures_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("digits", "digits-rmp"):
+        monkeypatch.setitem(recipes.RECIPES.given, name, TINY.but(name=name))
+    packed = tmp_path / "a pack"
+    words = ["demo", "--runs-dir", str(tmp_path / "runs"), "--pack", str(packed)]
+    assert main(words) == 0
+    *_, again, _, reference = capsys.readouterr().out.splitlines()
+    assert again.endswith(f"rmploss eval '{packed}'")
+    assert reference.startswith("hf:OWNER/a pack@REVISION#")
+    assert main(["eval", str(packed)]) == 0
+    assert main(words) == 2  # before it trains again
+    assert "the folder of the pack exists" in capsys.readouterr().err
+
+
 def test_a_reader_that_goes_away_is_no_error() -> None:
     words = f"{sys.executable} -m rmploss list | head -n 1"
     done = subprocess.run(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rmploss import recipes
+from rmploss.errors import Problem, UserError
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,7 @@ class Demo:
     Needs no data and no GPU. Ends with a report of both runs.
 
     $ rmploss demo --open
+    $ rmploss demo --pack packs/digits
     """
 
     runs_dir: Path = Path("runs")
@@ -23,10 +25,13 @@ class Demo:
     """The seed of both runs."""
     open: bool = False
     """Open the report in a browser."""
+    pack: Path | None = None
+    """Pack the network with RMP-Loss into this folder, as `rmploss pack` does."""
 
     def run(self) -> int:
         """Train twice, print the comparison, write the report."""
         from rmploss import report
+        from rmploss.cli.pack import Pack
         from rmploss.cli.terminal import Bar, listener
         from rmploss.engine.execution import Execution
         from rmploss.engine.run import RunFolder
@@ -34,6 +39,8 @@ class Demo:
         from rmploss.engine.train import train
 
         began = time.monotonic()
+        if self.pack and self.pack.exists():
+            raise UserError("the folder of the pack exists", [Problem(str(self.pack), "is there")])
         shown = listener(json_lines=False)
         execution = Execution(command=("rmploss", "demo", "--seed", str(self.seed)))
         try:
@@ -50,6 +57,8 @@ class Demo:
             print(f"{title:<18}{accuracy:6.2f} %{error:19.4f}{done['firing_rate']:15.4f}")
         page = report.write(folders, self.runs_dir / "demo.html")
         print(f"report: {page}   ({time.monotonic() - began:.0f} s)")
+        if self.pack:
+            Pack(folders[1], out=self.pack).run()
         if self.open:
             webbrowser.open(page.resolve().as_uri())
         return 0

@@ -1,5 +1,6 @@
 """`rmploss pack`: a trained network as one folder to give away."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -46,5 +47,7 @@ class Pack:
             on_note=lambda text: say(text, 2),
         )
         print(f"pack: {folder}   (accuracy {claims.accuracy:.2f} % of {claims.samples})")
-        say(f"reference, once uploaded: hf:OWNER/{folder.name}@REVISION#{sha256}", 2)
+        print(f"  measure again: rmploss eval {shlex.quote(str(folder))}")
+        print("  reference, once uploaded:")
+        print(f"hf:OWNER/{folder.name}@REVISION#{sha256}")  # whole, to be copied
         return 0
