@@ -71,7 +71,7 @@ def test_every_command_runs(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(folder)
-    assert len(COMMANDS) == 10
+    assert len(COMMANDS) == 11
     run = ""
     outputs = []
     for command in COMMANDS:
@@ -90,9 +90,10 @@ def test_every_command_runs(
             run = f"runs/{path.name}"
     assert "cat" in outputs[4]
     assert "dog" in outputs[4]
-    assert "changed: data = squares" in outputs[6]
-    assert "; new:" not in outputs[7]
-    for started in outputs[8:]:
+    assert "model.onnx in onnxruntime" in outputs[5]
+    assert "changed: data = squares" in outputs[7]
+    assert "; new:" not in outputs[8]
+    for started in outputs[9:]:
         assert "; new: head.layer.weight, head.layer.bias; unused: head.layer" in started
 
 

@@ -61,7 +61,7 @@ def make_onnx(workload: Workload, train: bool) -> Runner:
 
 
 def make_onnx_int8(workload: Workload, train: bool) -> Runner:
-    """The file with weights of 8 bits."""
+    """The file with convolutions of 8 bits."""
     return Onnx(workload, _content(workload, eight=True))
 
 
@@ -82,12 +82,12 @@ def differences(workload: Workload) -> list[str]:
 
 def _content(workload: Workload, *, eight: bool) -> bytes:
     _require(workload.conditions)
-    from rmploss.export.int8 import input_scales
+    from rmploss.export.int8 import calibrate
     from rmploss.export.to_onnx import onnx_model
 
     graph = _graph(workload, workload.images[:1])
-    scales = input_scales(graph, workload.images) if eight else None
-    return onnx_model(graph, scales=scales).SerializeToString()
+    rounded = calibrate(graph, workload.images) if eight else None
+    return onnx_model(graph, rounded=rounded).SerializeToString()
 
 
 def _graph(workload: Workload, sample: Tensor) -> Any:

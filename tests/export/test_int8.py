@@ -1,68 +1,81 @@
-"""ONNX with 8-bit weights: spikes are rounded exactly, weights to a 254th of their range."""
+"""ONNX with 8-bit convolutions: each computes what its rounded weights give, to half a unit."""
 
-import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import rmploss
 from rmploss.engine import train
-from rmploss.export.graph import Graph, graph_of
-from rmploss.export.int8 import ZERO, input_scales, round_weight
+from rmploss.export.graph import graph_of
+from rmploss.export.int8 import ZERO, calibrate, round_weight
 from rmploss.export.of_run import export_trained
-from rmploss.export.parity import of_onnx, reference
-from rmploss.export.plain import Unrolled
 from rmploss.export.to_onnx import onnx_model
 from tests.engine.runs import TINY
-from tests.export.networks import network, rounding
+from tests.export.networks import network
 
-pytest.importorskip("onnxruntime", reason="pip install 'rmploss[export]'")
-
-
-def rounded(graph: Graph) -> Graph:
-    """The graph with the weights that 8 bits can say, all but those that read the image."""
-    graph = copy.deepcopy(graph)
-    for node in graph.nodes[1:]:
-        if isinstance(node.does, nn.Conv2d):
-            q, scale = round_weight(node.does.weight)
-            values = (q.astype(np.float32) - ZERO) * scale.reshape(-1, 1, 1, 1)
-            node.does.weight.data = torch.from_numpy(values)
-    return graph
+onnxruntime = pytest.importorskip("onnxruntime", reason="pip install 'rmploss[export]'")
 
 
-@pytest.mark.parametrize("name", ["convnet", "resnet20"])
-def test_only_weights_and_the_image_are_rounded(name: str) -> None:
-    """Behind the first layer the file computes what the network does with rounded weights."""
+@pytest.mark.parametrize("name", ["convnet", "resnet20", "vgg16"])
+def test_every_convolution_is_that_of_its_rounded_weights(name: str) -> None:
+    """What a convolution of the file reads, and gives, beside the one of PyTorch in float64.
+
+    The result is rounded to a unit of its scale, so it may differ by half of one; the bias by half
+    a unit of the sum.
+    """
     net, x = network(name)
     graph = graph_of(net, x)
-    scales = input_scales(graph, x)
-    image = graph.nodes[0].name
-    assert scales[image].zero == ZERO
-    inner = {key: scale for key, scale in scales.items() if key != image}
-    assert inner
-    assert all(scale.zero == 0 and np.log2(scale.scale) % 1 == 0 for scale in inner.values())
-    with torch.no_grad():
-        logits, *spikes = Unrolled(rounded(graph), with_spikes=True)(x)
-    given = reference(net, x)
-    names = [node.name for node in graph.neurons]
-    given = type(given)(x, logits, dict(zip(names, spikes, strict=True)))
-    content = onnx_model(graph, scales=inner).SerializeToString()
-    found = of_onnx("a", content, graph, given)
-    assert found.failure == ""
-    assert sum(found.spikes_that_differ.values()) == 0
-    assert found.max_logit_difference <= rounding(graph)
+    rounded = calibrate(graph, x)
+    convolutions = [node for node in graph.nodes if isinstance(node.does, nn.Conv2d)]
+    assert rounded.keys() == {node.name for node in convolutions}
+    model = onnx_model(graph, rounded=rounded)
+    written = {node.output[0]: node for node in model.graph.node}
+    last = {node.name: f"t{graph.T - 1}/{node.name}" for node in convolutions}
+    last[convolutions[0].name] = convolutions[0].name  # before the first neurons, once
+    reads = {
+        name: written[written[written[last[name]].input[0]].input[0]].input[0] for name in last
+    }
+    for place in {*last.values(), *reads.values()} - {"x"}:
+        info = onnx.helper.make_tensor_value_info(place, onnx.TensorProto.FLOAT, None)
+        model.graph.output.append(info)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    places = [output.name for output in session.get_outputs()]
+    values = dict(zip(places, session.run(None, {"x": x.numpy()}), strict=True))
+    values["x"] = x.numpy()
+    for node in convolutions:
+        layer, of = node.does, rounded[node.name]
+        assert isinstance(layer, nn.Conv2d)
+        q, scale = round_weight(layer.weight)
+        weight = torch.from_numpy(q.astype(np.float64) * scale.reshape(-1, 1, 1, 1))
+        given = torch.from_numpy(values[reads[node.name]]).double()
+        if of.x.zero:
+            image = (given / of.x.scale).round().clamp(-ZERO, 255 - ZERO)
+            given = image * of.x.scale
+        else:
+            assert np.log2(of.x.scale) % 1 == 0
+            assert torch.equal((given / of.x.scale).round() * of.x.scale, given)  # rounded exactly
+        bias = None if layer.bias is None else layer.bias.detach().double()
+        options: Any = layer.stride, layer.padding, layer.dilation, layer.groups
+        expected = F.conv2d(given, weight, bias, *options)
+        ends = -ZERO * of.y.scale, (255 - ZERO) * of.y.scale
+        error = (torch.from_numpy(values[last[node.name]]) - expected.clamp(*ends)).abs().max()
+        assert float(error) <= 0.501 * of.y.scale + 0.501 * float(scale.max()) * of.x.scale
+        assert float(expected.abs().max()) > 10 * of.y.scale
 
 
 def test_weights_are_rounded_to_the_nearest() -> None:
     weight = torch.randn(3, 2, 3, 3)
     q, scale = round_weight(weight)
-    assert q.dtype == np.uint8
-    assert int(q.min()) >= 1
-    back = (q.astype(np.float64) - ZERO) * scale.reshape(-1, 1, 1, 1)
+    assert q.dtype == np.int8
+    assert int(q.min()) >= -127
+    back = q.astype(np.float64) * scale.reshape(-1, 1, 1, 1)
     error = np.abs(back - weight.double().numpy()).reshape(3, -1).max(1)
     assert (error <= scale * 0.5001).all()
 

@@ -11,7 +11,7 @@ import torch
 from rmploss.errors import UserError
 from rmploss.export import to_onnx
 from rmploss.export.graph import graph_of
-from rmploss.export.parity import of_onnx, of_onnx_step, reference
+from rmploss.export.parity import of_onnx, of_onnx_loop, of_onnx_step, reference
 from rmploss.export.to_onnx import onnx_model
 from tests.export.networks import NEURONS, T, network, rounding
 
@@ -35,11 +35,14 @@ def check(net: Any, x: torch.Tensor) -> None:
     graph, given = graph_of(net, x), reference(net, x)
     whole = of_onnx("a", onnx_model(graph).SerializeToString(), graph, given)
     step = of_onnx_step("b", onnx_model(graph, form="step").SerializeToString(), graph, given)
-    assert whole.failure == step.failure == ""
+    repeated = onnx_model(graph, form="loop").SerializeToString()
+    loop = of_onnx_loop("c", repeated, graph, given)
+    assert whole.failure == step.failure == loop.failure == ""
     assert sum(whole.spikes_that_differ.values()) == 0
     assert whole.spikes.keys() == given.spikes.keys() & {node.name for node in graph.neurons}
-    assert max(whole.max_logit_difference, step.max_logit_difference) <= rounding(graph)
-    assert whole.top1_agreement == step.top1_agreement == 1
+    differences = (found.max_logit_difference for found in (whole, step, loop))
+    assert max(differences) <= rounding(graph)
+    assert whole.top1_agreement == step.top1_agreement == loop.top1_agreement == 1
     assert whole.largest_logit > 0
 
 
@@ -54,6 +57,23 @@ def test_the_batch_size_is_free(tmp_path: Path) -> None:
             np.testing.assert_allclose(found, net(many), atol=rounding(graph_of(net, x)), rtol=0)
     facts = session.get_modelmeta().custom_metadata_map
     assert facts == {"rmploss.form": "sequence", "rmploss.T": str(T), "rmploss.readout": "sum"}
+
+
+@pytest.mark.parametrize("readout", ["sum", "mean"])
+@pytest.mark.parametrize("static", [True, False], ids=["image", "sequence"])
+def test_a_loop_takes_any_number_of_steps(static: bool, readout: str, tmp_path: Path) -> None:
+    net, x = network("convnet", static, readout=readout)
+    path = to_onnx(net, x, tmp_path / "net.onnx", form="loop")
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for steps in (1, T + 2):
+        many = torch.randn(2, *x.shape[1:]) if static else torch.randn(steps, 5, *x.shape[2:])
+        inputs = {"x": many.numpy()} | ({"T": np.array(steps)} if static else {})
+        (found,) = session.run(None, inputs)
+        net.T = steps
+        with torch.no_grad():
+            expected = net(many)
+        allowed = rounding(graph_of(net, many))
+        np.testing.assert_allclose(found, expected, atol=allowed, rtol=0)
 
 
 def test_a_changed_weight_is_noticed() -> None:

@@ -31,7 +31,7 @@ class Export:
     run_dir: Positional[RunDir]
     """The run folder."""
     to: Annotated[
-        tuple[Literal["onnx", "onnx-int8", "nir", "torch-export", "torchscript"], ...],
+        tuple[Literal["onnx", "onnx-loop", "onnx-int8", "nir", "torch-export", "torchscript"], ...],
         arg(help_behavior_hint="(required)"),
     ] = ()
     """The formats."""

@@ -120,6 +120,7 @@ class Standardize(nn.Module):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], white: int = 255) -> None:
         super().__init__()
+        self.white = white
         # `white` is folded into the constants: two passes over the pixels instead of three.
         for name, value in (("mean", mean), ("std", std)):
             constant = white * torch.tensor(value).view(-1, 1, 1)

@@ -127,7 +127,7 @@ class AtAccess(Samples):
     def __init__(
         self, split: Listed, stored: Callable[[Path], Tensor], prepare: Prepare, seed: int = 0
     ) -> None:
-        self._files, self._stored, self._prepare, self._seed = split.files, stored, prepare, seed
+        self._files, self._stored, self.prepare, self._seed = split.files, stored, prepare, seed
         self._labels = torch.tensor(split.labels)
 
     @property
@@ -141,7 +141,7 @@ class AtAccess(Samples):
     def __getitem__(self, key: Key, /) -> tuple[Tensor, int]:
         stored = self._stored(self._files[key.index]).unsqueeze(0)
         number = torch.tensor([key.index])
-        one = InMemory(stored, self._labels[number], self._prepare, self._seed, ids=number)
+        one = InMemory(stored, self._labels[number], self.prepare, self._seed, ids=number)
         return one[Key(key.epoch, 0)]
 
     def content(self, index: int) -> bytes:

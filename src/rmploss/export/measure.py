@@ -20,7 +20,8 @@ class Measured:
 
     file: its name.
     accuracy: in percent, of `samples` inputs.
-    ms: the median time of one input, in milliseconds, in batches of `BATCH`.
+    ms: the median CPU time of one input, in milliseconds, in batches of `BATCH`; the one thread
+        is the caller's, so that other work on the machine hardly matters.
     bytes: its size.
     """
 
@@ -50,9 +51,9 @@ def measure(files: dict[str, bytes], x: Tensor, labels: Tensor) -> list[Measured
     times: dict[str, list[float]] = {name: [] for name in files}
     for _ in range(REPEATS + 1):
         for name, session in sessions.items():
-            begin = time.perf_counter()
+            begin = time.thread_time()
             session.run(["logits"], {"x": few.numpy()})
-            times[name].append(1000 * (time.perf_counter() - begin) / few.shape[x.ndim - 4])
+            times[name].append(1000 * (time.thread_time() - begin) / few.shape[x.ndim - 4])
     found = []
     for name, session in sessions.items():
         (logits,) = session.run(["logits"], {"x": x.numpy()})

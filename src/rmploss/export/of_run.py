@@ -1,6 +1,7 @@
 """Export the network of a run into files, each compared with it on samples of its test split.
 
 model.onnx  model-step.onnx     ONNX: all steps, and one with explicit state
+model-loop.onnx                 ONNX: all steps, any number of them
 model.nir                       NIR, in the form of one reader
 model.pt2  model.pt             torch.export, TorchScript
 model-int8.onnx  int8.json      ONNX with 8-bit weights; accuracy and time beside float32
@@ -11,6 +12,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +26,7 @@ from rmploss.engine.trained import Trained
 from rmploss.errors import UserError, unknown
 from rmploss.export import nir_readers, parity
 from rmploss.export.graph import Graph, graph_of
-from rmploss.export.int8 import Scale8, input_scales
+from rmploss.export.int8 import Rounding8, calibrate
 from rmploss.export.measure import Measured, measure
 from rmploss.export.parity import Parity, Reference
 from rmploss.export.to_nir import nir_bytes
@@ -33,6 +35,8 @@ from rmploss.export.to_torch import exported_bytes, scripted_bytes
 
 SAMPLES = 100
 """On how many samples of the test split files are compared."""
+WHITE = 255
+"""The white of the pixels of which a file says mean and deviation."""
 PARITY = "parity.json"
 
 
@@ -66,11 +70,11 @@ def export_trained(
         raise UserError("no such format" if wrong else "no format was named: --to onnx", wrong)
     train, test = _splits(net, data_dir)
     x, labels = first(test, samples)
-    graph = graph_of(net.net, x)
+    graph, facts = graph_of(net.net, x), facts_of(net, test)
     contents: dict[str, tuple[bytes, str]] = {}
     for target in targets:
-        scales = input_scales(graph, first(train, samples)[0]) if target == INT8 else None
-        for name, content in _files(graph, target, reader, oldest, scales).items():
+        rounded = calibrate(graph, first(train, samples)[0]) if target == INT8 else None
+        for name, content in _files(graph, target, facts, reader, oldest, rounded).items():
             contents[name] = content, target
     given = parity.reference(net.net, x)
     store.make_folder(folder)
@@ -92,11 +96,12 @@ def export_trained(
 
 
 INT8, EIGHT = "onnx-int8", "model-int8.onnx"
-TARGETS = ("onnx", INT8, "nir", "torch-export", "torchscript")
+LOOP = "onnx-loop"
+TARGETS = ("onnx", LOOP, INT8, "nir", "torch-export", "torchscript")
 """The formats."""
 
 
-def test_inputs(net: Trained, count: int, data_dir: Path | None = None) -> Tensor:  # noqa: PT028
+def inputs_of(net: Trained, count: int, data_dir: Path | None = None) -> Tensor:
     """The first samples of a run's test split, `[B, C, H, W]` or `[T, B, C, H, W]`."""
     return first(_splits(net, data_dir)[1], count)[0]
 
@@ -113,15 +118,34 @@ def _splits(net: Trained, data_dir: Path | None) -> tuple[Samples, Samples]:
     return open_splits(net.recipe, net.dataset, data_dir, Listener())
 
 
-def files_of(net: Trained, target: str, x: Tensor) -> tuple[dict[str, bytes], list[Parity]]:
-    """The files of one format by name, and their comparisons on the inputs x; nothing is written.
+def facts_of(net: Trained, test: Samples) -> dict[str, str]:
+    """What an ONNX file says of its inputs and classes, each as JSON.
 
-    x: `[B, C, H, W]` or `[T, B, C, H, W]`.
+    classes: their names. mean, std: of images, an input is (x - mean) / std of the pixels x in
+    0..255, for each channel; absent where inputs are made otherwise.
+    """
+    facts = {"classes": json.dumps(net.classes)}
+    standardize: Any = getattr(getattr(test, "prepare", None), "standardize", None)
+    if standardize is not None and standardize.white == WHITE:
+        for name in ("mean", "std"):
+            facts[name] = json.dumps(getattr(standardize, name).flatten().tolist())
+    return facts
+
+
+def files_of(
+    net: Trained, target: str, count: int, data_dir: Path | None = None
+) -> tuple[dict[str, bytes], list[Parity]]:
+    """The files of one format by name, and their comparisons; nothing is written.
+
+    count: on how many samples of the test split they are compared.
+    data_dir: the folder of the data sets.
 
     Raises `UserError` if the format cannot hold the network.
     """
+    _, test = _splits(net, data_dir)
+    x, _ = first(test, count)
     graph, given = graph_of(net.net, x), parity.reference(net.net, x)
-    files = _files(graph, target, "nir", "1.0.8")
+    files = _files(graph, target, facts_of(net, test))
     found = [_compared(name, data, target, graph, given) for name, data in files.items()]
     return files, [each for part in found for each in part]
 
@@ -129,17 +153,20 @@ def files_of(net: Trained, target: str, x: Tensor) -> tuple[dict[str, bytes], li
 def _files(
     graph: Graph,
     target: str,
-    reader: str,
-    oldest: str,
-    scales: Mapping[str, Scale8] | None = None,
+    facts: Mapping[str, str],
+    reader: str = "nir",
+    oldest: str = "1.0.8",
+    rounded: Mapping[str, Rounding8] | None = None,
 ) -> dict[str, bytes]:
     """The files of a format by name."""
     if target == INT8:
-        return {EIGHT: onnx_model(graph, scales=scales).SerializeToString()}
+        return {EIGHT: onnx_model(graph, rounded=rounded, facts=facts).SerializeToString()}
+    if target == LOOP:
+        return {"model-loop.onnx": onnx_model(graph, form="loop", facts=facts).SerializeToString()}
     if target == "onnx":
         return {
-            "model.onnx": onnx_model(graph).SerializeToString(),
-            "model-step.onnx": onnx_model(graph, form="step").SerializeToString(),
+            "model.onnx": onnx_model(graph, facts=facts).SerializeToString(),
+            "model-step.onnx": onnx_model(graph, form="step", facts=facts).SerializeToString(),
         }
     if target == "nir":
         name = "model.nir" if reader == "nir" else f"model-{reader}.nir"
@@ -153,8 +180,9 @@ def _compared(
     name: str, content: bytes, target: str, graph: Graph, given: Reference, reader: str = "nir"
 ) -> list[Parity]:
     """The comparisons of one file, in every runtime that is installed."""
-    if target in ("onnx", INT8):
-        compare = parity.of_onnx_step if "step" in name else parity.of_onnx
+    if target in ("onnx", LOOP, INT8):
+        forms = {"model-step.onnx": parity.of_onnx_step, "model-loop.onnx": parity.of_onnx_loop}
+        compare = forms.get(name, parity.of_onnx)
         return [compare(name, content, graph, given)]
     if target == "nir":
         readers = nir_readers.that_read(reader)

@@ -15,7 +15,7 @@ from rmploss.engine.load import evaluate_run, find_weights
 from rmploss.engine.pack import Claims
 from rmploss.engine.trained import Trained, load
 from rmploss.errors import Problem, UserError
-from rmploss.export.of_run import PARITY, files_of, test_inputs
+from rmploss.export.of_run import PARITY, SAMPLES, files_of
 from rmploss.export.parity import Parity
 
 TARGETS = ("onnx", "nir")
@@ -50,7 +50,7 @@ def pack_run(
     compared: list[Parity] = []
     for target in TARGETS:
         try:
-            written, found = files_of(net, target, test_inputs(net, 100, data_dir))
+            written, found = files_of(net, target, SAMPLES, data_dir)
         except UserError as error:
             on_note(f"{target} is left out: {' '.join(str(error).split())}")
             continue

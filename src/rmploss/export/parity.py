@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -145,6 +146,20 @@ def of_onnx(file: str, content: bytes, graph: Graph, given: Reference) -> Parity
             for i, node in enumerate(graph.neurons)
         }
         return torch.from_numpy(logits), spikes
+
+    return compare(file, f"onnxruntime {runtime.__version__}", given, run)
+
+
+def of_onnx_loop(file: str, content: bytes, graph: Graph, given: Reference) -> Parity:
+    """A loop in ONNX Runtime, which shows no spikes."""
+    (runtime,) = require("onnxruntime")
+
+    def run() -> tuple[Tensor, Spikes]:
+        inputs = {"x": given.x.numpy()}
+        if graph.static:
+            inputs["T"] = np.array(graph.T)
+        (logits,) = _session(runtime, content).run(["logits"], inputs)
+        return torch.from_numpy(logits), {}
 
     return compare(file, f"onnxruntime {runtime.__version__}", given, run)
 
