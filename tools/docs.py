@@ -3,8 +3,9 @@
 A generated part stands between `<!-- NAME -->` and `<!-- /NAME -->`. The maps come from the first
 lines of the files (`source_map.py`) and of their functions (`paper.py`), the tables from `recipes/`
 and from the CSV files in `results/` and `benchmarks/` (`tables.py`), the starts of recipes from
-docs/alive.csv (`alive.py`), what learnt 256 images from docs/overfit.csv (`overfit.py`), the faults
-from what was recorded of them (`reliability.py`).
+docs/alive.csv (`alive.py`), what learnt 256 images from docs/overfit.csv (`overfit.py`), what other
+runtimes computed from docs/roundtrips.csv (`roundtrips.py`), the faults from what was recorded of
+them (`reliability.py`).
 `tests/test_docs.py` runs the check.
 """
 
@@ -17,6 +18,7 @@ import best
 import overfit
 import paper
 import reliability
+import roundtrips
 import source_map
 import tables
 from source_map import ROOT
@@ -42,6 +44,7 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
         "faults": reliability.faults_table,
         "mutations": reliability.mutations,
     },
+    "docs/deploy.md": {"roundtrips": roundtrips.table},
     "docs/alive.md": {"asleep": alive.reasons, "alive": alive.table},
     "docs/overfit.md": {"overfit": overfit.table, "unlearnt": overfit.reasons},
     "docs/decisions.md": {"index": source_map.decisions},
