@@ -18,6 +18,7 @@ import best
 import overfit
 import paper
 import reliability
+import robustness
 import roundtrips
 import source_map
 import tables
@@ -49,6 +50,7 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/overfit.md": {"overfit": overfit.table, "unlearnt": overfit.reasons},
     "docs/decisions.md": {"index": source_map.decisions},
     "docs/fair-best.md": {"own": best.own_numbers, "best": best.results},
+    "docs/robustness.md": {"robustness": robustness.table},
     "results/README.md": {"fair": tables.fair_results},
 }
 """Document -> name of a generated part -> the function that generates it."""

@@ -17,6 +17,7 @@ NAVIGATION: dict[str, dict[str, str]] = {
     "Methods": {
         "All": "docs/methods.md",
         "At their best": "docs/fair-best.md",
+        "Under attack": "docs/robustness.md",
         METHODS: "",
         "Add a method": "docs/add-a-method.md",
     },

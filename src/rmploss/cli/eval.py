@@ -4,12 +4,13 @@ import json as json_module
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
-from rmploss.cli.common import DataDir, Device, RunDir, Workers, is_main
-from rmploss.errors import OlderCheckpointError, Problem
+from rmploss.cli.common import WHOLE, DataDir, Device, RunDir, Workers, is_main
+from rmploss.errors import OlderCheckpointError, Problem, UserError
 
 if TYPE_CHECKING:
     from rmploss.engine.evaluate import Evaluation
@@ -21,6 +22,7 @@ class Eval:
 
     $ rmploss eval runs/NAME
     $ rmploss eval runs/NAME --checkpoint best --fold
+    $ rmploss eval runs/NAME --attack 2/255 8/255 --transfer runs/OTHER
 
     Of a pack, too: exit code 12 if the accuracy is not the one that it claims.
 
@@ -39,6 +41,12 @@ class Eval:
     potential: Literal["u_pre", "input"] = "u_pre"
     """The potential in the quantization error: the membrane before the reset, or the input current,
     as in the authors' code."""
+    attack: Annotated[tuple[str, ...], arg(metavar="EPS ...", help_behavior_hint="")] = ()
+    """Attack the pixels of the test images instead: noise, FGSM and PGD of these sizes."""
+    transfer: Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="")] = None
+    """With --attack: another run, whose PGD images are tried on this one."""
+    attack_samples: Annotated[int | None, WHOLE, arg(help_behavior_hint="(default: all)")] = None
+    """With --attack: a class-balanced subset of the test images."""
     data_dir: DataDir = None
     """The folder of the data sets."""
     device: Device = "auto"
@@ -50,6 +58,11 @@ class Eval:
 
     def run(self) -> int:
         """Evaluate and print; raises `OlderCheckpointError` after an older checkpoint."""
+        if self.attack:
+            return self._attack()
+        if self.transfer is not None or self.attack_samples is not None:
+            problem = Problem("--attack", "is missing", "--attack 2/255 8/255")
+            raise UserError("no size of an attack is given", [problem])
         from rmploss.engine.hub import located
         from rmploss.engine.load import evaluate_run
         from rmploss.engine.pack import Claims, is_pack, require_claims
@@ -84,6 +97,31 @@ class Eval:
                 raise older[0]
             if is_pack(path):
                 require_claims(path, Claims.of(result))
+        return 0
+
+    def _attack(self) -> int:
+        """Attack and print; returns 0."""
+        from rmploss.cli.attacks import print_attacks, sizes
+        from rmploss.engine.attack import attack_run
+
+        others = {"--averaged": self.averaged, "--fold": self.fold}
+        others |= {"--potential": self.potential != "u_pre"}
+        problems = [
+            Problem(flag, "has no effect on attacks") for flag, set_ in others.items() if set_
+        ]
+        if problems:
+            raise UserError("--attack takes the trained network as it is", problems)
+
+        results = attack_run(
+            self.run_dir,
+            sizes(self.attack),
+            source=self.transfer,
+            samples=self.attack_samples,
+            which=self.checkpoint,
+            data_dir=self.data_dir,
+            device=self.device,
+        )
+        print_attacks(self.attack, results, self.json)
         return 0
 
     def _print(self, result: "Evaluation") -> None:

@@ -15,7 +15,7 @@ from rmploss.data._base import (
     data_root,
 )
 from rmploss.data._fingerprint import fingerprint
-from rmploss.data._in_memory import InMemory, Prepare
+from rmploss.data._in_memory import InMemory, Prepare, Standardize
 from rmploss.data._loading import batch_indices, batches, hold_out, n_batches, take
 from rmploss.registry import Registry
 
@@ -48,6 +48,7 @@ __all__ = [
     "ReadsFiles",
     "Samples",
     "Splits",
+    "Standardize",
     "batch_indices",
     "batches",
     "data_root",

@@ -1,0 +1,204 @@
+"""Accuracy under attacks on the pixels, through the surrogate gradient.
+
+    noise     x + eps r,  r = -1 or 1 with equal probability
+    FGSM      x + eps sign(g(x)),  g = dL/dx  (Goodfellow et al. 2015)
+    PGD       x_0 = x + U(-eps, eps);  x_k+1 = P(x_k + a sign(g(x_k)))  (Madry et al. 2018)
+    transfer  the PGD images of another network
+
+x: pixels in [0, 1]; every attacked image is clipped to [0, 1], and P projects to [x - eps, x + eps]
+as well. L: the cross-entropy of the logits. A spike has no derivative: g takes the slope of the
+network's own surrogate in its place, so it is not the gradient of the accuracy, and an attack of
+another kind may find more. Noise and transfer need no gradient of the network: where they do more
+harm than FGSM or PGD, its gradients are masked (Athalye et al. 2018), and its accuracy under them
+says nothing.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rmploss.errors import Problem, UserError
+from rmploss.randomness import generator
+
+STEPS = 10
+"""The steps of PGD."""
+STEP = 0.25
+"""The size a of a step of PGD, as a share of eps."""
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """Accuracies of one network under attacks of one size, in percent.
+
+    eps: the largest change of a pixel, in units of the range from black to white.
+    samples: the number of images.
+    clean, noise, fgsm, pgd: see the head of the module.
+    transfer: None: there was no other network.
+    without_gradient: the share of images whose g is 0 in every pixel, in percent.
+    """
+
+    eps: float
+    samples: int
+    clean: float
+    noise: float
+    fgsm: float
+    pgd: float
+    transfer: float | None
+    without_gradient: float
+
+    @property
+    def masked(self) -> tuple[str, ...]:
+        """Why the gradients may be masked, in sentences; empty: nothing points to it."""
+        order = [("noise", self.noise), ("FGSM", self.fgsm), ("PGD", self.pgd)]
+        said = [
+            f"{weaker} does more harm than {stronger}"
+            for (weaker, low), (stronger, high) in pairwise(order)
+            if low < high
+        ]
+        if self.transfer is not None and self.transfer < self.pgd:
+            said.append("images of another network do more harm than PGD")
+        if self.without_gradient:
+            said.append(f"{self.without_gradient:.1f} % of the images have no gradient")
+        return tuple(said)
+
+
+def robustness(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    eps: Sequence[float],
+    *,
+    source: nn.Module | None = None,
+    steps: int = STEPS,
+    seed: int = 0,
+) -> list[Robustness]:
+    """Attack a network with every size; returns one result for each.
+
+    model: logits `[B, K]` of pixels; runs in evaluation mode, its parameters get no gradient.
+    batches: (pixels in [0, 1], `[B, C, H, W]`; labels `[B]`).
+    eps: the sizes of the attacks, each in (0, 1].
+    source: another network for transferred images, of pixels as well; None: none.
+    steps: of PGD, at least 1.
+    seed: of the noise, and of the images at which PGD begins.
+
+    Raises `UserError`.
+    """
+    problems = [
+        Problem(f"eps = {e!r}", "must lie in (0, 1]", "8/255") for e in eps if not 0 < e <= 1
+    ]
+    if not eps:
+        problems.append(Problem("eps", "names no size", "2/255 8/255"))
+    if steps < 1:
+        problems.append(Problem(f"steps = {steps}", "must be at least 1", f"{STEPS}"))
+    if problems:
+        raise UserError("cannot attack", problems)
+    counts = torch.zeros(len(eps), 6, dtype=torch.float64)
+    samples = 0
+    with attacked(model), attacked(source or model):
+        for number, (x, labels) in enumerate(batches):
+            samples += len(labels)
+            for row, size in zip(counts, eps, strict=True):
+                row += _counts(model, source, x, labels, size, steps, seed, number)
+    if not samples:
+        raise UserError("no image to attack")
+    shares = (100 * counts / samples).tolist()
+    return [
+        Robustness(size, samples, clean, noise, one, many, other if source else None, without)
+        for size, (clean, noise, one, many, other, without) in zip(eps, shares, strict=True)
+    ]
+
+
+def _counts(
+    model: nn.Module,
+    source: nn.Module | None,
+    x: Tensor,
+    labels: Tensor,
+    eps: float,
+    steps: int,
+    seed: int,
+    batch: int,
+) -> Tensor:
+    """The images of a batch that are right: clean, noise, FGSM, PGD, transfer; without gradient."""
+    drawn = generator(seed, "attack", batch)
+    signs = torch.randint(0, 2, x.shape, generator=drawn).to(x) * 2 - 1
+    start = torch.rand(x.shape, generator=drawn, dtype=torch.float64).to(x) * 2 - 1
+    begin = clipped(x + eps * start, x, eps)
+    gradient = input_gradient(model, x, labels)
+    images = [
+        x,
+        clipped(x + eps * signs, x, eps),
+        clipped(x + eps * gradient.sign(), x, eps),
+        pgd(model, x, labels, eps, begin=begin, steps=steps),
+    ]
+    if source is not None:
+        images.append(pgd(source, x, labels, eps, begin=begin, steps=steps))
+    right = [_right(model, image, labels) for image in images] + [0.0] * (source is None)
+    return torch.tensor([*right, float((gradient.flatten(1) == 0).all(1).sum())]).double()
+
+
+def fgsm(model: nn.Module, x: Tensor, labels: Tensor, eps: float) -> Tensor:
+    """The images of FGSM, `[B, C, H, W]`; for the arguments see `pgd`."""
+    return clipped(x + eps * input_gradient(model, x, labels).sign(), x, eps)
+
+
+def pgd(
+    model: nn.Module,
+    x: Tensor,
+    labels: Tensor,
+    eps: float,
+    *,
+    begin: Tensor | None = None,
+    steps: int = STEPS,
+) -> Tensor:
+    """The images of PGD, `[B, C, H, W]`.
+
+    model: logits `[B, K]` of pixels.
+    x: pixels in [0, 1], `[B, C, H, W]`.
+    labels: `[B]`.
+    eps: the largest change of a pixel.
+    begin: x_0, as x; None: x itself.
+    steps: of size `STEP` eps.
+    """
+    at = x if begin is None else begin
+    for _ in range(steps):
+        at = clipped(at + STEP * eps * input_gradient(model, at, labels).sign(), x, eps)
+    return at
+
+
+def input_gradient(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
+    """g = dL/dx of every image, as x: the sum over the batch, so that no image scales another's."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        loss = F.cross_entropy(model(x), labels, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, x)
+    return gradient
+
+
+def clipped(attacked: Tensor, x: Tensor, eps: float) -> Tensor:
+    """The nearest images in [x - eps, x + eps] and [0, 1], of the shape of x."""
+    return torch.minimum(torch.maximum(attacked, x - eps), x + eps).clamp(0, 1)
+
+
+@torch.no_grad()
+def _right(model: nn.Module, x: Tensor, labels: Tensor) -> float:
+    return float((model(x).argmax(1) == labels).sum())
+
+
+@contextmanager
+def attacked(model: nn.Module) -> Iterator[None]:
+    """Inside the block a network is in evaluation mode, and its parameters need no gradient."""
+    training = model.training
+    needing = [p for p in model.parameters() if p.requires_grad]
+    model.eval()
+    for parameter in needing:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        model.train(training)
+        for parameter in needing:
+            parameter.requires_grad_(True)

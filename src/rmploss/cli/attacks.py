@@ -1,0 +1,44 @@
+"""`rmploss eval RUN --attack`: what attacks on the pixels leave of the accuracy."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from rmploss.cli.wrapping import say
+from rmploss.errors import Problem, UserError
+
+if TYPE_CHECKING:
+    from rmploss.analysis import Robustness
+
+
+def sizes(words: Sequence[str]) -> list[float]:
+    """The sizes of attacks in pixels: "8/255", "0.03". Raises `UserError`."""
+    found, problems = [], []
+    for word in words:
+        try:
+            found.append(float(Fraction(word)))
+        except (ValueError, ZeroDivisionError):
+            problems.append(Problem(f"--attack {word}", "is no size of a pixel's change", "8/255"))
+    if problems:
+        raise UserError("cannot read --attack", problems)
+    return found
+
+
+def print_attacks(words: Sequence[str], results: Sequence["Robustness"], as_json: bool) -> None:
+    """Print the results of the sizes that were given as words."""
+    if as_json:
+        for result in results:
+            print(json.dumps({**asdict(result), "masked": result.masked}))
+        return
+    print(f"attacks on {results[0].samples} test images, accuracy in %")
+    heads = ("eps", "clean", "noise", "FGSM", "PGD", "transfer")
+    print("  ".join(f"{head:>8}" for head in heads))
+    for word, o in zip(words, results, strict=True):
+        known = (o.clean, o.noise, o.fgsm, o.pgd, o.transfer)
+        cells = [f"{'-' if value is None else format(value, '.2f'):>8}" for value in known]
+        print("  ".join([f"{word:>8}", *cells]))
+    for word, result in zip(words, results, strict=True):
+        for why in result.masked:
+            say(f"eps {word}: gradients may be masked: {why}", 2)

@@ -1,0 +1,108 @@
+"""Attack the network of a run on the pixels of its test images (`analysis.robustness`)."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from rmploss.analysis.robustness import STEPS, Robustness, robustness
+from rmploss.data import InMemory, Standardize, data_root, take
+from rmploss.engine.batches import open_splits
+from rmploss.engine.build import check, make_dataset
+from rmploss.engine.distributed import World
+from rmploss.engine.execution import join
+from rmploss.engine.listener import Listener
+from rmploss.engine.load import load_network
+from rmploss.engine.precision import Precision, precision
+from rmploss.errors import Problem, UserError
+from rmploss.models import SpikingNetwork
+from rmploss.ops import at_least_single
+from rmploss.recipes import Recipe
+
+BATCH = 100
+"""Images that are attacked at once."""
+
+
+class OfPixels(nn.Module):
+    """A network as a function of pixels in [0, 1], so that an attack counts in pixels.
+
+    net: takes standardized inputs.
+    standardize: makes these of stored images.
+    precision: see `Evaluator`.
+    """
+
+    def __init__(self, net: SpikingNetwork, standardize: Standardize, precision: Precision) -> None:
+        super().__init__()
+        self.net, self.standardize, self.precision = net, standardize, precision
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits `[B, K]` of pixels `[B, C, H, W]`."""
+        with self.precision():
+            return at_least_single(self.net(self.standardize(x * self.standardize.white)))
+
+
+def attack_run(
+    run_dir: str | Path,
+    eps: Sequence[float],
+    *,
+    source: str | Path | None = None,
+    samples: int | None = None,
+    steps: int = STEPS,
+    which: Literal["last", "best"] = "last",
+    data_dir: Path | None = None,
+    device: str = "auto",
+) -> list[Robustness]:
+    """The accuracies of a run's network under attacks, one result for each size.
+
+    run_dir, which: see `load_network`.
+    eps: the largest changes of a pixel, each in (0, 1].
+    source: another run on the same data, for transferred images; None: none.
+    samples: the size of a class-balanced subset of the test images; None: all of the run's.
+    steps: of PGD.
+    data_dir, device: see `Execution`.
+
+    Raises `UserError`, also for data that are no images in memory, `CheckpointError` as
+    `load_network`.
+    """
+    net, recipe = load_network(run_dir, which)
+    other = load_network(source, which) if source is not None else None
+    if other is not None and other[1].data.name != recipe.data.name:
+        problem = Problem(str(source), f"was trained on {other[1].data.name}", recipe.data.name)
+        raise UserError("images of other data cannot be transferred", [problem])
+    with join(device) as world:
+        if world.size > 1:
+            problem = Problem(f"{world.size} ranks", "are not supported", "start without torchrun")
+            raise UserError("an attack runs in one process", [problem])
+        check(recipe, data_root(data_dir))
+        images, standardize = _images(recipe, data_dir, samples, world)
+        model = OfPixels(net, standardize, precision(recipe, world.device)).to(world.device)
+        from_other = None
+        if other is not None:
+            kind = precision(other[1], world.device)
+            from_other = OfPixels(other[0], standardize, kind).to(world.device)
+        pixels = _batches(images, standardize.white)
+        return robustness(model, pixels, eps, source=from_other, steps=steps)
+
+
+def _images(
+    recipe: Recipe, data_dir: Path | None, samples: int | None, world: World
+) -> tuple[InMemory, Standardize]:
+    """The test images as they are stored, and what makes inputs of them."""
+    _, test = open_splits(recipe, make_dataset(recipe), data_dir, Listener(), world.device)
+    standardize = getattr(getattr(test, "prepare", None), "standardize", None)
+    if not isinstance(test, InMemory) or not isinstance(standardize, Standardize):
+        what = "has no pixels in memory that could be changed"
+        fix = "a run on images: cifar10, cifar100, digits"
+        raise UserError("cannot attack", [Problem(f"data set {recipe.data.name}", what, fix)])
+    chosen = take(test, samples)
+    assert isinstance(chosen, InMemory)
+    return chosen, standardize
+
+
+def _batches(images: InMemory, white: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """(pixels in [0, 1], labels), `BATCH` images at a time."""
+    stored, labels = images.stored.split(BATCH), images.labels.split(BATCH)
+    for some, theirs in zip(stored, labels, strict=True):
+        yield some.to(torch.float32) / white, theirs

@@ -1,0 +1,101 @@
+"""Attacks on trained runs: in pixels, on the images that the run is tested on."""
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+
+from rmploss.cli import main
+from rmploss.data import Standardize
+from rmploss.engine.attack import OfPixels, attack_run
+from rmploss.engine.load import evaluate_run
+from rmploss.engine.train import train
+from rmploss.errors import UserError
+from rmploss.recipes import get, override
+from tests.engine.runs import TINY
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two seeds of a run that has learnt something."""
+    folder = tmp_path_factory.mktemp("runs")
+    recipe = TINY.but(epochs=6, train_samples=512, test_samples=120, lr=0.1)
+    first, second = (train(recipe.but(seed=seed), folder) for seed in (0, 1))
+    return first, second
+
+
+def test_pixels_are_standardized_in_front_of_the_network() -> None:
+    seen: list[torch.Tensor] = []
+
+    class Net(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(x)
+            return x.flatten(1)
+
+    standardize = Standardize([0.25], [0.5], white=16)
+    stored = torch.randint(0, 17, (3, 1, 4, 4), dtype=torch.uint8)
+    model = OfPixels(Net(), standardize, nullcontext)  # pyright: ignore[reportArgumentType]
+    x = (stored / 16).requires_grad_()
+    model(x).sum().backward()
+    torch.testing.assert_close(seen[0], standardize(stored))
+    torch.testing.assert_close(seen[0], (stored / 16 - 0.25) / 0.5)
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad, torch.full_like(x, 2.0))  # 1 / std: eps counts in pixels
+
+
+def test_a_run_is_attacked_on_its_test_images(runs: tuple[Path, Path]) -> None:
+    first, second = runs
+    small, large = attack_run(first, [1 / 255, 0.5], source=second)
+    assert small.samples == 120
+    assert small.clean == large.clean == evaluate_run(first).accuracy
+    assert small.clean > 40
+    assert large.pgd < small.pgd <= small.clean
+    assert small.transfer is not None
+    (fewer,) = attack_run(first, [0.1], samples=50, steps=1)
+    assert (fewer.samples, fewer.transfer) == (50, None)
+
+
+def test_the_command_line_prints_every_size(
+    runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["eval", str(runs[0]), "--attack", "8/255", "0.2", "--attack-samples", "30"]
+    assert main([*words, "--transfer", str(runs[1])]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("attacks on 30 test images")
+    assert lines[1].split() == ["eps", "clean", "noise", "FGSM", "PGD", "transfer"]
+    assert [line.split()[0] for line in lines[2:4]] == ["8/255", "0.2"]
+    assert main([*words, "--json"]) == 0
+    results = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [result["eps"] for result in results] == [8 / 255, 0.2]
+    assert all(result["transfer"] is None and "masked" in result for result in results)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--attack large", "large"),
+        ("--attack 1/0", "1/0"),
+        ("--attack 2", "(0, 1]"),
+        ("--attack 0.1 --fold", "--fold"),
+        ("--attack 0.1 --averaged", "--averaged"),
+        ("--transfer nowhere", "--attack 2/255"),
+        ("--attack 0.1 --attack-samples 5000", "5000 samples"),
+    ],
+)
+def test_mistakes(
+    words: str, said: str, runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["eval", str(runs[0]), *words.split()]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_events_have_no_pixels_to_attack(tmp_path: Path, runs: tuple[Path, Path]) -> None:
+    changes = {"epochs": 1, "train_samples": 32, "test_samples": 16, "batch_size": 16, "T": 2}
+    events = train(override(get("digits-events-convnet-rmp"), changes), tmp_path)
+    with pytest.raises(UserError, match="cannot attack") as caught:
+        attack_run(events, [0.1])
+    assert "digits-events" in caught.value.problems[0].where
+    with pytest.raises(UserError, match="other data"):
+        attack_run(runs[0], [0.1], source=events)
