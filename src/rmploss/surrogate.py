@@ -33,7 +33,9 @@ class Surrogate(ABC):
 
     def __call__(self, v: Tensor) -> Tensor:
         """Spikes `1[v >= 0]` (Eq. 2); v: the distance to the threshold, any shape."""
-        return _Fire.apply(v, self)
+        # torch.compile refuses a function that has a forward-mode derivative of its own.
+        fire = _Fire if torch.compiler.is_compiling() else _FireBothModes
+        return fire.apply(v, self)
 
     def _require_positive(self, *fields: str) -> None:
         values = {field: getattr(self, field) for field in fields}
@@ -59,12 +61,20 @@ class _Fire(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Tensor, Surrogate], output: Tensor) -> None:
         v, ctx.surrogate = inputs
         ctx.save_for_backward(v)
-        ctx.save_for_forward(v)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
         (v,) = ctx.saved_tensors
         return grad_outputs[0] * ctx.surrogate.derivative(v), None
+
+
+class _FireBothModes(_Fire):
+    """`_Fire` with its derivative in forward mode, too (`torch.func.jvp`)."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Surrogate], output: Tensor) -> None:
+        _Fire.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(inputs[0])
 
     @staticmethod
     def jvp(ctx: Any, *grad_inputs: Any) -> Tensor:
