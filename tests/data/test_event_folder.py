@@ -18,7 +18,7 @@ from rmploss.data.recordings import read_recording
 from rmploss.engine.own_data import changes_for
 from rmploss.engine.train import train
 from rmploss.errors import DataError, UserError
-from tests.data.files import aedat
+from tests.data.files import HEADER3, aedat, aedat3, save_npz
 from tests.engine.runs import TINY
 
 W, H, T = 20, 12, 3
@@ -33,10 +33,6 @@ def recording(seed: int, n: int = 60) -> Events:
         y=draw.integers(0, H, n),
         p=draw.integers(0, 2, n),
     )
-
-
-def save_npz(path: Path, events: Events) -> None:
-    np.savez(path, x=events.x, y=events.y, t=events.t, p=events.p)
 
 
 def save_structured(path: Path, events: Events) -> None:
@@ -63,12 +59,17 @@ def save_dat(path: Path, events: Events) -> None:
     path.write_bytes(b"% Version 2\n% Width 20\n\x00\x08" + rows.tobytes())
 
 
+def save_aedat3(path: Path, events: Events) -> None:
+    path.write_bytes(HEADER3 + aedat3(events))
+
+
 SAVE: dict[str, tuple[str, Callable[[Path, Events], None]]] = {
     "npz": (".npz", save_npz),
     "structured": (".npy", save_structured),
     "signed": (".npz", save_signed),
     "bin": (".bin", save_bin),
     "dat": (".DAT", save_dat),
+    "aedat3": (".aedat", save_aedat3),
 }
 
 
@@ -183,7 +184,8 @@ def test_arrays_that_are_no_recording(
         ("a.dat", b"% x\n\x00\x08", "holds no events"),
         ("a.dat", b"% x\n\x00\x08abc", "byte 6: the last event is cut off"),
         ("a.bin", bytes([W, 0, 0, 0, 0]), "a pixel outside 20x12"),
-        ("a.aedat4", b"#!AER-DAT4.0\r\n", "is AEDAT 4.0.*convert it to AEDAT 2.0"),
+        ("a.aedat4", b"#!AER-DAT2.0\r\n", "not AEDAT 4.0"),
+        ("a.aedat", b"#!AER-DAT3.0\r\n", "is AEDAT 3.0"),
         ("a.raw", b"", "is none of .npz"),
     ],
 )

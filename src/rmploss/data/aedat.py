@@ -7,8 +7,9 @@ of 32 bits (2.0) or 16 (1.0), and a time of 32 bits, both big-endian:
               bit 15 or bit 31 set: a special event (a pulse at the camera's input), without a pixel
     time      microseconds, unsigned (recordings beyond 2^31 exist), never decreasing
 
-Special events are left out, as jAER does. Later versions are refused: their packets have another
-layout, and 3.1 and 4.0 count rows from the top, so that pictures would be upside down.
+Special events are left out, as jAER does. Later versions are refused here: 3.1 and 4.0 count rows
+from the top, so that pictures of a published data set would be upside down. Own recordings of those
+versions are read by aedat3.py and aedat4.py, through recordings.py.
 
 x and y are returned as the camera wrote them. Which direction is up depends on how the camera was
 mounted: each data set maps addresses to columns and rows.
@@ -76,7 +77,7 @@ def _version(data: bytes, path: Path) -> bytes:
     if match[1] not in _EVENT:
         problem = Problem(
             f"{path}, byte 0",
-            f"is AEDAT {match[1].decode()}; rmploss reads 1.0 and 2.0",
+            f"is AEDAT {match[1].decode()}; 1.0 and 2.0 are read here",
             _CONVERT,
         )
         raise DataError("a recording in a format that is not read", [problem])

@@ -2,11 +2,13 @@
 
 .npz       arrays x, y, t, p
 .npy       a structured array with these fields
-.aedat     AEDAT 1.0 and 2.0 of a DVS128 (aedat.py); rows are counted from the bottom in the file
+.aedat     AEDAT 1.0 and 2.0 of a DVS128 (aedat.py); rows are counted from the bottom in the file.
+           AEDAT 3.1 (aedat3.py) and 4.0 (aedat4.py), of any sensor
+.aedat4    AEDAT 4.0
 .bin       5 bytes per event, as N-MNIST and N-Caltech101 (nmnist.py)
 .dat       Prophesee: header lines that begin with "%", two bytes, and 8 bytes per event
 
-Times that are real numbers are seconds. AEDAT 3 and 4 are not read: the error says how to convert.
+Times that are real numbers are seconds.
 """
 
 import io
@@ -17,8 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rmploss.data import aedat
+from rmploss.data import aedat, aedat4
 from rmploss.data.aedat import read_aedat
+from rmploss.data.aedat3 import read_aedat3
+from rmploss.data.aedat4 import read_aedat4
 from rmploss.data.events import Events, recording_error
 from rmploss.data.nmnist import read_bin
 from rmploss.errors import DataError, Problem
@@ -110,7 +114,13 @@ def read_dat(path: Path, sensor: tuple[int, int]) -> Events:
 
 
 def read_upright(path: Path, sensor: tuple[int, int]) -> Events:
-    """An AEDAT file with row 0 on top."""
+    """An AEDAT file of any version, by its first line, with row 0 on top."""
+    with path.open("rb") as file:
+        version = file.read(len(aedat4.MAGIC))
+    if version.startswith(b"#!AER-DAT3.1"):
+        return read_aedat3(path, sensor)
+    if version == aedat4.MAGIC:
+        return read_aedat4(path, sensor)
     events = read_aedat(path)
     return Events(events.t, events.x, aedat.SENSOR[0] - 1 - events.y, events.p)
 
@@ -119,7 +129,7 @@ READERS: dict[str, Callable[[Path, tuple[int, int]], Events]] = {
     ".npz": read_arrays,
     ".npy": read_arrays,
     ".aedat": read_upright,
-    ".aedat4": read_upright,  # which says how to convert it
+    ".aedat4": read_aedat4,
     ".bin": read_bin,
     ".dat": read_dat,
 }

@@ -1,0 +1,76 @@
+"""AEDAT 4.0 recordings (DV, dv-processing), row 0 on top, read by the package `aedat`.
+
+A file holds streams of packets (events, frames, inertial samples, pulses), compressed or not. The
+first stream of events is read. The format has no checksums: a bit that is flipped within an
+uncompressed event is another event.
+"""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rmploss.data.events import Events
+from rmploss.errors import DataError, Problem, UserError
+
+EXTRA = "pip install 'rmploss[events]'"
+MAGIC = b"#!AER-DAT4.0\r\n"
+
+
+def read_aedat4(path: Path, sensor: tuple[int, int]) -> Events:
+    """The events of a file.
+
+    path: of an AEDAT 4.0 file.
+    sensor: (H, W), which must be that of the file's stream of events.
+    Raises `UserError` without the package, `DataError` for a malformed file or another sensor.
+    """
+    with path.open("rb") as file:
+        if file.read(len(MAGIC)) != MAGIC:
+            raise _unreadable(path, f"does not begin with {MAGIC!r}: not AEDAT 4.0")
+    try:
+        decoder_of = importlib.import_module("aedat").Decoder
+    except ImportError as error:
+        problem = Problem(f"{path}: AEDAT 4.0", str(error), EXTRA)
+        raise UserError("a package for this format is missing", [problem]) from error
+    try:
+        packets, shape = _decoded(decoder_of(str(path)))
+    # Its panics, which it raises for damaged headers, are no `Exception`.
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
+            raise
+        raise _unreadable(path, f"is damaged or cut off: {error}") from error
+    if shape is None:
+        raise _unreadable(path, "has no stream of events")
+    if shape != sensor:
+        fix = f"data.sensor=({shape[1]},{shape[0]})"
+        raise _unreadable(path, f"is of a sensor of {shape[1]}x{shape[0]} pixels", fix)
+    if not sum(map(len, packets)):
+        raise _unreadable(path, "it holds no events")
+    return _joined(path, np.concatenate(packets))
+
+
+def _decoded(decoder: Any) -> tuple[list[np.ndarray], tuple[int, int] | None]:
+    """The packets of the first stream of events, and (H, W) of its sensor; None without one."""
+    streams = decoder.id_to_stream()
+    chosen = min((n for n, about in streams.items() if about["type"] == "events"), default=None)
+    if chosen is None:
+        return [], None
+    packets = [packet["events"] for packet in decoder if packet["stream_id"] == chosen]
+    return packets, (int(streams[chosen]["height"]), int(streams[chosen]["width"]))
+
+
+def _joined(path: Path, rows: np.ndarray) -> Events:
+    if rows["t"].max() >= 1 << 63:
+        raise _unreadable(path, "has a time beyond 2^63 microseconds")
+    t = rows["t"].astype(np.int64)
+    back = np.diff(t) < 0
+    if back.any():
+        event = int(back.argmax()) + 1
+        raise _unreadable(path, f"event {event}: time runs back from {t[event - 1]} to {t[event]}")
+    x, y, p = (rows[name].astype(np.int64) for name in ("x", "y", "on"))
+    return Events(t=t, x=x, y=y, p=p)
+
+
+def _unreadable(path: Path, why: str, fix: str = "put the original file there") -> DataError:
+    return DataError("a recording cannot be read", [Problem(str(path), why, fix)])

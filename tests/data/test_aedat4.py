@@ -1,0 +1,84 @@
+"""AEDAT 4.0: the files that the format's own library wrote, and faults in them."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rmploss.data.recordings import read_recording
+from rmploss.errors import DataError, UserError
+
+FILES = Path(__file__).parent.parent / "fixtures" / "recordings"
+SENSOR = (12, 20)
+
+
+@pytest.fixture
+def aedat4() -> None:
+    """Skip without the package that reads the format."""
+    pytest.importorskip("aedat", reason="needs aedat: pip install '.[events]'")
+
+
+@pytest.mark.usefixtures("aedat4")
+@pytest.mark.parametrize("compression", ["none", "lz4", "zstd_high"])
+def test_the_events_are_those_that_were_written(compression: str) -> None:
+    events = read_recording(FILES / f"{compression}.aedat4", SENSOR)
+    i = np.arange(100)  # the formula of tests/fixtures/make_recordings.py
+    expected = {
+        "t": 1_700_000_000_000_000 + 700 * i,
+        "x": 7 * i % 20,
+        "y": 5 * i % 12,
+        "p": (i % 3 == 0).astype(int),
+    }
+    for field, values in expected.items():
+        found = getattr(events, field)
+        assert found.dtype == np.int64
+        assert found.tolist() == values.tolist()
+
+
+@pytest.mark.usefixtures("aedat4")
+def test_the_name_aedat_will_do(tmp_path: Path) -> None:
+    (tmp_path / "a.aedat").write_bytes((FILES / "lz4.aedat4").read_bytes())
+    assert len(read_recording(tmp_path / "a.aedat", SENSOR)) == 100
+
+
+@pytest.mark.usefixtures("aedat4")
+def test_another_sensor_is_named_with_what_to_type() -> None:
+    with pytest.raises(DataError, match=r"20x12 pixels.*data.sensor=\(20,12\)"):
+        read_recording(FILES / "lz4.aedat4", (128, 128))
+
+
+@pytest.mark.usefixtures("aedat4")
+def test_a_cut_file_is_an_error(tmp_path: Path) -> None:
+    whole = (FILES / "lz4.aedat4").read_bytes()
+    first = 18 + int.from_bytes(whole[14:18], "little")  # where the first packet begins
+    for length in (0, 10, 14, 16, 500, first - 1, first, first + 5, first + 100):
+        (tmp_path / "a.aedat4").write_bytes(whole[:length])
+        with pytest.raises(DataError, match=r"a\.aedat4"):
+            read_recording(tmp_path / "a.aedat4", SENSOR)
+
+
+@pytest.mark.usefixtures("aedat4")
+def test_a_flipped_bit_is_an_error_or_events(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole = (FILES / "zstd_high.aedat4").read_bytes()
+    draw = np.random.default_rng(0)
+    refused = 0
+    for _ in range(60):
+        damaged = bytearray(whole)
+        damaged[draw.integers(len(whole))] ^= 1 << draw.integers(8)
+        (tmp_path / "a.aedat4").write_bytes(damaged)
+        try:
+            read_recording(tmp_path / "a.aedat4", SENSOR)
+        except DataError:
+            refused += 1
+    assert refused > 10
+
+
+def test_without_the_package_the_error_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "aedat", None)
+    with pytest.raises(UserError, match=r"pip install 'rmploss\[events\]'"):
+        read_recording(FILES / "lz4.aedat4", SENSOR)
