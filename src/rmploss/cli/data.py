@@ -61,6 +61,9 @@ def show(data_dir: Path | None) -> None:
         if "path" in DATASETS.options(name):
             print(f"  {name:<16}yours: rmploss train RECIPE --data PATH")
             continue
+        if name == "tonic":
+            print(f"  {name:<16}of that package: rmploss train RECIPE --data tonic:NAME")
+            continue
         try:
             missing = DATASETS.make(name).missing(root)
         except UserError as error:  # of a plug-in, or an option that has no default

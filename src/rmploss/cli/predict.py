@@ -18,8 +18,9 @@ class Predict:
     $ rmploss predict runs/NAME cat.png dog.jpg
     $ rmploss predict runs/NAME *.png --top 1 --json
 
-    Files are of the kind of the run's data (images, or .aedat and .bin recordings) and are prepared
-    exactly as its test split. An image of another size is scaled and cropped at its center.
+    Files are of the kind of the run's data (images, or recordings in any format that it can train
+    on) and are prepared exactly as its test split. An image of another size is scaled and cropped
+    at its center. Of a long recording, the probabilities are the mean over its windows.
     """
 
     run_dir: Positional[RunDir]

@@ -53,7 +53,7 @@ class Train:
     freeze: Annotated[Literal["backbone"] | None, arg(metavar="backbone"), OWN] = None
     """With --start: train the head alone."""
     data: Annotated[str | None, arg(metavar="PATH", help_behavior_hint="")] = None
-    """Your own images or event recordings, in class folders, instead of the recipe's data."""
+    """Your own images or event recordings instead of the recipe's data; or tonic:NAME."""
     seed: Annotated[tuple[int, ...], arg(metavar="N ...")] = (0,)
     """One run per seed, one after the other."""
     T: RecipeInt = None
@@ -180,7 +180,7 @@ class Train:
             raise UserError("--seed needs at least one number, and each only once")
         base = recipes.get(self.recipe)
         if self.data is not None:
-            changes = {**changes_for(base, self.data), **changes}
+            changes = {**changes_for(base, self.data, data_root(self.data_dir)), **changes}
         if self.start is not None and base.start.name == "none":
             changes = {"start": "weights", **changes}
         recipe, problems = recipes.apply(base, changes)

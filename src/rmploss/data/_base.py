@@ -118,6 +118,20 @@ class ReadsFiles(Protocol):
         ...
 
 
+@runtime_checkable
+class ReadsWindows(Protocol):
+    """A data set whose samples are windows of long recordings."""
+
+    def read_windows(self, path: Path, T: int) -> Tensor:
+        """All windows of a recording, one after the other, float32 `[N, T, C, H, W]`, N >= 1.
+
+        path: of a recording.
+        T: number of frames of each window.
+        Raises `DataError` for a file that cannot be read.
+        """
+        ...
+
+
 class _Checked(Protocol):
     """The part of a data set that says what is missing."""
 

@@ -4,7 +4,7 @@ The names of the classes are those of the folders, sorted; a run records them in
 its network is known without the data.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -118,17 +118,22 @@ class OwnFolder:
 class AtAccess(Samples):
     """One split, read at access; the inputs are those that it would have in memory.
 
-    split: its files.
-    stored: from a file to uint8.
+    split: its files, or parts of files.
+    stored: from one of them to uint8.
     prepare: from there to inputs.
     seed: of the augmentation.
     """
 
     def __init__(
-        self, split: Listed, stored: Callable[[Path], Tensor], prepare: Prepare, seed: int = 0
+        self,
+        split: tuple[Sequence[Any], Sequence[int]],
+        stored: Callable[[Any], Tensor],
+        prepare: Prepare,
+        seed: int = 0,
     ) -> None:
-        self._files, self._stored, self.prepare, self._seed = split.files, stored, prepare, seed
-        self._labels = torch.tensor(split.labels)
+        self._files, labels = split
+        self._stored, self.prepare, self._seed = stored, prepare, seed
+        self._labels = torch.tensor(labels)
 
     @property
     def labels(self) -> Tensor:

@@ -110,6 +110,14 @@ class DVS128Objects:
         begin = int(recording.t[0])
         return torch.from_numpy(self._cut(recording, range(begin, begin + 1), T)[0]).float()
 
+    def read_windows(self, path: Path, T: int) -> Tensor:
+        """All windows of a recording, one after the other, float32 `[N, T, 2, size, size]`."""
+        recording = _orient(read_aedat(path))
+        window = 1000 * self.window_ms
+        begin, end = int(recording.t[0]), int(recording.t[-1]) + 1
+        starts = range(begin, max(end - window, begin) + 1, window)
+        return torch.from_numpy(self._cut(recording, starts, T)).float()
+
     def _starts(self, recording: Events) -> tuple[range, range]:
         """The starts of training and test windows, in microseconds; the splits share no event."""
         window, stride = 1000 * self.window_ms, 1000 * self.stride_ms

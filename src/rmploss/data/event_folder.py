@@ -1,7 +1,9 @@
-"""Recordings of yours in class folders, one sample a file, as frames.
+"""Recordings of yours in class folders, as frames: one sample a file, or one a window of time.
 
-Layouts and splits are those of images (`folder.py`), formats those of `recordings.py`, frames those
-of `events.py`.
+Layouts are those of images (`folder.py`), formats those of `recordings.py`, frames those of
+`events.py`. Windows of one recording are nearly alike: with split="file" all of them are in one
+split, with split="time" the first part of each recording trains, and the rest tests after a gap of
+one window.
 """
 
 from collections.abc import Collection
@@ -10,65 +12,60 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from rmploss.data import _class_folders as class_folders
 from rmploss.data._base import ProgressCallback, Splits, ensure_complete
+from rmploss.data._event_frames import WindowedFrames
 from rmploss.data._in_memory import PrepareFrames
 from rmploss.data._own_folder import OwnFolder
-from rmploss.data.events import Events, Frames, Integrate, to_frames
-from rmploss.data.recordings import READERS, extent, read_recording
-from rmploss.errors import DataError, Problem, UserError
+from rmploss.data._windows import Piece, split_pieces
+from rmploss.data.events import Events
+from rmploss.data.recordings import READERS
+from rmploss.errors import DataError, Problem
 
 
 @dataclass(frozen=True, kw_only=True)
-class EventFolder(OwnFolder):
+class EventFolder(OwnFolder, WindowedFrames):
     """Recordings of yours in class folders (.npz, .npy, .aedat, .bin, .dat), as T frames.
 
     path, classes, test_share: see `OwnFolder`.
-    sensor: (W, H) of the camera in pixels.
-    size: side of the frames; none: those of the sensor.
-    frames: 0/1 or counts.
-    integrate: "number" gives each frame as many events, "time" the same duration.
-    polarity: "two" channels for OFF and ON, or "one" for both.
-    augment: flip and roll training recordings; not for what has a direction.
+    sensor ... stride_ms: see `WindowedFrames`.
+    split: "file": each recording trains or tests; "time": each is split in time, with window_ms.
     """
 
-    sensor: tuple[int, ...] = (128, 128)
-    size: int | None = 48
-    frames: Frames = "binary"
-    integrate: Integrate = "number"
-    polarity: Literal["two", "one"] = "two"
-    augment: bool = True
+    split: Literal["file", "time"] = "file"
 
     name: ClassVar[str] = "event-folder"
-    temporal: ClassVar[bool] = True
     kind: ClassVar[str] = "recordings"
     suffixes: ClassVar[Collection[str]] = READERS.keys()
 
     def _problems(self) -> list[Problem]:
-        problems = []
-        if len(self.sensor) != 2 or min(self.sensor) < 1:
-            where = f"data-set.sensor = {self.sensor}"
-            problems.append(Problem(where, "must be (W, H) in pixels", "(128, 128)"))
-        if self.size is not None and self.size < 1:
-            problems.append(Problem(f"data-set.size = {self.size}", "must be at least 1", "48"))
+        problems = self.frame_problems()
+        if self.split == "time" and self.window_ms is None:
+            problems.append(Problem("data-set.split = 'time'", "is of windows", "window_ms=500"))
         return problems
-
-    def shape(self, T: int) -> tuple[int, ...]:
-        """`(T, 2, size, size)`, channel 0 OFF and 1 ON; one channel with polarity="one"."""
-        W, H = self.sensor if self.size is None else (self.size, self.size)
-        return (T, 2 if self.polarity == "two" else 1, H, W)
 
     def missing(self, root: Path | None) -> list[Problem]:
         """What is wrong with the folders; no recording is read."""
-        return self._missing(root)
+        problems = self._missing(root)
+        if not problems and self.split == "time":
+            folder = class_folders.locate(self.path, root)
+            if class_folders.split_folders(folder):
+                what = "has folders of training and tests, which split it already"
+                problems = [Problem(str(folder), what, "leave out data.split=time")]
+        return problems
+
+    def notes(self, root: Path | None) -> list[str]:
+        """See `OwnFolder`; nothing of files where each is split in time."""
+        return [] if self.split == "time" else super().notes(root)
 
     def open(
         self, root: Path | None, *, seed: int, T: int, progress: ProgressCallback | None = None
     ) -> Splits:
         """Both splits: uint8 frames in memory, or read at access."""
         ensure_complete(self, root)
+        if self.window_ms is not None:
+            return self._windowed(root, seed, T, progress)
         return self._splits(
             root,
             lambda path: self.stored(path, T),
@@ -78,35 +75,52 @@ class EventFolder(OwnFolder):
             progress,
         )
 
-    def read(self, path: Path, T: int) -> Tensor:
-        """A recording as the test split prepares it, float32 `[T, C, H, W]`."""
-        return self.stored(path, T).float()
-
-    def stored(self, path: Path, T: int) -> Tensor:
-        """The frames of a recording, uint8 `[T, C, H, W]`."""
-        W, H = self.sensor
-        events = read_recording(path, (H, W))
-        try:
-            frames = to_frames(
-                self._merged(events),
+    def _windowed(
+        self, root: Path | None, seed: int, T: int, progress: ProgressCallback | None
+    ) -> Splits:
+        """Both splits of windows."""
+        if self.split == "time":
+            folder = class_folders.locate(self.path, root)
+            classes = self.classes or self._found(root)
+            everything = class_folders.all_of(folder, classes, self.suffixes)
+            labels = dict(zip(*everything, strict=True))
+            files = everything.files
+            return split_pieces(
+                self,
+                files,
+                lambda p, events: self._in_time(p, events, labels[p]),
                 T,
-                sensor=(H, W),
-                size=self.size,
-                frames=self.frames,
-                integrate=self.integrate,
+                seed,
+                progress,
             )
-        except UserError as error:
-            rows, columns = extent(events)
-            fix = f"data.sensor=({max(W, columns)},{max(H, rows)})"
-            problems = [
-                Problem(f"{path}: {p.where}", p.what, fix if "outside" in p.what else p.fix)
-                for p in error.problems
-            ]
-            raise DataError(error.title, problems) from None
-        return torch.from_numpy(frames[:, : self.shape(T)[1]])
+        train, test = self._listed(root)
+        places = {
+            file: (label, tests)
+            for part, tests in ((train, False), (test, True))
+            for file, label in zip(*part, strict=True)
+        }
 
-    def _merged(self, events: Events) -> Events:
-        """The events, all in channel 0 with polarity="one"."""
-        if self.polarity == "two":
-            return events
-        return Events(events.t, events.x, events.y, np.zeros_like(events.p))
+        def plan(path: Path, events: Events) -> list[Piece]:
+            label, tests = places[path]
+            windows = self.windows(path, events, overlap=not tests)
+            return [Piece(path, window, label, tests) for window in windows]
+
+        return split_pieces(self, list(places), plan, T, seed, progress)
+
+    def _in_time(self, path: Path, events: Events, label: int) -> list[Piece]:
+        """The first part trains, the rest tests; no event is in both."""
+        assert self.window_ms is not None
+        window = 1000 * self.window_ms
+        begin, end = int(events.t[0]), int(events.t[-1]) + 1
+        border = end - int(self.test_share * (end - begin))
+        if border - begin < window or end - border < 2 * window:
+            most = int(min(border - begin, (end - border) / 2) / 1000)
+            what = f"lasts {(end - begin) / 1e6:.2f} s: no window for training or for tests"
+            fix = f"data.window_ms={max(1, most)} or less, or a larger data.test_share"
+            raise DataError("recordings too short", [Problem(str(path), what, fix)])
+        parts = ((False, (begin, border)), (True, (border + window, end)))
+        return [
+            Piece(path, one, label, tests)
+            for tests, part in parts
+            for one in self.windows(path, events, overlap=not tests, within=part)
+        ]

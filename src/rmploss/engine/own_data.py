@@ -3,25 +3,38 @@
 from pathlib import Path
 
 from rmploss.data import DATASETS, OwnFiles
+from rmploss.data._class_folders import locate
+from rmploss.data._label_files import holds_labels
 from rmploss.recipes import Recipe, Use, Value
 
+TONIC = "tonic:"
+"""The beginning of `--data` that names a data set of the package tonic."""
 LARGE = 128
 """From this side in pixels on, a recipe's images are photographs."""
 
 
-def changes_for(recipe: Recipe, path: str) -> dict[str, Value]:
-    """The changes of a recipe that put a folder of a user in the place of its data.
+def changes_for(recipe: Recipe, path: str, root: Path | None = None) -> dict[str, Value]:
+    """The changes of a recipe that put data of a user in the place of its own.
+
+    path: a folder; or "tonic:NAME", a data set that the installed tonic reads.
+    root: the folder of the data sets, in which a folder is looked for, too.
 
     The size of the inputs and the augmentation stay those of the recipe.
     """
     name = recipe.data.name
+    if path.startswith(TONIC):
+        changes: dict[str, Value] = {"data": "tonic", "data.set": path.removeprefix(TONIC)}
+        return {**changes, "data.size": DATASETS.make(name, **recipe.data.options).shape(1)[-1]}
+    if holds_labels(locate(path, root)):
+        side = DATASETS.make(name, **recipe.data.options).shape(1)[-1]
+        return {"data": "event-trials", "data.path": path, "data.size": side}
     if "path" in DATASETS.options(name):
         return {"data.path": path}
     before = DATASETS.make(name, **recipe.data.options)
     side = before.shape(1)[-1]
     if before.temporal:
         return {"data": "event-folder", "data.path": path, "data.size": side}
-    changes: dict[str, Value] = {"data": "folder", "data.path": path, "data.size": side}
+    changes = {"data": "folder", "data.path": path, "data.size": side}
     kept = DATASETS.complete(name, recipe.data.options).get("augment")
     if side >= LARGE:
         changes["data.augment"] = "random-crop"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rmploss.arguments import checked
-from rmploss.data import DataSet, ReadsFiles
+from rmploss.data import DataSet, ReadsFiles, ReadsWindows
 from rmploss.engine.build import make_dataset
 from rmploss.engine.hub import located
 from rmploss.engine.load import OnOlder, load_network, warn_of_older
@@ -61,21 +61,18 @@ class Trained(nn.Module):
     def read(self, files: str | Path | Sequence[str | Path]) -> Tensor:
         """The inputs of files, exactly as the test split prepares its samples.
 
-        files: one or more images, or recordings, of the kind of the run's data.
+        files: one or more images, or recordings, of the kind of the run's data. Of a recording of
+            which windows are the samples, the first window.
 
         Returns float32 `[B, C, H, W]`, or `[T, B, C, H, W]` of events. Raises `UserError` that
         names every absent file, and `DataError` for one that cannot be read.
         """
-        paths = [Path(files)] if isinstance(files, str | Path) else [Path(file) for file in files]
         if not isinstance(self.dataset, ReadsFiles):
             name = self.dataset.name
             fix = "prepare the inputs yourself: net(x)"
             problem = Problem(f"data set {name}", "has no read(path, T) -> Tensor", fix)
             raise UserError("files of this data set cannot be read", [problem])
-        absent = [Problem(str(path), "no such file") for path in paths if not path.is_file()]
-        if absent or not paths:
-            raise UserError("no file to read", absent)
-        samples = [self.dataset.read(path, self.recipe.T) for path in paths]
+        samples = [self.dataset.read(path, self.recipe.T) for path in _present(files)]
         return torch.stack(samples, samples[0].ndim - 3)
 
     @checked()
@@ -95,13 +92,13 @@ class Trained(nn.Module):
     ) -> list[tuple[Guess, ...]]:
         """The most probable classes of each input, the best first.
 
-        inputs: one or more files, see `read`; or a tensor, see `logits`.
+        inputs: one or more files, see `read`; or a tensor, see `logits`. Where the samples are
+            windows of long recordings, a file's probabilities are the mean over all its windows.
         top: how many classes of each, at least 1; all of them if there are fewer.
         """
         if type(top) is not int or top < 1:
             raise UserError(f"top = {top!r} must be a whole number, at least 1")
-        given = inputs if isinstance(inputs, Tensor) else self.read(inputs)
-        best = self.logits(given).softmax(1).topk(min(top, len(self.classes)))
+        best = self._probabilities(inputs).topk(min(top, len(self.classes)))
         return [
             tuple(
                 Guess(index, self.classes[index], value)
@@ -109,6 +106,29 @@ class Trained(nn.Module):
             )
             for values, indices in zip(best.values.tolist(), best.indices.tolist(), strict=True)
         ]
+
+    def _probabilities(self, inputs: str | Path | Sequence[str | Path] | Tensor) -> Tensor:
+        """Of every input, `[B, num_classes]`."""
+        if not isinstance(inputs, Tensor) and isinstance(self.dataset, ReadsWindows):
+            return torch.stack([self._mean_of_windows(path) for path in _present(inputs)])
+        given = inputs if isinstance(inputs, Tensor) else self.read(inputs)
+        return self.logits(given).softmax(1)
+
+    def _mean_of_windows(self, path: Path) -> Tensor:
+        """Of one recording, `[num_classes]`."""
+        assert isinstance(self.dataset, ReadsWindows)
+        parts = self.dataset.read_windows(path, self.recipe.T).split(self.recipe.batch_size)
+        found = [self.logits(part.transpose(0, 1).contiguous()).softmax(1) for part in parts]
+        return torch.cat(found).mean(0)
+
+
+def _present(files: str | Path | Sequence[str | Path]) -> list[Path]:
+    """The paths of files; `UserError` that names every absent one."""
+    paths = [Path(files)] if isinstance(files, str | Path) else [Path(file) for file in files]
+    absent = [Problem(str(path), "no such file") for path in paths if not path.is_file()]
+    if absent or not paths:
+        raise UserError("no file to read", absent)
+    return paths
 
 
 @checked()

@@ -1,0 +1,173 @@
+"""The options of frames that all data sets of a user's recordings share, and the frames."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rmploss.data.events import Events, Frames, Integrate, to_frames
+from rmploss.data.recordings import extent, read_recording
+from rmploss.errors import DataError, Problem, UserError
+
+Window = tuple[int, int]
+"""(start, stop) in microseconds: the events with start <= t < stop."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventFrames:
+    """How recordings become T frames.
+
+    sensor: (W, H) of the camera in pixels.
+    size: side of the frames; none: those of the sensor.
+    frames: 0/1 or counts.
+    integrate: "number" gives each frame as many events, "time" the same duration.
+    polarity: "two" channels for OFF and ON, or "one" for both.
+    augment: flip and roll training recordings; not for what has a direction.
+    """
+
+    sensor: tuple[int, ...] = (128, 128)
+    size: int | None = 48
+    frames: Frames = "binary"
+    integrate: Integrate = "number"
+    polarity: Literal["two", "one"] = "two"
+    augment: bool = True
+
+    temporal: ClassVar[bool] = True
+
+    def frame_problems(self) -> list[Problem]:
+        """Those of these options."""
+        problems = []
+        if len(self.sensor) != 2 or min(self.sensor) < 1:
+            where = f"data-set.sensor = {self.sensor}"
+            problems.append(Problem(where, "must be (W, H) in pixels", "(128, 128)"))
+        if self.size is not None and self.size < 1:
+            problems.append(Problem(f"data-set.size = {self.size}", "must be at least 1", "48"))
+        return problems
+
+    def shape(self, T: int) -> tuple[int, ...]:
+        """`(T, 2, size, size)`, channel 0 OFF and 1 ON; one channel with polarity="one"."""
+        W, H = self.sensor if self.size is None else (self.size, self.size)
+        return (T, 2 if self.polarity == "two" else 1, H, W)
+
+    def read(self, path: Path, T: int) -> Tensor:
+        """A recording as the test split prepares it, float32 `[T, C, H, W]`.
+
+        Raises `DataError` for a file that cannot be read.
+        """
+        return self.stored(path, T).float()
+
+    def stored(self, path: Path, T: int) -> Tensor:
+        """The frames of a recording, uint8 `[T, C, H, W]`."""
+        return self.cut(path, self.events(path), [None], T)[0]
+
+    def events(self, path: Path) -> Events:
+        """The events of a file."""
+        W, H = self.sensor
+        return read_recording(path, (H, W))
+
+    def cut(
+        self, where: object, events: Events, windows: Sequence[Window | None], T: int
+    ) -> Tensor:
+        """The frames of windows, uint8 `[N, T, C, H, W]`.
+
+        where: for the error: a file.
+        events: of the whole recording.
+        windows: None: from the first event to the last.
+        Raises `DataError` for events outside of the sensor or not in order of time.
+        """
+        W, H = self.sensor
+        merged = self._merged(events)
+        try:
+            frames = [
+                to_frames(
+                    merged if window is None else merged.between(*window),
+                    T,
+                    sensor=(H, W),
+                    size=self.size,
+                    frames=self.frames,
+                    integrate=self.integrate,
+                    window=window,
+                )
+                for window in windows
+            ]
+        except UserError as error:
+            rows, columns = extent(events)
+            fix = f"data.sensor=({max(W, columns)},{max(H, rows)})"
+            problems = [
+                Problem(f"{where}: {p.where}", p.what, fix if "outside" in p.what else p.fix)
+                for p in error.problems
+            ]
+            raise DataError(error.title, problems) from None
+        return torch.from_numpy(np.stack(frames)[:, :, : self.shape(T)[1]])
+
+    def _merged(self, events: Events) -> Events:
+        """The events, all in channel 0 with polarity="one"."""
+        if self.polarity == "two":
+            return events
+        return Events(events.t, events.x, events.y, np.zeros_like(events.p))
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowedFrames(EventFrames):
+    """How recordings, or windows of them, become T frames.
+
+    sensor ... augment: see `EventFrames`.
+    window_ms: the duration of a sample in milliseconds; none: a whole recording is one sample.
+    stride_ms: from one training window to the next; none: window_ms. Test windows do not overlap.
+    """
+
+    window_ms: int | None = None
+    stride_ms: int | None = None
+
+    def frame_problems(self) -> list[Problem]:
+        """Those of these options."""
+        problems = super().frame_problems()
+        for field, example in (("window_ms", "500"), ("stride_ms", "100")):
+            value = getattr(self, field)
+            if value is not None and value < 1:
+                where = f"data-set.{field} = {value}"
+                problems.append(Problem(where, "must be at least 1", example))
+        if self.stride_ms is not None and self.window_ms is None:
+            where = f"data-set.stride_ms = {self.stride_ms}"
+            problems.append(Problem(where, "is of windows", "data.window_ms=500"))
+        return problems
+
+    def read_windows(self, path: Path, T: int) -> Tensor:
+        """Every window of a recording, float32 `[N, T, C, H, W]`; the whole one without windows."""
+        events = self.events(path)
+        return self.cut(path, events, self._tested(path, events), T).float()
+
+    def stored(self, path: Path, T: int) -> Tensor:
+        """The frames of a recording or its first window, uint8 `[T, C, H, W]`."""
+        events = self.events(path)
+        return self.cut(path, events, self._tested(path, events)[:1], T)[0]
+
+    def _tested(self, path: Path, events: Events) -> Sequence[Window | None]:
+        """The windows of a recording as the test split has them."""
+        if self.window_ms is None:
+            return [None]
+        return self.windows(path, events, overlap=False)
+
+    def windows(
+        self, path: Path, events: Events, *, overlap: bool, within: Window | None = None
+    ) -> list[Window]:
+        """The windows of a recording from its first event on, with `window_ms`.
+
+        path: for the error.
+        overlap: True: one every `stride_ms`; False: one after the other.
+        within: only this part of it.
+        Raises `DataError` if it is shorter than a window.
+        """
+        assert self.window_ms is not None
+        start, stop = within or (int(events.t[0]), int(events.t[-1]) + 1)
+        length = 1000 * self.window_ms
+        step = 1000 * (self.stride_ms or self.window_ms) if overlap else length
+        if stop - start < length:
+            what = f"lasts {(stop - start) / 1000:.0f} ms, less than a window"
+            fix = f"data.window_ms={max(1, (stop - start) // 1000)} or less, or remove it"
+            raise DataError("recordings too short", [Problem(str(path), what, fix)])
+        return [(at, at + length) for at in range(start, stop - length + 1, step)]

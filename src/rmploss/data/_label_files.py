@@ -1,0 +1,123 @@
+"""Label files beside recordings, in the form of DVS128 Gesture (Amir et al. 2017).
+
+Beside `NAME.aedat` a file `NAME_labels.csv`, with one line for each part of the recording:
+
+    class,startTime_usec,endTime_usec
+    1,80048239,85092709
+
+Times are those of the events, in microseconds. A class is a number or a name. Optional, beside them:
+`gesture_mapping.csv` (action,label) with the names of the numbers, `trials_to_train.txt` and
+`trials_to_test.txt` with the names of the recordings of each split.
+"""
+
+import csv
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from rmploss.errors import DataError, Problem
+
+ENDING = "_labels.csv"
+COLUMNS = ("class", "startTime_usec", "endTime_usec")
+MAPPING, MAPPING_COLUMNS = "gesture_mapping.csv", ("action", "label")
+SPLITS = ("trials_to_train.txt", "trials_to_test.txt")
+
+
+class Trial(NamedTuple):
+    """A part of a recording: its class as written, start <= t < stop in microseconds."""
+
+    name: str
+    start: int
+    stop: int
+
+
+def label_file(recording: Path) -> Path:
+    """Where the labels of a recording are."""
+    return recording.with_name(recording.stem + ENDING)
+
+
+def holds_labels(folder: Path) -> bool:
+    """True if the folder, or one for training below it, has label files."""
+    return any(folder.glob(f"*{ENDING}")) or any(folder.glob(f"*/*{ENDING}"))
+
+
+def recordings_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """The recordings of a folder that have labels, sorted."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in suffixes and label_file(path).is_file()
+    )
+
+
+def trials(recording: Path) -> list[Trial]:
+    """The parts of a recording. Raises `DataError` that names the line of what is wrong."""
+    path = label_file(recording)
+    found = []
+    for line, row in _rows(path, COLUMNS):
+        try:
+            trial = Trial(row["class"].strip(), int(row[COLUMNS[1]]), int(row[COLUMNS[2]]))
+        except ValueError as error:
+            raise _wrong(path, line, f"a time is no whole number: {error}") from error
+        if trial.start >= trial.stop:
+            raise _wrong(path, line, f"ends at {trial.stop}, not after {trial.start} us")
+        if not trial.name:
+            raise _wrong(path, line, "names no class")
+        found.append(trial)
+    if not found:
+        raise _wrong(path, 2, "has no line below the names of the columns")
+    return found
+
+
+def names_of_classes(folder: Path) -> dict[str, str]:
+    """From the class of a label file to its name; empty without `gesture_mapping.csv`."""
+    path = folder / MAPPING
+    if not path.is_file():
+        return {}
+    return {row["label"].strip(): row["action"].strip() for _, row in _rows(path, MAPPING_COLUMNS)}
+
+
+def listed_splits(folder: Path) -> tuple[set[str], set[str]] | None:
+    """The names of the recordings that train and that test; None without the two lists."""
+    train, test = (folder / name for name in SPLITS)
+    if not (train.is_file() and test.is_file()):
+        return None
+    names = [
+        {Path(line.strip()).stem for line in path.read_text(encoding="utf-8").splitlines()}
+        for path in (train, test)
+    ]
+    both = sorted((names[0] & names[1]) - {""})
+    if both:
+        what = f"{both[0]} is in {train.name}, too"
+        raise DataError("the splits overlap", [Problem(str(test), what, "in one of them")])
+    return names[0], names[1]
+
+
+def in_order(names: Collection[str]) -> list[str]:
+    """Classes in the order of their labels: numbers by value, else names by letter."""
+    whole = all(name.lstrip("-").isdigit() for name in names)
+    return sorted(names, key=int) if whole else sorted(names)
+
+
+def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, Mapping[str, str]]]:
+    """The lines of a table with their numbers; each has text in every column."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError("labels cannot be read", [Problem(str(path), str(error))]) from error
+    table = csv.DictReader(text.splitlines(), skipinitialspace=True)
+    found = [name.strip() for name in table.fieldnames or ()]
+    table.fieldnames = found
+    missing = [name for name in columns if name not in found]
+    if missing:
+        raise _wrong(path, 1, f"lacks the column {missing[0]}", ",".join(columns))
+    for row in table:
+        if any(row[name] is None for name in columns):
+            raise _wrong(path, table.line_num, "has too few columns", ",".join(columns))
+        yield table.line_num, row
+
+
+def _wrong(path: Path, line: int, what: str, fix: str = "1,80048239,85092709") -> DataError:
+    return DataError("labels cannot be read", [Problem(f"{path}, line {line}", what, fix)])

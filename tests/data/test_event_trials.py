@@ -1,0 +1,156 @@
+"""Long recordings with label files, as DVS128 Gesture has them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rmploss import recipes
+from rmploss.data import Key
+from rmploss.data.event_trials import EventTrials
+from rmploss.data.events import Events, to_frames
+from rmploss.engine.own_data import changes_for
+from rmploss.engine.train import train
+from rmploss.errors import DataError
+from tests.data.files import HEADER3, aedat3
+from tests.engine.runs import TINY
+
+W = H = 128
+T = 3
+LABELS = "class,startTime_usec,endTime_usec\n1,1000,201000\n3,301000,501000\n11,601000,801000\n"
+CLASSES = ("hand_clapping", "left_wave", "other")
+
+
+def recording(seed: int) -> Events:
+    """One second of random events."""
+    draw = np.random.default_rng(seed)
+    columns = (draw.integers(0, most, 5000) for most in (W, H, 2))
+    return Events(np.sort(draw.integers(0, 10**6, 5000)), *columns)
+
+
+@pytest.fixture
+def gestures(tmp_path: Path) -> Path:
+    """Three recordings (AEDAT 3.1), their labels, names of the classes and lists of the splits."""
+    folder = tmp_path / "gestures"
+    folder.mkdir()
+    for number in range(3):
+        name = f"user0{number}_lab"
+        (folder / f"{name}.aedat").write_bytes(HEADER3 + aedat3(recording(number)))
+        (folder / f"{name}_labels.csv").write_text(LABELS)
+    mapping = "action,label\nhand_clapping,1\nright_wave,2\nleft_wave,3\nother,11\n"
+    (folder / "gesture_mapping.csv").write_text(mapping)
+    (folder / "trials_to_train.txt").write_text("user00_lab.aedat\nuser01_lab.aedat\n")
+    (folder / "trials_to_test.txt").write_text("user02_lab.aedat\n")
+    return folder
+
+
+def data(path: Path, **options: Any) -> EventTrials:
+    return EventTrials(path=str(path), **{"size": 8, "augment": False, **options})
+
+
+def test_every_trial_is_a_sample_of_its_class(gestures: Path) -> None:
+    kind = data(gestures)
+    assert kind.settled(None) == {"path": str(gestures), "classes": CLASSES}
+    assert kind.notes(None) == []
+    splits = kind.open(None, seed=0, T=T)
+    assert splits.train.labels.tolist() == [0, 1, 2] * 2
+    assert splits.test.labels.tolist() == [0, 1, 2]
+    expected = to_frames(recording(1), T, sensor=(H, W), size=8, window=(301_000, 501_000))
+    assert torch.equal(splits.train[Key(0, 4)][0], torch.from_numpy(expected).float())
+
+
+def test_windows_lie_within_the_trials(gestures: Path) -> None:
+    kind = data(gestures, window_ms=80, stride_ms=40, integrate="time")
+    splits = kind.open(None, seed=0, T=T)
+    assert splits.train.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4 + [0] * 4 + [1] * 4 + [2] * 4
+    assert splits.test.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    expected = to_frames(
+        recording(2),
+        T,
+        sensor=(H, W),
+        size=8,
+        integrate="time",
+        window=(381_000, 461_000),
+    )
+    assert torch.equal(splits.test[Key(0, 3)][0], torch.from_numpy(expected).float())
+
+
+def test_folders_or_a_share_split_without_lists(gestures: Path) -> None:
+    for name in ("trials_to_train.txt", "trials_to_test.txt"):
+        (gestures / name).unlink()
+    splits = data(gestures, test_share=0.6).open(None, seed=0, T=T)
+    assert len(splits.train) + len(splits.test) == 9
+    assert len(splits.test) % 3 == 0
+    for split, numbers in (("train", (0, 1)), ("test", (2,))):
+        (gestures / split).mkdir()
+        for number in numbers:
+            for path in gestures.glob(f"user0{number}*"):
+                path.rename(gestures / split / path.name)
+    assert len(data(gestures).open(None, seed=0, T=T).train) == 6
+
+
+def test_names_of_classes_are_labels_without_a_mapping(gestures: Path) -> None:
+    (gestures / "gesture_mapping.csv").unlink()
+    assert data(gestures).settled(None)["classes"] == ("1", "3", "11")
+    for path in gestures.glob("*_labels.csv"):
+        path.write_text(LABELS.replace("11,", "wave,").replace("\n3,", "\nclap,"))
+    assert data(gestures).settled(None)["classes"] == ("1", "clap", "wave")
+
+
+def test_what_may_not_be_meant_is_noted(gestures: Path) -> None:
+    (gestures / "user02_lab_labels.csv").write_text("\n".join(LABELS.splitlines()[:3]))
+    (gestures / "user09_lab.aedat").write_bytes(b"")
+    tested, bare = data(gestures).notes(None)
+    assert tested == "no recording tests the class other"
+    assert "1 recordings have no label file" in bare
+    assert "user09" in bare
+
+
+HEAD = "class,startTime_usec,endTime_usec\n"
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ("", r"line 1.*lacks the column class"),
+        ("class,start,stop\n1,2,3\n", "line 1.*lacks the column startTime_usec"),
+        (HEAD, "line 2.*has no line"),
+        (HEAD + "1,0,5\n1,5\n", "line 3.*too few columns"),
+        (HEAD + "1,0,x\n", "line 2.*no whole number"),
+        (HEAD + "1,7,7\n", "line 2.*ends at 7, not after 7"),
+        (HEAD + ",1,7\n", "line 2.*names no class"),
+    ],
+)
+def test_label_files_that_cannot_be_read(gestures: Path, labels: str, message: str) -> None:
+    (gestures / "user01_lab_labels.csv").write_text(labels)
+    with pytest.raises(DataError, match=rf"user01_lab_labels\.csv, {message}"):
+        data(gestures).open(None, seed=0, T=T)
+
+
+def test_labels_of_another_recording(gestures: Path) -> None:
+    (gestures / "user01_lab_labels.csv").write_text(HEAD + "1,5000000,6000000\n")
+    with pytest.raises(DataError, match="lies outside of the recording"):
+        data(gestures).open(None, seed=0, T=T)
+
+
+def test_splits_that_overlap(gestures: Path) -> None:
+    (gestures / "trials_to_test.txt").write_text("user01_lab.aedat\n")
+    with pytest.raises(DataError, match=r"user01_lab is in trials_to_train.txt, too"):
+        data(gestures).open(None, seed=0, T=T)
+
+
+def test_other_classes_than_those_of_the_run(gestures: Path) -> None:
+    (problem,) = data(gestures, classes=("a", "b")).missing(None)
+    assert "has 3 classes, the recipe 2" in problem.what
+
+
+def test_the_flag_finds_the_label_files(gestures: Path, tmp_path: Path) -> None:
+    for recipe in ("events-resnet20", "cifar10-resnet20"):
+        changes = changes_for(recipes.get(recipe), str(gestures))
+        assert changes["data"] == "event-trials"
+    base = TINY.but(data=recipes.use("digits-events"), train_samples=None, test_samples=None)
+    changes = changes_for(base, str(gestures)) | {"batch_size": 4, "epochs": 1}
+    path = train(recipes.override(base, changes), tmp_path / "runs")
+    assert (path / "result.json").is_file()
