@@ -51,7 +51,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             file = folder / "my_recordings" / name / f"{number}.npz"
             file.parent.mkdir(parents=True, exist_ok=True)
             x, y, p = (draw.integers(0, most, 50) for most in (128, 128, 2))
-            np.savez(file, x=x, y=y, t=np.arange(50), p=p)
+            np.savez(file, x=x, y=y, t=20_000 * np.arange(50), p=p)
+            gesture = folder / "my_gestures" / f"{name}{number}.npz"
+            gesture.parent.mkdir(exist_ok=True)
+            gesture.write_bytes(file.read_bytes())
+            labels = "class,startTime_usec,endTime_usec\n1,0,400000\n2,400000,980000\n"
+            gesture.with_name(f"{gesture.stem}_labels.csv").write_text(labels)
     (code,) = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
     (folder / "squares.py").write_text(code, encoding="utf-8")
     net = torchvision.models.resnet18(num_classes=5)
@@ -71,7 +76,7 @@ def test_every_command_runs(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(folder)
-    assert len(COMMANDS) == 11
+    assert len(COMMANDS) == 13
     run = ""
     outputs = []
     for command in COMMANDS:
@@ -91,9 +96,9 @@ def test_every_command_runs(
     assert "cat" in outputs[4]
     assert "dog" in outputs[4]
     assert "model.onnx in onnxruntime" in outputs[5]
-    assert "changed: data = squares" in outputs[7]
-    assert "; new:" not in outputs[8]
-    for started in outputs[9:]:
+    assert "changed: data = squares" in outputs[9]
+    assert "; new:" not in outputs[10]
+    for started in outputs[11:]:
         assert "; new: head.layer.weight, head.layer.bias; unused: head.layer" in started
 
 
