@@ -5,7 +5,7 @@ Beside `NAME.aedat` a file `NAME_labels.csv`, with one line for each part of the
     class,startTime_usec,endTime_usec
     1,80048239,85092709
 
-Times are those of the events, in microseconds. A class is a number or a name. Optional, beside them:
+Times are those of the events, in microseconds. A class is a number or a name. Optional beside it:
 `gesture_mapping.csv` (action,label) with the names of the numbers, `trials_to_train.txt` and
 `trials_to_test.txt` with the names of the recordings of each split.
 """
