@@ -38,7 +38,7 @@ LAYERS = (
     ),
     ("models", "analysis", "selftest", "register", "interop"),
     ("engine",),
-    ("export",),
+    ("export", "track"),
     ("report",),
     ("cli", "__main__"),
 )

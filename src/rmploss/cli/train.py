@@ -98,12 +98,17 @@ class Train:
     """How long to wait for another rank or a loader process."""
     deterministic: bool = False
     """On a GPU take only kernels whose results repeat bit for bit; slower."""
+    track: Annotated[
+        Literal["tensorboard", "wandb"] | None,
+        arg(metavar="tensorboard|wandb", help_behavior_hint=""),
+    ] = None
+    """Show the curves there, too: pip install 'rmploss[track]'."""
     json: bool = False
     """One JSON object per line on standard output, for programs."""
 
     def run(self) -> int:
         """Train; returns 0."""
-        from rmploss.cli.terminal import Bar, listener
+        from rmploss.cli.terminal import listener
         from rmploss.engine.execution import Execution, join, require_same_run
         from rmploss.engine.train import resume, train
 
@@ -120,8 +125,13 @@ class Train:
             deterministic=self.deterministic,
             timeout_s=self.timeout,
             save_minutes=self.save_minutes,
+            track=self.track or "",
         )
         shown = listener(self.json)
+        if self.track is not None and is_main():
+            from rmploss.track import Several, tracker
+
+            shown = Several(shown, tracker(self.track, shown.note))
         try:
             if self.resume is not None and not self._may_resume:
                 done = [resume(self.resume, execution, shown)]
@@ -144,8 +154,7 @@ class Train:
                         for job in jobs
                     ]
         finally:
-            if isinstance(shown, Bar):
-                shown.close()
+            shown.close()
         if not self.json and is_main():
             shown.note("report: rmploss report " + " ".join(shlex.quote(str(p)) for p in done))
         return 0

@@ -54,6 +54,7 @@ class Execution:
         ends, by the clock of rank 0; 0: after every step; infinite: at epoch ends alone.
     timeout_s: how long to wait for another rank or a loader process, in seconds.
     analyze: write what reports show after training (`after_training`); `--resume` adds it later.
+    track: the tracker that listens (`rmploss.track`), for the words that resume a run; "": none.
     """
 
     data_dir: Path | None = None
@@ -67,6 +68,7 @@ class Execution:
     save_minutes: float = SAVE_MINUTES
     timeout_s: float = TIMEOUT_S
     analyze: bool = True
+    track: str = ""
 
     def command_flags(self) -> str:
         """The command-line flags of this execution, without `--start`: " --device cuda ..."."""
@@ -81,6 +83,8 @@ class Execution:
             flags["--capture"] = self.capture
         if self.save_minutes != SAVE_MINUTES:
             flags["--save-minutes"] = self.save_minutes
+        if self.track:
+            flags["--track"] = self.track
         given = ((flag, value) for flag, value in flags.items() if value is not None)
         words = "".join(f" {flag} {shlex.quote(str(value))}" for flag, value in given)
         return words + (" --deterministic" if self.deterministic else "")

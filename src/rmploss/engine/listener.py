@@ -26,3 +26,6 @@ class Listener:
 
     def end(self, summary: dict[str, Any]) -> None:
         """The run is finished; summary: its result.json."""
+
+    def close(self) -> None:
+        """Nothing more comes, also after an error."""

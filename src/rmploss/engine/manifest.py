@@ -4,7 +4,8 @@
 
 It is written last, in one step, and its own "sha256" seals it. A resumed run removes it first, so
 that a run with a manifest is finished and unchanged. Not in it: the lock, temporaries, report.html,
-figures/ and checkpoints that were set aside (`*.corrupt`), none of which a result depends on.
+figures/, the files of trackers, and checkpoints that were set aside (`*.corrupt`), none of which a
+result depends on.
 """
 
 import hashlib
@@ -21,6 +22,8 @@ from rmploss.errors import Problem
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+APART = ("figures/", "tensorboard/", "wandb/")
+"""The folders of figures and of trackers."""
 COMPUTED = ("predictions.json", "membrane.json", "cost.json", "result.json")
 """The files that `--resume` writes again when they are missing."""
 
@@ -122,7 +125,7 @@ def recorded_files(path: Path) -> list[str]:
         inside += [name for name in folders if (Path(folder) / name).is_symlink()]
         names += [(Path(folder) / name).relative_to(path).as_posix() for name in inside]
     made = (MANIFEST, "report.html")
-    return sorted(name for name in names if name not in made and not name.startswith("figures/"))
+    return sorted(name for name in names if name not in made and not name.startswith(APART))
 
 
 def fix_of(name: str) -> str:
