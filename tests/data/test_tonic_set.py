@@ -143,7 +143,7 @@ def test_an_object_of_a_user_is_registered(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(plugins, "_done", set())
     (tmp_path / "Sequence").mkdir()
     register.dataset("moves", tonic_set("moves", lambda root, train: Sequence(root, train)))
-    kind = DATASETS.make("moves", size=8, augment=False)
+    kind: Any = DATASETS.make("moves", size=8, augment=False)
     assert kind.name == "moves"
     assert torch.equal(kind.open(tmp_path, seed=0, T=T).train[Key(0, 5)][0], frames(5))
 

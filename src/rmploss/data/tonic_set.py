@@ -22,7 +22,7 @@ import numpy as np
 from torch import Tensor
 
 from rmploss.data import _class_folders as class_folders
-from rmploss.data._base import ProgressCallback, Splits, data_root, ensure_complete
+from rmploss.data._base import DataSet, ProgressCallback, Splits, data_root, ensure_complete
 from rmploss.data._event_frames import EventFrames
 from rmploss.data._in_memory import PrepareFrames
 from rmploss.data._own_folder import AtAccess
@@ -198,7 +198,7 @@ class _NotThereError(Exception):
     """A download was asked for."""
 
 
-def tonic_set(name: str, make: Make) -> type[TonicSet]:
+def tonic_set(name: str, make: Make) -> type[DataSet]:
     """A data set of tonic objects, for `rmploss.register.dataset(name, ...)`.
 
     name: under which it is registered.
@@ -206,7 +206,8 @@ def tonic_set(name: str, make: Make) -> type[TonicSet]:
         `lambda root, train: tonic.datasets.NMNIST(root, train=train)`.
     """
     members = {"name": name, "make": staticmethod(make), "__module__": make.__module__}
-    return type("TonicSet", (TonicSet,), members)
+    kind: Any = type("TonicSet", (TonicSet,), members)
+    return kind
 
 
 def _targets(part: Any) -> Sequence[Any]:
