@@ -156,3 +156,15 @@ def test_a_source_that_goes_on_meanwhile_may_remove_the_checkpoint(
     path = train(CONSTANT, tmp_path / "forks", fork=running)
     (event,) = [e for e in RunFolder.open(path).events() if e["event"] == "fork"]
     assert event["sha256"] == loaded(source, 4).sha256
+
+
+def test_a_fork_whose_epochs_left_have_no_weight_says_so(source: Path, tmp_path: Path) -> None:
+    """Eq. 12 is 0 at n = N: of two epochs the first is done, and the last has none."""
+    notes = Notes()
+    recipe = CONSTANT.but(objective=use("rmp", k=0.1), epochs=2)
+    train(recipe, tmp_path / "last", listener=notes, fork=source)
+    (said,) = [text for text in notes.text if "has no effect" in text]
+    assert "lambda(n) = 0 in the epochs n that are left of 2" in said
+    more = Notes()
+    train(recipe.but(epochs=3), tmp_path / "more", listener=more, fork=source)
+    assert not [text for text in more.text if "has no effect" in text]

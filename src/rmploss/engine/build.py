@@ -96,7 +96,7 @@ def check(
         problems += conflicts
     if problems:
         raise UserError(problem_count(problems, recipe.name), problems)
-    return remarks + _weightless(recipe)
+    return remarks + weightless(recipe)
 
 
 def _without_wrong_types(recipe: Recipe, field: str) -> Recipe:
@@ -109,17 +109,21 @@ def _without_wrong_types(recipe: Recipe, field: str) -> Recipe:
     return recipe.but(**{field: Use(part.name, sound)})
 
 
-def _weightless(recipe: Recipe) -> list[str]:
-    """The remark on a regularizer whose weight lambda(n) is 0 in every epoch; else empty."""
+def weightless(recipe: Recipe, after: int = 0) -> list[str]:
+    """The remark on a regularizer whose weight lambda(n) is 0 in every epoch; else empty.
+
+    after: the epochs that are done already; only those that follow count.
+    """
     objective, N = make_objective(recipe), recipe.epochs
     if objective.spec is None:
         return []
-    epochs = range(1, N + 1, max(1, N // 100))
+    epochs = range(after + 1, N + 1, max(1, (N - after) // 100))
     if any(any(weights_of(objective, n / N)) for n in epochs):
         return []
     cause = "Eq. 12 is 0 at n = N: more --epochs, or --set objective.schedule=constant"
+    which = f"all epochs n of {N}" if not after else f"the epochs n that are left of {N}"
     name = recipe.objective.name
-    return [f"objective = {name} has no effect: lambda(n) = 0 in all epochs n of {N} ({cause})"]
+    return [f"objective = {name} has no effect: lambda(n) = 0 in {which} ({cause})"]
 
 
 def _oversize(recipe: Recipe, ranks: int) -> list[Problem]:

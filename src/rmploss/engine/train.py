@@ -13,7 +13,7 @@ from rmploss import ops, store
 from rmploss.data import data_root
 from rmploss.engine import manifest
 from rmploss.engine.after_training import is_analyzed
-from rmploss.engine.build import check, resolve
+from rmploss.engine.build import check, resolve, weightless
 from rmploss.engine.capture import require
 from rmploss.engine.distributed import World
 from rmploss.engine.environment import versions
@@ -108,6 +108,8 @@ def _begin(new: _New, execution: Execution, listener: Listener, world: World) ->
     source = None if new.fork is None else find_source(new.fork, recipe)
     if source is not None:
         require_same_checkpoint(world, source.loaded)
+        if source.counters.epoch:
+            remarks = list(dict.fromkeys(remarks + weightless(recipe, source.counters.epoch)))
     origin = find_origin(recipe, execution.start) if source is None else None
     listener = listener if world.is_main else Listener()
     run = Loop(recipe, execution, world, listener)
