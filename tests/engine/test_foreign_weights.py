@@ -100,6 +100,17 @@ def test_what_does_not_fit_is_an_error_unless_stated(source: Path) -> None:
         take(net, {"x": torch.zeros(1)}, partial=True)
 
 
+@pytest.mark.parametrize("width", [0.25, 0.0625])
+def test_weights_of_another_width_name_the_width(
+    source: Path, tmp_path: Path, width: float
+) -> None:
+    other = STARTED.but(network=STARTED.network.but(width=width))
+    with pytest.raises(UserError, match=r"network\.width: is .* here.*--width 0\.125") as caught:
+        train(other, tmp_path, Execution(start=source))
+    assert "start.partial" not in {problem.where for problem in caught.value.problems}
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("name", ["resnet18", "resnet34"])
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_every_tensor_of_torchvision_has_a_place(name: str, prefix: str) -> None:

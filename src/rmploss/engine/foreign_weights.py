@@ -144,6 +144,22 @@ def take(
     return {"taken": list(fits), "new": new, "unused": unused}
 
 
+def times_as_wide(net: SpikingNetwork, tensors: Mapping[str, Tensor]) -> float:
+    """How many times as wide as `net` the network of the weights is; 1 if that explains nothing.
+
+    Every tensor that does not fit, the head aside, then has as many times the channels.
+    """
+    ours = net.state_dict()
+    theirs = {name if name in ours else translate(name): t for name, t in tensors.items()}
+    pairs = [
+        (t.shape, ours[name].shape)
+        for name, t in theirs.items()
+        if name in ours and t.ndim and t.shape != ours[name].shape and not name.startswith(HEAD)
+    ]
+    ratios = {there[0] / here[0] for there, here in pairs if here[0] and len(there) == len(here)}
+    return ratios.pop() if len(ratios) == 1 else 1.0
+
+
 def _why(name: str, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> str:
     if name not in theirs:
         return f"{list(ours[name].shape)} is not in the source"

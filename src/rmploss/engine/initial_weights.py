@@ -4,7 +4,7 @@ The recipe names a start; events.jsonl records the source run and the hash of it
 start is applied once, before the first checkpoint, so a resumed run does not need its source.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from rmploss.engine.foreign_weights import MOST_SHOWN
 from rmploss.engine.run import RunFolder
 from rmploss.engine.starts import STARTS, Start, WeightsStart
 from rmploss.errors import Problem, UserError
-from rmploss.models import SpikingNetwork
+from rmploss.models import MODELS, SpikingNetwork
 from rmploss.recipes import RECIPES, Recipe
 
 
@@ -133,7 +133,23 @@ def initialize(
     if origin.start.samples:
         few = recipe.but(batch_size=min(origin.start.samples, len(samples)))
         images, _ = next(RankBatches(few).train(samples, epoch=0))
-    record = origin.start(net, origin.state, images.to(world.device))
+    try:
+        record = origin.start(net, origin.state, images.to(world.device))
+    except UserError as error:
+        raise UserError(error.title, _with_width(error.problems, origin, net, recipe)) from error
     for tensor in net.state_dict().values():
         world.broadcast(tensor)
     return {**origin.source_run, **record}
+
+
+def _with_width(
+    problems: Sequence[Problem], origin: Origin, net: SpikingNetwork, recipe: Recipe
+) -> list[Problem]:
+    """The problems of weights that do not fit, with the width at which they would."""
+    times = foreign_weights.times_as_wide(net, origin.state)
+    now = MODELS.complete(recipe.network.name, recipe.network.options).get("width")
+    if times == 1 or not isinstance(now, float):
+        return [*problems]
+    what = f"is {now:g} here; the source is {times:g} times as wide"
+    advice = Problem("network.width", what, f"--width {now * times:g}")
+    return [advice, *(problem for problem in problems if problem.where != "start.partial")]
