@@ -143,3 +143,21 @@ def test_recordings_are_those_of_the_test_split(
     first = sorted(real_data_root.glob(pattern))[0]
     test = data.open(real_data_root, seed=0, T=5).test
     assert torch.equal(data.read(first, 5), test[Key(0, 0)][0])
+
+
+def test_what_becomes_of_an_image_is_told(net: Trained, tmp_path: Path) -> None:
+    told = {}
+    for name, mode, size in (
+        ("gray", "L", (8, 8)),
+        ("large", "L", (16, 16)),
+        ("photo", "RGB", (64, 48)),
+        ("cut", "RGBA", (8, 8)),
+    ):
+        Image.new(mode, size).save(tmp_path / f"{name}.png")
+        told[name] = net.conversion(tmp_path / f"{name}.png")
+    assert told == {
+        "gray": "",
+        "large": "16x16 pixels, scaled to 8x8",
+        "photo": "64x48 pixels, scaled and cropped to 8x8, its colors made gray",
+        "cut": "8x8 pixels, its colors made gray, transparent pixels made white",
+    }

@@ -1,6 +1,7 @@
 """`rmploss predict`: the classes that a trained network sees in images or recordings."""
 
 import json as json_module
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -56,13 +57,15 @@ class Predict:
                 files = self.files[some]
                 found = net.predict(files, self.top)
                 for file, name, guesses in zip(files, names[some], found, strict=True):
+                    if words := net.conversion(file):
+                        print(f"note: {name}: {words}", file=sys.stderr)
                     if self.json:
                         top = [asdict(guess) for guess in guesses]
                         print(json_module.dumps({"file": str(file), "top": top}))
                     else:
-                        words = (
+                        shown = (
                             f"{printable(guess.name)} {100 * guess.probability:.1f} %"
                             for guess in guesses
                         )
-                        print(f"{name:<{width}}  {'  '.join(words)}")
+                        print(f"{name:<{width}}  {'  '.join(shown)}")
         return 0

@@ -70,6 +70,26 @@ def upright(image: Image.Image) -> Image.Image:
     return turned
 
 
+def conversion(path: Path, channels: int, size: tuple[int, int]) -> str:
+    """What becomes of an image file for a network's input, in words; "" if it stays as it is.
+
+    channels: 1 or 3. size: (H, W) of the input. Raises `DataError` for what is no image.
+    """
+    image = upright(open_image(path))
+    H, W = size
+    here = f"{image.width}x{image.height}"
+    parts = []
+    if (image.height, image.width) != (H, W):
+        square = image.width * H == image.height * W
+        parts.append(f"scaled {'' if square else 'and cropped '}to {W}x{H}")
+    colored = image.mode not in ("1", "L", "LA", "La") and not image.mode.startswith(("I", "F"))
+    if colored != (channels == 3):
+        parts.append("its colors made gray" if colored else "its gray taken for three colors")
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
+        parts.append("transparent pixels made white")
+    return f"{here} pixels, {', '.join(parts)}" if parts else ""
+
+
 def pixels(image: Image.Image, channels: int, side: int) -> Tensor:
     """The pixels of an image, uint8 `[C, H, W]` with H = W = side.
 

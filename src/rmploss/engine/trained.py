@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rmploss.arguments import checked
 from rmploss.data import DataSet, ReadsFiles, ReadsWindows
+from rmploss.data.images import conversion, is_image
 from rmploss.engine.build import make_dataset
 from rmploss.engine.hub import located
 from rmploss.engine.load import OnOlder, load_network, warn_of_older
@@ -74,6 +75,17 @@ class Trained(nn.Module):
             raise UserError("files of this data set cannot be read", [problem])
         samples = [self.dataset.read(path, self.recipe.T) for path in _present(files)]
         return torch.stack(samples, samples[0].ndim - 3)
+
+    @checked()
+    def conversion(self, file: str | Path) -> str:
+        """What becomes of an image file when it is read, in words; "" if it stays as it is.
+
+        "640x480 pixels, scaled and cropped to 8x8, its colors made gray"; "" for recordings.
+        """
+        shape = self.dataset.shape(self.recipe.T)
+        if self.dataset.temporal or not is_image(Path(file)):
+            return ""
+        return conversion(Path(file), shape[0], (shape[1], shape[2]))
 
     @checked()
     @torch.no_grad()
