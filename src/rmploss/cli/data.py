@@ -1,6 +1,7 @@
 """`rmploss data`: list the data sets that are present, and fetch others."""
 
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,8 +9,20 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from rmploss.cli.common import DataDir
-from rmploss.cli.wrapping import problem_text, say, width_of
+from rmploss.cli.wrapping import say, width_of, wrap
 from rmploss.errors import Problem, UserError
+
+YOURS = {
+    "folder": "PATH",
+    "event-folder": "PATH",
+    "event-trials": "PATH",
+    "tonic": "tonic:NAME",
+}
+"""What `--data` takes for data that a user brings."""
+PLAIN = 80
+"""The columns of the list outside of a terminal."""
+MOST_LINES = 3
+"""The largest number of missing files of a data set that are shown."""
 
 
 @dataclass(frozen=True)
@@ -55,19 +68,28 @@ def show(data_dir: Path | None) -> None:
 
     root = data_root(data_dir)
     say(f"  (in {root}; --data-dir or $RMPLOSS_DATA name another folder)", 3)
-    width = width_of(sys.stdout)
-    margin = 18 if width >= 80 else 4
     for name in DATASETS:
-        if "path" in DATASETS.options(name):
-            print(f"  {name:<16}yours: rmploss train RECIPE --data PATH")
-            continue
-        if name == "tonic":
-            print(f"  {name:<16}of that package: rmploss train RECIPE --data tonic:NAME")
+        if name in YOURS:
+            say(f"  {name:<16}yours: rmploss train RECIPE --data {YOURS[name]}", 18)
             continue
         try:
             missing = DATASETS.make(name).missing(root)
         except UserError as error:  # of a plug-in, or an option that has no default
             missing = list(error.problems) or [Problem(name, error.title)]
         print(f"  {name:<16}{'ready' if not missing else 'missing'}")
-        for problem in missing:
-            print(problem_text(problem, width, margin))
+        for line in _hints(missing, min(width_of(sys.stdout), PLAIN)):
+            print(line)
+
+
+def _hints(missing: Sequence[Problem], width: int) -> Iterator[str]:
+    """What is missing, and once, below all that it is for, how to get it."""
+    margin = 4
+    wheres: dict[str, list[str]] = {}
+    for problem in missing:
+        what = problem.what.partition(" (")[0]
+        wheres.setdefault(problem.fix, []).append(f"{problem.where}: {what}")
+    for fix, lines in wheres.items():
+        for line in [*lines[:MOST_LINES], *(["..."] if len(lines) > MOST_LINES else [])]:
+            yield wrap(" " * margin + line, width, margin + 2)
+        if fix:
+            yield wrap(" " * (margin + 2) + fix, width, margin + 4)
