@@ -78,9 +78,9 @@ def test_a_file_gets_no_sign_of_life_and_neither_does_another_rank(
 
 def test_it_is_said_before_torch_is_imported() -> None:
     words = (
-        "import sys, rmploss.cli.sign_of_life as w; write = w._write\n"
+        "import sys, rmploss.cli.sign_of_life as w; write = w.write\n"
         "def see(out, text): write(out, text + str('torch' in sys.modules) + '\\n')\n"
-        "w._write = see; from rmploss.cli import main; main(['table', '0'])"
+        "w.write = see; from rmploss.cli import main; main(['table', '0'])"
     )
     master, slave = pty.openpty()
     done = subprocess.Popen([sys.executable, "-c", words], stderr=slave)

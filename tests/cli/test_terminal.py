@@ -180,3 +180,21 @@ def _lines(out: io.StringIO) -> list[str]:
 
 def _refuse(constant: str) -> None:
     raise ValueError(constant)
+
+
+def test_what_is_waited_for_is_shown_until_the_run_begins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(terminal.sys, "stderr", out)
+    bar = Bar("preparing the run")
+    bar.console = Console(file=out, force_terminal=True, width=80, height=20, highlight=False)
+    assert out.getvalue() == "\r\x1b[Kpreparing the run ..."
+    bar.note("a remark")
+    assert out.getvalue().endswith("\r\x1b[Ka remark\n\r\x1b[Kpreparing the run ...")
+    bar.begin(TINY, FOLDER, epoch=0, device="cpu")
+    bar.note("begun")
+    bar.close()
+    after = out.getvalue().rpartition("preparing the run ...")[2]
+    assert after.startswith("\r\x1b[K")
+    assert "begun" in after

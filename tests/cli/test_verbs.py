@@ -1,17 +1,20 @@
 """Every verb of the command line."""
 
 import json
+import signal
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
 from rmploss import ops, recipes
-from rmploss.cli import main
+from rmploss.cli import main, terminal
+from rmploss.engine.listener import Listener
 from rmploss.ops import native
 from tests.engine.runs import TINY
 
@@ -207,6 +210,52 @@ def test_demo_packs_what_eval_measures_again(
     assert main(["eval", str(packed)]) == 0
     assert main(words) == 2  # before it trains again
     assert "the folder of the pack exists" in capsys.readouterr().err
+
+
+class _Stopping(Listener):
+    """Ends the process's training as Ctrl-C does, in the second run."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+
+    def begin(self, *_: Any, **__: Any) -> None:
+        self.runs += 1
+
+    def batch(self, *_: Any, **__: Any) -> None:
+        if self.runs == 2:
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_an_interrupted_demo_goes_on_with_its_comparison(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("digits", "digits-rmp"):
+        objective = recipes.get(name).objective
+        monkeypatch.setitem(recipes.RECIPES.given, name, TINY.but(name=name, objective=objective))
+    words = ["demo", "--runs-dir", str(tmp_path)]
+    with monkeypatch.context() as patched:
+        patched.setattr(terminal, "listener", lambda **_: _Stopping())
+        assert main(words) == 75
+    assert f"rmploss demo --seed 0 --runs-dir {tmp_path}" in capsys.readouterr().err
+    before = sorted(path.name for path in tmp_path.iterdir())
+    assert len(before) == 2
+    assert main(words) == 0
+    assert "with RMP-Loss" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*before, "demo.html"])
+    assert main(words) == 0  # it was finished: a new one
+    assert len([*tmp_path.iterdir()]) == 5
+
+
+def test_the_list_of_data_sets_fits_80_columns_and_says_once_how_to_get_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["data"]) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    assert out.count("--data-dir or $RMPLOSS_DATA") == 1
+    assert out.count("ILSVRC2012_img_val.tar") == 1
+    assert "tonic           yours: rmploss train RECIPE --data tonic:NAME" in out
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:

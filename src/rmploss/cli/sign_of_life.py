@@ -22,14 +22,15 @@ def waiting(what: str, out: TextIO | None = None) -> Iterator[None]:
     shown = stream.isatty() and is_main()
     try:
         if shown:
-            _write(stream, f"{what} ...")
+            write(stream, f"{what} ...")
         yield
     finally:
         if shown:
-            _write(stream, CLEAR)
+            write(stream, CLEAR)
 
 
-def _write(out: TextIO, text: str) -> None:
+def write(out: TextIO, text: str) -> None:
+    """Write a part of a line at once; a closed stream is no error."""
     with suppress(OSError, ValueError):
         out.write(text)
         out.flush()

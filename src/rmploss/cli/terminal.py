@@ -21,6 +21,8 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
+from rmploss.cli.common import is_main
+from rmploss.cli.sign_of_life import CLEAR, write
 from rmploss.engine.listener import Listener
 from rmploss.engine.title import title
 from rmploss.recipes import Recipe
@@ -39,11 +41,15 @@ QUIET_S = 30
 """Seconds between two lines within an epoch."""
 
 
-def listener(json_lines: bool) -> Listener:
-    """The listener: JSON lines on request, else a bar on a terminal, else lines of text."""
+def listener(json_lines: bool, waits_for: str = "") -> Listener:
+    """The listener: JSON lines on request, else a bar on a terminal, else lines of text.
+
+    waits_for: what a terminal shows until a run begins; "": nothing.
+    """
     if json_lines:
         return JsonLines(sys.stdout)
-    return Bar() if sys.stderr.isatty() else TextLines(sys.stderr)
+    shows = sys.stderr.isatty() and is_main()
+    return Bar(waits_for) if shows else TextLines(sys.stderr)
 
 
 def epoch_line(record: dict[str, Any], epochs: int, width: int = sys.maxsize) -> str:
@@ -176,15 +182,20 @@ def whole() -> Column:
 class Bar(TextLines):
     """A progress bar over the whole run with its remaining time, and one line per epoch."""
 
-    def __init__(self) -> None:
+    def __init__(self, waits_for: str = "") -> None:
         super().__init__(sys.stderr)
         self.console = Console(stderr=True, highlight=False)
         self.progress: Progress | None = None
         self.task = TaskID(0)
+        self.waits_for = waits_for
+        """What people wait for until a run begins; its line gives way to all others."""
+        self._waiting = False
+        self._wait()
 
     def begin(self, recipe: Recipe, folder: Path, *, epoch: int, device: str) -> None:
         """Print the run, and open the bar."""
         self._close()
+        self.waits_for = ""
         super().begin(recipe, folder, epoch=epoch, device=device)
         self._open("train", total=float(recipe.epochs - epoch))
 
@@ -196,6 +207,7 @@ class Bar(TextLines):
         self.progress.update(self.task, completed=done, total=total)
         if done >= total:
             self._close()
+            self._wait()
 
     def batch(self, phase: str, epoch: int, done: int, total: int, **numbers: float) -> None:
         """Move the bar."""
@@ -217,8 +229,10 @@ class Bar(TextLines):
 
     def note(self, text: str) -> None:
         """Print a line above the bar."""
+        self._stop_waiting()
         with suppress(OSError):
             self.console.print(text, markup=False, soft_wrap=True)
+        self._wait()
 
     def end(self, summary: dict[str, Any]) -> None:
         """Remove the bar."""
@@ -226,9 +240,22 @@ class Bar(TextLines):
 
     def close(self) -> None:
         """Remove the bar, also after an error."""
+        self.waits_for = ""
         self._close()
 
+    def _wait(self) -> None:
+        """Show what is waited for, if nothing else is shown."""
+        if self.waits_for and self.progress is None:
+            self._waiting = True
+            write(self.out, f"{CLEAR}{self.waits_for} ...")
+
+    def _stop_waiting(self) -> None:
+        if self._waiting:
+            self._waiting = False
+            write(self.out, CLEAR)
+
     def _open(self, what: str, total: float) -> None:
+        self._stop_waiting()
         columns: list[ProgressColumn] = [TextColumn("{task.description}")]
         if self.console.width >= NARROW:
             columns += [TextColumn("{task.percentage:>3.0f}%"), Elapsed(table_column=whole())]
@@ -240,6 +267,7 @@ class Bar(TextLines):
         self.progress.start()
 
     def _close(self) -> None:
+        self._stop_waiting()
         if self.progress is not None:
             self.progress.stop()
             self.progress = None

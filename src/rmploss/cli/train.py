@@ -4,7 +4,7 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -22,6 +22,9 @@ from rmploss.cli.common import (
 )
 from rmploss.errors import Problem, UserError
 from rmploss.recipes import Recipe
+
+if TYPE_CHECKING:
+    from rmploss.engine.listener import Listener
 
 AUTO = Path("auto")
 """The word of `--resume` that is no run folder."""
@@ -109,17 +112,31 @@ class Train:
     def run(self) -> int:
         """Train; returns 0."""
         from rmploss.cli.terminal import listener
+
+        shown = listener(self.json, waits_for="preparing the run")
+        try:
+            if self.track is not None and is_main():
+                from rmploss.track import Several, tracker
+
+                shown = Several(shown, tracker(self.track, shown.note))
+            done = self._train(self._jobs(), shown)
+        finally:
+            shown.close()
+        if not self.json and is_main():
+            shown.note("report: rmploss report " + " ".join(shlex.quote(str(p)) for p in done))
+        return 0
+
+    def _train(self, jobs: list[Recipe], shown: "Listener") -> list[Path]:
+        """The run folders of the jobs, or of the run that is resumed."""
         from rmploss.engine.execution import Execution, join, require_same_run
         from rmploss.engine.train import resume, train
 
-        jobs = self._jobs()
-        command = ("rmploss", *sys.argv[1:])
         execution = Execution(
             data_dir=self.data_dir,
             device=self.device,
             workers=self.workers,
             backend=self.backend,
-            command=command,
+            command=("rmploss", *sys.argv[1:]),
             start=self.start,
             capture=self.capture,
             deterministic=self.deterministic,
@@ -127,37 +144,23 @@ class Train:
             save_minutes=self.save_minutes,
             track=self.track or "",
         )
-        shown = listener(self.json)
-        if self.track is not None and is_main():
-            from rmploss.track import Several, tracker
-
-            shown = Several(shown, tracker(self.track, shown.note))
-        try:
-            if self.resume is not None and not self._may_resume:
-                done = [resume(self.resume, execution, shown)]
-            else:
-                with join(
-                    self.device, timeout_s=self.timeout, deterministic=self.deterministic
-                ) as world:
-                    require_same_run(world, runs=[job.to_json() for job in jobs])
-                    done = [
-                        train(
-                            job,
-                            self.runs_dir,
-                            execution,
-                            shown,
-                            world,
-                            name=self.name,
-                            fork=self.fork,
-                            or_resume=self._may_resume,
-                        )
-                        for job in jobs
-                    ]
-        finally:
-            shown.close()
-        if not self.json and is_main():
-            shown.note("report: rmploss report " + " ".join(shlex.quote(str(p)) for p in done))
-        return 0
+        if self.resume is not None and not self._may_resume:
+            return [resume(self.resume, execution, shown)]
+        with join(self.device, timeout_s=self.timeout, deterministic=self.deterministic) as world:
+            require_same_run(world, runs=[job.to_json() for job in jobs])
+            return [
+                train(
+                    job,
+                    self.runs_dir,
+                    execution,
+                    shown,
+                    world,
+                    name=self.name,
+                    fork=self.fork,
+                    or_resume=self._may_resume,
+                )
+                for job in jobs
+            ]
 
     def _jobs(self) -> list[Recipe]:
         """The recipes to train, one per seed; all flags are checked before the first run starts."""

@@ -5,8 +5,8 @@ looks at the folder and decides; the other ranks do as it does.
 """
 
 import shlex
-from collections.abc import Callable
-from itertools import count
+from collections.abc import Callable, Iterator
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -57,19 +57,37 @@ def require_unsaved(path: Path) -> None:
         raise UserError("the run has begun", [Problem(str(path), what, fix)])
 
 
+def folders_of(runs_dir: Path, recipe: Recipe) -> Iterator[Path]:
+    """The folders of the runs of a recipe and seed, from the first to the newest.
+
+    runs_dir: the folder of run folders.
+    recipe: with its seed.
+    """
+    first = runs_dir / folder_name(recipe.name, recipe.to_json())
+    names = (first if n == 1 else first.with_name(f"{first.name}-{n}") for n in count(1))
+    return takewhile(Path.exists, names)
+
+
+def newest(runs_dir: Path, recipe: Recipe) -> Path | None:
+    """The newest of these folders in which something was saved; None: there is none."""
+    saved = [path for path in folders_of(runs_dir, recipe) if checkpoint.saved(path)]
+    return saved[-1] if saved else None
+
+
+def is_finished(path: Path) -> bool:
+    """True if a run has its result."""
+    return (path / RESULT).exists()
+
+
 def unfinished(runs_dir: Path, recipe: Recipe) -> str:
     """The words about an earlier run of this recipe and seed that could go on; "": there is none.
 
     runs_dir: the folder of run folders.
     recipe: of the run that is about to begin in a folder of its own.
     """
-    first = runs_dir / folder_name(recipe.name, recipe.to_json())
     found = ""
-    for n in count(1):
-        path = first if n == 1 else first.with_name(f"{first.name}-{n}")
-        if not path.exists():
-            return found
-        if checkpoint.saved(path) and not (path / RESULT).exists():
+    for n, path in enumerate(folders_of(runs_dir, recipe), 1):
+        if checkpoint.saved(path) and not is_finished(path):
             fix = f"--resume {shlex.quote(str(path))}"
             fix = f"--resume auto (or {fix})" if n == 1 else fix
             found = f"{path} is not finished: {fix} goes on with it"
