@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional
 
-from rmploss.cli.common import WHOLE, DataDir
+from rmploss.cli.common import WHOLE, DataDir, Flag
+from rmploss.cli.wrapping import wrapped_help
 
 if TYPE_CHECKING:  # these import torch, which `--help` shall not wait for
     from rmploss_bench.conditions import Conditions
@@ -47,7 +48,9 @@ def run(words: Sequence[str]) -> int:
     Returns the exit code; raises `UserError` for what cannot be measured.
     """
     config = (tyro.conf.FlagCreatePairsOff,)
-    return tyro.cli(Bench, prog="rmploss bench", args=words, config=config).run()
+    with wrapped_help():
+        bench = tyro.cli(Bench, prog="rmploss bench", args=words, config=config)
+    return bench.run()
 
 
 def usual(what: str) -> Any:
@@ -81,15 +84,15 @@ class Bench:
     $ rmploss bench ops --width 0.25 --repeats 3
     """
 
-    topic: Positional[Topic] = "step"
-    """What to measure."""
+    topic: Annotated[Positional[Topic], tyro.conf.arg(metavar="TOPIC")] = "step"
+    """What to measure, of the topics above."""
     network: Literal["resnet20", "resnet19", "vgg16", "resnet18"] = "resnet20"
     """The network; resnet18 gets noise of 224x224, the others images of 32x32."""
     T: Annotated[int | None, WHOLE, usual("4; resnet19: 2")] = None
     """Time steps."""
     batch: Annotated[int | None, WHOLE, usual("32; resnet19: 8, resnet18: 4")] = None
     """Images of a batch."""
-    width: float = 1.0
+    width: Annotated[float, tyro.conf.arg(metavar="X")] = 1.0
     """Factor on all channels."""
     threads: Annotated[int | None, WHOLE, usual("all CPUs, else $OMP_NUM_THREADS")] = None
     """Threads of torch."""
@@ -99,7 +102,7 @@ class Bench:
         usual("7; latency 31; epoch, methods 5; first-step, scale, train 3; memory 1"),
     ] = None
     """Rounds; the figure is their median."""
-    only: tuple[str, ...] = ()
+    only: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...", help_behavior_hint="")] = ()
     """Contestants (or methods) to measure, instead of all."""
     device: Annotated[str, tyro.conf.arg(metavar="cpu|cuda|cuda:N")] = "cpu"
     """Where to compute."""
@@ -111,7 +114,7 @@ class Bench:
     """The folder of CIFAR-10; without it the images are seeded noise."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     """Write DIR/TOPIC-NETWORK-HARDWARE.csv as well."""
-    json: bool = False
+    json: Flag = False
     """One JSON object per row on standard output, for programs."""
 
     def run(self) -> int:

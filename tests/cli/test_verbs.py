@@ -26,6 +26,8 @@ VERBS = (
     "predict",
     "export",
     "search",
+    "pack",
+    "verify",
     "table",
     "report",
     "bench",
@@ -49,6 +51,22 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([verb, "--help"]) == 0
     assert f"rmploss {verb}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_help_fits_the_terminal_and_has_no_empty_default(
+    verb: str, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert main([verb, "--help"]) == 0
+    out = capsys.readouterr().out
+    for word in ("(default: False)", "(default: )", "(default: None)", "{None}", " INT ", " STR"):
+        assert word not in out
+    for line in out.splitlines():
+        # A command can be copied only as a whole; the names of many choices have no space.
+        assert len(line) <= width or line.startswith(("$ ", "usage:")), line
+        assert len(line) <= 80 or not line.startswith("$ ")
 
 
 def test_the_first_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:

@@ -40,6 +40,8 @@ def _number(read: Callable[[str], int | float], kind: str, metavar: str) -> Any:
     return spec
 
 
+Flag = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
+"""A flag that is off unless it is given."""
 WHOLE = _number(int, "a whole number", "N")
 """An optional whole number."""
 OWN = tyro.conf.arg(help_behavior_hint="(default: the recipe's)")

@@ -33,8 +33,10 @@ class Data:
     $ rmploss data fetch cifar10 --data-dir data
     """
 
-    action: Positional[Literal["show", "fetch"]] = "show"
-    """show, or fetch."""
+    action: Annotated[
+        Positional[Literal["show", "fetch"]], arg(metavar="show|fetch", help_behavior_hint="")
+    ] = "show"
+    """Show the data sets, the default; or fetch one."""
     name: Annotated[Positional[str], arg(metavar="NAME", help_behavior_hint="")] = ""
     """The data set to fetch."""
     data_dir: DataDir = None

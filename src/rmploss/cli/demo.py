@@ -5,9 +5,12 @@ import time
 import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import arg
 
 from rmploss import recipes
+from rmploss.cli.common import Flag
 from rmploss.errors import InterruptedRunError, Problem, UserError
 
 if TYPE_CHECKING:
@@ -24,13 +27,13 @@ class Demo:
     $ rmploss demo --pack packs/digits
     """
 
-    runs_dir: Path = Path("runs")
+    runs_dir: Annotated[Path, arg(metavar="DIR")] = Path("runs")
     """The folder for run folders."""
-    seed: int = 0
+    seed: Annotated[int, arg(metavar="N")] = 0
     """The seed of both runs."""
-    open: bool = False
+    open: Flag = False
     """Open the report in a browser."""
-    pack: Path | None = None
+    pack: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
     """Pack the network with RMP-Loss into this folder, as `rmploss pack` does."""
 
     def run(self) -> int:

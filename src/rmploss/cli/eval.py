@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from rmploss.cli.common import WHOLE, DataDir, Device, RunDir, Workers, is_main
+from rmploss.cli.common import WHOLE, DataDir, Device, Flag, RunDir, Workers, is_main
 from rmploss.errors import OlderCheckpointError, Problem, UserError
 
 if TYPE_CHECKING:
@@ -34,13 +34,12 @@ class Eval:
     """The run folder."""
     checkpoint: Literal["last", "best"] = "last"
     """The epoch: the last or the most accurate."""
-    averaged: bool = False
+    averaged: Flag = False
     """Take the averaged weights of a recipe with `average`."""
-    fold: bool = False
+    fold: Flag = False
     """Convert the network for inference first: norms are folded into convolutions."""
     potential: Literal["u_pre", "input"] = "u_pre"
-    """The potential in the quantization error: the membrane before the reset, or the input current,
-    as in the authors' code."""
+    """Measure the quantization error of the membrane before the reset, or of the input current."""
     attack: Annotated[tuple[str, ...], arg(metavar="EPS ...", help_behavior_hint="")] = ()
     """Attack the pixels of the test images instead: noise, FGSM and PGD of these sizes."""
     transfer: Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="")] = None
@@ -53,7 +52,7 @@ class Eval:
     """The device to compute on."""
     workers: Workers = None
     """Processes that load samples too many for memory."""
-    json: bool = False
+    json: Flag = False
     """One JSON object on standard output, for programs."""
 
     def run(self) -> int:

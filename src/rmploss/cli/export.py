@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from rmploss.cli.common import DataDir, RunDir
+from rmploss.cli.common import DataDir, Flag, RunDir
 from rmploss.cli.wrapping import say
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ class Export:
 
     $ rmploss export runs/NAME --to onnx nir
     $ rmploss export runs/NAME --to nir --reader norse --out models
-    $ rmploss export runs/NAME --to onnx-int8      8-bit weights, calibrated on training images
+    $ rmploss export runs/NAME --to onnx-int8    8-bit weights, calibrated
 
     Norms are folded into convolutions. Every file is run in its own runtime (ONNX Runtime, PyTorch,
     the libraries that read NIR, as far as they are installed) on samples of the test split; how it
@@ -35,21 +35,23 @@ class Export:
         arg(help_behavior_hint="(required)"),
     ] = ()
     """The formats."""
-    out: Path | None = None
-    """The folder of the files; by default `exports/` and the run's name."""
+    out: Annotated[
+        Path | None, arg(metavar="DIR", help_behavior_hint="(default: exports/ and the run's name)")
+    ] = None
+    """The folder of the files."""
     reader: Literal["nir", "spikingjelly", "snntorch", "norse", "sinabs"] = "nir"
     """The form of the NIR file: as NIR defines it, or as a library reads it."""
     nir: Literal["1.0.4", "1.0.8"] = "1.0.8"
     """The version of the package nir that must read the NIR file."""
-    samples: int = 100
+    samples: Annotated[int, arg(metavar="N")] = 100
     """How many samples of the test split are compared."""
     checkpoint: Literal["last", "best"] = "last"
     """The epoch: the last or the most accurate."""
-    averaged: bool = False
+    averaged: Flag = False
     """Take the averaged weights of a recipe with `average`."""
     data_dir: DataDir = None
     """The folder of the data sets."""
-    json: bool = False
+    json: Flag = False
     """One JSON object per comparison on standard output, for programs."""
 
     def run(self) -> int:

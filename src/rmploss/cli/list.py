@@ -4,9 +4,9 @@ import shutil
 import textwrap
 from collections import Counter
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal, get_args
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from rmploss import recipes
 from rmploss.cli.sign_of_life import waiting
@@ -48,13 +48,15 @@ class List:
     """Show recipes, methods, or the entries that a field of a recipe can name.
 
     $ rmploss list                 the main recipes, a line each
-    $ rmploss list all             all recipes, with published and measured results
-    $ rmploss list methods         the systems of the paper's tables: equations, sources, doubts
+    $ rmploss list all             all recipes, published and measured results
+    $ rmploss list methods         the paper's systems: equations, sources
     $ rmploss list objectives      the regularizers and their options
     $ rmploss list readings        the open points of the paper, and our choices
     """
 
-    topic: Positional[Topic] = "recipes"
+    topic: Annotated[
+        Positional[Topic], arg(metavar="TOPIC", help=f"One of {', '.join(get_args(Topic))}.")
+    ] = "recipes"
     """The list to show."""
 
     def run(self) -> int:

@@ -3,11 +3,11 @@
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
-from rmploss.cli.common import DataDir, RunDir
+from rmploss.cli.common import DataDir, Flag, RunDir
 from rmploss.cli.wrapping import say
 
 
@@ -24,11 +24,13 @@ class Pack:
 
     run_dir: Positional[RunDir]
     """The run folder."""
-    out: Path | None = None
-    """The folder of the pack; by default `packs/` and the run's name."""
+    out: Annotated[
+        Path | None, arg(metavar="DIR", help_behavior_hint="(default: packs/ and the run's name)")
+    ] = None
+    """The folder of the pack."""
     checkpoint: Literal["last", "best"] = "last"
     """The epoch: the last or the most accurate."""
-    averaged: bool = False
+    averaged: Flag = False
     """Take the averaged weights of a recipe with `average`."""
     data_dir: DataDir = None
     """The folder of the data sets."""

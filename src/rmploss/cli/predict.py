@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from rmploss.cli.common import Device, RunDir
+from rmploss.cli.common import Device, Flag, RunDir
 from rmploss.errors import UserError, printable
 
 
@@ -28,15 +28,15 @@ class Predict:
     """The run folder."""
     files: Annotated[Positional[tuple[Path, ...]], arg(metavar="FILE ...", help_behavior_hint="")]
     """Images or recordings."""
-    top: int = 5
+    top: Annotated[int, arg(metavar="N")] = 5
     """How many classes of each file."""
     checkpoint: Literal["last", "best"] = "last"
     """The epoch: the last or the most accurate."""
-    averaged: bool = False
+    averaged: Flag = False
     """Take the averaged weights of a recipe with `average`."""
     device: Device = "auto"
     """The device to compute on."""
-    json: bool = False
+    json: Flag = False
     """One JSON object per file on standard output, for programs."""
 
     def run(self) -> int:

@@ -19,7 +19,7 @@ class Report:
     If files of a run are damaged, the page and an error name them; the exit code is then 9.
     """
 
-    run_dirs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN ...")]
+    run_dirs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN ...", help_behavior_hint="")]
     """The run folders."""
     out: Annotated[
         Path | None,

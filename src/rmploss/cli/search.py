@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from rmploss.cli.common import DataDir, Device
+from rmploss.cli.common import DataDir, Device, Flag
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Search:
 
     which: Positional[Literal["fair-best"]]
     """The comparison."""
-    pocket: bool = False
+    pocket: Flag = False
     """The pocket size, for a CPU."""
     only: Annotated[tuple[str, ...], arg(metavar="SYSTEM ...", help_behavior_hint="")] = ()
     """These systems alone."""
@@ -34,11 +34,11 @@ class Search:
     """The file of rows."""
     data_dir: DataDir = None
     """The folder of the data sets."""
-    runs_dir: Path = Path("runs/fair-best")
+    runs_dir: Annotated[Path, arg(metavar="DIR")] = Path("runs/fair-best")
     """The folder for run folders; those of tries are removed."""
     device: Device = "auto"
     """The device to compute on."""
-    json: bool = False
+    json: Flag = False
     """One JSON object per line on standard output, for programs."""
 
     def run(self) -> int:

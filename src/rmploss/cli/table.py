@@ -11,6 +11,7 @@ from tyro.conf import Positional, arg
 
 from rmploss.cli.best_table import print_best
 from rmploss.cli.columns import print_rows
+from rmploss.cli.common import Flag
 from rmploss.cli.wrapping import say, width_of
 from rmploss.errors import DamagedRunError, Problem, UserError
 
@@ -34,17 +35,16 @@ class Table:
     """
 
     which: Annotated[Positional[str], arg(metavar="1|2|3|4|fair|fair-best")]
-    """1: ablation; 2: CIFAR; 3: CIFAR10-DVS; 4: ImageNet; fair: only the method differs; fair-best:
-    and its training is chosen by tries."""
-    pocket: bool = False
+    """1: ablation; 2: CIFAR; 3: CIFAR10-DVS; 4: ImageNet; fair, fair-best: one protocol for all."""
+    pocket: Flag = False
     """The pocket variants of its recipes, without the published numbers."""
-    runs_dir: Path = Path("runs")
+    runs_dir: Annotated[Path, arg(metavar="DIR")] = Path("runs")
     """The folder of run folders."""
     results: Annotated[
         Path | None, arg(metavar="DIR", help_behavior_hint="(default: results, of the source tree)")
     ] = None
     """CSV files of results, for recipes that you have not run."""
-    json: bool = False
+    json: Flag = False
     """One JSON object per row on standard output, for programs."""
 
     def run(self) -> int:

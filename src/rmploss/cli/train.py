@@ -13,6 +13,7 @@ from rmploss.cli.common import (
     OWN,
     DataDir,
     Device,
+    Flag,
     RecipeFloat,
     RecipeInt,
     Workers,
@@ -38,7 +39,7 @@ class Train:
     $ rmploss train cifar10-resnet20-rmp-pocket --seed 0 1 2 --set objective.k=1
     $ rmploss train images-resnet20-rmp --data my_photos
     $ rmploss train --resume runs/NAME
-    $ rmploss train cifar10-resnet20-rmp --resume auto      resume if it has begun, else begin
+    $ rmploss train cifar10-resnet20-rmp --resume auto    go on, or begin
     $ rmploss train --fork runs/NAME --lr 0.05 --epochs 500
     $ torchrun --nproc-per-node 2 -m rmploss train cifar10-resnet19-rmp
     """
@@ -53,7 +54,9 @@ class Train:
     """Name the run folder, instead of by recipe, seed and hash."""
     start: Annotated[Path | None, arg(metavar="RUN|FILE", help_behavior_hint="")] = None
     """Initialize from the weights of this run, or of a .safetensors or .pt file."""
-    freeze: Annotated[Literal["backbone"] | None, arg(metavar="backbone"), OWN] = None
+    freeze: Annotated[
+        Literal["backbone"] | None, arg(metavar="backbone", help_behavior_hint="")
+    ] = None
     """With --start: train the head alone."""
     data: Annotated[str | None, arg(metavar="PATH", help_behavior_hint="")] = None
     """Your own images or event recordings instead of the recipe's data; or tonic:NAME."""
@@ -77,13 +80,13 @@ class Train:
     """Train on a class-balanced subset."""
     test_samples: RecipeInt = None
     """Test on a class-balanced subset."""
-    mode: Literal["paper", "code"] = "paper"
+    mode: Annotated[Literal["paper", "code"], arg(metavar="paper|code")] = "paper"
     """Where the paper and its authors' code differ: `rmploss list readings`."""
     set: Annotated[tuple[str, ...], arg(metavar="FIELD=VALUE ...", help_behavior_hint="")] = ()
     """Any other field: --set objective.k=1 neuron.decay=0.5."""
     data_dir: DataDir = None
     """The folder of the data sets."""
-    runs_dir: Path = Path("runs")
+    runs_dir: Annotated[Path, arg(metavar="DIR")] = Path("runs")
     """The folder for run folders."""
     device: Device = "auto"
     """The device to compute on."""
@@ -99,14 +102,14 @@ class Train:
     """Minutes between two checkpoints, beside those of the epoch ends."""
     timeout: Annotated[float, arg(metavar="SECONDS")] = 60.0
     """How long to wait for another rank or a loader process."""
-    deterministic: bool = False
+    deterministic: Flag = False
     """On a GPU take only kernels whose results repeat bit for bit; slower."""
     track: Annotated[
         Literal["tensorboard", "wandb"] | None,
         arg(metavar="tensorboard|wandb", help_behavior_hint=""),
     ] = None
     """Show the curves there, too: pip install 'rmploss[track]'."""
-    json: bool = False
+    json: Flag = False
     """One JSON object per line on standard output, for programs."""
 
     def run(self) -> int:

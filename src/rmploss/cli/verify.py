@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
+from rmploss.cli.common import Flag
 from rmploss.cli.wrapping import say
 from rmploss.errors import DamagedRunError, Problem, UserError
 
@@ -32,7 +33,7 @@ class Verify:
 
     run_dirs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN ...", help_behavior_hint="")]
     """The run folders."""
-    json: bool = False
+    json: Flag = False
     """One JSON object per run on standard output, for programs."""
 
     def run(self) -> int:

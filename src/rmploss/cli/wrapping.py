@@ -6,7 +6,9 @@ Files and pipes get them whole, one line for each thing, so that programs can se
 import shutil
 import sys
 import textwrap
-from typing import TextIO
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import Any, TextIO, cast
 
 from rmploss.errors import Problem, UserError
 
@@ -21,6 +23,14 @@ def width_of(stream: TextIO) -> int:
     except ValueError:  # a closed stream
         terminal = False
     return max(shutil.get_terminal_size().columns, LEAST) if terminal else sys.maxsize
+
+
+@contextmanager
+def wrapped_help() -> Iterator[None]:
+    """Break the long lines of a help text in the block at the columns of the terminal."""
+    width = max(shutil.get_terminal_size().columns, LEAST)
+    with redirect_stdout(cast(TextIO, Wrapped(sys.stdout, width))):
+        yield
 
 
 def wrap(line: str, width: int, indent: int) -> str:
@@ -63,6 +73,30 @@ def error_text(error: UserError, width: int) -> str:
         return text
     title = "\n".join(wrap(line, width, 2) for line in f"error: {error.title}".splitlines())
     return "\n".join([title, *(problem_text(each, width, 2) for each in error.problems)])
+
+
+class Wrapped:
+    """A stream that breaks the long lines of a help text; its boxes and examples stay as they are.
+
+    stream: gets the lines.
+    width: the columns.
+    """
+
+    def __init__(self, stream: TextIO, width: int) -> None:
+        self._stream, self._width = stream, width
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write lines, each at most as wide as the terminal where words allow it."""
+        lines = text.split("\n")
+        self._stream.write("\n".join(map(self._fitting, lines)))
+        return len(text)
+
+    def _fitting(self, line: str) -> str:
+        kept = line.startswith((*"$ │╭╰", "usage:", "\x1b"))
+        return line if kept else wrap(line, self._width, 2 if line.startswith("* ") else 0)
 
 
 def say(line: str, indent: int) -> None:
