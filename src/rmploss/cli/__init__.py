@@ -15,6 +15,7 @@ from rmploss import __version__, plugins
 from rmploss.cli.blame import foreign_frame
 from rmploss.cli.first_help import first_help, require_verb
 from rmploss.cli.sign_of_life import waiting
+from rmploss.cli.threads import wait_asleep_if_busy
 from rmploss.cli.wrapping import error_text, width_of, wrapped_help
 from rmploss.errors import (
     InterruptedRunError,
@@ -101,6 +102,7 @@ def _run(words: Sequence[str]) -> int:
     kind = getattr(module, word.capitalize())
     with wrapped_help():
         verb = tyro.cli(kind, prog=f"rmploss {word}", args=rest, config=config)
+    wait_asleep_if_busy()
     if word != "list":  # which needs it for some topics only
         with waiting("loading PyTorch"):
             import torch  # noqa: F401  # here, so that people see what they wait for
