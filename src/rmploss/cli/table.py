@@ -26,7 +26,7 @@ class Table:
     $ rmploss table 1
     $ rmploss table 2 --pocket
     $ rmploss table fair --pocket     every method on one protocol, ranked
-    $ rmploss table fair-best --pocket     every system at its best, see `rmploss search`
+    $ rmploss table fair-best --pocket     every system at its best
 
     Recipes that you have not run show the results of --results, marked with *.
 
