@@ -250,9 +250,21 @@ void event_lif(const ConvolutionRecord& shape, const LayerRecord& layer, address
                const ForwardRecord& out) {
   const Convolution c = convolution(shape);
   const Neurons<float> a = neurons<float>(layer);
+  if (a.steps < 1 || a.rows < 1) throw std::invalid_argument("a layer for inference needs a time step and a pixel");
+  if (a.channels != c.out_channels || a.steps * a.rows != c.images * c.out_height * c.out_width)
+    throw std::invalid_argument("the neurons are not those of the convolution's outputs");
   const Forward<float> f{nullptr, at<uint64_t>(out.bits), at<int64_t>(out.count), nullptr, nullptr};
   nb::gil_scoped_release unlocked;
   kernels->event_lif(c, a, at<uint64_t>(bits), at<float>(blocks), at<float>(bias), f);
+}
+
+uint64_t fingerprint(const std::vector<address>& arrays, const std::vector<int64_t>& sizes, int threads) {
+  if (arrays.size() != sizes.size()) throw std::invalid_argument("every array needs a size");
+  nb::gil_scoped_release unlocked;
+  uint64_t found = 0;
+  for (size_t i = 0; i < arrays.size(); i++)
+    found = found * 0x9e3779b97f4a7c15ull + kernels->fingerprint(at<float>(arrays[i]), sizes[i], threads);
+  return found;
 }
 
 void winograd(const ConvolutionRecord& shape, address x, address weight, address bias, bool transposed, int tile,
@@ -326,5 +338,6 @@ NB_MODULE(_native, m) {
   m.def("blocks_size", &blocks_size, "shape"_a, "How many floats `make_blocks` writes.");
   m.def("make_blocks", &make_blocks, "shape"_a, "weight"_a, "blocks"_a);
   m.def("event_lif", &event_lif, "shape"_a, "layer"_a, "bits"_a, "blocks"_a, "bias"_a, "out"_a);
+  m.def("fingerprint", &fingerprint, "arrays"_a, "sizes"_a, "threads"_a, "A number that changes with the values of arrays.");
   m.def("winograd", &winograd, "shape"_a, "x"_a, "weight"_a, "bias"_a, "transposed"_a, "tile"_a, "y"_a);
 }

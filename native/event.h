@@ -21,7 +21,7 @@ void event_forward_strips(const Convolution& c, const uint64_t* bits, const floa
   const index_t strips = (c.out_channels + columns - 1) / columns, strip_size = words * taps * 64 * columns;
   const index_t pixels = c.images * c.out_height * c.out_width;
   // Few pixels share one reading of the weights when these are larger than the second-level cache.
-  const index_t group = strips * strip_size * index_t(sizeof(float)) > (1 << 19) ? 4 : 1;
+  const index_t group = strips * strip_size * index_t(sizeof(float)) > kSecondLevel ? 4 : 1;
   const index_t step = group * kPixels, pieces = (pixels + step - 1) / step;
   const Scratch<uint64_t> bit_scratch(size_t(group * taps * words * kPixels), c.threads);
   const Scratch<float> accumulators(size_t(step * columns), c.threads);

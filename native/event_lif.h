@@ -5,13 +5,13 @@
 // The weights are cut into blocks once for many calls: at one image that alone took longer than the convolution.
 #pragma once
 #include "lif.h"
+#include "memory.h"
 #include "rows.h"
 
 namespace {
 
 constexpr index_t kCurrents = 64;       // pixels x steps whose currents are computed together: they share a reading of the weights
 constexpr index_t kManyCurrents = 256;  // ... of weights that the second-level cache does not hold
-constexpr index_t kCached = 768 << 10;  // bytes of weights that it holds
 
 inline index_t strips_of(const Convolution& c, index_t columns) { return (c.out_channels + columns - 1) / columns; }
 
@@ -87,7 +87,7 @@ void event_lif_strips(const Convolution& c, const Neurons<float>& a, const uint6
   static_assert(64 % columns == 0, "a word of spikes is made of whole strips");
   const index_t taps = c.kernel_height * c.kernel_width, words = words_of(c.channels), out_words = words_of(c.out_channels);
   const index_t strips = strips_of(c, columns), strip_size = words * taps * 64 * columns;
-  const index_t together = strips * strip_size * index_t(sizeof(float)) > kCached ? kManyCurrents : kCurrents;
+  const index_t together = strips * strip_size * index_t(sizeof(float)) > kSecondLevel ? kManyCurrents : kCurrents;
   const index_t pixels = larger(1, smaller(together / a.steps, kPixels)), pieces = (a.rows + pixels - 1) / pixels;
   const Scratch<uint64_t> gathered(size_t((taps * words + 1) * pixels * a.steps), c.threads);
   const Scratch<float> memory(size_t(pixels * a.steps * columns), c.threads);
@@ -120,6 +120,44 @@ void event_lif_strips(const Convolution& c, const Neurons<float>& a, const uint6
     }
   }
   *f.count = total;
+}
+
+inline uint64_t mixed(uint64_t before, uint64_t x) {
+  before = (before ^ x) * 0x9e3779b97f4a7c15ull;
+  return before ^ before >> 32;
+}
+
+// A number by which changed values are told from the same ones: every lane of a register is mixed with its values in their order, and
+// the lanes with one another. Each step is a bijection of what was mixed before, so a single value that changes always changes it.
+inline uint64_t fingerprint_piece(const float* x, index_t n) {
+  typedef uint32_t vbits __attribute__((vector_size(RMPLOSS_BYTES)));
+  constexpr int together = 4;
+  vbits h[together] = {};
+  const auto mix = [](vbits& to, vfloat v) {
+    to = (to ^ (vbits)v) * 0x85ebca6bu;
+    to ^= to >> 15;
+  };
+  index_t i = 0;
+  for (; i + together * kWidth <= n; i += together * kWidth)
+    for (int k = 0; k < together; k++) mix(h[k], load(x + i + k * kWidth));
+  for (; i < n; i += kWidth) mix(h[0], load(x + i, int(smaller(kWidth, n - i))));
+  uint64_t found = 0;
+  for (int k = 0; k < together; k++)
+    for (int lane = 0; lane < kWidth; lane++) found = mixed(found, h[k][lane]);
+  return found;
+}
+
+// The same of any number of values, in pieces that do not depend on the number of threads.
+uint64_t fingerprint(const float* x, int64_t n, int threads) {
+  constexpr index_t piece = 1 << 16;
+  const index_t pieces = (n + piece - 1) / piece;
+  if (pieces == 1) return fingerprint_piece(x, n);
+  const Scratch<uint64_t> each(size_t(larger(1, pieces)));
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (index_t i = 0; i < pieces; i++) each.data()[i] = fingerprint_piece(x + i * piece, smaller(piece, n - i * piece));
+  uint64_t found = 0;
+  for (index_t i = 0; i < pieces; i++) found = mixed(found, each.data()[i]);
+  return found;
 }
 
 // bits: the input of all steps [steps B H W, words]; blocks: of make_blocks; f.bits and f.count are written, nothing else.

@@ -9,5 +9,6 @@ void RMPLOSS_JOIN(fill_inference_, RMPLOSS_ISA)(Kernels& k) {
   k.blocks_size = blocks_size;
   k.make_blocks = make_blocks;
   k.event_lif = event_lif;
+  k.fingerprint = fingerprint;
 }
 }  // namespace rmploss

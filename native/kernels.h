@@ -97,6 +97,8 @@ struct Kernels {
   void (*make_blocks)(const Convolution&, const float* weight, float* blocks);
   void (*event_lif)(const Convolution&, const Neurons<float>&, const uint64_t* bits, const float* blocks, const float* bias,
                     const Forward<float>&);
+  // Another number for other values of x [n], all but surely: whether what was made of them still holds.
+  uint64_t (*fingerprint)(const float* x, int64_t n, int threads);
   // Dense 3x3 convolution, stride 1, padding 1 (Winograd, tiles of 2x2 or 4x4). transposed: the gradient of the input.
   void (*winograd)(const Convolution&, const float* x, const float* weight, const float* bias, bool transposed, int tile,
                    float* y);
@@ -105,12 +107,12 @@ struct Kernels {
 // Three per instruction set that was compiled.
 void fill_neuron_avx512(Kernels&);
 void fill_convolution_avx512(Kernels&);
+void fill_inference_avx512(Kernels&);
 void fill_neuron_avx2(Kernels&);
 void fill_convolution_avx2(Kernels&);
+void fill_inference_avx2(Kernels&);
 void fill_neuron_portable(Kernels&);
 void fill_convolution_portable(Kernels&);
-void fill_inference_avx512(Kernels&);
-void fill_inference_avx2(Kernels&);
 void fill_inference_portable(Kernels&);
 
 }  // namespace rmploss

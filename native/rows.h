@@ -11,6 +11,7 @@ using rmploss::Convolution;
 
 constexpr int kStrip = 4;                    // registers of one strip of columns
 constexpr index_t kPixels = 64;              // pixels whose bits are gathered (and transposed) together
+constexpr index_t kSecondLevel = 768 << 10;  // bytes of weights that the second-level cache holds beside everything else
 
 inline int strip_of(index_t columns) { return columns > 2 * kWidth ? kStrip : columns > kWidth ? 2 : 1; }
 

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from rmploss import ops
-from rmploss.lifecycle import fold
+from rmploss.lifecycle import fold, settle
 from rmploss.objectives import RMPLoss
 from rmploss.stats import membrane_stats
 from rmploss_bench.runners import NetRunner, Runner, copied
@@ -27,7 +27,7 @@ def make_rmploss(workload: Workload, train: bool) -> Runner:
 
 def make_loaded(workload: Workload, train: bool) -> Runner:
     """Evaluation as `rmploss.load` gives the network: its norms are not folded."""
-    return NetRunner(workload, copied(workload).eval())
+    return NetRunner(workload, settle(copied(workload).eval()))
 
 
 def make_reference(workload: Workload, train: bool) -> Runner:

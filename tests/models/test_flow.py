@@ -117,7 +117,7 @@ def test_numbers_are_written_for_poolings_and_the_head_alone(
         net(x)
     assert len(counts.sets) == 19
     # Without gradient poolings read bits, and the head alone reads numbers.
-    numbers = 5 if mode == "train" or not native.INFERS else 1
+    numbers = 5 if mode == "train" else 1
     assert (counts.packed, counts.unpacked) == (0, numbers)
 
 

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from rmploss import IF, LIF, TDBatchNorm2d, membrane_stats, models, ops
-from rmploss.lifecycle import fold
+from rmploss.errors import UserError
+from rmploss.lifecycle import fold, settle
 from rmploss.models import inference
 from rmploss.models.layers import ConvNorm, conv3x3
 from rmploss.neurons.plif import PLIF
-from rmploss.ops import Spikes
+from rmploss.ops import Spikes, dense_of
 from tests.given import normal
 
 SIZES = {"resnet19": 0.25, "resnet20": 0.5, "resnet18-cifar": 0.5, "vgg16": 0.5, "cifarnet": 0.25}
@@ -116,11 +117,117 @@ def test_training_frees_what_was_kept() -> None:
     with torch.no_grad():
         net(images())
     layers = [module for module in net.modules() if isinstance(module, ConvNorm)]
-    assert any(layer._kept._blocks is not None for layer in layers)
-    assert all(layer._kept._blocks is None for layer in copy.deepcopy(net).modules()
-               if isinstance(layer, ConvNorm))  # fmt: skip
+    assert not all(layer._kept.is_empty for layer in layers)
+    copied = [module for module in copy.deepcopy(net).modules() if isinstance(module, ConvNorm)]
+    assert all(layer._kept.is_empty for layer in copied)
     net.train()
-    assert all(layer._kept._blocks is None for layer in layers)
+    assert all(layer._kept.is_empty for layer in layers)
+
+
+def test_another_type_frees_what_was_kept() -> None:
+    net = network("resnet20")
+    with torch.no_grad():
+        net(images())
+    net.double()
+    layers = [module for module in net.modules() if isinstance(module, ConvNorm)]
+    assert all(layer._kept.is_empty for layer in layers)
+
+
+@pytest.mark.parametrize("kind", ["weight", "bias", "running_mean", "running_var"])
+@torch.no_grad()
+def test_changes_that_nobody_counts_are_read(kind: str, passes: list[int]) -> None:
+    net, x = network("resnet20"), images()
+    before = net(x)
+    for name, tensor in net.state_dict(keep_vars=True).items():
+        if name.endswith(kind):
+            tensor.data.mul_(1.5).add_(0.1)
+    after = net(x)
+    assert not torch.equal(after, before)
+    assert torch.equal(after, one_by_one(net, x))
+    assert passes
+
+
+@torch.no_grad()
+def test_a_settled_network_counts_changes_until_it_trains(passes: list[int]) -> None:
+    net, x = settle(network("resnet20")), images()
+    layers = [module for module in net.modules() if isinstance(module, ConvNorm)]
+    assert all(layer._kept.is_settled for layer in layers)
+    before = net(x)
+    for layer in layers:
+        layer.conv.weight.mul_(-1.0)
+    after = net(x)
+    assert not torch.equal(after, before)
+    assert torch.equal(after, one_by_one(net, x))
+    net.train().eval()
+    assert not any(layer._kept.is_settled for layer in layers)
+    assert passes
+
+
+def test_a_module_that_was_pickled_without_what_is_kept(passes: list[int]) -> None:
+    stage, x = conv3x3(32, 32, TDBatchNorm2d).eval(), spikes()
+    state = {name: value for name, value in vars(stage).items() if name != "_kept"}
+    old = ConvNorm.__new__(ConvNorm)
+    old.__setstate__(state)
+    with torch.no_grad():
+        old.fire(x, LIF())
+    assert passes
+
+
+def spikes(channels: int = 32) -> Spikes:
+    """Spikes `[2, 1, C, 6, 6]`."""
+    found = Spikes.found_in((normal(2, 1, channels, 6, 6) > 1).float())
+    assert isinstance(found, Spikes)
+    return found
+
+
+class Doubled(ConvNorm):
+    """A convolution of its own."""
+
+    def convolve(self, x: Tensor | Spikes) -> Tensor:
+        return 2 * super().convolve(x)
+
+
+class Shifted(ConvNorm):
+    """An input current of its own."""
+
+    def forward_spikes(self, x: Tensor | Spikes, repeats: int = 1) -> Tensor:
+        return super().forward_spikes(x, repeats) + 0.3
+
+
+@pytest.mark.parametrize("kind", [Doubled, Shifted])
+@torch.no_grad()
+def test_a_class_of_its_own_is_asked(kind: type[ConvNorm], passes: list[int]) -> None:
+    torch.manual_seed(0)
+    plain = conv3x3(32, 32, TDBatchNorm2d).eval()
+    assert isinstance(plain.norm, TDBatchNorm2d)
+    own = kind(plain.conv, plain.norm).eval()  # pyright: ignore[reportArgumentType]
+    expected = LIF()(plain.norm(2 * plain.convolve(spikes())))
+    if kind is Shifted:
+        expected = LIF()(plain(spikes().dense) + 0.3)
+    found = own.fire(spikes(), LIF()) if kind is Doubled else LIF()(own(spikes().dense))
+    assert torch.equal(dense_of(found), expected)
+    own.fire(spikes(), LIF())
+    assert not passes
+    plain.convolve = own.convolve
+    plain.fire(spikes(), LIF())
+    assert not passes
+
+
+@torch.no_grad()
+def test_neurons_with_other_channels_or_tensors_run_singly(passes: list[int]) -> None:
+    stage, x = conv3x3(32, 32, TDBatchNorm2d).eval(), spikes()
+    with pytest.raises(UserError):
+        stage.fire(x, LIF(16))
+    stage.norm = TDBatchNorm2d(16).eval()
+    with pytest.raises(UserError):
+        stage.fire(x, LIF())
+    stage.norm = None
+    learnt = LIF()
+    learnt.v_threshold = nn.Parameter(torch.tensor(0.5))  # pyright: ignore[reportAttributeAccessIssue]
+    before = dense_of(stage.fire(x, learnt)).clone()
+    learnt.v_threshold.fill_(-9.0)  # pyright: ignore[reportAttributeAccessIssue]
+    assert not torch.equal(dense_of(stage.fire(x, learnt)), before)
+    assert not passes
 
 
 class Louder(TDBatchNorm2d):

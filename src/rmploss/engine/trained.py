@@ -16,6 +16,7 @@ from rmploss.engine.hub import located
 from rmploss.engine.load import OnOlder, load_network, warn_of_older
 from rmploss.engine.precision import precision
 from rmploss.errors import Problem, UserError
+from rmploss.lifecycle import settle
 from rmploss.models import SpikingNetwork
 from rmploss.ops import at_least_single
 from rmploss.recipes import Recipe
@@ -161,9 +162,12 @@ def load(
     averaged: take the averaged weights of a recipe with `average`.
     on_older: see `engine.load.load_network`.
 
+    The network is settled (`lifecycle.settle`): weights that change through `.data` or NumPy alone
+    may go unseen, until `net.train()`.
+
     Nothing is unpickled, and every tensor's hash is compared first. Raises `UserError` for what is
     not a run, `CheckpointError` if its weights do not verify.
     """
     found: dict[str, Any] = {"averaged": averaged, "on_older": on_older}
     net, recipe = load_network(source, checkpoint, **found)
-    return Trained(net, recipe, make_dataset(recipe), located(source))
+    return Trained(settle(net), recipe, make_dataset(recipe), located(source))

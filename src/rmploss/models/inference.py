@@ -20,7 +20,7 @@ from rmploss.stats import open_stats
 
 def inferred(
     layer: Any,
-    kept: ops.InferenceLayer,
+    kept: ops.Kept,
     x: Spikes,
     neuron: nn.Module,
     residual: Tensor | Spikes | None,
@@ -34,7 +34,8 @@ def inferred(
     """
     if not calls(layer, PassesSpikes) or open_stats() is not None:
         return None
-    options, conv = _neuron(neuron), _convolution(layer.conv)
+    conv = _convolution(layer.conv)
+    options = None if conv is None else _neuron(neuron, conv.weight.shape[0])
     if options is None or conv is None:
         return None
     norm = layer.norm
@@ -42,26 +43,23 @@ def inferred(
         return ops.conv_lif(kept, x, conv, None, options, residual)
     if type(norm) is not TDBatchNorm2d or norm.training or not calls(norm, TDBatchNorm2d):
         return None
+    if norm.channels != conv.weight.shape[0]:
+        return None
     made_from = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    if not all(isinstance(x, Tensor) for x in made_from):
+        return None
     affine = Affine(made_from, (norm.eps, norm.scale), norm.affine)
     return ops.conv_lif(kept, x, conv, affine, options, residual)
 
 
-def _neuron(neuron: nn.Module) -> NeuronOptions | None:
-    """The equations of plain LIF neurons; None for others."""
+def _neuron(neuron: nn.Module, channels: int) -> NeuronOptions | None:
+    """The equations of plain LIF neurons of that many channels; None for others."""
     if type(neuron) not in (LIF, IF) or not calls(neuron, LIF):
         return None
     assert isinstance(neuron, LIF)
-    if neuron.carry_state or not neuron.is_binary:
+    if neuron.carry_state or not neuron.is_binary or neuron.channels not in (None, channels):
         return None
-    return {
-        "decay": neuron.decay,
-        "v_threshold": neuron.v_threshold,
-        "v_reset": neuron.v_reset,
-        "reset_by": neuron.reset_by,
-        "detach_reset": neuron.detach_reset,
-        "surrogate": neuron.surrogate,
-    }
+    return neuron.options()
 
 
 def _convolution(conv: nn.Module) -> Convolution | None:

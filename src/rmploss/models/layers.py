@@ -84,6 +84,10 @@ class AvgPool2d(nn.AvgPool2d):
         )
 
 
+OVERRIDDEN = frozenset({"convolve", "forward_spikes"})
+"""Methods of `ConvNorm` that an object may have instead of its class."""
+
+
 class ConvNorm(PassesSpikes):
     """Convolution and norm, `[T, B, C, H, W]` to `[T, B, C', H', W']`; foldable for inference."""
 
@@ -93,13 +97,25 @@ class ConvNorm(PassesSpikes):
         super().__init__()
         self.conv = conv
         self.norm: nn.Module | None = None if isinstance(norm, NoNorm) else norm
-        self._kept = ops.InferenceLayer()
+        self._kept = ops.Kept()
 
     def train(self, mode: bool = True) -> Self:
-        """As of every module; in training nothing is kept for inference."""
+        """As of every module; in training nothing is kept for inference, and nothing settled."""
         if mode:
-            self._kept.forget()
+            self._kept = ops.Kept()
         return super().train(mode)
+
+    def settle(self) -> None:
+        """See `lifecycle.Settling`."""
+        self._kept.is_settled = True
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        self._kept.forget()  # what another device or type reads is made anew
+        return super()._apply(fn, recurse)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.__dict__.setdefault("_kept", ops.Kept())  # a module of an earlier version has none
 
     def forward_spikes(self, x: Tensor | Spikes, repeats: int = 1) -> Tensor:
         """The input current of the next neurons; repeats: x stands for that many equal steps."""
@@ -132,7 +148,7 @@ class ConvNorm(PassesSpikes):
             running them as often.
         dense: as in `fire`.
         """
-        if isinstance(x, Spikes) and repeats == 1 and not torch.is_grad_enabled():
+        if isinstance(x, Spikes) and repeats == 1 and self._runs_in_one_pass():
             spikes = inferred(self, self._kept, x, neuron, residual)
             if spikes is not None:
                 return spikes
@@ -141,6 +157,11 @@ class ConvNorm(PassesSpikes):
             current = self(dense_of(x), repeats=repeats)
             return fire(current, None, neuron, **shortcut, dense=dense)
         return fire(self.convolve(x), self.norm, neuron, **shortcut, dense=dense)
+
+    def _runs_in_one_pass(self) -> bool:
+        """True where no gradient and no class or method of its own asks for single operations."""
+        own = type(self) is not ConvNorm or not OVERRIDDEN.isdisjoint(self.__dict__)
+        return not own and not torch.is_grad_enabled()
 
     def fold(self) -> None:
         """Make the norm part of the convolution, for evaluation (exact)."""

@@ -155,19 +155,10 @@ class LIF(SpikingLayer):
         if scale is not None:
             gain = scale.expand(x.shape[2]) if gain is None else scale * gain
             bias = None if bias is None else scale * bias
-        decay, v_threshold = self.constants()
         spikes, moments, u, *_ = ops.lif_layer(
             x,
             functional.carried(self.u, self._had_gradient) if self.carry_state else None,
-            neuron={
-                "decay": decay,
-                "v_threshold": v_threshold,
-                "v_reset": self.v_reset,
-                "reset_by": self.reset_by,
-                "detach_reset": self.detach_reset,
-                "surrogate": self.surrogate,
-                "moments": None if stats is None else stats.spec,
-            },
+            neuron={**self.options(), "moments": None if stats is None else stats.spec},
             gain=gain,
             bias=bias,
             residual=residual,
@@ -186,6 +177,18 @@ class LIF(SpikingLayer):
         if self.carry_state:
             self.u, self._had_gradient = u.detach(), u.requires_grad
         return spikes if isinstance(spikes, Spikes) else self.emit(spikes)
+
+    def options(self) -> ops.NeuronOptions:
+        """The equations of these neurons as the operations take them."""
+        decay, v_threshold = self.constants()
+        return {
+            "decay": decay,
+            "v_threshold": v_threshold,
+            "v_reset": self.v_reset,
+            "reset_by": self.reset_by,
+            "detach_reset": self.detach_reset,
+            "surrogate": self.surrogate,
+        }
 
     def input_gain(self) -> Tensor | None:
         """A scalar that the input current is multiplied by; None: by nothing."""

@@ -20,8 +20,7 @@ from rmploss.ops.backends import (
     pick,
     use_backend,
 )
-from rmploss.ops.inference import Affine, Convolution, conv_lif
-from rmploss.ops.inference import Layer as InferenceLayer
+from rmploss.ops.inference import Affine, Convolution, Kept, conv_lif
 from rmploss.ops.layout import as_handed_out, at_least_single
 from rmploss.ops.lif.inputs import NeuronOptions, check_current
 from rmploss.ops.lif.moments import MomentSpec
@@ -36,7 +35,7 @@ __all__ = [
     "BACKENDS",
     "Affine",
     "Convolution",
-    "InferenceLayer",
+    "Kept",
     "MomentSpec",
     "NeuronOptions",
     "Spikes",

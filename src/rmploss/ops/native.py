@@ -40,15 +40,25 @@ FIELDS = {
 
 `module.layer(steps=4, ...)` makes one; a field that is left out is 0, another name an error."""
 
+FUNCTIONS = (
+    "event_forward", "event_lif", "event_weight_gradient", "fingerprint", "lif_backward",
+    "lif_forward", "make_blocks", "norm_gradient", "pack", "pool", "statistics", "unpack",
+    "winograd",
+)  # fmt: skip
+"""The kernels that are called here."""
+
 
 def _load() -> tuple[Any, str | None]:
-    """The native module, and why there is none. It must have the fields that are written here."""
+    """The native module of this version, by its fields and kernels, or why there is none."""
     try:
         module: Any = import_module("rmploss.ops._native")
         for name, fields in FIELDS.items():
             found = {field for field in vars(getattr(module, name)) if not field.startswith("_")}
             if found != set(fields):
                 raise ImportError(f"{name} of another version: {sorted(found ^ set(fields))}")
+        absent = [name for name in FUNCTIONS if not hasattr(module, name)]
+        if absent:
+            raise ImportError(f"kernels of another version: no {', '.join(absent)}")
         if not set(SURROGATES) <= set(module.surrogates()) or not set(RESETS) <= set(
             module.resets()
         ):
@@ -62,8 +72,6 @@ def _load() -> tuple[Any, str | None]:
 
 
 module, MISSING = _load()
-INFERS = hasattr(module, "event_lif")
-"""Whether it has the kernels for inference: one that was built before them has not."""
 TYPES = (torch.float32, torch.float64)
 """The types that the kernels compute in."""
 

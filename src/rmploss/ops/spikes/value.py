@@ -1,8 +1,8 @@
 """`Spikes`: the output of binary neurons, as bits and, when asked for, as numbers.
 
 A neuron kernel writes the bits in the pass in which it fires. Convolutions and shortcuts read them,
-forward and backward; a dropout or a sum reads the numbers (`dense`), as on the CPU a pooling does.
-Where every reader takes bits, the numbers are never written.
+forward and backward, and so do poolings of 2x2 squares, on the CPU only without gradient; a dropout
+or a sum reads the numbers (`dense`). Where every reader takes bits, the numbers are never written.
 """
 
 from typing import Any
@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from rmploss.errors import Problem, UserError
-from rmploss.ops import native
 from rmploss.ops.backends import choose
 from rmploss.ops.layout import as_handed_out
 from rmploss.ops.spikes.op import pack, pool, unpack
@@ -139,7 +138,7 @@ class Spikes:
     def _halved(self) -> Tensor | None:
         """A tensor of the shape of the means, of spikes on a CPU that have no gradient."""
         edge, (*leading, H, W) = self._edge, self.shape
-        fits = edge.ndim == 5 and H % 2 == W % 2 == 0 and self._backend == "cpu" and native.INFERS
+        fits = edge.ndim == 5 and H % 2 == W % 2 == 0 and self._backend == "cpu"
         if not fits or edge.requires_grad:
             return None
         return edge.new_empty(()).expand(*leading, H // 2, W // 2)
