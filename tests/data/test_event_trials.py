@@ -131,8 +131,34 @@ def test_label_files_that_cannot_be_read(gestures: Path, labels: str, message: s
 
 def test_labels_of_another_recording(gestures: Path) -> None:
     (gestures / "user01_lab_labels.csv").write_text(HEAD + "1,5000000,6000000\n")
-    with pytest.raises(DataError, match="lies outside of the recording"):
+    with pytest.raises(DataError, match="leaves the recording"):
         data(gestures).open(None, seed=0, T=T)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("1,500000,6000000", "500000 to 6000000 us.*leaves the recording, whose events are from"),
+        (f"1,500000,{10**30}", "leaves the recording"),
+        (f"1,-{10**30},500000", "leaves the recording"),
+        ("1,1000050,1000090", "no event lies in it"),
+    ],
+)
+def test_parts_that_are_not_of_the_recording(gestures: Path, line: str, message: str) -> None:
+    (gestures / "user01_lab_labels.csv").write_text(HEAD + line + "\n")
+    for options in ({}, {"window_ms": 100}):
+        with pytest.raises(DataError, match=rf"user01_lab_labels\.csv: {message}|{message}"):
+            data(gestures, **options).open(None, seed=0, T=T)
+
+
+def test_packets_far_apart_do_not_ask_for_countless_windows(gestures: Path) -> None:
+    late = recording(0)
+    late = Events(late.t + (0x7FFFFFFF << 31), late.x, late.y, late.p)
+    path = gestures / "user01_lab.aedat"
+    path.write_bytes(HEADER3 + aedat3(recording(1)) + aedat3(late))
+    for options in ({}, {"window_ms": 100}):
+        with pytest.raises(DataError, match=r"user01_lab\.aedat: events\.t.*35 years"):
+            data(gestures, **options).open(None, seed=0, T=T)
 
 
 def test_splits_that_overlap(gestures: Path) -> None:
@@ -144,6 +170,18 @@ def test_splits_that_overlap(gestures: Path) -> None:
 def test_other_classes_than_those_of_the_run(gestures: Path) -> None:
     (problem,) = data(gestures, classes=("a", "b")).missing(None)
     assert "has 3 classes, the recipe 2" in problem.what
+
+
+def test_a_table_beside_images_is_no_label_file(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x_labels.csv").write_text(LABELS)
+    (tmp_path / "train_labels.csv").write_text("image,label\n")
+    (tmp_path / "train_labels.png").write_bytes(b"")
+    changes = changes_for(recipes.get("cifar10-resnet20"), str(tmp_path))
+    assert changes["data"] == "folder"
+    changes = changes_for(recipes.get("events-resnet20"), str(tmp_path))
+    assert changes == {"data.path": str(tmp_path)}
 
 
 def test_the_flag_finds_the_label_files(gestures: Path, tmp_path: Path) -> None:

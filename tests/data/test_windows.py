@@ -1,5 +1,7 @@
 """Windows of long recordings: which part of time trains, which tests, and what a file predicts."""
 
+import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +78,12 @@ def test_all_windows_of_a_file_are_in_one_split(tmp_path: Path) -> None:
 
 def test_all_windows_of_a_recording_are_read(own: Path) -> None:
     kind, path = data(own), own / "a" / "long.npz"
-    windows = kind.read_windows(path, T)
+    windows = torch.stack([*kind.read_windows(path, T)])
     assert windows.shape == (10, *kind.shape(T))
     assert torch.equal(windows[4], frames_at(0, 400))
     assert torch.equal(kind.read(path, T), windows[0])
     whole = data(own, window_ms=None)
-    assert torch.equal(whole.read_windows(path, T)[0], whole.read(path, T))
+    assert torch.equal(next(whole.read_windows(path, T)), whole.read(path, T))
 
 
 def test_a_window_without_events_is_dark(tmp_path: Path) -> None:
@@ -89,16 +91,95 @@ def test_a_window_without_events_is_dark(tmp_path: Path) -> None:
     late = Events(events.t + 2_000_000, events.x, events.y, events.p)
     both = Events(*(np.concatenate([getattr(e, f) for e in (events, late)]) for f in "txyp"))
     save_npz(tmp_path / "a.npz", both)
-    windows = data(tmp_path).read_windows(tmp_path / "a.npz", T)
+    windows = torch.stack([*data(tmp_path).read_windows(tmp_path / "a.npz", T)])
     assert len(windows) == 30
     assert windows[9].any()
     assert not windows[10:20].any()
 
 
+def test_windows_of_unsorted_events_are_refused(own: Path) -> None:
+    """A binary search in them would leave events out without a word."""
+    events = recording(0)
+    middle = len(events) // 2
+    swapped = Events(*(np.roll(getattr(events, field), middle) for field in "txyp"))
+    path = own / "a" / "long.npz"
+    save_npz(path, swapped)
+    kind = data(own, split="time", test_share=0.4)
+    message = rf"long\.npz: events\.t.*event {middle}: time runs back.*sort the events by time"
+    for fails in (
+        lambda: next(kind.read_windows(path, T)),
+        lambda: kind.stored(path, T),
+        lambda: kind.open(None, seed=0, T=T),
+    ):
+        with pytest.raises(DataError, match=message):
+            fails()
+
+
+def test_windows_of_events_outside_of_the_sensor_are_refused(own: Path) -> None:
+    events = recording(0)
+    save_npz(own / "a" / "long.npz", Events(events.t, events.x + 1, events.y, events.p))
+    with pytest.raises(DataError, match=r"long\.npz.*outside of 0 to 19.*data.sensor=\(21,12\)"):
+        data(own, split="time").open(None, seed=0, T=T)
+
+
+def test_a_small_file_does_not_ask_for_countless_windows(own: Path) -> None:
+    """Two events far apart: the count of windows is arithmetic, and bounded."""
+    two = np.array([0, 1])
+    path = own / "a" / "long.npz"
+    save_npz(path, Events(two << 49, two, two, two))
+    count = (1 << 49) // (100 * MS)
+    with pytest.raises(DataError, match=f"from 0 to {(1 << 49) + 1} us there are {count} windows"):
+        data(own).stored(path, T)
+    with pytest.raises(DataError, match=r"data\.window_ms=2814750"):
+        next(data(own).read_windows(path, T))
+    with pytest.raises(DataError, match=r"data\.stride_ms=1407375"):
+        data(own, split="time", test_share=0.5, stride_ms=10).open(None, seed=0, T=T)
+    assert next(data(own, window_ms=2814750).read_windows(path, T)).any()
+
+
+def test_memory_is_counted_before_frames_are_made(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads that read at once together stay within the bound."""
+    for number in range(12):
+        save_npz(own / "a" / f"{number}.npz", recording(number))
+    kind = data(own, split="time", test_share=0.4)
+    each = 9 * int(np.prod(kind.shape(T)))  # five windows train, three or four test
+    monkeypatch.setattr(_own_folder, "MEMORY_BYTES", 2 * each)
+    held, most, lock = 0, 0, threading.Lock()
+    cut = EventFolder.cut
+
+    def counted(self: EventFolder, *given: Any) -> torch.Tensor:
+        nonlocal held, most
+        frames = cut(self, *given)
+        with lock:
+            held += frames.nbytes
+            most = max(most, held)
+        return frames
+
+    monkeypatch.setattr(EventFolder, "cut", counted)
+    splits = kind.open(None, seed=0, T=T)
+    assert 0 < most <= 2 * each
+    assert torch.equal(splits.train[Key(0, 0)][0], frames_at(0, 0))
+
+
+def test_windows_without_events_are_told(own: Path) -> None:
+    events = recording(0)
+    dark = (events.t - 5_000_000) // (100 * MS) == 2
+    path = own / "a" / "long.npz"
+    save_npz(path, Events(*(getattr(events, field)[~dark] for field in "txyp")))
+    with pytest.warns(RuntimeWarning, match=r"1 windows hold no event.*long\.npz from 52"):
+        data(own, split="time", test_share=0.4).open(None, seed=0, T=T)
+    save_npz(path, events)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data(own, split="time", test_share=0.4).open(None, seed=0, T=T)
+
+
 def test_recordings_that_are_too_short(tmp_path: Path, own: Path) -> None:
     save_npz(own / "b" / "short.npz", recording(5, length_ms=80))
     with pytest.raises(DataError, match=r"short\.npz.*lasts 80 ms.*data.window_ms=80 or less"):
-        data(own).read_windows(own / "b" / "short.npz", T)
+        next(data(own).read_windows(own / "b" / "short.npz", T))
     with pytest.raises(DataError, match=r"short\.npz.*no window for training or for tests"):
         data(own, split="time").open(None, seed=0, T=T)
 

@@ -5,7 +5,7 @@ for exactly that triple, so it does not depend on batches, workers, ranks or int
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
@@ -122,8 +122,8 @@ class ReadsFiles(Protocol):
 class ReadsWindows(Protocol):
     """A data set whose samples are windows of long recordings."""
 
-    def read_windows(self, path: Path, T: int) -> Tensor:
-        """All windows of a recording, one after the other, float32 `[N, T, C, H, W]`, N >= 1.
+    def read_windows(self, path: Path, T: int) -> Iterator[Tensor]:
+        """All windows of a recording, one after the other, at least one: float32 `[T, C, H, W]`.
 
         path: of a recording.
         T: number of frames of each window.

@@ -1,6 +1,6 @@
 """The options of frames that all data sets of a user's recordings share, and the frames."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rmploss.data.events import Events, Frames, Integrate, to_frames
+from rmploss.data.events import Events, Frames, Integrate, event_problems, to_frames
 from rmploss.data.recordings import extent, read_recording
-from rmploss.errors import DataError, Problem, UserError
+from rmploss.errors import DataError, Problem
 
 Window = tuple[int, int]
 """(start, stop) in microseconds: the events with start <= t < stop."""
+MOST_WINDOWS = 200_000
+"""The largest number of windows of one recording: 5.5 hours with one every 100 ms."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,47 +64,57 @@ class EventFrames:
 
     def stored(self, path: Path, T: int) -> Tensor:
         """The frames of a recording, uint8 `[T, C, H, W]`."""
-        return self.cut(path, self.events(path), [None], T)[0]
+        return self.cut(self.events(path), [None], T)[0]
 
     def events(self, path: Path) -> Events:
-        """The events of a file."""
+        """The events of a file. Raises `DataError`, see `checked`."""
         W, H = self.sensor
-        return read_recording(path, (H, W))
+        return self.checked(path, read_recording(path, (H, W)))
 
-    def cut(
-        self, where: object, events: Events, windows: Sequence[Window | None], T: int
-    ) -> Tensor:
-        """The frames of windows, uint8 `[N, T, C, H, W]`.
+    def checked(self, where: object, events: Events) -> Events:
+        """The events of a whole recording, which can be cut into windows and frames.
 
         where: for the error: a file.
-        events: of the whole recording.
+        Raises `DataError` for events outside of the sensor or not in order of time: a window of
+        unsorted events would lack some.
+        """
+        W, H = self.sensor
+        problems = event_problems(events, (H, W))
+        if problems:
+            rows, columns = extent(events)
+            fix = f"data.sensor=({max(W, columns)},{max(H, rows)})"
+            raise DataError(
+                "cannot make frames of these events",
+                [
+                    Problem(f"{where}: {p.where}", p.what, fix if "outside" in p.what else p.fix)
+                    for p in problems
+                ],
+            )
+        return events
+
+    def cut(self, events: Events, windows: Sequence[Window | None], T: int) -> Tensor:
+        """The frames of windows, uint8 `[N, T, C, H, W]`.
+
+        events: of the whole recording, from `checked`.
         windows: None: from the first event to the last.
-        Raises `DataError` for events outside of the sensor or not in order of time.
+        T: frames of a window.
         """
         W, H = self.sensor
         merged = self._merged(events)
-        try:
-            frames = [
-                to_frames(
-                    merged if window is None else merged.between(*window),
-                    T,
-                    sensor=(H, W),
-                    size=self.size,
-                    frames=self.frames,
-                    integrate=self.integrate,
-                    window=window,
-                )
-                for window in windows
-            ]
-        except UserError as error:
-            rows, columns = extent(events)
-            fix = f"data.sensor=({max(W, columns)},{max(H, rows)})"
-            problems = [
-                Problem(f"{where}: {p.where}", p.what, fix if "outside" in p.what else p.fix)
-                for p in error.problems
-            ]
-            raise DataError(error.title, problems) from None
-        return torch.from_numpy(np.stack(frames)[:, :, : self.shape(T)[1]])
+        shape = self.shape(T)
+        frames = np.empty((len(windows), *shape), np.uint8)
+        for index, window in enumerate(windows):
+            made = to_frames(
+                merged if window is None else merged.between(*window),
+                T,
+                sensor=(H, W),
+                size=self.size,
+                frames=self.frames,
+                integrate=self.integrate,
+                window=window,
+            )
+            frames[index] = made[:, : shape[1]]
+        return torch.from_numpy(frames)
 
     def _merged(self, events: Events) -> Events:
         """The events, all in channel 0 with polarity="one"."""
@@ -136,15 +148,19 @@ class WindowedFrames(EventFrames):
             problems.append(Problem(where, "is of windows", "data.window_ms=500"))
         return problems
 
-    def read_windows(self, path: Path, T: int) -> Tensor:
-        """Every window of a recording, float32 `[N, T, C, H, W]`; the whole one without windows."""
+    def read_windows(self, path: Path, T: int) -> Iterator[Tensor]:
+        """Every window of a recording, each float32 `[T, C, H, W]`; the whole one without windows.
+
+        Raises `DataError` for a file that cannot be read.
+        """
         events = self.events(path)
-        return self.cut(path, events, self._tested(path, events), T).float()
+        for window in self._tested(path, events):
+            yield self.cut(events, [window], T)[0].float()
 
     def stored(self, path: Path, T: int) -> Tensor:
         """The frames of a recording or its first window, uint8 `[T, C, H, W]`."""
         events = self.events(path)
-        return self.cut(path, events, self._tested(path, events)[:1], T)[0]
+        return self.cut(events, self._tested(path, events)[:1], T)[0]
 
     def _tested(self, path: Path, events: Events) -> Sequence[Window | None]:
         """The windows of a recording as the test split has them."""
@@ -158,9 +174,10 @@ class WindowedFrames(EventFrames):
         """The windows of a recording from its first event on, with `window_ms`.
 
         path: for the error.
+        events: from `checked`.
         overlap: True: one every `stride_ms`; False: one after the other.
         within: only this part of it.
-        Raises `DataError` if it is shorter than a window.
+        Raises `DataError` if it is shorter than a window, or has more than `MOST_WINDOWS`.
         """
         assert self.window_ms is not None
         start, stop = within or (int(events.t[0]), int(events.t[-1]) + 1)
@@ -170,4 +187,10 @@ class WindowedFrames(EventFrames):
             what = f"lasts {(stop - start) / 1000:.0f} ms, less than a window"
             fix = f"data.window_ms={max(1, (stop - start) // 1000)} or less, or remove it"
             raise DataError("recordings too short", [Problem(str(path), what, fix)])
+        count = (stop - start - length) // step + 1
+        if count > MOST_WINDOWS:
+            what = f"from {start} to {stop} us there are {count} windows, more than {MOST_WINDOWS}"
+            where = "data.stride_ms" if overlap and self.stride_ms else "data.window_ms"
+            fix = f"times in microseconds, or {where}={(stop - start) // (1000 * MOST_WINDOWS) + 1}"
+            raise DataError("recordings too long", [Problem(str(path), what, fix)])
         return [(at, at + length) for at in range(start, stop - length + 1, step)]

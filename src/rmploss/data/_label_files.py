@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from rmploss.data._class_folders import TRAIN, visible_folders
 from rmploss.errors import DataError, Problem
 
 ENDING = "_labels.csv"
@@ -36,9 +37,13 @@ def label_file(recording: Path) -> Path:
     return recording.with_name(recording.stem + ENDING)
 
 
-def holds_labels(folder: Path) -> bool:
-    """True if the folder, or one for training below it, has label files."""
-    return any(folder.glob(f"*{ENDING}")) or any(folder.glob(f"*/*{ENDING}"))
+def holds_labels(folder: Path, suffixes: Collection[str]) -> bool:
+    """True if the folder, or one for training below it, has recordings with label files.
+
+    suffixes: the endings of recordings, in lower case. A table beside images is none of theirs.
+    """
+    places = [folder / name for name in visible_folders(folder) if name.lower() in TRAIN]
+    return any(recordings_in(place, suffixes) for place in (folder, *places))
 
 
 def recordings_in(folder: Path, suffixes: Collection[str]) -> list[Path]:

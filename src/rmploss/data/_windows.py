@@ -1,10 +1,14 @@
 """Splits of windows: several samples of one recording, each a part of its time."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import prod
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -53,8 +57,12 @@ def split_pieces(
     T: frames of a sample.
     seed: of the augmentation.
     progress: called after every recording.
+
+    Warns of windows without events: their frames are dark.
     """
-    made = class_folders.read_all(files, _Reader(kind, plan, T).read, progress, "recordings")
+    reader = _Reader(kind, plan, T)
+    made = class_folders.read_all(files, reader.read, progress, "recordings")
+    reader.warn_of_dark()
     pieces = [piece for some, _ in made for piece in some]
     _require_both(pieces)
     prepare = PrepareFrames(kind.augment), PrepareFrames(augment=False)
@@ -73,26 +81,53 @@ def split_pieces(
 
 
 class _Reader:
-    """From a recording to its pieces and their frames, as long as these fit memory."""
+    """From a recording to its pieces and their frames, as long as these fit memory.
+
+    Several threads read at once: memory is taken before frames are made.
+    """
 
     def __init__(self, kind: WindowedFrames, plan: Plan, T: int) -> None:
         self.kind, self.plan, self.T = kind, plan, T
-        self.held = 0
+        self._bytes = prod(kind.shape(T))
+        self._held = 0
+        self._full = False
+        self._dark: list[Piece] = []
+        self._lock = Lock()
 
     def read(self, path: Path) -> tuple[list[Piece], Tensor | None]:
         """The pieces of a recording, and uint8 `[N, T, C, H, W]`; None beyond the memory."""
         events = self.kind.events(path)
         pieces = self.plan(path, events)
-        if self.held > _own_folder.MEMORY_BYTES:
+        dark = _without_events(events, pieces)
+        with self._lock:
+            self._dark += dark
+            self._held += len(pieces) * self._bytes
+            self._full |= self._held > _own_folder.MEMORY_BYTES
+            full = self._full
+        if full:
             return pieces, None
-        frames = self.kind.cut(path, events, [piece.window for piece in pieces], self.T)
-        self.held += frames.nbytes
-        return pieces, None if self.held > _own_folder.MEMORY_BYTES else frames
+        return pieces, self.kind.cut(events, [piece.window for piece in pieces], self.T)
+
+    def warn_of_dark(self) -> None:
+        """Warn of the windows without events, if there are some."""
+        if self._dark:
+            first = min(self._dark, key=lambda piece: (piece.path, piece.window or (0, 0)))
+            when = "" if first.window is None else f" from {first.window[0]} us"
+            text = f"{len(self._dark)} windows hold no event, first that of {first.path}{when}"
+            warnings.warn(text, RuntimeWarning, stacklevel=4)
+
+
+def _without_events(events: Events, pieces: Sequence[Piece]) -> list[Piece]:
+    """The pieces in which no event lies."""
+    some = [piece for piece in pieces if piece.window is not None]
+    borders = np.array([piece.window for piece in some], np.int64).reshape(-1, 2)
+    first, stop = np.searchsorted(events.t, borders).T
+    return [piece for piece, empty in zip(some, first == stop, strict=True) if empty]
 
 
 def _stored(kind: WindowedFrames, T: int, piece: Piece) -> Tensor:
     """The frames of one piece, uint8 `[T, C, H, W]`; its whole recording is read."""
-    return kind.cut(piece.path, kind.events(piece.path), [piece.window], T)[0]
+    return kind.cut(kind.events(piece.path), [piece.window], T)[0]
 
 
 def _items(pieces: Sequence[Piece], tests: bool) -> tuple[list[Piece], list[int]]:

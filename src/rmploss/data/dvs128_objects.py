@@ -6,11 +6,11 @@ first 75 % of each recording train and the rest tests, with a gap of one window.
 trying a network on real events; no paper reports its accuracy.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,9 +21,10 @@ from rmploss.data._base import (
     ensure_complete,
     missing_folder,
 )
+from rmploss.data._event_frames import EventFrames
 from rmploss.data._in_memory import InMemory, PrepareFrames
 from rmploss.data.aedat import SENSOR, read_aedat
-from rmploss.data.events import Events, Frames, Integrate, to_frames
+from rmploss.data.events import Events, Frames, Integrate
 from rmploss.errors import Problem, UserError
 
 TRAIN_SHARE = 0.75
@@ -108,15 +109,15 @@ class DVS128Objects:
         """The first window of a recording (AEDAT) as T frames, float32 `[T, 2, size, size]`."""
         recording = _orient(read_aedat(path))
         begin = int(recording.t[0])
-        return torch.from_numpy(self._cut(recording, range(begin, begin + 1), T)[0]).float()
+        return self._cut(recording, [begin], T)[0].float()
 
-    def read_windows(self, path: Path, T: int) -> Tensor:
-        """All windows of a recording, one after the other, float32 `[N, T, 2, size, size]`."""
+    def read_windows(self, path: Path, T: int) -> Iterator[Tensor]:
+        """All windows of a recording, one after the other, each float32 `[T, 2, size, size]`."""
         recording = _orient(read_aedat(path))
         window = 1000 * self.window_ms
         begin, end = int(recording.t[0]), int(recording.t[-1]) + 1
-        starts = range(begin, max(end - window, begin) + 1, window)
-        return torch.from_numpy(self._cut(recording, starts, T)).float()
+        for start in range(begin, max(end - window, begin) + 1, window):
+            yield self._cut(recording, [start], T)[0].float()
 
     def _starts(self, recording: Events) -> tuple[range, range]:
         """The starts of training and test windows, in microseconds; the splits share no event."""
@@ -132,23 +133,15 @@ class DVS128Objects:
             raise UserError("windows too long", [Problem(where, what, f"at most {most}")])
         return train, test
 
-    def _cut(self, recording: Events, starts: range, T: int) -> np.ndarray:
+    def _cut(self, recording: Events, starts: Sequence[int], T: int) -> Tensor:
         """Frames uint8 `[N, T, 2, size, size]` of the windows."""
-        windows = [(start, start + 1000 * self.window_ms) for start in starts]
-        return np.stack(
-            [
-                to_frames(
-                    recording.between(*window),
-                    T,
-                    sensor=SENSOR,
-                    size=self.size,
-                    frames=self.frames,
-                    integrate=self.integrate,
-                    window=window,
-                )
-                for window in windows
-            ]
+        kind = EventFrames(
+            sensor=SENSOR,
+            size=self.size,
+            frames=self.frames,
+            integrate=self.integrate,
         )
+        return kind.cut(recording, [(start, start + 1000 * self.window_ms) for start in starts], T)
 
 
 def _orient(events: Events) -> Events:
@@ -156,7 +149,7 @@ def _orient(events: Events) -> Events:
     return Events(events.t, events.x, SENSOR[0] - 1 - events.y, events.p)
 
 
-def _concatenate(parts: list[np.ndarray]) -> tuple[Tensor, Tensor]:
+def _concatenate(parts: list[Tensor]) -> tuple[Tensor, Tensor]:
     """All frames in one tensor, and the class of each: the index of its part."""
     labels = [label for label, part in enumerate(parts) for _ in part]
-    return torch.from_numpy(np.concatenate(parts)), torch.tensor(labels)
+    return torch.cat(parts), torch.tensor(labels)

@@ -24,6 +24,10 @@ from rmploss.data.events import Events
 from rmploss.data.recordings import READERS
 from rmploss.errors import DataError, Problem, UserError
 
+SILENT_US = 100_000
+"""So many microseconds a part may begin before the first event, or end after the last: a recording
+may be silent there."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EventTrials(OwnFolder, WindowedFrames):
@@ -150,10 +154,13 @@ class EventTrials(OwnFolder, WindowedFrames):
 
 
 def _require_within(path: Path, trial: Trial, events: Events) -> None:
-    """Raise `DataError` for a part that no event of the recording lies in."""
-    if trial.stop <= events.t[0] or trial.start > events.t[-1]:
-        where = f"{label_files.label_file(path)}: {trial.start} to {trial.stop} us"
-        what = f"lies outside of the recording, {events.t[0]} to {events.t[-1]} us"
-        raise DataError(
-            "labels of another recording", [Problem(where, what, "the times of the events")]
-        )
+    """Raise `DataError` for a part that leaves the recording, or holds no event."""
+    first, last = int(events.t[0]), int(events.t[-1])
+    where = f"{label_files.label_file(path)}: {trial.start} to {trial.stop} us"
+    if trial.start < first - SILENT_US or trial.stop > last + SILENT_US:
+        what = f"leaves the recording, whose events are from {first} to {last} us"
+        problem = Problem(where, what, "the times of the events, in microseconds")
+        raise DataError("labels of another recording", [problem])
+    if not len(events.between(trial.start, trial.stop)):
+        problem = Problem(where, "no event lies in it", "the times of the events, or no such line")
+        raise DataError("labels without events", [problem])

@@ -17,6 +17,8 @@ import numpy as np
 
 from rmploss.errors import DataError, Problem, UserError
 
+LONGEST_US = 1 << 50
+"""A recording lasts less than so many microseconds (35 years): then T times a time fits int64."""
 Frames = Literal["binary", "count"]
 Integrate = Literal["number", "time"]
 
@@ -89,6 +91,18 @@ def _check(events: Events, T: int, sensor: tuple[int, int], window: tuple[int, i
         problems.append(Problem(f"T = {T}", "must be at least 1"))
     if window is not None and not window[0] < window[1]:
         problems.append(Problem(f"window = {window}", "must be (start, stop) with start < stop"))
+    problems += event_problems(events, sensor)
+    if problems:
+        raise UserError("cannot make frames of these events", problems)
+
+
+def event_problems(events: Events, sensor: tuple[int, int]) -> list[Problem]:
+    """What would put events into other windows, frames or pixels than theirs.
+
+    events: of a whole recording, or of a part.
+    sensor: (H, W) of the sensor.
+    """
+    problems = []
     limits = {"x": sensor[1], "y": sensor[0], "p": 2}
     for field, limit in limits.items():
         values = getattr(events, field)
@@ -97,13 +111,15 @@ def _check(events: Events, T: int, sensor: tuple[int, int], window: tuple[int, i
             event = int(wrong.argmax())
             what = f"event {event}: {values[event]} is outside of 0 to {limit - 1}"
             problems.append(Problem(f"events.{field}", what, "give the sensor's (H, W)"))
-    back = np.diff(events.t) < 0
+    back = events.t[1:] < events.t[:-1]  # a difference may not fit int64
     if back.any():
         event = int(back.argmax()) + 1
         what = f"event {event}: time runs back from {events.t[event - 1]} to {events.t[event]} us"
         problems.append(Problem("events.t", what, "sort the events by time"))
-    if problems:
-        raise UserError("cannot make frames of these events", problems)
+    elif len(events) and int(events.t[-1]) - int(events.t[0]) >= LONGEST_US:
+        what = f"from {events.t[0]} to {events.t[-1]} us is 35 years or more"
+        problems.append(Problem("events.t", what, "give times in microseconds"))
+    return problems
 
 
 def recording_error(path: Path, offset: int, why: str) -> DataError:

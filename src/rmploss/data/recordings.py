@@ -80,9 +80,12 @@ def _from_arrays(path: Path, fields: Mapping[str, np.ndarray]) -> Events:
     for name, array in (("x", x), ("y", y), ("p", p)):
         if array.dtype.kind == "f" and not (np.mod(array, 1) == 0).all():
             raise _unreadable(path, f"its array {name} holds fractions")
-    whole = {name: array.astype(np.int64) for name, array in (("t", t), ("x", x), ("y", y))}
-    polarity = p.astype(np.int64)
-    return Events(**whole, p=np.where(polarity < 0, 0, polarity))
+    numbers = {"t": t, "x": x, "y": y, "p": p}
+    for name, array in numbers.items():
+        if ((array < -(2.0**62)) | (array > 2.0**62)).any():
+            raise _unreadable(path, f"its array {name} holds numbers beyond 2^62")
+    whole = {name: array.astype(np.int64) for name, array in numbers.items()}
+    return Events(**{**whole, "p": np.where(whole["p"] < 0, 0, whole["p"])})
 
 
 def read_dat(path: Path, sensor: tuple[int, int]) -> Events:

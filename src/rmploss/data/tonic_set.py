@@ -136,7 +136,8 @@ class TonicSet(EventFrames):
             integrate=self.integrate,
             polarity=self.polarity,
         )
-        return kind.cut(where, _events(part[index][0], where), [None], T)[0]
+        events = kind.checked(where, _events(part[index][0], where))
+        return kind.cut(events, [None], T)[0]
 
     def _parts(self, root: Path | None) -> tuple[Any, Any]:
         """The training and the test part; None for the latter if tonic has no split."""

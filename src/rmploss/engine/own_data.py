@@ -5,6 +5,7 @@ from pathlib import Path
 from rmploss.data import DATASETS, OwnFiles
 from rmploss.data._class_folders import locate
 from rmploss.data._label_files import holds_labels
+from rmploss.data.recordings import READERS
 from rmploss.recipes import Recipe, Use, Value
 
 TONIC = "tonic:"
@@ -25,7 +26,7 @@ def changes_for(recipe: Recipe, path: str, root: Path | None = None) -> dict[str
     if path.startswith(TONIC):
         changes: dict[str, Value] = {"data": "tonic", "data.set": path.removeprefix(TONIC)}
         return {**changes, "data.size": DATASETS.make(name, **recipe.data.options).shape(1)[-1]}
-    if holds_labels(locate(path, root)):
+    if holds_labels(locate(path, root), READERS):
         side = DATASETS.make(name, **recipe.data.options).shape(1)[-1]
         return {"data": "event-trials", "data.path": path, "data.size": side}
     if "path" in DATASETS.options(name):

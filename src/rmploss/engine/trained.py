@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -130,8 +131,10 @@ class Trained(nn.Module):
     def _mean_of_windows(self, path: Path) -> Tensor:
         """Of one recording, `[num_classes]`."""
         assert isinstance(self.dataset, ReadsWindows)
-        parts = self.dataset.read_windows(path, self.recipe.T).split(self.recipe.batch_size)
-        found = [self.logits(part.transpose(0, 1).contiguous()).softmax(1) for part in parts]
+        windows = self.dataset.read_windows(path, self.recipe.T)
+        found = []
+        while part := list(islice(windows, self.recipe.batch_size)):
+            found.append(self.logits(torch.stack(part, 1)).softmax(1))
         return torch.cat(found).mean(0)
 
 
