@@ -91,7 +91,11 @@ def test_another_version_is_named_with_a_converter(tmp_path: Path) -> None:
 
 
 @given(data=st.binary(max_size=80), headed=st.booleans())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=300,
+    deadline=None,  # a busy machine
+)
 def test_any_bytes_are_read_in_range_or_refused(data: bytes, headed: bool, tmp_path: Path) -> None:
     try:
         events = _read(tmp_path, HEADER * headed + data)
