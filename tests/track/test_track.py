@@ -63,7 +63,23 @@ def test_an_error_in_a_tracker_is_told_once_and_the_run_goes_on(at: str, tmp_pat
     assert (path / "result.json").is_file()
     assert told == ["warning: wandb gets nothing more (ConnectionError: no route); the run goes on"]
     assert broken.calls.count(at) == 1
-    assert broken.calls[-1] == at
+    assert broken.calls[-1] == "close"
+    assert broken.calls.count("close") == 1
+
+
+def test_a_tracker_that_fails_twice_is_told_once() -> None:
+    class Twice(Broken):
+        def _see(self, name: str) -> None:
+            super()._see(name)
+            raise SystemExit(name)
+
+    told: list[str] = []
+    twice = Twice("epoch")
+    guarded = Guarded("wandb", twice, told.append)
+    guarded.epoch({})
+    guarded.close()
+    assert twice.calls == ["epoch", "close"]
+    assert len(told) == 1
 
 
 def test_several_listeners_hear_everything(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
-"""Several listeners of one run, and one whose errors end nothing."""
+"""Several listeners of one run, and one in which an error ends no run."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ class Several(Listener):
 
 
 class Guarded(Listener):
-    """A listener that may fail: its first error is told once, and it gets nothing more.
+    """A listener that may fail: its first error is told, then it is closed and gets nothing more.
 
     name: of it, for the message.
     inner: the listener.
@@ -76,9 +77,9 @@ class Guarded(Listener):
 
     def close(self) -> None:
         """Nothing more comes."""
-        self._attempt(self.inner.close)
+        self._attempt(self.inner.close, closing=True)
 
-    def _attempt(self, call: Callable[[], None]) -> None:
+    def _attempt(self, call: Callable[[], None], *, closing: bool = False) -> None:
         if self.failed:
             return
         try:
@@ -88,3 +89,6 @@ class Guarded(Listener):
             reason = str(error).strip().partition("\n")[0]
             what = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
             self._note(f"warning: {self.name} gets nothing more ({what}); the run goes on")
+            if not closing:  # what it has written so far is kept
+                with suppress(Exception, SystemExit):
+                    self.inner.close()
