@@ -23,10 +23,10 @@ def aedat(events: Rows, header: bytes = HEADER) -> bytes:
 HEADER3 = b"#!AER-DAT3.1\r\n#Format: RAW\r\n#Source 1: DVS128\r\n#!END-HEADER\r\n"
 
 
-def packet3(content: bytes, *, kind: int, size: int, overflow: int = 0) -> bytes:
+def packet3(content: bytes, *, kind: int, size: int, overflow: int = 0, source: int = 1) -> bytes:
     """A packet of AEDAT 3.1; kind: 1 for polarity events; size: of an event in bytes."""
     number = len(content) // size if size > 0 else 0
-    head = struct.pack("<hhiiiiii", kind, 1, size, 4, overflow, number, number, number)
+    head = struct.pack("<hhiiiiii", kind, source, size, 4, overflow, number, number, number)
     return head + content
 
 

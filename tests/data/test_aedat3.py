@@ -1,5 +1,6 @@
 """AEDAT 3.1: the events of every packet, other packets passed over, faults with their offsets."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,18 @@ def test_a_cut_at_every_byte_is_an_error_or_ends_at_a_packet(tmp_path: Path) -> 
                 read(tmp_path, whole[:length])
 
 
+ONE = struct.pack("<II", 1, 5)
+"""A valid event at 5 us."""
+
+
+def test_two_cameras_in_one_file_are_an_error(tmp_path: Path) -> None:
+    first = HEADER3 + packet3(ONE, kind=1, size=8)
+    empty = packet3(struct.pack("<II", 0, 5), kind=1, size=8, source=2)
+    assert len(read(tmp_path, first + empty)) == 1
+    with pytest.raises(DataError, match="events of source 2 after those of 1"):
+        read(tmp_path, first + packet3(ONE, kind=1, size=8, source=2))
+
+
 BACK = Events(np.array([5, 3]), np.array([1, 2]), np.array([1, 2]), np.array([0, 1]))
 
 
@@ -91,6 +104,10 @@ BACK = Events(np.array([5, 3]), np.array([1, 2]), np.array([1, 2]), np.array([0,
         (b"#!AER-DAT3.1\r\n", "no line #!END-HEADER"),
         (HEADER3.replace(b"RAW", b"SerializedTS"), "has the form SerializedTS; only RAW"),
         (HEADER3, "no valid polarity events"),
+        (
+            HEADER3 + packet3(ONE + struct.pack("<II", 1, 1 << 31 | 6), kind=1, size=8),
+            f"byte {len(HEADER3) + 36}: *a time of 2147483654 us in 31 bits",
+        ),
         (HEADER3 + aedat3(BACK), f"byte {len(HEADER3) + 36}: *time runs back from 5 to 3 us"),
         (HEADER3 + aedat3(BACK)[:28], "of 16 bytes is cut off after 0"),
         (HEADER3 + packet3(b"\0" * 12, kind=1, size=12), "polarity events of 12 bytes"),

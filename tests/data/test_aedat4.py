@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -74,6 +75,34 @@ def test_a_flipped_bit_is_an_error_or_events(
         except DataError:
             refused += 1
     assert refused > 10
+
+
+class PanicException(BaseException):
+    """What the package raises at some damaged headers."""
+
+
+@pytest.mark.parametrize(
+    ("raised", "seen"),
+    [
+        (PanicException("index out of bounds"), DataError),
+        (ValueError("bad"), DataError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        (SystemExit(1), SystemExit),
+        (GeneratorExit(), GeneratorExit),
+        (MemoryError(), MemoryError),
+    ],
+)
+def test_panics_are_damage_and_nothing_else_is(
+    raised: BaseException, seen: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decoder(_: str) -> None:
+        raise raised
+
+    module = ModuleType("aedat")
+    vars(module)["Decoder"] = decoder
+    monkeypatch.setitem(sys.modules, "aedat", module)
+    with pytest.raises(seen):
+        read_recording(FILES / "lz4.aedat4", SENSOR)
 
 
 def test_without_the_package_the_error_says_what_to_install(

@@ -189,7 +189,9 @@ def test_arrays_that_are_no_recording(
         ("a.dat", b"% x\n\x00\x08abc", "byte 6: the last event is cut off"),
         ("a.bin", bytes([W, 0, 0, 0, 0]), "a pixel outside 20x12"),
         ("a.aedat4", b"#!AER-DAT2.0\r\n", "not AEDAT 4.0"),
-        ("a.aedat", b"#!AER-DAT3.0\r\n", "is AEDAT 3.0"),
+        ("a.aedat", b"#!AER-DAT3.0\r\n", "is AEDAT 3.0; 1.0, 2.0, 3.1 and 4.0 are read"),
+        ("a.aedat", b"#!AER-DAT3.10\r\n", "is AEDAT 3.10; 1.0"),
+        ("a.aedat", b"#!AER-DAT4.0\n", "not AEDAT 4.0"),
         ("a.raw", b"", "is none of .npz"),
     ],
 )

@@ -9,6 +9,7 @@ import torch
 
 from rmploss import recipes
 from rmploss.data import Key
+from rmploss.data._label_files import in_order
 from rmploss.data.event_trials import EventTrials
 from rmploss.data.events import Events, to_frames
 from rmploss.engine.own_data import changes_for
@@ -121,6 +122,11 @@ HEAD = "class,startTime_usec,endTime_usec\n"
         (HEAD + "1,0,x\n", "line 2.*no whole number"),
         (HEAD + "1,7,7\n", "line 2.*ends at 7, not after 7"),
         (HEAD + ",1,7\n", "line 2.*names no class"),
+        pytest.param(
+            HEAD + "1,0,5\n" + 200_000 * "1" + ",0,5\n",
+            "line 3.*field larger than field limit",
+            id="long",
+        ),
     ],
 )
 def test_label_files_that_cannot_be_read(gestures: Path, labels: str, message: str) -> None:
@@ -159,6 +165,35 @@ def test_packets_far_apart_do_not_ask_for_countless_windows(gestures: Path) -> N
     for options in ({}, {"window_ms": 100}):
         with pytest.raises(DataError, match=r"user01_lab\.aedat: events\.t.*35 years"):
             data(gestures, **options).open(None, seed=0, T=T)
+
+
+def test_lists_that_are_no_text(gestures: Path) -> None:
+    (gestures / "trials_to_test.txt").write_bytes(b"\xff\xfe\x00")
+    (problem,) = data(gestures).missing(None)
+    assert "trials_to_test.txt" in problem.where
+
+
+def test_what_the_lists_leave_out_is_noted(gestures: Path) -> None:
+    (gestures / "trials_to_train.txt").write_text("user00_lab.aedat\n\nuser07.aedat\n")
+    bare, absent = data(gestures).notes(None)
+    assert bare.startswith("1 recordings are in none of trials_to_train.txt and trials_to_test")
+    assert bare.endswith("first user01_lab")
+    assert absent.startswith("1 names in trials_to_train.txt and")
+    assert absent.endswith("first user07")
+
+
+@pytest.mark.parametrize(
+    ("written", "ordered"),
+    [
+        ({"10", "9", "-1"}, ["-1", "9", "10"]),
+        ({"01", "1", "001"}, ["001", "01", "1"]),
+        ({"--5", "3"}, ["--5", "3"]),
+        ({"²", "3"}, ["3", "²"]),
+        ({"9" * 5000, "3"}, ["3", "9" * 5000]),
+    ],
+)
+def test_the_order_of_classes(written: set[str], ordered: list[str]) -> None:
+    assert in_order(written) == ordered
 
 
 def test_splits_that_overlap(gestures: Path) -> None:

@@ -103,6 +103,20 @@ def test_a_set_without_a_split_is_split_by_share(installed: Path) -> None:
     assert torch.equal(splits.test.labels, again.test.labels)
 
 
+def test_labels_that_training_lacks_are_named(
+    installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = TonicSet(set="Moves", size=8)
+    for odd in ("third", 2, -1):
+
+        def targets(self: Sequence, odd: Any = odd) -> list[Any]:
+            return [0, 1] * 6 if len(self.seeds) == 12 else [0, 1, 0, 1, 0, odd]
+
+        monkeypatch.setattr(Sequence, "targets", property(targets, lambda *_: None), raising=False)
+        with pytest.raises(DataError, match=f"Moves, sample 5.*label {odd!r}, none of 2"):
+            kind.open(installed, seed=0, T=T)
+
+
 def test_what_is_missing_is_named(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (problem,) = TonicSet(set="Moves").missing(installed / "elsewhere")
     assert "is not in the folder" in problem.what

@@ -11,6 +11,7 @@ Times are those of the events, in microseconds. A class is a number or a name. O
 """
 
 import csv
+import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -90,10 +91,10 @@ def listed_splits(folder: Path) -> tuple[set[str], set[str]] | None:
     if not (train.is_file() and test.is_file()):
         return None
     names = [
-        {Path(line.strip()).stem for line in path.read_text(encoding="utf-8").splitlines()}
+        {Path(line.strip()).stem for line in _text(path).splitlines() if line.strip()}
         for path in (train, test)
     ]
-    both = sorted((names[0] & names[1]) - {""})
+    both = sorted(names[0] & names[1])
     if both:
         what = f"{both[0]} is in {train.name}, too"
         raise DataError("the splits overlap", [Problem(str(test), what, "in one of them")])
@@ -102,17 +103,22 @@ def listed_splits(folder: Path) -> tuple[set[str], set[str]] | None:
 
 def in_order(names: Collection[str]) -> list[str]:
     """Classes in the order of their labels: numbers by value, else names by letter."""
-    whole = all(name.lstrip("-").isdigit() for name in names)
-    return sorted(names, key=int) if whole else sorted(names)
+    whole = all(re.fullmatch(r"-?[0-9]{1,18}", name) for name in names)
+    return sorted(names, key=lambda name: (int(name), name)) if whole else sorted(names)
 
 
 def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, Mapping[str, str]]]:
     """The lines of a table with their numbers; each has text in every column."""
+    table = csv.DictReader(_text(path).splitlines(), skipinitialspace=True)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError("labels cannot be read", [Problem(str(path), str(error))]) from error
-    table = csv.DictReader(text.splitlines(), skipinitialspace=True)
+        yield from _checked(table, path, columns)
+    except csv.Error as error:
+        raise _wrong(path, table.line_num + 1, str(error)) from error
+
+
+def _checked(
+    table: "csv.DictReader[str]", path: Path, columns: tuple[str, ...]
+) -> Iterator[tuple[int, Mapping[str, str]]]:
     found = [name.strip() for name in table.fieldnames or ()]
     table.fieldnames = found
     missing = [name for name in columns if name not in found]
@@ -122,6 +128,14 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, Mapping[s
         if any(row[name] is None for name in columns):
             raise _wrong(path, table.line_num, "has too few columns", ",".join(columns))
         yield table.line_num, row
+
+
+def _text(path: Path) -> str:
+    """The text of a file. Raises `DataError` if it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError("labels cannot be read", [Problem(str(path), str(error))]) from error
 
 
 def _wrong(path: Path, line: int, what: str, fix: str = "1,80048239,85092709") -> DataError:

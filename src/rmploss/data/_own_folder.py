@@ -41,10 +41,7 @@ class OwnFolder:
     suffixes: ClassVar[Collection[str]]
 
     def __post_init__(self) -> None:
-        problems = self._problems()
-        if not 0 < self.test_share < 1:
-            where = f"data-set.test_share = {self.test_share}"
-            problems.append(Problem(where, "must lie in (0, 1)", "0.2"))
+        problems = self._problems() + share_problems(self.test_share)
         if problems:
             raise UserError(f"cannot make data set {self.name!r}", problems)
 
@@ -113,6 +110,13 @@ class OwnFolder:
             InMemory(first, torch.tensor(train.labels), prepare[0], seed),
             InMemory(rest, torch.tensor(test.labels), prepare[1]),
         )
+
+
+def share_problems(share: float) -> list[Problem]:
+    """What is wrong with the share of samples that test."""
+    if 0 < share < 1:
+        return []
+    return [Problem(f"data-set.test_share = {share}", "must lie in (0, 1)", "0.2")]
 
 
 class AtAccess(Samples):

@@ -11,7 +11,7 @@ Type 1 is a packet of polarity events of 8 bytes:
     time      uint32 of 31 bits; microseconds = overflow * 2^31 + time
 
 Packets of other types (frames, inertial samples, pulses) and invalid events are left out. Only the
-uncompressed form ("#Format: RAW") is read.
+uncompressed form ("#Format: RAW") of one source of polarity events, a camera, is read.
 """
 
 import re
@@ -34,9 +34,10 @@ _EVENT = np.dtype([("data", "<u4"), ("t", "<u4")])
 
 
 class _Packet(NamedTuple):
-    """Polarity events, the byte at which they begin, and what is added to their times."""
+    """Polarity events, their source, the byte at which they begin, what is added to their times."""
 
     rows: np.ndarray
+    source: int
     start: int
     base: int
 
@@ -50,10 +51,14 @@ def read_aedat3(path: Path, sensor: tuple[int, int]) -> Events:
     """
     data = path.read_bytes()
     start = _header_length(data, path)
-    parts, last = [], 0
+    parts, last, source = [], 0, None
     for packet in _packets(data, start, path):
         part = _events(packet, last, path)
         if len(part):
+            if source not in (None, packet.source):
+                why = f"events of source {packet.source} after those of {source}: two cameras"
+                raise recording_error(path, packet.start, why)
+            source = packet.source
             parts.append(part)
             last = int(part.t[-1])
     if not parts:
@@ -96,7 +101,8 @@ def _packets(data: bytes, start: int, path: Path) -> Iterator[_Packet]:
             if size != _EVENT.itemsize:
                 raise recording_error(path, start, f"polarity events of {size} bytes, not 8")
             rows = np.frombuffer(data, _EVENT, number, begin)
-            yield _Packet(rows, begin, int(header["overflow"]) << 31)
+            base = int(header["overflow"]) << 31
+            yield _Packet(rows, int(header["source"]), begin, base)
         start = stop
 
 
@@ -105,10 +111,14 @@ def _events(packet: _Packet, last: int, path: Path) -> Events:
 
     last: the time of the event before them, in microseconds.
     """
-    word = packet.rows["data"].astype(np.int64)
-    t = packet.rows["t"].astype(np.int64) + packet.base
-    (valid,) = np.nonzero(word & 1)
-    word, t = word[valid], t[valid]
+    (valid,) = np.nonzero(packet.rows["data"] & 1)
+    word, time = (packet.rows[name][valid].astype(np.int64) for name in ("data", "t"))
+    beyond = time >= 1 << 31
+    if beyond.any():
+        event = int(beyond.argmax())
+        offset = packet.start + _EVENT.itemsize * int(valid[event])
+        raise recording_error(path, offset, f"a time of {time[event]} us in 31 bits")
+    t = time + packet.base
     back = np.diff(t, prepend=last) < 0
     if back.any():
         event = int(back.argmax())

@@ -2,7 +2,8 @@
 
 A file holds streams of packets (events, frames, inertial samples, pulses), compressed or not. The
 first stream of events is read. The format has no checksums: a bit that is flipped within an
-uncompressed event is another event.
+uncompressed event is another event. The package holds all events in memory: a file made to
+decompress to more than there is ends the process, without an exception.
 """
 
 import importlib
@@ -11,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from rmploss.data.events import Events
-from rmploss.errors import DataError, Problem, UserError
+from rmploss.data.events import Events, unreadable
+from rmploss.errors import Problem, UserError
 
 EXTRA = "pip install 'rmploss[events]'"
 MAGIC = b"#!AER-DAT4.0\r\n"
@@ -27,7 +28,7 @@ def read_aedat4(path: Path, sensor: tuple[int, int]) -> Events:
     """
     with path.open("rb") as file:
         if file.read(len(MAGIC)) != MAGIC:
-            raise _unreadable(path, f"does not begin with {MAGIC!r}: not AEDAT 4.0")
+            raise unreadable(path, f"does not begin with {MAGIC!r}: not AEDAT 4.0")
     try:
         decoder_of = importlib.import_module("aedat").Decoder
     except ImportError as error:
@@ -35,18 +36,20 @@ def read_aedat4(path: Path, sensor: tuple[int, int]) -> Events:
         raise UserError("a package for this format is missing", [problem]) from error
     try:
         packets, shape = _decoded(decoder_of(str(path)))
-    # Its panics, which it raises for damaged headers, are no `Exception`.
+    except MemoryError:
+        raise
     except BaseException as error:
-        if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
+        # A panic of the package, which is written in Rust, at a damaged header is no `Exception`.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise _unreadable(path, f"is damaged or cut off: {error}") from error
+        raise unreadable(path, f"is damaged or cut off: {error}") from error
     if shape is None:
-        raise _unreadable(path, "has no stream of events")
+        raise unreadable(path, "has no stream of events")
     if shape != sensor:
         fix = f"data.sensor=({shape[1]},{shape[0]})"
-        raise _unreadable(path, f"is of a sensor of {shape[1]}x{shape[0]} pixels", fix)
+        raise unreadable(path, f"is of a sensor of {shape[1]}x{shape[0]} pixels", fix)
     if not sum(map(len, packets)):
-        raise _unreadable(path, "it holds no events")
+        raise unreadable(path, "it holds no events")
     return _joined(path, np.concatenate(packets))
 
 
@@ -62,15 +65,11 @@ def _decoded(decoder: Any) -> tuple[list[np.ndarray], tuple[int, int] | None]:
 
 def _joined(path: Path, rows: np.ndarray) -> Events:
     if rows["t"].max() >= 1 << 63:
-        raise _unreadable(path, "has a time beyond 2^63 microseconds")
+        raise unreadable(path, "has a time beyond 2^63 microseconds")
     t = rows["t"].astype(np.int64)
     back = np.diff(t) < 0
     if back.any():
         event = int(back.argmax()) + 1
-        raise _unreadable(path, f"event {event}: time runs back from {t[event - 1]} to {t[event]}")
+        raise unreadable(path, f"event {event}: time runs back from {t[event - 1]} to {t[event]}")
     x, y, p = (rows[name].astype(np.int64) for name in ("x", "y", "on"))
     return Events(t=t, x=x, y=y, p=p)
-
-
-def _unreadable(path: Path, why: str, fix: str = "put the original file there") -> DataError:
-    return DataError("a recording cannot be read", [Problem(str(path), why, fix)])

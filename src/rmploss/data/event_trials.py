@@ -49,7 +49,7 @@ class EventTrials(OwnFolder, WindowedFrames):
         return self._missing(root)
 
     def notes(self, root: Path | None) -> list[str]:
-        """The classes that no recording tests, and the recordings without labels."""
+        """The classes that no recording tests, and the recordings that are in no split."""
         train, test = self._files(root)
         tested = {trial.name for file in test for trial in label_files.trials(file)}
         names, order = self._named(root)
@@ -64,7 +64,24 @@ class EventTrials(OwnFolder, WindowedFrames):
         ]
         if bare:
             found.append(f"{len(bare)} recordings have no label file, first {bare[0]}")
-        return found
+        return found + self._notes_on_lists(root)
+
+    def _notes_on_lists(self, root: Path | None) -> list[str]:
+        """The recordings that are in neither list, and the names there without a recording."""
+        folder = class_folders.locate(self.path, root)
+        lists = None if class_folders.split_folders(folder) else label_files.listed_splits(folder)
+        if not lists:
+            return []
+        here = {file.stem for file in label_files.recordings_in(folder, self.suffixes)}
+        listed, where = lists[0] | lists[1], " and ".join(label_files.SPLITS)
+        return [
+            f"{len(names)} {what}, first {min(names)}"
+            for names, what in (
+                (here - listed, f"recordings are in none of {where}, and are left out"),
+                (listed - here, f"names in {where} have no recording with a label file"),
+            )
+            if names
+        ]
 
     def open(
         self, root: Path | None, *, seed: int, T: int, progress: ProgressCallback | None = None

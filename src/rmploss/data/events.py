@@ -128,6 +128,11 @@ def recording_error(path: Path, offset: int, why: str) -> DataError:
     return DataError("a damaged recording", [Problem(where, why, "put the original file there")])
 
 
+def unreadable(path: Path, why: str, fix: str = "put the original file there") -> DataError:
+    """The error of a file that is no recording."""
+    return DataError("a recording cannot be read", [Problem(str(path), why, fix)])
+
+
 def _by_number(n: int, T: int) -> np.ndarray:
     """The frame of each of n events, int64 `[n]`: i * T // n."""
     return np.arange(n) * T // max(n, 1)

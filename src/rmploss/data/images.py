@@ -73,7 +73,10 @@ def upright(image: Image.Image) -> Image.Image:
 def conversion(path: Path, channels: int, size: tuple[int, int]) -> str:
     """What becomes of an image file for a network's input, in words; "" if it stays as it is.
 
-    channels: 1 or 3. size: (H, W) of the input. Raises `DataError` for what is no image.
+    path: of the image.
+    channels: 1 or 3.
+    size: (H, W) of the input in pixels.
+    Raises `DataError` for what is no image.
     """
     image = upright(open_image(path))
     H, W = size

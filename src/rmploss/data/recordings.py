@@ -12,6 +12,7 @@ Times that are real numbers are seconds.
 """
 
 import io
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -19,13 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
-from rmploss.data import aedat, aedat4
+from rmploss.data import aedat
 from rmploss.data.aedat import read_aedat
 from rmploss.data.aedat3 import read_aedat3
 from rmploss.data.aedat4 import read_aedat4
-from rmploss.data.events import Events, recording_error
+from rmploss.data.events import Events, recording_error, unreadable
 from rmploss.data.nmnist import read_bin
-from rmploss.errors import DataError, Problem
+from rmploss.errors import DataError
 
 NAMES: dict[str, tuple[str, ...]] = {
     "x": ("x",),
@@ -43,13 +44,13 @@ def read_arrays(path: Path, sensor: tuple[int, int]) -> Events:
         loaded = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
         arrays = {name: np.asarray(loaded[name]) for name in _names_of(loaded)}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise _unreadable(path, str(error).partition("\n")[0] or "is cut off") from error
+        raise _no_arrays(path, str(error).partition("\n")[0] or "is cut off") from error
     fields = {}
     for field, names in NAMES.items():
         found = [arrays[name] for name in names if name in arrays]
         if not found:
             what = f"has no array {field} ({', '.join(names)}), but {', '.join(arrays) or 'none'}"
-            raise _unreadable(path, what)
+            raise _no_arrays(path, what)
         fields[field] = found[0]
     return _from_arrays(path, fields)
 
@@ -65,25 +66,25 @@ def _from_arrays(path: Path, fields: Mapping[str, np.ndarray]) -> Events:
     """Events of arrays of equal length. Polarities are 0 and 1, or -1 and 1."""
     shapes = {name: array.shape for name, array in fields.items()}
     if len({*shapes.values()}) > 1 or len(next(iter(shapes.values()))) != 1:
-        raise _unreadable(path, f"its arrays have the shapes {shapes}, not one length")
+        raise _no_arrays(path, f"its arrays have the shapes {shapes}, not one length")
     if len(fields["t"]) == 0:
-        raise _unreadable(path, "it holds no events")
+        raise _no_arrays(path, "it holds no events")
     odd = [name for name, array in fields.items() if array.dtype.kind not in "biuf"]
     if odd:
-        raise _unreadable(path, f"its array {odd[0]} holds no numbers")
+        raise _no_arrays(path, f"its array {odd[0]} holds no numbers")
     t = fields["t"]
     if t.dtype.kind == "f":
         if not np.isfinite(t).all():
-            raise _unreadable(path, "a time is not finite")
+            raise _no_arrays(path, "a time is not finite")
         t = np.round(t * 1e6)
     x, y, p = (fields[name] for name in "xyp")
     for name, array in (("x", x), ("y", y), ("p", p)):
         if array.dtype.kind == "f" and not (np.mod(array, 1) == 0).all():
-            raise _unreadable(path, f"its array {name} holds fractions")
+            raise _no_arrays(path, f"its array {name} holds fractions")
     numbers = {"t": t, "x": x, "y": y, "p": p}
     for name, array in numbers.items():
         if ((array < -(2.0**62)) | (array > 2.0**62)).any():
-            raise _unreadable(path, f"its array {name} holds numbers beyond 2^62")
+            raise _no_arrays(path, f"its array {name} holds numbers beyond 2^62")
     whole = {name: array.astype(np.int64) for name, array in numbers.items()}
     return Events(**{**whole, "p": np.where(whole["p"] < 0, 0, whole["p"])})
 
@@ -119,11 +120,15 @@ def read_dat(path: Path, sensor: tuple[int, int]) -> Events:
 def read_upright(path: Path, sensor: tuple[int, int]) -> Events:
     """An AEDAT file of any version, by its first line, with row 0 on top."""
     with path.open("rb") as file:
-        version = file.read(len(aedat4.MAGIC))
-    if version.startswith(b"#!AER-DAT3.1"):
+        found = re.match(rb"#!AER-DAT(\d+\.\d+)", file.read(32))
+    version = found[1].decode() if found else ""
+    if version == "3.1":
         return read_aedat3(path, sensor)
-    if version == aedat4.MAGIC:
+    if version == "4.0":
         return read_aedat4(path, sensor)
+    if version not in ("", "1.0", "2.0"):
+        why = f"is AEDAT {version}; 1.0, 2.0, 3.1 and 4.0 are read"
+        raise unreadable(path, why, "convert it to one of these, or to .npz")
     events = read_aedat(path)
     return Events(events.t, events.x, aedat.SENSOR[0] - 1 - events.y, events.p)
 
@@ -148,9 +153,9 @@ def read_recording(path: Path, sensor: tuple[int, int]) -> Events:
     """
     reader = READERS.get(path.suffix.lower())
     if reader is None:
-        raise _unreadable(path, f"is none of {' '.join(READERS)}")
+        raise unreadable(path, f"is none of {' '.join(READERS)}")
     if not path.is_file():
-        raise _unreadable(path, "is no regular file" if path.exists() else "no such file")
+        raise unreadable(path, "is no regular file" if path.exists() else "no such file")
     return reader(path, sensor)
 
 
@@ -159,7 +164,6 @@ def extent(events: Events) -> tuple[int, int]:
     return int(events.y.max()) + 1, int(events.x.max()) + 1
 
 
-def _unreadable(path: Path, why: str) -> DataError:
+def _no_arrays(path: Path, why: str) -> DataError:
     fix = "arrays x, y, t (microseconds) and p of one length, saved by numpy.savez"
-    fix = fix if path.suffix.lower() in (".npz", ".npy") else "put the original file there"
-    return DataError("a recording cannot be read", [Problem(str(path), why, fix)])
+    return unreadable(path, why, fix)

@@ -7,7 +7,9 @@
     rmploss.register.dataset("mine", made)
 
 A tonic data set is a sequence of (events, label), where events is a structured array with fields
-x, y, t (microseconds) and p. Samples are read at access. Nothing is downloaded.
+x, y, t (microseconds) and p. Samples are read at access. What tonic downloads by the method
+`download` of its class, which most of its sets do, is refused when it is not there; an object of
+yours does what it does.
 """
 
 import importlib
@@ -25,7 +27,7 @@ from rmploss.data import _class_folders as class_folders
 from rmploss.data._base import DataSet, ProgressCallback, Splits, data_root, ensure_complete
 from rmploss.data._event_frames import EventFrames
 from rmploss.data._in_memory import PrepareFrames
-from rmploss.data._own_folder import AtAccess
+from rmploss.data._own_folder import AtAccess, share_problems
 from rmploss.data.events import Events
 from rmploss.errors import DataError, Problem, UserError, unknown
 
@@ -58,9 +60,7 @@ class TonicSet(EventFrames):
         problems = self.frame_problems()
         if not self.sensor:  # not known yet
             problems = [problem for problem in problems if "sensor" not in problem.where]
-        if not 0 < self.test_share < 1:
-            where = f"data-set.test_share = {self.test_share}"
-            problems.append(Problem(where, "must lie in (0, 1)", "0.2"))
+        problems += share_problems(self.test_share)
         if problems:
             raise UserError(f"cannot make data set {self.name!r}", problems)
 
@@ -93,7 +93,7 @@ class TonicSet(EventFrames):
         return []
 
     def missing(self, root: Path | None) -> list[Problem]:
-        """The package, the name, or the files; nothing is downloaded."""
+        """The package, the name, or the files; `_kind` says what is not downloaded."""
         folder = data_root(root)
         if self.make is None and not self.set:
             return [Problem(f"data.set (in {folder})", "no set was named", "--data tonic:NMNIST")]
@@ -120,7 +120,7 @@ class TonicSet(EventFrames):
             parts = [(train, [i for i, t in enumerate(chosen) if t == wanted]) for wanted in (0, 1)]
         made = []
         for (part, kept), how in zip(parts, prepare, strict=True):
-            labels = _labels(part, classes)
+            labels = _labels(part, classes, self.path)
             indices = list(range(len(part))) if kept is None else kept
             stored = partial(self._frames, part, sensor, T)
             made.append(AtAccess((indices, [labels[i] for i in indices]), stored, how, seed))
@@ -154,7 +154,10 @@ class TonicSet(EventFrames):
         return self._made(partial(kind, folder)), None
 
     def _kind(self) -> Any:
-        """The class of the set, which refuses to download."""
+        """The class of the set, whose method `download` refuses.
+
+        A class that downloads by other means, with none of its own, does so.
+        """
         try:
             sets = importlib.import_module("tonic.datasets")
         except ImportError as error:
@@ -231,9 +234,17 @@ def _classes(part: Any) -> tuple[str, ...]:
     return named if len(named) > most else tuple(map(str, range(most + 1)))
 
 
-def _labels(part: Any, classes: Sequence[str]) -> list[int]:
+def _labels(part: Any, classes: Sequence[str], where: str) -> list[int]:
+    """The class of every sample. Raises `DataError` for one that is none of `classes`."""
     order = {name: label for label, name in enumerate(classes)}
-    return [order[t] if isinstance(t, str) else int(t) for t in _targets(part)]
+    targets = _targets(part)
+    labels = [order.get(t, -1) if isinstance(t, str) else int(t) for t in targets]
+    for index, label in enumerate(labels):
+        if not 0 <= label < len(classes):
+            what = f"has the label {targets[index]!r}, none of {len(classes)} classes"
+            problem = Problem(f"{where}, sample {index}", what, "classes that training has, too")
+            raise DataError("a label of another set", [problem])
+    return labels
 
 
 def _events(rows: Any, where: str) -> Events:
