@@ -104,11 +104,13 @@ def test_an_interrupted_comparison_goes_on_after_its_last_row(
 def test_a_try_that_diverges_has_a_row_and_is_not_chosen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def diverging(recipe: Any, *_: Any, **__: Any) -> Path:
+    def diverging(recipe: Any, folder: Path, *_: Any, name: str, **__: Any) -> Path:
+        (folder / name).mkdir(parents=True)
         raise NonFiniteError("NaN")
 
     monkeypatch.setattr(fair_best, "train", diverging)
     run(comparison(tmp_path), tmp_path / "runs", systems=("vanilla",))
+    assert not list((tmp_path / "runs").glob("*-try-*"))
     done = comparison(tmp_path)
     first, second = TINY.settings("vanilla")
     row = done.rows.of(TINY.try_of("vanilla", first))

@@ -1,11 +1,11 @@
 """The file of rows: written whole, read again, shared, and refused if it is another file."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
-from rmploss.engine.rows import Rows, begin_row
+from rmploss.engine.rows import Row, Rows, begin_row
 from rmploss.errors import UserError
 from tests.engine.runs import TINY
 
@@ -33,7 +33,19 @@ def test_rows_that_others_wrote_meanwhile_stay(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".tmp-*"))
 
 
-@pytest.mark.parametrize("text", ["recipe,seed\nx,1\n", "kind,seed\ntry,x\n", "a\n1,2\n"])
+HEAD = ",".join(field.name for field in fields(Row)) + "\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "recipe,seed\nx,1\n",
+        "kind,seed\ntry,x\n",
+        "a\n1,2\n",
+        HEAD + "try,x,0,abc\n",  # fewer values than columns
+        HEAD + "try,x,0,abc,,,1\N{REPLACEMENT CHARACTER}.5,,,,,,\n",
+    ],
+)
 def test_another_file_is_refused_by_line(tmp_path: Path, text: str) -> None:
     path = tmp_path / "rows.csv"
     path.write_text(text)

@@ -52,7 +52,7 @@ def test_the_line_of_a_system(tmp_path: Path) -> None:
             recipe = POCKET.recipe(SYSTEM, chosen, rmp=True)
             rows.add(row(recipe.but(seed=seed), both, 0.15))
     line = line_of(tmp_path)
-    assert (line.tries, line.seeds, line.setting) == (5, 3, spelled(chosen))
+    assert (line.tries, line.seeds, line.setting) == (6, 3, spelled(chosen))
     assert (line.fair, line.last, line.best) == ("12.0 ± 2.0", "24.0 ± 4.0", "25.0 ± 4.0")
     assert line.change == "+12.0"
     assert line.with_rmp == "21.5 ± 0.7"
@@ -62,23 +62,34 @@ def test_the_line_of_a_system(tmp_path: Path) -> None:
     assert lines(POCKET, tmp_path)[0] == line
 
 
-def test_a_diverged_report_has_no_accuracy_and_still_counts(tmp_path: Path) -> None:
+def test_where_a_report_diverged_there_is_no_mean_of_the_others(tmp_path: Path) -> None:
     rows = Rows(tmp_path / POCKET.file)
     for setting in SETTINGS:
         rows.add(row(POCKET.try_of(SYSTEM, setting), 20))
-    rows.add(replace(begin_row("report", POCKET.recipe(SYSTEM, {}), ""), outcome="diverged"))
+    recipe = POCKET.recipe(SYSTEM, {})
+    rows.add(row(recipe, 24))
+    rows.add(replace(begin_row("report", recipe.but(seed=1), ""), outcome="diverged"))
+    rows.add(row(recipe.but(seed=2), 28))
     line = line_of(tmp_path)
-    assert (line.seeds, line.last, line.accuracy) == (1, "", 0)
+    assert (line.seeds, line.last, line.error, line.change) == (3, *["1 of 3 diverged"] * 2, "")
+    assert line.accuracy == (24 + 0 + 28) / 3  # its place in the table
 
 
-def test_large_numbers_do_not_fill_the_table() -> None:
-    assert spread([3.6e11, 1e11], 3) == "2e+11 ± 2e+11"
+def test_an_error_without_a_unit_is_only_large(tmp_path: Path) -> None:
+    assert spread([0.3, 1e11], 3) == "> 1e+04"
     assert spread([9999.0], 1) == "9999.0"
+    rows = Rows(tmp_path / POCKET.file)
+    for setting in SETTINGS:
+        rows.add(row(POCKET.try_of(SYSTEM, setting), 20))
+    rows.add(row(POCKET.recipe(SYSTEM, {}), 24, 1e11))
+    rows.add(row(POCKET.recipe(SYSTEM, {}, rmp=True), 25))
+    line = line_of(tmp_path)
+    assert (line.error, line.rmp_change, line.rmp_error_change) == ("> 1e+04", "+1.0", "")
 
 
 def test_the_conditions_state_budget_split_and_command() -> None:
     said = " ".join(conditions(POCKET))
-    assert "5 tries a system" in said
-    assert "25 % of the training images" in said
+    assert "6 tries a system" in said
+    assert "40 % of the training images" in said
     assert "rmploss search fair-best --pocket" in said
     assert "T = 2" in said

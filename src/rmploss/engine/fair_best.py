@@ -112,30 +112,29 @@ def run(
             words = spelled(setting) or "as in the fair comparison"
             listener.note(f"{kind}: {recipe.name}, seed {recipe.seed}, {words}")
             row = begin_row(kind, recipe, spelled(setting))
-            comparison.rows.add(_finish(row, recipe, runs_dir, execution, listener, world))
+            path = runs_dir / f"{recipe.name}-{kind}-s{recipe.seed}-{row.fingerprint}"
+            comparison.rows.add(_finish(row, recipe, path, execution, listener, world))
+            if kind == "try" and path.exists():
+                store.remove_tree(path)
 
 
 def _finish(
     row: Row,
     recipe: Recipe,
-    runs_dir: Path,
+    path: Path,
     execution: Execution,
     listener: Listener,
     world: World,
 ) -> Row:
     """Train, or go on with a run that was interrupted; returns its row with the results."""
-    name = f"{recipe.name}-{row.kind}-s{recipe.seed}-{row.fingerprint}"
-    path = runs_dir / name
     try:
-        train(recipe, runs_dir, execution, listener, world, name=name, or_resume=True)
+        train(recipe, path.parent, execution, listener, world, name=path.name, or_resume=True)
     except NonFiniteError as error:
         listener.note(f"diverged: {error.title}")
         return replace(row, outcome="diverged")
     folder = RunFolder.open(path)
     done, data = summarize(folder.metrics()), run_data.recorded(folder.events())
     tested_on = run_data.hash_of(data, "test") if data else ""
-    if row.kind == "try":
-        store.remove_tree(path)
     return replace(
         row,
         tested_on=tested_on,

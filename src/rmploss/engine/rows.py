@@ -96,9 +96,13 @@ def _read(path: Path) -> dict[tuple[str, int], Row]:
     if not path.exists():
         return {}
     found: dict[tuple[str, int], Row] = {}
-    for number, values in enumerate(csv.DictReader(io.StringIO(read_regular(path).decode())), 2):
+    text = read_regular(path).decode(errors="replace")
+    for number, values in enumerate(csv.DictReader(io.StringIO(text)), 2):
         try:
+            if None in values.values():
+                raise ValueError("fewer columns")
             row = Row(**{**values, "seed": int(values["seed"])})
+            float(row.last_accuracy or 0)
         except (KeyError, TypeError, ValueError):
             what, fix = "is no row of a comparison", "another --file, or remove this one"
             problem = Problem(f"{path}, line {number}", what, fix)

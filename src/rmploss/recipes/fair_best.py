@@ -4,17 +4,15 @@ optimizer, rate, decay and two or three numbers of the system's own are chosen b
     a try     trains on the training images without a held-out share, and is tested on that share
     a report  trains on all training images with the chosen setting, and is tested on the test split
 
-Every system has the same number of tries. The first is its setting in the fair comparison; the
-others take Adam and SGD in turn, go through the rates of each from a drawn one on, and draw all
-further values from their candidates. All tries have one seed, which no report has. The setting
-with the highest accuracy of the last epoch is chosen, the earlier one of equals. It is reported
-alone, and with RMP-Loss added as published (k = 0.1, p = 2); the vanilla network with RMP-Loss is a
-system of its own.
+Every system has the same tries: its setting in the fair comparison, then one for each of `STEPS`,
+in which its own numbers go through their candidates, each from a place that a hash draws. All tries
+have one seed, which no report has. The setting with the highest accuracy of the last epoch is
+chosen, the earlier one of equals. It is reported alone, and with RMP-Loss added as published
+(k = 0.1, p = 2); the vanilla network with RMP-Loss is a system of its own.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import count
 from typing import Any
 
 from rmploss.randomness import derive
@@ -26,16 +24,18 @@ from rmploss.recipes.recipe import Recipe, Value, override
 Setting = dict[str, Value]
 """Fields of a recipe by dotted name, as of `--set`; empty: the fair comparison's."""
 Candidates = Mapping[str, tuple[Value, ...]]
-RATES: Mapping[str, tuple[float, ...]] = {
-    "sgd": (0.03, 0.1, 0.3, 1.0),
-    "adam": (0.001, 0.003, 0.01),
-}
-"""The candidates of the peak learning rate, by optimizer (SGD has momentum 0.9)."""
-DECAYS = (0.0, 1e-4, 5e-4)
-"""The candidates of the weight decay."""
+STEPS: tuple[tuple[str, float, float], ...] = (
+    ("adam", 0.003, 0.0),
+    ("sgd", 0.3, 1e-4),
+    ("adam", 0.01, 1e-4),
+    ("adam", 0.001, 0.0),
+    ("sgd", 0.03, 5e-4),
+)
+"""Optimizer, peak learning rate and weight decay of the tries after the first, of every system."""
+_VANILLA: Candidates = {"neuron.decay": (0.25, 0.5, 0.9), "norm.alpha": (0.75, 1.0, 1.5)}
 OWN: Mapping[str, Candidates] = {
-    "vanilla": {"neuron.decay": (0.25, 0.5, 0.9), "norm.alpha": (0.75, 1.0, 1.5)},
-    "rmp": {"objective.k": (0.03, 0.1, 0.3, 1.0), "objective.p": (1.0, 2.0)},
+    "vanilla": _VANILLA,
+    "rmp": {**_VANILLA, "objective.k": (0.03, 0.1, 0.3, 1.0), "objective.p": (1.0, 2.0)},
     "im": {"objective.weight": (0.2, 0.7, 2.0), "objective.schedule": ("constant", "triangle")},
     "tet": {
         "loss.weight": (0.0, 0.05, 0.3),
@@ -110,34 +110,20 @@ class Protocol:
 
     def settings(self, system: str) -> tuple[Setting, ...]:
         """The settings of the tries of a system, the fair comparison's first."""
-        found: list[Setting] = [{}]
-        while len(found) < self.tries:
-            drawn = (_drawn(system, len(found), again) for again in count())
-            found.append(next(setting for setting in drawn if setting not in found))
-        return tuple(found)
+        return ({}, *(_setting(system, number) for number in range(self.tries - 1)))
 
 
-def _drawn(system: str, number: int, again: int) -> Setting:
-    """The setting of a try: its number decides optimizer and rate, hashes the other values.
-
-    again: how often a setting was drawn for this try that an earlier one has.
-    """
-    optimizer = ("sgd", "adam")[number % 2]
-    rates = RATES[optimizer]
-    first = derive(0, "fair-best", system, optimizer)
-    candidates: Candidates = {"weight_decay": DECAYS, **OWN[system]}
-    places = {
-        name: derive(0, "fair-best", system, number, again, name) % len(values)
-        for name, values in candidates.items()
+def _setting(system: str, number: int) -> Setting:
+    """That of a try after the first: the step of all systems, and the next value of each number."""
+    optimizer, rate, decay = STEPS[number]
+    own = {
+        name: values[(derive(0, "fair-best", system, name) + number) % len(values)]
+        for name, values in OWN[system].items()
     }
-    return {
-        "optimizer": optimizer,
-        "lr": rates[(first + number // 2) % len(rates)],
-        **{name: candidates[name][place] for name, place in places.items()},
-    }
+    return {"optimizer": optimizer, "lr": rate, "weight_decay": decay, **own}
 
 
-FULL = Protocol(pocket=False, tries=5, try_epochs=45, validation=0.1)
+FULL = Protocol(pocket=False, tries=6, try_epochs=45, validation=0.1)
 """The fair comparison's size: 400 epochs of all images; a try takes 45 of nine tenths."""
 POCKET = Protocol(
     pocket=True,
@@ -148,9 +134,9 @@ POCKET = Protocol(
         "train_samples": 1000,
         "test_samples": 400,
     },
-    tries=5,
-    try_epochs=2,
-    validation=0.25,
+    tries=6,
+    try_epochs=3,
+    validation=0.4,
 )
 """Smaller than the pocket size of the fair comparison: its reports take seconds, not minutes."""
 

@@ -11,12 +11,14 @@ from rmploss.recipes import METHODS
 from rmploss.recipes.fair_best import OWN, Protocol, spelled, with_rmp_too
 
 LARGE = 1e4
-"""From here on a number has an exponent: q in units of a threshold that is nearly 0."""
+"""From here on a quantization error says only that a threshold, its unit, has become nearly 0."""
 
 
 @dataclass(frozen=True)
 class BestLine:
     """A system: means and standard deviations over seeds, as text; "" where runs are missing.
+
+    Where the numbers of a run became NaN or infinite there is no mean, but how many did.
 
     method: its title.
     tries: those that have a row; seeds: those that are reported at the chosen setting.
@@ -88,12 +90,12 @@ def _line(comparison: Comparison, system: str) -> BestLine:
         method=title,
         tries=done,
         seeds=len(best),
-        fair=spread(_values(fair, "last_accuracy"), 1),
-        last=spread(_values(best, "last_accuracy"), 1),
-        best=spread(_values(best, "best_accuracy"), 1),
+        fair=_spread(fair, "last_accuracy", 1),
+        last=_spread(best, "last_accuracy", 1),
+        best=_spread(best, "best_accuracy", 1),
         change=_change(fair, best, "last_accuracy", 1),
-        error=spread(_values(best, "quantization_error"), 3),
-        with_rmp=spread(_values(both, "last_accuracy"), 1),
+        error=_spread(best, "quantization_error", 3),
+        with_rmp=_spread(both, "last_accuracy", 1),
         rmp_change=_change(best, both, "last_accuracy", 1),
         rmp_error_change=_change(best, both, "quantization_error", 3),
         setting=spelled(chosen) or "as in the fair comparison",
@@ -102,28 +104,32 @@ def _line(comparison: Comparison, system: str) -> BestLine:
     )
 
 
-def _values(rows: Sequence[Row], field: str) -> list[float]:
-    return [float(getattr(row, field)) for row in rows if not row.outcome]
+def _spread(rows: Sequence[Row], field: str, digits: int) -> str:
+    """Mean and standard deviation over the rows, as text; "" without rows."""
+    diverged = sum(bool(row.outcome) for row in rows)
+    if diverged:
+        return f"{diverged} of {len(rows)} diverged"
+    return spread([float(getattr(row, field)) for row in rows], digits)
 
 
 def _change(before: Sequence[Row], after: Sequence[Row], field: str, digits: int) -> str:
-    """The mean change over common seeds; "" without one."""
+    """The mean change over common seeds; "" without one, and where a mean would say nothing."""
+    if any(row.outcome for row in (*before, *after)):
+        return ""
     first, second = (
-        {row.seed: float(getattr(row, field)) for row in rows if not row.outcome}
-        for rows in (before, after)
+        {row.seed: float(getattr(row, field)) for row in rows} for rows in (before, after)
     )
+    if any(value >= LARGE for value in (*first.values(), *second.values())):
+        return ""
     differences = [second[seed] - first[seed] for seed in first.keys() & second]
-    return _number(statistics.fmean(differences), digits, "+") if differences else ""
+    return f"{statistics.fmean(differences):+.{digits}f}" if differences else ""
 
 
 def spread(values: Sequence[float], digits: int) -> str:
     """Mean and standard deviation, as text; "" without values."""
     if not values:
         return ""
-    mean = _number(statistics.fmean(values), digits)
-    return mean if len(values) == 1 else f"{mean} ± {_number(statistics.stdev(values), digits)}"
-
-
-def _number(value: float, digits: int, sign: str = "") -> str:
-    """A number; with an exponent where its digits would fill the table."""
-    return f"{value:{sign}.0e}" if abs(value) >= LARGE else f"{value:{sign}.{digits}f}"
+    if max(values) >= LARGE:
+        return f"> {LARGE:.0e}"
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
