@@ -22,6 +22,8 @@ METHOD = Method(
         "Strong2Weak, the other direction: --set auxiliary.teacher=strong. Of more than two steps "
         "the paper has other schemes, too (ensemble, simultaneous, cascade); ours is the pair of "
         "the two extremes.",
+        "Hinton's distillation multiplies the divergence by tau^2; ours does not: --set "
+        "auxiliary.weight=4 does.",
         "The protocol sums the outputs over time, so that those of a step, which tau divides, are "
         "about 1/T of the logits.",
     ),
