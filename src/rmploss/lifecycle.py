@@ -6,6 +6,8 @@ fold()              before inference: remove exactly what only training needs
 settle()            before inference with weights that stay as they are
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -100,3 +102,17 @@ def _fold(module: nn.Module, done: set[nn.Module]) -> None:
     for child in module.children():  # the children after folding
         if child not in done:
             _fold(child, done)
+
+
+@contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """Inside the block a network is in evaluation mode; afterwards every module is as before."""
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
+    try:
+        yield
+    finally:
+        net.train(modes[0][1])
+        for module, training in modes:
+            if module.training != training:
+                module.training = training

@@ -221,3 +221,11 @@ def test_what_cannot_be_attacked(eps: list[float], steps: int, said: str, images
 def test_without_images_nothing_is_measured() -> None:
     with pytest.raises(UserError, match="no image"):
         robustness(spiking(), [], [0.1])
+
+
+def test_every_module_is_left_in_the_mode_it_was_in() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(9, 2), nn.BatchNorm1d(2))
+    net[2].eval()  # a frozen norm of a network in training
+    with attacked(net):
+        assert not any(module.training for module in net.modules())
+    assert [module.training for module in net.modules()] == [True, True, True, False]

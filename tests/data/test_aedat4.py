@@ -60,6 +60,17 @@ def test_a_cut_file_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("aedat4")
+def test_a_header_that_is_no_text_is_an_error_and_not_the_end_of_the_process(
+    tmp_path: Path,
+) -> None:
+    data = bytearray((FILES / "zstd_high.aedat4").read_bytes())
+    data[data.index(b"/outInfo/")] = 0xEA
+    path = tmp_path / "a.aedat4"
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="damaged or cut off: 'utf-8'"):
+        read_recording(path, SENSOR)
+
+
 def test_a_flipped_bit_is_an_error_or_events(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

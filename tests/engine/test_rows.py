@@ -39,17 +39,28 @@ HEAD = ",".join(field.name for field in fields(Row)) + "\n"
 @pytest.mark.parametrize(
     "text",
     [
+        "my notes, one line\n",
         "recipe,seed\nx,1\n",
-        "kind,seed\ntry,x\n",
-        "a\n1,2\n",
+        HEAD.replace(",outcome", "") + "try,x,0,abc,,,,,,,,\n",
         HEAD + "try,x,0,abc\n",  # fewer values than columns
         HEAD + "try,x,0,abc,,,1\N{REPLACEMENT CHARACTER}.5,,,,,,\n",
+        HEAD + "try,x,0,abc,,,nan,,,,,,\n",
+        HEAD + "try,x,0," + 140_000 * "a" + ",,,1,,,,,,\n",
     ],
+    ids=range(7),
 )
 def test_another_file_is_refused_by_line(tmp_path: Path, text: str) -> None:
     path = tmp_path / "rows.csv"
     path.write_text(text)
     with pytest.raises(UserError, match="cannot go on") as caught:
         Rows(path)
-    assert caught.value.problems[0].where == f"{path}, line 2"
+    line = 2 if text.startswith(HEAD) else 1
+    assert caught.value.problems[0].where == f"{path}, line {line}"
     assert path.read_text() == text
+
+
+def test_rows_that_a_spreadsheet_saved_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    Rows(path).add(begin_row("try", TINY, "lr=0.1"))
+    path.write_text("\N{BYTE ORDER MARK}" + path.read_text(), encoding="utf-8")
+    assert Rows(path).of(TINY) is not None

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rmploss.lifecycle import evaluating
+
 PJ_ACCUMULATION, PJ_MULTIPLICATION = 0.9, 4.6
 """The energy in pJ of a float32 addition, and of a multiplication with addition."""
 
@@ -49,17 +51,14 @@ def inference_cost(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> 
 
     layers = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Conv3d | nn.Linear)]
     hooks = [layer.register_forward_hook(count) for layer in layers]
-    training = net.training
-    net.eval()
     try:
         device = next(net.parameters()).device
-        with torch.no_grad():
+        with evaluating(net), torch.no_grad():
             for x, labels in batches:
                 if len(labels):
                     net(x.to(device))
                     samples += len(labels)
     finally:
-        net.train(training)
         for hook in hooks:
             hook.remove()
     samples = max(samples, 1)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rmploss.lifecycle import evaluating
 from rmploss.neurons import SpikingLayer
 from rmploss.stats import name_layers
 
@@ -89,16 +90,13 @@ def membrane_histograms(
 
     neurons = [module for module in net.modules() if isinstance(module, SpikingLayer)]
     hooks = [neuron.register_forward_pre_hook(add) for neuron in neurons]
-    training = net.training
-    net.eval()
     try:
         device = next(net.parameters()).device
-        with torch.no_grad():
+        with evaluating(net), torch.no_grad():
             for x, labels in batches:
                 if len(labels):
                     net(x.to(device))
     finally:
-        net.train(training)
         for hook in hooks:
             hook.remove()
     return [

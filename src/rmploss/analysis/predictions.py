@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rmploss.lifecycle import evaluating
 from rmploss.neurons import SpikingLayer
 from rmploss.stats import name_layers
 
@@ -135,10 +136,5 @@ def _shrunk(x: Tensor, size: int) -> Tensor:
 @contextmanager
 def _evaluating(net: nn.Module) -> Iterator[torch.device]:
     """Put a network into evaluation mode, without gradients; gives its device."""
-    training = net.training
-    net.eval()
-    try:
-        with torch.no_grad():
-            yield next(net.parameters()).device
-    finally:
-        net.train(training)
+    with evaluating(net), torch.no_grad():
+        yield next(net.parameters()).device

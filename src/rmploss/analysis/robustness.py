@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmploss.errors import Problem, UserError
+from rmploss.lifecycle import evaluating
 from rmploss.randomness import generator
 
 STEPS = 10
@@ -191,14 +192,12 @@ def _right(model: nn.Module, x: Tensor, labels: Tensor) -> float:
 @contextmanager
 def attacked(model: nn.Module) -> Iterator[None]:
     """Inside the block a network is in evaluation mode, and its parameters need no gradient."""
-    training = model.training
     needing = [p for p in model.parameters() if p.requires_grad]
-    model.eval()
     for parameter in needing:
         parameter.requires_grad_(False)
     try:
-        yield
+        with evaluating(model):
+            yield
     finally:
-        model.train(training)
         for parameter in needing:
             parameter.requires_grad_(True)

@@ -41,7 +41,8 @@ class Table:
     runs_dir: Annotated[Path, arg(metavar="DIR")] = Path("runs")
     """The folder of run folders."""
     results: Annotated[
-        Path | None, arg(metavar="DIR", help_behavior_hint="(default: results, of the source tree)")
+        Path | None,
+        arg(metavar="DIR", help_behavior_hint="(default: ./results, or the source tree's)"),
     ] = None
     """CSV files of results, for recipes that you have not run."""
     json: Flag = False

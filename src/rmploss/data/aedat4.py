@@ -17,6 +17,8 @@ from rmploss.errors import Problem, UserError
 
 EXTRA = "pip install 'rmploss[events]'"
 MAGIC = b"#!AER-DAT4.0\r\n"
+HEADER_BYTES = 1 << 24
+"""The most that is read of a header, a FlatBuffer after its own length of 4 bytes."""
 
 
 def read_aedat4(path: Path, sensor: tuple[int, int]) -> Events:
@@ -29,6 +31,7 @@ def read_aedat4(path: Path, sensor: tuple[int, int]) -> Events:
     with path.open("rb") as file:
         if file.read(len(MAGIC)) != MAGIC:
             raise unreadable(path, f"does not begin with {MAGIC!r}: not AEDAT 4.0")
+        _require_text(path, file.read(min(int.from_bytes(file.read(4), "little"), HEADER_BYTES)))
     try:
         decoder_of = importlib.import_module("aedat").Decoder
     except ImportError as error:
@@ -51,6 +54,17 @@ def read_aedat4(path: Path, sensor: tuple[int, int]) -> Events:
     if not sum(map(len, packets)):
         raise unreadable(path, "it holds no events")
     return _joined(path, np.concatenate(packets))
+
+
+def _require_text(path: Path, header: bytes) -> None:
+    """Raise `DataError` if the header's XML is no UTF-8, at which the package ends the process."""
+    start, end = header.find(b"dv version") - 1, header.rfind(b"/dv>") + 4
+    try:
+        if not 0 <= start < end:
+            raise ValueError("its header has no description in XML")
+        header[start:end].decode()
+    except ValueError as error:
+        raise unreadable(path, f"is damaged or cut off: {error}") from None
 
 
 def _decoded(decoder: Any) -> tuple[list[np.ndarray], tuple[int, int] | None]:

@@ -6,6 +6,7 @@ read. A row belongs to a recipe by the recipe's fingerprint and seed.
 
 import csv
 import io
+import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -95,17 +96,24 @@ def _mark(recipe: Recipe) -> str:
 def _read(path: Path) -> dict[tuple[str, int], Row]:
     if not path.exists():
         return {}
+    text = read_regular(path).decode("utf-8-sig", errors="replace")
+    reader = csv.DictReader(io.StringIO(text))
     found: dict[tuple[str, int], Row] = {}
-    text = read_regular(path).decode(errors="replace")
-    for number, values in enumerate(csv.DictReader(io.StringIO(text)), 2):
-        try:
+    line = 1
+    try:
+        if reader.fieldnames != [field.name for field in fields(Row)]:
+            raise ValueError("other columns")
+        line = 2
+        for values in reader:
             if None in values.values():
-                raise ValueError("fewer columns")
+                raise ValueError("fewer values than columns")
             row = Row(**{**values, "seed": int(values["seed"])})
-            float(row.last_accuracy or 0)
-        except (KeyError, TypeError, ValueError):
-            what, fix = "is no row of a comparison", "another --file, or remove this one"
-            problem = Problem(f"{path}, line {number}", what, fix)
-            raise UserError("cannot go on with these rows", [problem]) from None
-        found[row.fingerprint, row.seed] = row
+            if not math.isfinite(row.accuracy):
+                raise ValueError("not finite")
+            found[row.fingerprint, row.seed] = row
+            line = reader.line_num + 1
+    except (csv.Error, KeyError, TypeError, ValueError):
+        what, fix = "is no row of a comparison", "another --file, or remove this one"
+        problem = Problem(f"{path}, line {line}", what, fix)
+        raise UserError("cannot go on with these rows", [problem]) from None
     return found
