@@ -132,7 +132,7 @@ def _counts(
     images = [
         x,
         clipped(x + eps * signs, x, eps),
-        clipped(x + eps * gradient.sign(), x, eps),
+        _along(gradient, x, eps),
         pgd(model, x, labels, eps, begin=begin, steps=steps),
     ]
     if source is not None:
@@ -143,7 +143,11 @@ def _counts(
 
 def fgsm(model: nn.Module, x: Tensor, labels: Tensor, eps: float) -> Tensor:
     """The images of FGSM, `[B, C, H, W]`; for the arguments see `pgd`."""
-    return clipped(x + eps * input_gradient(model, x, labels).sign(), x, eps)
+    return _along(input_gradient(model, x, labels), x, eps)
+
+
+def _along(gradient: Tensor, x: Tensor, eps: float) -> Tensor:
+    return clipped(x + eps * gradient.sign(), x, eps)
 
 
 def pgd(

@@ -13,6 +13,7 @@ from rmploss.engine.capture import Function
 from rmploss.engine.distributed import World
 from rmploss.engine.precision import Precision
 from rmploss.engine.static_batch import StaticBatch
+from rmploss.lifecycle import evaluating
 from rmploss.models import SpikingNetwork
 from rmploss.ops import at_least_single
 from rmploss.ops.lif.moments import ERROR, MomentSpec
@@ -125,20 +126,15 @@ class Evaluator:
         self, batches: Iterable[tuple[Tensor, Tensor]], on_batch: Callable[[], None] = lambda: None
     ) -> Evaluation:
         """The results over the batches of all ranks; for the arguments see `evaluate`."""
-        training = self.net.training
-        self.net.eval()
         for tensor in self._tensors():
             tensor.zero_()
         samples = 0
-        try:
-            with torch.no_grad():
-                for images, labels in batches:
-                    if len(labels):
-                        self._add(images, labels)
-                        samples += len(labels)
-                    on_batch()
-        finally:
-            self.net.train(training)
+        with evaluating(self.net), torch.no_grad():
+            for images, labels in batches:
+                if len(labels):
+                    self._add(images, labels)
+                    samples += len(labels)
+                on_batch()
         return self._result(samples)
 
     def _add(self, images: Tensor, labels: Tensor) -> None:

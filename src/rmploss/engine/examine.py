@@ -15,6 +15,7 @@ from rmploss.engine.crash import LOSSES, Suspect, Trace
 from rmploss.engine.distributed import World
 from rmploss.engine.static_batch import StaticBatch
 from rmploss.engine.step import TrainingStep
+from rmploss.lifecycle import evaluating
 from rmploss.models import SpikingNetwork
 from rmploss.randomness import seeded
 from rmploss.recipes import Recipe
@@ -111,13 +112,8 @@ def examine_test(
     images = images.to(world.device)
 
     def again(trace: Trace) -> Losses:
-        training = net.training
-        net.eval()
-        try:
-            with torch.no_grad():
-                net(images)
-        finally:
-            net.train(training)
+        with evaluating(net), torch.no_grad():
+            net(images)
         return {}
 
     fields = {"phase": "test", "epoch": at.epoch + 1}

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from rmploss.engine.batches import micro_batches
+from rmploss.lifecycle import evaluating
 from rmploss.models import SpikingNetwork
 from rmploss.stats import membrane_stats
 
@@ -95,13 +96,8 @@ def firing_rates(net: SpikingNetwork, batch: tuple[Tensor, Tensor], parts: int) 
     parts: the number of micro-batches.
     """
     images, _ = next(micro_batches(*batch, parts))
-    training = net.training
-    net.eval()
-    try:
-        with torch.no_grad(), membrane_stats(net) as stats:
-            net(images)
-    finally:
-        net.train(training)
+    with evaluating(net), torch.no_grad(), membrane_stats(net) as stats:
+        net(images)
     if not len(stats):
         return {}
     rates = torch.stack([layer.firing_rate.detach() for layer in stats]).tolist()

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rmploss.errors import Problem, UserError
+from rmploss.lifecycle import evaluating
 from rmploss.models.network import SpikingNetwork
 from rmploss.neurons.diet import Diet
 from rmploss.stats import name_layers
@@ -93,15 +94,13 @@ def integrating(net: nn.Module, neurons: list[Diet]) -> Iterator[None]:
         (neuron.leak.detach().clone(), neuron.threshold.detach().clone(), neuron.carry_state)
         for neuron in neurons
     ]
-    training = net.training
-    net.eval()
     try:
         for neuron in neurons:
             neuron.leak.fill_(1.0)
             neuron.carry_state = True
-        yield
+        with evaluating(net):
+            yield
     finally:
-        net.train(training)
         for neuron, (leak, threshold, carry) in zip(neurons, before, strict=True):
             neuron.leak.copy_(leak)
             neuron.threshold.copy_(threshold)

@@ -59,7 +59,7 @@ class _Seen:
 
     def __init__(self, tensors: Sequence[Tensor], *, settled: bool) -> None:
         self._tensors = tuple(tensors)
-        self._held = [x.detach() for x in tensors]  # as long as memory is held, nobody else gets it
+        self._held = [x.detach() for x in tensors]  # memory that is held goes to no other tensor
         self._places = [_place(x) for x in tensors]
         self._settled = settled
         self._values = _fingerprint(tensors[settled:])
@@ -129,8 +129,8 @@ class Kept:
 
     The weights are cut into blocks, which takes as much memory as the weights (more where channels
     are no multiple of 64), and at one image longer than the convolution. Before they are read
-    again, the weights are: nobody counts a change through `.data` or NumPy. That takes a quarter of
-    an image's time.
+    again, the weights are: PyTorch counts no change through `.data` or NumPy. That takes a quarter
+    of an image's time.
 
     is_settled: True spares it: the weights change only where PyTorch counts it.
 
