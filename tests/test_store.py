@@ -52,8 +52,8 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
         yield process
 
 
-def in_child(action: Callable[[], None]) -> int:
-    """The exit code of an action in a forked child: 0 if it raised nothing."""
+def start_child(action: Callable[[], None]) -> int:
+    """Start an action in a forked child, which exits with 0 if it raises nothing."""
     child = os.fork()
     if child == 0:
         try:
@@ -61,7 +61,12 @@ def in_child(action: Callable[[], None]) -> int:
         except BaseException:
             os._exit(1)
         os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return child
+
+
+def in_child(action: Callable[[], None]) -> int:
+    """The exit code of an action in a forked child: 0 if it raised nothing."""
+    return os.waitstatus_to_exitcode(os.waitpid(start_child(action), 0)[1])
 
 
 forks = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -137,6 +142,47 @@ def test_write_folder_refuses_a_name_that_is_taken(tmp_path: Path, taken: str) -
     with pytest.raises(StoreError, match="something has this name already"):
         store.write_folder(path, {"state": b"s"})
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@forks
+def test_updates_of_several_processes_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+
+    def add(letter: bytes) -> None:
+        for _ in range(5):
+            store.update(path, lambda: (path.read_bytes() if path.exists() else b"") + letter)
+
+    letters = [b"abc"[i : i + 1] for i in range(3)]
+    children = [start_child(lambda letter=letter: add(letter)) for letter in letters]
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 3
+    assert sorted(path.read_bytes()) == sorted(b"abc" * 5)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".lock-a", "a"]
+
+
+def test_an_update_waits_for_another_and_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "PATIENCE_S", 0.1)
+
+    def other() -> bytes:
+        with pytest.raises(LockedError, match=f"owned by process {os.getpid()}"):
+            store.update(tmp_path / "a", lambda: b"lost")
+        return b"kept"
+
+    store.update(tmp_path / "a", other)
+    assert (tmp_path / "a").read_bytes() == b"kept"
+
+
+def test_an_update_that_fails_changes_nothing_and_ends_its_lock(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+
+    def fail() -> bytes:
+        raise FileNotFoundError
+
+    with pytest.raises(FileNotFoundError):
+        store.update(tmp_path / "a", fail)
+    assert (tmp_path / "a").read_bytes() == b"old"
+    store.update(tmp_path / "a", lambda: b"new")
 
 
 def test_append_adds_to_the_end(tmp_path: Path, log: list[Operation]) -> None:

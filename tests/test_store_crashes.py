@@ -50,6 +50,10 @@ SCENARIOS = {
     "write_folder": Scenario(
         {}, lambda f: store.write_folder(f / "step-2", {"state": b"2" * 5000, "manifest": b"m2"})
     ),
+    "update": Scenario(
+        {"a": b"old" * 999},
+        lambda f: store.update(f / "a", lambda: (f / "a").read_bytes() + b"new" * 2000),
+    ),
     "append_line": Scenario(
         {"lines": b"old\n"}, lambda f: store.append_line(f / "lines", "new" * 100)
     ),
@@ -102,11 +106,11 @@ def prepare(folder: Path, scenario: Scenario) -> Path:
 
 
 def mended(disk: Disk) -> Disk:
-    """The content for a reader: without temporaries and an incomplete last line."""
+    """The content for a reader: without temporaries, locks and an incomplete last line."""
     return {
         name: data[: data.rfind(b"\n") + 1] if name == "lines" else data
         for name, data in disk.items()
-        if ".tmp-" not in name
+        if ".tmp-" not in name and ".lock-" not in name
     }
 
 

@@ -7,7 +7,6 @@ A recipe is alive if every parameter has a gradient that is not zero, and every 
 fires, in training and in evaluation mode. Recipes that start alike are measured once.
 """
 
-import csv
 import math
 import sys
 from collections.abc import Iterable, Sequence
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+import csv_rows
 import torch
 from source_map import ROOT
 from torch import Tensor
@@ -320,25 +320,28 @@ def reasons() -> str:
 
 def main(names: list[str]) -> None:
     """Measure the recipes, the small ones first, and write each row when it is there."""
-    found = {row["recipe"]: row for row in rows()}
     alike = {**groups(small()), **groups(full_size())}
     for name, same in alike.items():
-        if name not in names if names else name in found:
+        if name not in names if names else name in {row["recipe"] for row in rows()}:
             continue
-        found[name] = row_of(get(name), same)
-        print(*found[name].values(), sep="  ", flush=True)
-        with TABLE.open("w", encoding="utf-8", newline="") as out:
-            writer: csv.DictWriter[str] = csv.DictWriter(out, FIELDS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(found[name] for name in alike if name in found)
+        row = row_of(get(name), same)
+        print(*row.values(), sep="  ", flush=True)
+        add(row, [*alike])
+
+
+def add(row: dict[str, str], order: Sequence[str]) -> None:
+    """Write a row into docs/alive.csv, beside those so far, in the order of these recipes."""
+
+    def all_rows() -> list[dict[str, str]]:
+        found = {each["recipe"]: each for each in (*rows(), row)}
+        return [found[name] for name in order if name in found]
+
+    csv_rows.update(TABLE, FIELDS, all_rows)
 
 
 def rows() -> list[dict[str, str]]:
     """The rows of docs/alive.csv."""
-    if not TABLE.is_file():
-        return []
-    with TABLE.open(encoding="utf-8") as lines:
-        return [*csv.DictReader(lines)]
+    return csv_rows.read(TABLE)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,13 @@ until one row ends so. All rows are kept: run it again to go on.
 """
 
 import argparse
-import csv
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+import csv_rows
 import torch
 from source_map import ROOT
 from torch import Tensor
@@ -284,10 +284,7 @@ def row_of(system: str, recipe: Recipe, setting: Try, device: torch.device) -> R
 
 def rows() -> list[Row]:
     """The rows of docs/overfit.csv whose recipes are as they were."""
-    if not TABLE.is_file():
-        return []
-    with TABLE.open(encoding="utf-8") as lines:
-        found = [Row(**row) for row in csv.DictReader(lines)]
+    found = [Row(**row) for row in csv_rows.read(TABLE)]
     known = [*systems().items(), *systems("").items()]
     recipes = {(name, recipe.name): recipe for name, recipe in known}
     return [row for row in found if _is_of(row, recipes.get((row.system, row.recipe)))]
@@ -300,15 +297,14 @@ def _is_of(row: Row, recipe: Recipe | None) -> bool:
     return overfit(recipe, setting).fingerprint()[:12] == row.fingerprint
 
 
-def save(found: Sequence[Row]) -> None:
-    """Write docs/overfit.csv, in the order of the systems."""
+def add(row: Row) -> None:
+    """Write a row into docs/overfit.csv, beside those so far, in the order of the systems."""
     order = list(systems())
-    with TABLE.open("w", encoding="utf-8", newline="") as out:
-        writer: csv.DictWriter[str] = csv.DictWriter(
-            out, [f.name for f in fields(Row)], lineterminator="\n"
-        )
-        writer.writeheader()
-        writer.writerows(asdict(r) for r in sorted(found, key=lambda r: order.index(r.system)))
+
+    def all_rows() -> list[dict[str, Any]]:
+        return [asdict(r) for r in sorted([*rows(), row], key=lambda r: order.index(r.system))]
+
+    csv_rows.update(TABLE, [f.name for f in fields(Row)], all_rows)
 
 
 def table() -> str:
@@ -353,7 +349,7 @@ def learn(system: str, recipe: Recipe, tries: Sequence[Try], device: torch.devic
         print(f"\n{system}, {setting}: ", end="", flush=True)
         row = row_of(system, recipe, setting, device)
         print(row)
-        save([*rows(), row])
+        add(row)
 
 
 def main(arguments: list[str]) -> None:

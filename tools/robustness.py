@@ -7,15 +7,15 @@ are tried on the others, see `rmploss eval --attack`.
 """
 
 import argparse
-import csv
 import sys
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
+import csv_rows
 from source_map import ROOT
 
-from rmploss import store
 from rmploss.analysis import Robustness
 from rmploss.engine.attack import attack_run
 from rmploss.engine.batches import splits_kept
@@ -49,18 +49,10 @@ def rows_of(run: Path, source: Path, samples: int | None) -> list[dict[str, obje
     ]
 
 
-def read() -> list[dict[str, str]]:
-    """The rows so far."""
-    if not FILE.is_file():
-        return []
-    with FILE.open(encoding="utf-8") as lines:
-        return [*csv.DictReader(lines)]
-
-
 def table() -> str:
     """Accuracies under attack by method and size: means over the seeds."""
     by_size: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
-    for row in read():
+    for row in csv_rows.read(FILE):
         by_size[row["recipe"].removeprefix(PREFIX).removesuffix(SUFFIX), row["size"]].append(row)
     heads = ("method", "eps", "clean", "noise", "FGSM", "PGD", "transfer", "no gradient", "seeds")
     lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
@@ -85,13 +77,19 @@ def main(words: list[str]) -> None:
     with splits_kept():
         for run in given.runs:
             recipe = RunFolder.open(run).recipe()
-            if (recipe.name, str(recipe.seed)) in {(row["recipe"], row["seed"]) for row in read()}:
+            if (recipe.name, str(recipe.seed)) in {
+                (row["recipe"], row["seed"]) for row in csv_rows.read(FILE)
+            }:
                 continue
-            rows = [*read(), *rows_of(run, given.transfer, given.samples)]
-            lines = [",".join((*FIELDS, *MEASURED))]
-            lines += [",".join(str(row[name]) for name in (*FIELDS, *MEASURED)) for row in rows]
-            store.write_text(FILE, "\n".join(lines) + "\n")
-            print(*lines[-len(SIZES) :], sep="\n", flush=True)
+            add(rows_of(run, given.transfer, given.samples))
+
+
+def add(new: Sequence[Mapping[str, object]]) -> None:
+    """Write rows into the file, behind those so far."""
+    fields = (*FIELDS, *MEASURED)
+    csv_rows.update(FILE, fields, lambda: [*csv_rows.read(FILE), *new])
+    for row in new:
+        print(*(row[field] for field in fields), sep=",", flush=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ ONNX in ONNX Runtime, NIR in every reader that is installed, and in the environm
 `tools/nir_1_0_4.sh` made it. The table of docs/deploy.md is made of the rows (`docs.py`).
 """
 
-import csv
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from itertools import groupby
 from pathlib import Path
 
+import csv_rows
 import nir_1_0_4
 from source_map import ROOT
 
@@ -59,10 +59,7 @@ class Row:
 def main(runs: list[str], samples: int) -> None:
     """Measure and write."""
     rows = [row for run in runs for row in of_run(Path(run), samples)]
-    with TABLE.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, [each.name for each in fields(Row)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+    csv_rows.update(TABLE, [each.name for each in fields(Row)], lambda: [asdict(r) for r in rows])
 
 
 def of_run(run: Path, samples: int) -> Iterator[Row]:
@@ -126,8 +123,7 @@ def command_of(net: Trained) -> str:
 
 def table() -> str:
     """The rows as Markdown, a table for each network."""
-    with TABLE.open(encoding="utf-8") as file:
-        rows = [*csv.DictReader(file)]
+    rows = csv_rows.read(TABLE)
     lines: list[str] = []
     for command, group in groupby(rows, lambda row: row["command"]):
         members = [*group]

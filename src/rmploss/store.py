@@ -7,6 +7,7 @@ interrupted at any point, a reader finds the complete old content or the complet
     a folder    temporary beside it, each file with fsync, the manifest last -> sync the temporary
                 -> rename -> sync the parent
     a line      one append of the whole line -> fsync; `truncate_lines` drops an incomplete one
+    a change    lock `.lock-<name>` -> read -> write as a file; other processes wait (`update`)
 
 Temporaries are named `.tmp-<process>-<name>`. An OSError of the disk becomes a `StoreError`. A
 refusal that can pass (a full disk, EIO) is worth a second try of the whole write: `try_twice`.
@@ -31,6 +32,8 @@ from rmploss.errors import LockedError, Problem, StoreError
 
 PAUSE_S = 1.0
 """The seconds between the two tries of a write."""
+PATIENCE_S, LOOK_S = 60.0, 0.02
+"""The seconds that `update` waits for another process, and between two looks."""
 Result = TypeVar("Result")
 
 
@@ -68,6 +71,18 @@ def write_text(path: Path, text: str) -> None:
     A byte of a file's name that is no UTF-8 is written as its escape, \udce9 for example.
     """
     write_bytes(path, text.encode(errors="backslashreplace"))
+
+
+def update(path: Path, change: Callable[[], bytes]) -> None:
+    """`write_bytes` of what is made from the old content; no other `update` comes in between.
+
+    path: of the file, which may be missing. `.lock-<name>` beside it is made, and kept.
+    change: reads the file, and returns its new content.
+
+    Raises `LockedError`, which names the owner, if another process does not end its own.
+    """
+    with _turn(path):
+        write_bytes(path, change())
 
 
 def write_folder(path: Path, files: Mapping[str, bytes], *, shared: bool = False) -> None:
@@ -297,6 +312,23 @@ def _is_alive(pid: int) -> bool:
     except PermissionError:
         pass  # It is alive and belongs to another user.
     return True
+
+
+@contextmanager
+def _turn(path: Path) -> Iterator[None]:
+    """The lock of a file inside the block. Not of the file itself: a rename replaces that."""
+    place = path.with_name(f".lock-{path.name}")
+    end = time.monotonic() + PATIENCE_S
+    while True:
+        with ExitStack() as stack:
+            with _translate_errors("lock", place):
+                owned = stack.enter_context(_disk.lock(place))
+            if owned:
+                yield
+                return
+            if time.monotonic() > end:
+                raise _lock_error(path, place)
+        time.sleep(LOOK_S)
 
 
 def _lock_error(folder: Path, path: Path) -> LockedError:

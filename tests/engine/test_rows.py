@@ -8,6 +8,7 @@ import pytest
 from rmploss.engine.rows import Row, Rows, begin_row
 from rmploss.errors import UserError
 from tests.engine.runs import TINY
+from tests.meanwhile import meanwhile
 
 
 def test_a_row_is_found_by_recipe_and_seed_in_a_new_process(tmp_path: Path) -> None:
@@ -31,6 +32,16 @@ def test_rows_that_others_wrote_meanwhile_stay(tmp_path: Path) -> None:
     assert found.of(TINY) is not None
     assert found.of(TINY.but(seed=1)) is not None
     assert not list(tmp_path.glob(".tmp-*"))
+
+
+def test_a_row_that_another_adds_during_the_write_stays(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    other = begin_row("report", TINY.but(seed=1), "")
+    with meanwhile(lambda: Rows(path).add(other)):
+        Rows(path).add(begin_row("try", TINY, "lr=0.1"))
+    found = Rows(path)
+    assert found.of(TINY) is not None
+    assert found.of(TINY.but(seed=1)) is not None
 
 
 HEAD = ",".join(field.name for field in fields(Row)) + "\n"

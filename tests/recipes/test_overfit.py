@@ -78,20 +78,20 @@ def test_the_settings_are_tried_until_one_has_learnt(
 
 
 def test_what_was_tried_is_not_tried_again(trained: list[overfit.Try]) -> None:
-    overfit.save([row("50", overfit.TRIES[1])])
+    overfit.add(row("50", overfit.TRIES[1]))
     overfit.main(["vanilla"])
     assert trained == [overfit.TRIES[0], *overfit.TRIES[2:]]
 
 
 def test_a_setting_that_is_asked_for_is_trained(trained: list[overfit.Try]) -> None:
-    overfit.save([row("99")])
+    overfit.add(row("99"))
     overfit.main(["vanilla", "--rate", "2", "--epochs", "9"])
     assert trained == [overfit.Try(2, 9)]
 
 
 def test_the_row_of_a_recipe_that_has_changed_is_not_shown(trained: list[overfit.Try]) -> None:
     changed = replace(row("99"), fingerprint="0")
-    overfit.save([changed])
+    overfit.add(changed)
     assert "99" not in overfit.table()
     overfit.main(["vanilla"])
     assert trained == [*overfit.TRIES]

@@ -1,7 +1,8 @@
 """Rows of finished runs in a CSV file, which is written anew, atomically, for every new row.
 
-The file is the whole state of a comparison: a run with a row is not run again, wherever the file is
-read. A row belongs to a recipe by the recipe's fingerprint and seed.
+Processes that add rows at the same time do so one after the other. The file is the whole state of a
+comparison: a run with a row is not run again, wherever the file is read. A row belongs to a recipe
+by the recipe's fingerprint and seed.
 """
 
 import csv
@@ -70,16 +71,27 @@ class Rows:
         return self._rows.get((_mark(recipe), recipe.seed))
 
     def add(self, row: Row) -> None:
-        """Write a row into the file, beside those that others have written meanwhile."""
-        self._rows = {**_read(self.path), **self._rows, (row.fingerprint, row.seed): row}
+        """Write a row into the file, beside those that others have written meanwhile.
+
+        Raises `StoreError` if the file cannot be written.
+        """
+
+        def change() -> bytes:
+            self._rows = {**_read(self.path), **self._rows, (row.fingerprint, row.seed): row}
+            return self._text().encode()
+
+        store.make_folder(self.path.parent)
+        store.try_twice(lambda: store.update(self.path, change))
+
+    def _text(self) -> str:
+        """All rows as the text of the file."""
         out = io.StringIO()
         names = [field.name for field in fields(Row)]
         writer: csv.DictWriter[str] = csv.DictWriter(out, names, lineterminator="\n")
         writer.writeheader()
         rows = sorted(self._rows.values(), key=lambda r: (r.kind, r.recipe, r.setting, r.seed))
         writer.writerows(asdict(each) for each in rows)
-        store.make_folder(self.path.parent)
-        store.try_twice(lambda: store.write_text(self.path, out.getvalue()))
+        return out.getvalue()
 
 
 def begin_row(kind: str, recipe: Recipe, setting: str) -> Row:
