@@ -1,5 +1,7 @@
 """Attacks on networks whose gradients are known: signs, bounds, and what points to masking."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -115,6 +117,35 @@ def test_the_results_of_a_linear_network_are_counted(
     (helped,) = robustness(model, [(x, labels)], [0.4], source=other)
     assert helped.transfer is not None
     assert helped.transfer > helped.clean
+
+
+def test_what_does_not_depend_on_the_size_is_computed_once(
+    weight: Tensor, x: Tensor, labels: Tensor
+) -> None:
+    """Of each batch: one clean forward and one gradient at the clean images for all sizes."""
+    clean: list[bool] = []
+
+    class Counts(Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            if torch.equal(x.detach(), images):
+                clean.append(x.requires_grad)
+            return super().forward(x)
+
+    images = x
+    model = Counts(weight)
+    sizes = [0.05, 0.1, 0.2]
+    results = robustness(model, [(x, labels)], sizes, steps=1)
+    assert clean == [False, True]
+    alone = [robustness(model, [(x, labels)], [size], steps=1)[0] for size in sizes]
+    assert results == alone
+
+
+def test_the_standard_error_is_the_largest_of_any_accuracy() -> None:
+    """sqrt(p (100 - p) / n), in percent, is largest at p = 50."""
+    for n in (30, 100, 10_000):
+        result = Robustness(0.1, n, 90, 80, 50, 20, None, 0)
+        largest = max(math.sqrt(p * (100 - p) / n) for p in range(101))
+        assert result.standard_error == pytest.approx(largest)
 
 
 def test_noise_changes_every_pixel_by_eps_and_repeats_by_its_seed() -> None:

@@ -64,12 +64,14 @@ def test_the_command_line_prints_every_size(
     assert main([*words, "--transfer", str(runs[1])]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("attacks on 30 test images")
-    assert lines[1].split() == ["eps", "clean", "noise", "FGSM", "PGD", "transfer"]
-    assert [line.split()[0] for line in lines[2:4]] == ["8/255", "0.2"]
+    assert lines[1] == "standard error: at most 9.1 points, as of 30 images"
+    assert lines[2].split() == ["eps", "clean", "noise", "FGSM", "PGD", "transfer"]
+    assert [line.split()[0] for line in lines[3:5]] == ["8/255", "0.2"]
     assert main([*words, "--json"]) == 0
     results = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [result["eps"] for result in results] == [8 / 255, 0.2]
     assert all(result["transfer"] is None and "masked" in result for result in results)
+    assert all(result["standard_error"] == pytest.approx(9.13, abs=0.01) for result in results)
 
 
 @pytest.mark.parametrize(

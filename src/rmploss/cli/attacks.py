@@ -30,9 +30,15 @@ def print_attacks(words: Sequence[str], results: Sequence["Robustness"], as_json
     """Print the results of the sizes that were given as words."""
     if as_json:
         for result in results:
-            print(json.dumps({**asdict(result), "masked": result.masked}))
+            more = {"masked": result.masked, "standard_error": result.standard_error}
+            print(json.dumps({**asdict(result), **more}))
         return
-    print(f"attacks on {results[0].samples} test images, accuracy in %")
+    first = results[0]
+    say(f"attacks on {first.samples} test images, accuracy in %", 2)
+    say(
+        f"standard error: at most {first.standard_error:.1f} points, as of {first.samples} images",
+        2,
+    )
     heads = ("eps", "clean", "noise", "FGSM", "PGD", "transfer")
     print("  ".join(f"{head:>8}" for head in heads))
     for word, o in zip(words, results, strict=True):
