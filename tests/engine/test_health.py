@@ -1,5 +1,6 @@
 """Dead, saturated and diverging networks are told once, while they train."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from rmploss.cli import main
 from rmploss.engine import run_health
 from rmploss.engine.batches import RankBatches, open_splits
 from rmploss.engine.build import make_dataset, make_network
@@ -127,7 +129,13 @@ def test_a_run_that_diverges_is_told(tmp_path: Path) -> None:
     recipe = TINY.but(lr=100.0, lr_schedule=use("constant"), objective=use("none"))
     path = train(recipe, tmp_path, listener=shown)
     assert any(e.get("what") == "diverging" for e in RunFolder.open(path).events())
-    assert any(f"training diverges; try rmploss train --fork {path}" in t for t in shown.text)
+    (told,) = (text for text in shown.text if "training diverges; try" in text)
+    program, *words = shlex.split(told.rpartition("try ")[2])
+    assert (program, words[:3]) == ("rmploss", ["train", "--fork", str(path)])
+    assert main([*words, "--runs-dir", str(tmp_path / "again")]) == 0  # after the end, as it is
+    (again,) = (tmp_path / "again").iterdir()
+    assert RunFolder.open(again).recipe().lr == recipe.lr / 10
+    assert RunFolder.open(again).recipe().epochs == 2 * recipe.epochs
 
 
 def test_looking_changes_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,8 @@ class Train:
     resume: Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="")] = None
     """Resume this run folder instead; `auto`: that of RECIPE, or begin it if there is none."""
     fork: Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="")] = None
-    """Begin a new run from the newest checkpoint of this one, with the changes given."""
+    """Begin a new run from the newest checkpoint of this one, with the changes given. One that has
+    ended goes on for as many epochs again, if no --epochs is given."""
     name: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
     """Name the run folder, instead of by recipe, seed and hash."""
     start: Annotated[Path | None, arg(metavar="RUN|FILE", help_behavior_hint="")] = None
@@ -212,9 +213,10 @@ class Train:
         return self.resume == AUTO
 
     def _forked(self, run: Path, changes: dict[str, recipes.Value]) -> Recipe:
-        """The recipe of a run with changes."""
+        """The recipe of a run with changes; of one that has ended, for twice its epochs."""
         from rmploss.data import data_root
         from rmploss.engine.build import check, loosen, restore_none_words
+        from rmploss.engine.go_on import is_finished
         from rmploss.engine.run import RunFolder
 
         others = {
@@ -231,7 +233,10 @@ class Train:
         ]
         if problems:
             raise UserError("a fork has the recipe of its run, with changes", problems)
-        recipe, problems = recipes.apply(loosen(RunFolder.open(run).recipe()), changes)
+        before = loosen(RunFolder.open(run).recipe())
+        if is_finished(run):  # so that a command that a run named while it trained works later, too
+            changes = {"epochs": 2 * before.epochs, **changes}
+        recipe, problems = recipes.apply(before, changes)
         recipe = restore_none_words(recipe.but(expect=""))
         check(recipe, data_root(self.data_dir), earlier=problems)
         return recipe

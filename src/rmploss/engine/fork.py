@@ -139,7 +139,9 @@ def find_source(path: Path, recipe: Recipe) -> Fork:
     done = loaded.counters.epoch
     if done >= recipe.epochs:
         what = f"has done {done} epochs, the new run would have {recipe.epochs}"
-        problem = Problem(f"--fork {path}", what, f"--epochs with more than {done}")
+        problem = Problem(
+            f"--fork {path}", what, f"--epochs {2 * done}, or any number above {done}"
+        )
         raise UserError("nothing is left to train", [problem])
     return Fork(path, loaded, before, recipe, recipe_differences(before, recipe))
 

@@ -40,7 +40,7 @@ def _way_of(path: Path, recipe: Recipe) -> Way:
     there = RunFolder.open(path).recipe()
     differences = recipe_differences(there, recipe)
     if differences:
-        fix = f"another --name, or --fork {path}"
+        fix = f"another --name, or --fork {shlex.quote(str(path))}"
         problems = [Problem(f"{path}: {name}", v, fix) for name, v in differences.items()]
         raise UserError("the run in that folder has another recipe", problems)
     saved = checkpoint.saved(path) or checkpoint.set_aside(path, newer_than=-1)

@@ -1,5 +1,6 @@
 """The data of a run: recorded by every execution, and compared when it is resumed or evaluated."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -70,6 +71,7 @@ def require_same(where: str, before: Mapping[str, Any], now: Mapping[str, Any]) 
     """
     found = changes(before, now)
     if found:
-        fix = f"--data-dir with the data of the run, or --fork {where} to train on with these"
+        fork = f"--fork {shlex.quote(where)}"
+        fix = f"--data-dir with the data of the run, or {fork} to train on with these"
         problems = [Problem(f"{now['name']}, {split}", what, fix) for split, what in found.items()]
         raise UserError(f"the data are not those of {where}", problems)
