@@ -16,6 +16,7 @@ from rmploss import ops, recipes
 from rmploss.cli import main, terminal
 from rmploss.engine.listener import Listener
 from rmploss.ops import native
+from rmploss.report import recorded
 from tests.engine.runs import TINY
 
 VERBS = (
@@ -176,6 +177,29 @@ def test_table_prints_the_paper_and_the_command(
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(lines) == len([row for row in recipes.ROWS if row.table == 2])
     assert all(line["published"] == "" for line in lines)
+
+
+@pytest.mark.parametrize("which", ["1", "fair", "fair-best"])
+def test_table_says_where_recorded_results_are_if_none_are_here(
+    which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clone = Path.cwd() / "results"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        recorded, "SOURCE_TREE", tmp_path / "site-packages"
+    )  # a package from a wheel
+    assert main(["table", which, "--pocket"]) == 0
+    out = capsys.readouterr().out
+    assert "no recorded results here" in out
+    (line,) = (line for line in out.splitlines() if "--results" in line)
+    program, *words = line.replace("CLONE/results", str(clone)).split()
+    assert program == "rmploss"
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "no recorded results" not in out
+    assert which == "fair-best" or "*: not of your runs, but of" in out
+    assert main(["table", which, "--pocket", "--results", "."]) == 0
+    assert "no recorded results in ." in capsys.readouterr().out
 
 
 def test_table_fills_a_cell_with_mean_and_deviation(

@@ -28,7 +28,8 @@ class Table:
     $ rmploss table fair --pocket     every method on one protocol, ranked
     $ rmploss table fair-best --pocket     every system at its best
 
-    Recipes that you have not run show the results of --results, marked with *.
+    Recipes that you have not run show the results of --results, marked with *. A clone of rmploss
+    has those of the pocket recipes in its folder results; an installed package has none.
 
     Runs with a damaged record are counted in the last column, and named in an error; the exit code
     is then 9.
@@ -66,6 +67,7 @@ class Table:
         results = self.results or default_folder()
         if self.which == BEST:
             print_best(results, self.pocket, self.json)
+            self._tell_missing(results)
             return 0
         if fair:
             lines = fair_table(self.runs_dir, pocket=self.pocket, results=results)
@@ -80,9 +82,21 @@ class Table:
             text = f"left out: {problem.where}: {problem.what}   {problem.fix}"
             print(text.rstrip(), file=sys.stderr)
         self._print(lines, fair)
+        self._tell_missing(results)
         if damaged:
             raise DamagedRunError("damaged runs, which the table leaves out", damaged)
         return 0
+
+    def _tell_missing(self, results: Path) -> None:
+        """Say where recorded results are if a folder holds none."""
+        from rmploss.report.recorded import Recorded
+
+        if self.json or any(Recorded.read(results).rows):  # of recipes, not of anything else
+            return
+        where = "here" if self.results is None else f"in {self.results}"
+        print()
+        say(f"no recorded results {where}; a clone of rmploss has those of the pocket recipes:", 2)
+        print(f"  rmploss table {self.which} --pocket --results CLONE/results")
 
     def _print(self, lines: Sequence["Line"], fair: bool) -> None:
         if self.json:

@@ -22,10 +22,14 @@ EARLIER = "before-"
 """The prefix of files about earlier recipes of the same names: no results of present ones."""
 
 
+SOURCE_TREE = Path(__file__).parents[3]
+"""The clone, where the package is imported from one."""
+
+
 def default_folder() -> Path:
     """./results, else that of the source tree which the package is imported from."""
     here = Path("results")
-    return here if here.is_dir() else Path(__file__).parents[3] / "results"
+    return here if here.is_dir() else SOURCE_TREE / "results"
 
 
 @dataclass(frozen=True)
