@@ -1,5 +1,6 @@
 """`rmploss bench`: seconds and memory of a training step, beside other libraries."""
 
+import inspect
 import json as json_module
 import shlex
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
-from tyro.conf import Positional
+from tyro.conf import Positional, Suppress
 
 from rmploss.cli.common import WHOLE, DataDir, Flag
 from rmploss.cli.wrapping import wrapped_help
@@ -37,6 +38,16 @@ REPEATS = {
     "methods": 5,
 }
 """Topic -> default number of rounds."""
+IGNORED = {
+    "ops": ("only", "precision", "capture"),
+    "first-step": ("data_dir",),
+    "methods": ("network", "precision", "capture"),
+}
+"""Topic -> the fields that it does not read; other topics read all."""
+ALONE = ("ops", "methods")
+"""The topics without other libraries."""
+THREADS = {"latency": "1, 2, 4, ... all CPUs, one after the other"}
+"""Topic -> the default of `--threads`, where it is another one."""
 QUIET_S = 30
 """Seconds between two lines of progress where standard error is no terminal."""
 
@@ -48,7 +59,11 @@ def run(words: Sequence[str]) -> int:
     Returns the exit code; raises `UserError` for what cannot be measured.
     """
     config = (tyro.conf.FlagCreatePairsOff,)
+    topic = words[0] if words and words[0] in REPEATS else None
     with wrapped_help():
+        if topic is not None and {"-h", "--help"} & {*words}:
+            kind, prog = _described(topic), f"rmploss bench {topic}"
+            tyro.cli(kind, prog=prog, args=["--help"], config=config)
         bench = tyro.cli(Bench, prog="rmploss bench", args=words, config=config)
     return bench.run()
 
@@ -76,6 +91,8 @@ class Bench:
     Other libraries come with `pip install './benchmarks[peers]'`. All compute the same network with
     the same weights on the same images. A contestant that computes something else gets no figure,
     and the exit code is 1.
+
+    The flags of one topic: rmploss bench TOPIC --help.
 
     $ rmploss bench
     $ rmploss bench step --network vgg16 --threads 2 --out benchmarks/rows
@@ -122,6 +139,7 @@ class Bench:
         from rmploss import store
         from rmploss_bench import rows
 
+        self._require_read()
         if self.out is not None:
             store.make_folder(self.out)  # an error comes now, not after the measurement
         every = [*self._conditions()]
@@ -141,6 +159,18 @@ class Bench:
             path = rows.write(self.out, self.topic, races, command)
             print(f"written: {path}", file=sys.stderr)
         return int(any(result.red for race in races for result in race.results))
+
+    def _require_read(self) -> None:
+        """Raise `UserError` for a flag that the topic does not read."""
+        from rmploss.errors import Problem, UserError
+
+        ignored = IGNORED.get(self.topic, ())
+        given = [name for name in ignored if getattr(self, name) != getattr(Bench, name)]
+        if given:
+            fix = f"leave it out   (rmploss bench {self.topic} --help)"
+            flags = [f"--{name.replace('_', '-')}" for name in given]
+            what = f"is not read by {self.topic}"
+            raise UserError("cannot benchmark", [Problem(flag, what, fix) for flag in flags])
 
     def _conditions(self) -> "Iterator[Conditions]":
         import torch
@@ -236,6 +266,25 @@ class Bench:
             workload = make_workload(conditions)
             images = f"{workload.source}, firing rate {timing.firing_rate(workload):.3f}"
             return rows.Race(conditions, images, measure(workload, names, repeats, tick))
+
+
+def _described(topic: str) -> type:
+    """`Bench` as the help of one topic shows it: its line, its flags, its defaults."""
+    _, topics, others, *_ = inspect.cleandoc(Bench.__doc__ or "").split("\n\n")
+    (line,) = (line for line in topics.splitlines() if line.startswith(f"* {topic}:"))
+    kinds: dict[str, Any] = {
+        name: Suppress[Bench.__annotations__[name]] for name in ("topic", *IGNORED.get(topic, ()))
+    }
+    kinds["repeats"] = Annotated[int | None, WHOLE, usual(str(REPEATS[topic]))]
+    if topic in THREADS:
+        kinds["threads"] = Annotated[int | None, WHOLE, usual(THREADS[topic])]
+    defaults = {name: getattr(Bench, name) for name in kinds}
+    example = f"$ rmploss bench {topic} --repeats 3"
+    parts = (line.removeprefix("* "), "" if topic in ALONE else others, example)
+    text = "\n\n".join(filter(None, parts))
+    return dataclass(frozen=True)(
+        type("Topic", (Bench,), {"__doc__": text, "__annotations__": kinds, **defaults})
+    )
 
 
 def _words(asked: Bench) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,8 @@ TINY = ["--width", "0.0625", "--T", "2", "--batch", "2", "--repeats", "1", "--th
     ],
 )
 def test_every_topic(topic: str, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
-    only = ("vanilla", "dsr") if topic == "methods" else ("rmploss",)
-    assert main(["bench", topic, *TINY, "--only", *only]) == 0
+    only = {"methods": ["vanilla", "dsr"], "ops": []}.get(topic, ["rmploss"])
+    assert main(["bench", topic, *TINY, *(["--only", *only] if only else [])]) == 0
     out = capsys.readouterr().out
     assert "resnet20" in out
     assert shown in out
@@ -64,6 +65,9 @@ def test_a_red_gate_is_shown_and_sets_the_exit_code(
     [
         (["--only", "spikingjely"], 'did you mean "spikingjelly"'),
         (["methods", "--only", "tdnb"], 'did you mean "tdbn"'),
+        (["methods", "--network", "vgg16"], "--network: is not read by methods"),
+        (["ops", "--only", "rmploss"], "--only: is not read by ops"),
+        (["first-step", "--data-dir", "."], "--data-dir: is not read by first-step"),
         (["--T", "0"], "T = 0: must be positive"),
         (["--width", "nan"], "width = nan: must be positive"),
         (["--width", "inf"], "width = inf: must be positive"),
@@ -96,6 +100,27 @@ def test_the_help_does_not_wait_for_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize("topic", command.REPEATS)
+def test_the_help_of_a_topic_shows_what_it_reads(
+    topic: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(["bench", topic, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 60
+    assert out.startswith(f"usage: rmploss bench {topic} [-h]")
+    assert "epochs of CIFAR-10 per hour" not in out or topic == "epoch"
+    shown = {field.name for field in fields(command.Bench) if f"--{flag(field.name)} " in out}
+    hidden = {"topic", *command.IGNORED.get(topic, ())}
+    assert shown == {field.name for field in fields(command.Bench)} - hidden
+    text = " ".join(out.replace("│", " ").split())
+    assert f"Rounds; the figure is their median. (default: {command.REPEATS[topic]})" in text
+
+
+def flag(name: str) -> str:
+    return name.replace("_", "-")
 
 
 def test_it_runs_as_a_module_from_its_folder() -> None:
