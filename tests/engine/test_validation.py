@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from rmploss.data import DATASETS, InMemory
+from rmploss.data import DATASETS, InMemory, Splits
+from rmploss.data.digits import Digits
 from rmploss.engine.after_training import COST, MEMBRANE
 from rmploss.engine.batches import open_splits, splits_kept
 from rmploss.engine.build import make_dataset
@@ -15,6 +16,7 @@ from rmploss.engine.listener import Listener
 from rmploss.engine.load import evaluate_run
 from rmploss.engine.run import RunFolder
 from rmploss.engine.train import resume, train
+from rmploss.recipes import use
 from tests.engine.runs import TINY, digest_of
 
 HELD = TINY.but(validation=0.25)
@@ -49,18 +51,46 @@ def test_kept_splits_are_those_that_a_run_reads_itself(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(digits, "open", counted)
     with splits_kept():
-        kept = [opened(HELD.but(seed=seed)) for seed in (0, 1)]
-        assert len(count) == 1
-        whole = opened(TINY)
+        kept = [opened(HELD.but(seed=seed, lr=lr)) for lr in (0.1, 0.2) for seed in (0, 1)][2:]
         assert len(count) == 2
+        whole = opened(TINY)
+        assert len(count) == 3
     assert len(whole[0]) == 128
     opened(HELD)
-    assert len(count) == 3
+    assert len(count) == 4
     place = torch.arange(8), torch.tensor(3)
     for ours, theirs in zip(kept, alone, strict=True):
         for one, other in zip(ours, theirs, strict=True):
             assert torch.equal(one.batch(*place)[0], other.batch(*place)[0])
     assert not torch.equal(kept[0][0].batch(*place)[0], kept[1][0].batch(*place)[0])
+
+
+class Drawn(Digits):
+    """A data set from outside: it draws its test split from the seed, and shows no options."""
+
+    def __repr__(self) -> str:
+        return "Drawn"
+
+    def open(self, root: Path | None, *, seed: int, **options: Any) -> Splits:
+        splits = super().open(root, seed=seed, **options)
+        assert isinstance(splits.test, InMemory)
+        first = 32 * seed + 16 * self.augment
+        return Splits(splits.train, splits.test.select(torch.arange(first, first + 16)))
+
+
+def test_the_split_of_another_seed_or_option_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "tests-drawn"
+    monkeypatch.setitem(DATASETS._added, name, Drawn)
+    recipes = [
+        TINY.but(data=use(name, augment=augment), seed=seed, test_samples=None)
+        for seed in (0, 1)
+        for augment in (False, True)
+    ]
+    alone = [opened(recipe)[1].stored for recipe in recipes]
+    with splits_kept():
+        kept = [opened(recipe)[1].stored for recipe in recipes * 2]
+    assert all(map(torch.equal, kept, alone * 2))
+    assert len({one.numpy().tobytes() for one in alone}) == 4
 
 
 def test_a_run_without_analysis_is_finished_and_gets_it_later(tmp_path: Path) -> None:

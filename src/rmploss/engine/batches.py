@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -55,10 +55,9 @@ def open_splits(
         listener.loading(dataset.name, done, total)
 
     root, kept = data_root(data_dir), _kept.get()
-    used = (recipe.T, recipe.train_samples, recipe.test_samples, recipe.validation)
-    key = (repr(dataset), root, *used)
+    key = _key(recipe, root)
     if kept is not None and key in kept:
-        train, test = (replace(samples, seed=recipe.seed) for samples in kept[key])
+        train, test = kept[key]
         return _placed(train, device), _placed(test, device)
     splits = dataset.open(root, seed=recipe.seed, T=recipe.T, progress=report)
     for name, split in (("train", splits.train), ("test", splits.test)):
@@ -71,12 +70,23 @@ def open_splits(
     return _placed(train, device), _placed(test, device)
 
 
+def _key(recipe: Recipe, root: Path) -> tuple[object, ...]:
+    """All that decides the samples of a recipe.
+
+    Not the `repr` of the data set: one from outside may show its options as it likes, or not at
+    all. It may draw its splits from the seed as well.
+    """
+    options = repr(sorted(recipe.data.options.items()))
+    used = (recipe.train_samples, recipe.test_samples, recipe.validation)
+    return recipe.data.name, options, root, recipe.seed, recipe.T, *used
+
+
 _kept: ContextVar[dict[Any, tuple[InMemory, InMemory]] | None] = ContextVar("_kept", default=None)
 
 
 @contextmanager
 def splits_kept() -> Iterator[None]:
-    """Inside the block, read the same samples in memory once for all recipes that use them."""
+    """Inside the block, read samples in memory once for all recipes with them and one seed."""
     token = _kept.set({})
     try:
         yield
