@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import resource
 import signal
 import socket
@@ -106,7 +107,7 @@ def test_a_link_put_in_the_way_of_a_temporary_is_not_written_through(tmp_path: P
 
 def test_write_folder_is_the_protocol(tmp_path: Path, log: list[Operation]) -> None:
     store.write_folder(tmp_path / "step", {"state": b"s", "manifest": b"m"})
-    temporary = f".tmp-{os.getpid()}-step"
+    temporary = f".tmp-{os.getpid()}s{store._began(os.getpid())}-step"
     assert [(o.name, o.path.relative_to(tmp_path.parent).as_posix()) for o in log] == [
         (name, f"{tmp_path.name}/{path}".rstrip("/"))
         for name, path in [
@@ -372,6 +373,44 @@ def test_clean_temporaries_of_the_dead_and_not_of_the_living(
     sleeper.wait()
     store.clean_temporaries(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [".tmp-file"]
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="the start of a process is known on Linux alone"
+)
+def test_a_number_that_another_process_got_is_of_a_dead_one(
+    tmp_path: Path, sleeper: subprocess.Popen[bytes]
+) -> None:
+    began = store._began(sleeper.pid)
+    assert len(began) == 8
+    assert began != store._began(os.getpid())
+    for name in (
+        f".tmp-{sleeper.pid}s00000000-a",
+        f".tmp-{sleeper.pid}s00000000.{store._machine()}-b",
+    ):
+        (tmp_path / name).mkdir()
+    store.clean_shared(tmp_path)
+    store.clean_temporaries(tmp_path)
+    assert not [*tmp_path.iterdir()]
+    (tmp_path / f".tmp-{sleeper.pid}s{began}-a").mkdir()
+    with pytest.raises(LockedError, match=f"written by process {sleeper.pid}"):
+        store.clean_temporaries(tmp_path)
+
+
+@forks
+def test_a_temporary_of_a_killed_process_names_its_start(tmp_path: Path) -> None:
+    def die(operation: Operation) -> None:
+        if operation.name == "rename":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def write() -> None:
+        _disk.hooks.append(die)
+        store.write_bytes(tmp_path / "a", b"half")
+
+    assert in_child(write) == -signal.SIGKILL
+    assert re.fullmatch(r"\.tmp-\d+(s[0-9a-f]{8})?-a", next(tmp_path.iterdir()).name)
+    store.clean_temporaries(tmp_path)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_process_of_somebody_else_is_alive(

@@ -79,7 +79,7 @@ MUTATIONS = (
         "store-living",
         "the temporaries of a living process are removed",
         "store.py",
-        "        if _is_alive(pid)\n    ]",
+        "        if _is_alive(pid, began)\n    ]",
         "        if False\n    ]",
         ("tests/test_store.py",),
     ),

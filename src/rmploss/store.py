@@ -9,7 +9,8 @@ interrupted at any point, a reader finds the complete old content or the complet
     a line      one append of the whole line -> fsync; `truncate_lines` drops an incomplete one
     a change    lock `.lock-<name>` -> read -> write as a file; other processes wait (`update`)
 
-Temporaries are named `.tmp-<process>-<name>`. An OSError of the disk becomes a `StoreError`. A
+Temporaries are named `.tmp-<process>-<name>`, and a process `<number>s<start>`, since its number is
+given again (`_began`). An OSError of the disk becomes a `StoreError`. A
 refusal that can pass (a full disk, EIO) is worth a second try of the whole write: `try_twice`.
 Inside `lock`, a folder that was removed or replaced since is never written to.
 """
@@ -219,12 +220,12 @@ def clean_temporaries(folder: Path) -> None:
         temporaries = _temporaries(folder)
     living = [
         Problem(str(path), f"written by process {pid}", f"stop it (kill {pid}) or remove this")
-        for path, pid in temporaries
-        if _is_alive(pid)
+        for path, pid, began in temporaries
+        if _is_alive(pid, began)
     ]
     if living:
         raise LockedError(f"another process writes in {folder}", living)
-    for path, _ in temporaries:
+    for path, *_ in temporaries:
         with _translate_errors("remove", path):
             _disk.remove(path)
 
@@ -235,8 +236,8 @@ def clean_shared(folder: Path) -> None:
     Those of living processes and of other machines stay. What cannot be removed stays as well.
     """
     with suppress(OSError):
-        for path, pid in _temporaries(folder):
-            if not _is_alive(pid):
+        for path, pid, began in _temporaries(folder):
+            if not _is_alive(pid, began):
                 _disk.remove(path)
 
 
@@ -268,7 +269,9 @@ def _temporary(path: Path, machine: str = "") -> Path:
     if not path.name or "\0" in str(path):
         problem = Problem(f"path = {str(path)!r}", "names no file", "a file name, as in out/net")
         raise StoreError("cannot write a file", [problem])
-    return path.with_name(f".tmp-{os.getpid()}{machine}-{path.name}")
+    began = _began(os.getpid())
+    process = f"{os.getpid()}s{began}" if began else f"{os.getpid()}"
+    return path.with_name(f".tmp-{process}{machine}-{path.name}")
 
 
 def _machine() -> str:
@@ -276,13 +279,15 @@ def _machine() -> str:
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
-def _temporaries(folder: Path) -> list[tuple[Path, int]]:
-    """The temporaries in a folder with their processes; not those of other machines."""
+def _temporaries(folder: Path) -> list[tuple[Path, int, str]]:
+    """The temporaries in a folder with the number and start of their processes.
+
+    Not those of other machines. The start is "" in those of earlier versions.
+    """
     return [
-        (path, int(match[1]))
+        (path, int(match[1]), match[2] or "")
         for path in sorted(folder.iterdir())
-        if (match := re.match(r"\.tmp-(\d+)(?:\.([0-9a-f]{8}))?-", path.name))
-        and match[2] in (None, _machine())
+        if (match := _TEMPORARY.match(path.name)) and match[3] in (None, _machine())
     ]
 
 
@@ -297,13 +302,25 @@ def _remove_on_error(temporary: Path) -> Iterator[None]:
         raise
 
 
-def _is_alive(pid: int) -> bool:
-    """True if another process has this number.
+def _began(pid: int) -> str:
+    """The start of a process as 8 digits; "" where the system does not tell (outside of Linux)."""
+    with suppress(OSError, IndexError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_bytes()
+        # Behind the program's name in parentheses, which may hold any byte, fields 3 to 52 follow.
+        start = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19]
+        return hashlib.sha256(boot + start).hexdigest()[:8]
+    return ""
+
+
+def _is_alive(pid: int, began: str) -> bool:
+    """True if another process has this number, and this start if both are known.
 
     Our own number belongs to a dead process: containers give their first process the same number
     every time. On Windows, where `os.kill` kills, always False: an open file cannot be removed.
     """
     if pid == os.getpid() or sys.platform == "win32":
+        return False
+    if began and _began(pid) not in ("", began):  # Another one, which got the number later.
         return False
     try:
         os.kill(pid, 0)
@@ -367,6 +384,7 @@ def _number(error: StoreError) -> int | None:
     return error.__cause__.errno if isinstance(error.__cause__, OSError) else None
 
 
+_TEMPORARY = re.compile(r"\.tmp-(\d+)(?:s([0-9a-f]{8}))?(?:\.([0-9a-f]{8}))?-")
 _PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FIXES = {

@@ -1,6 +1,7 @@
 """A disk that refuses once, for good, or is replaced while a run writes to it."""
 
 import errno
+import itertools
 import os
 import shutil
 import signal
@@ -262,7 +263,7 @@ def create_and_die(runs: Path) -> None:
 def test_what_a_killed_process_left_beside_the_runs_is_removed(tmp_path: Path) -> None:
     assert finish(start(create_and_die, tmp_path)) == -signal.SIGKILL
     (left,) = tmp_path.iterdir()
-    pid = left.name.removeprefix(".tmp-").partition(".")[0]
+    pid = "".join(itertools.takewhile(str.isdigit, left.name.removeprefix(".tmp-")))
     kept = {f".tmp-{pid}.00000000-n-s0", f".tmp-{os.getppid()}-n-s0", ".tmp-notes"}
     for name in (*kept, f".tmp-{pid}-n-s0"):
         (tmp_path / name).mkdir()
