@@ -76,6 +76,18 @@ def test_a_loop_takes_any_number_of_steps(static: bool, readout: str, tmp_path: 
         np.testing.assert_allclose(found, expected, atol=allowed, rtol=0)
 
 
+@pytest.mark.parametrize("readout", ["sum", "mean"])
+@pytest.mark.parametrize("static", [True, False], ids=["image", "sequence"])
+def test_a_loop_of_no_steps_fails_by_name(static: bool, readout: str, tmp_path: Path) -> None:
+    net, x = network("convnet", static, readout=readout)
+    path = to_onnx(net, x, tmp_path / "net.onnx", form="loop")
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for steps in (0, -1) if static else (0,):
+        inputs = {"x": x.numpy(), "T": np.array(steps)} if static else {"x": x[:0].numpy()}
+        with pytest.raises(Exception, match=r"T, at least 1.*out of data bounds"):
+            session.run(None, inputs)
+
+
 def test_a_changed_weight_is_noticed() -> None:
     net, x = network("convnet")
     graph, given = graph_of(net, x), reference(net, x)

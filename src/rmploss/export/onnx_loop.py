@@ -2,8 +2,8 @@
 
     u = rest, sum = 0;   for t in 0 .. T - 1:   outputs, u = step(x or x[t], u);   sum += outputs
 
-T is an input for an image, and the first axis of a sequence. What lies before the first neurons is
-computed in every step, also for an image.
+T is an input for an image, and the first axis of a sequence; a runtime refuses T < 1. What lies
+before the first neurons is computed in every step, also for an image.
 """
 
 from typing import Any
@@ -42,6 +42,7 @@ def loop(writer: Writer) -> tuple[list[Any], list[Any]]:
     )
     writer.nodes, writer.constants, writer.known = [], [], set()
     steps, starts = _around(writer)
+    steps = _positive(writer, steps)
     last = [f"last.{value.name}" for value in membranes]
     end = "logits" if graph.readout == "sum" else "sum over time"
     always = writer.constant("always", np.array(True))
@@ -77,6 +78,19 @@ def _around(writer: Writer) -> tuple[str, list[str]]:
         fill = writer.onnx.numpy_helper.from_array(np.array([value], np.float32))
         starts.append(writer.add("ConstantOfShape", [whole], f"{name}.first", value=fill))
     return steps, starts
+
+
+def _positive(writer: Writer, steps: str) -> str:
+    """The number of steps; a runtime fails below 1, where a loop would give the sum of nothing.
+
+    ONNX has no operator that raises: the number is taken from a list of one at place 0, or at 1.
+    """
+    one = writer.constant("one", np.array(1))
+    first = writer.constant("first", np.array([0]))
+    listed = writer.add("Unsqueeze", [steps, first], "list of T")
+    too_few = writer.add("Less", [steps, one], "T below 1")
+    place = writer.add("Cast", [too_few], "place of T", to=writer.onnx.TensorProto.INT64)
+    return writer.add("Gather", [listed, place], "T, at least 1", axis=0)
 
 
 def _rest(neurons: Any) -> float:
