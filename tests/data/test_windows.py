@@ -1,6 +1,7 @@
 """Windows of long recordings: which part of time trains, which tests, and what a file predicts."""
 
 import threading
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from rmploss.data import Key, _own_folder
+from rmploss.data import Key, _class_folders, _own_folder
 from rmploss.data.event_folder import EventFolder
 from rmploss.data.events import Events, to_frames
 from rmploss.errors import DataError, UserError
@@ -161,6 +162,35 @@ def test_memory_is_counted_before_frames_are_made(
     splits = kind.open(None, seed=0, T=T)
     assert 0 < most <= 2 * each
     assert torch.equal(splits.train[Key(0, 0)][0], frames_at(0, 0))
+
+
+@pytest.mark.parametrize(("fit", "most"), [(0, 1), (2, 2), (100, 4)])
+def test_events_of_recordings_that_are_read_at_once_stay_within_the_bound(
+    fit: int, most: int, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(12):
+        save_npz(own / "ab"[number % 2] / f"{number}.npz", recording(number))
+    largest = max(file.stat().st_size for file in own.rglob("*.npz"))
+    monkeypatch.setattr(_class_folders, "AT_ONCE_BYTES", fit * (16 * largest + 1))
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    reading, lock, met, original = 0, threading.Lock(), [], EventFolder.events
+
+    def events(self: EventFolder, path: Path) -> Events:
+        nonlocal reading
+        with lock:
+            reading += 1
+            met.append(reading)
+        time.sleep(0.02)
+        found = original(self, path)
+        with lock:
+            reading -= 1
+        return found
+
+    monkeypatch.setattr(EventFolder, "events", events)
+    for options in ({"split": "time", "test_share": 0.4}, {"window_ms": None}):
+        met.clear()
+        data(own, **options).open(None, seed=0, T=T)
+        assert max(met) == most
 
 
 def test_windows_without_events_are_told(own: Path) -> None:

@@ -21,6 +21,9 @@ TEST = ("test", "testing", "val", "valid", "validation")
 """The names of the folders of splits, in any case."""
 MOST_SHOWN = 10
 """The largest number of bad files in one message."""
+AT_ONCE_BYTES, EXPANSION = 2 * 2**30, 16
+"""The memory for what is made of files that are read at once; how many bytes that are for one of a
+file: an event of 5 bytes is one of 32 in memory, and takes up to 40 more while frames are made."""
 T = TypeVar("T")
 
 
@@ -243,6 +246,13 @@ def _hash(file: Path) -> bytes:
     return hashlib.sha256(file.read_bytes()).digest()
 
 
+def _threads(files: Sequence[Path]) -> int:
+    """How many files are read at once, at least one."""
+    sizes = [file.stat().st_size for file in files if file.is_file()]
+    fit = AT_ONCE_BYTES // (EXPANSION * max(sizes, default=0) + 1)
+    return max(1, min(8, os.cpu_count() or 1, fit))
+
+
 def read_all(
     files: Sequence[Path],
     read: Callable[[Path], T],
@@ -250,6 +260,9 @@ def read_all(
     kind: str,
 ) -> list[T]:
     """Read files in several threads; the result is in their order.
+
+    Fewer at once if they are large: what is made of a file (events of a recording, pixels of an
+    image) stays in memory until it is read.
 
     Raises `DataError` that names up to `MOST_SHOWN` of those that cannot be read.
     """
@@ -262,7 +275,7 @@ def read_all(
 
     done: list[T] = []
     problems: list[Problem] = []
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(_threads(files)) as pool:
         for number, result in enumerate(pool.map(attempt, files)):
             if isinstance(result, UserError):
                 problems += result.problems

@@ -2,17 +2,20 @@
 
 A file holds streams of packets (events, frames, inertial samples, pulses), compressed or not. The
 first stream of events is read. The format has no checksums: a bit that is flipped within an
-uncompressed event is another event. The package holds all events in memory: a file made to
-decompress to more than there is ends the process, without an exception.
+uncompressed event is another event. The package takes memory for a length that the file states, and
+ends the process, without an exception, where there is none: lengths are compared with the file's
+size before. It holds all events: a file made to decompress to more than there is ends it still.
 """
 
 import importlib
+import os
+import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from rmploss.data.events import Events, unreadable
+from rmploss.data.events import Events, recording_error, unreadable
 from rmploss.errors import Problem, UserError
 
 EXTRA = "pip install 'rmploss[events]'"
@@ -31,7 +34,9 @@ def read_aedat4(path: Path, sensor: tuple[int, int]) -> Events:
     with path.open("rb") as file:
         if file.read(len(MAGIC)) != MAGIC:
             raise unreadable(path, f"does not begin with {MAGIC!r}: not AEDAT 4.0")
-        _require_text(path, file.read(min(int.from_bytes(file.read(4), "little"), HEADER_BYTES)))
+        length = int.from_bytes(file.read(4), "little")
+        _require_text(path, header := file.read(min(length, HEADER_BYTES)))
+        _require_lengths(path, file, header, len(MAGIC) + 4 + length)
     try:
         decoder_of = importlib.import_module("aedat").Decoder
     except ImportError as error:
@@ -65,6 +70,42 @@ def _require_text(path: Path, header: bytes) -> None:
         header[start:end].decode()
     except ValueError as error:
         raise unreadable(path, f"is damaged or cut off: {error}") from None
+
+
+def _require_lengths(path: Path, file: BinaryIO, header: bytes, start: int) -> None:
+    """Raise `DataError` for a header or packet that is longer than the rest of the file.
+
+    header: without its length.
+    start: of the first packet.
+    """
+    size, at = os.fstat(file.fileno()).st_size, start
+    if start > size:
+        raise recording_error(path, len(MAGIC), "the header is longer than the file")
+    try:
+        end = _end_of_packets(header)
+    except struct.error as error:
+        raise unreadable(path, f"is damaged or cut off: {error}") from None
+    while at != end and at + 8 <= size:  # An 8-byte head: the stream, and the length.
+        file.seek(at + 4)
+        length = int.from_bytes(file.read(4), "little")
+        if length > size - at - 8:
+            what = f"a packet of {length} bytes, of which the file holds {size - at - 8}"
+            raise recording_error(path, at + 4, what)
+        at += 8 + length
+
+
+def _end_of_packets(header: bytes) -> int:
+    """Where the table behind the packets begins; -1: there is none.
+
+    A FlatBuffer: the place of the table of fields, and in front of that, by its first number, a
+    list of the places of the fields in it. The field is the second.
+    """
+    (fields,) = struct.unpack_from("<I", header)
+    (back,) = struct.unpack_from("<i", header, fields)
+    if not 0 <= fields - back < len(header):
+        raise struct.error("its header has no list of fields")
+    listed, _, _, place = struct.unpack_from("<HHHH", header, fields - back)
+    return struct.unpack_from("<q", header, fields + place)[0] if listed >= 8 and place else -1
 
 
 def _decoded(decoder: Any) -> tuple[list[np.ndarray], tuple[int, int] | None]:
