@@ -129,8 +129,29 @@ def test_what_cannot_be_captured_says_so_once_and_runs_eagerly(
     ]
     assert all("reads a tensor" in event["reason"] for event in events)
     asked = Execution(device="cpu", backend="reference", capture="on")
-    with pytest.raises(UserError, match="cannot be captured"):
+    with pytest.raises(UserError, match="the training step cannot be captured"):
         train(TINY, tmp_path / "asked", asked)
+
+
+def test_an_evaluation_that_cannot_be_captured_is_told_as_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forward(self: Reads, x: Tensor) -> Tensor:
+        assert self.training or x.sum().item() < math.inf
+        return x
+
+    monkeypatch.setattr(Reads, "forward", forward)
+    with_a_reading_module(monkeypatch)
+    taped(monkeypatch)
+    events = RunFolder.open(train(TINY, tmp_path / "auto", REFERENCE)).events()
+    captured = [(e["what"], e["captured"]) for e in events if e["event"] == "capture"]
+    assert captured == [("training step", True), ("evaluation", False)]
+    asked = Execution(device="cpu", backend="reference", capture="on")
+    with pytest.raises(UserError, match="the evaluation cannot be captured") as caught:
+        train(TINY, tmp_path / "asked", asked)
+    assert "--capture auto" in str(caught.value)
+    (path,) = (tmp_path / "asked").iterdir()
+    assert resume(path, REFERENCE) == path
 
 
 def test_a_capture_that_was_asked_for_needs_a_gpu(tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ class Repeated:
     tensors: returns all tensors that the function changes and its next run reads.
     capturer: captures; None: run eagerly.
     mode: "on" raises `UserError` where a capture fails, "auto" runs eagerly.
+    what: the function is, in words.
     report: called after a capture with "" if it succeeded, otherwise with the reason.
     """
 
@@ -77,10 +78,11 @@ class Repeated:
         *,
         capturer: Capturer | None,
         mode: Capture = "auto",
+        what: str = "step",
         report: Callable[[str], None] = lambda reason: None,
     ) -> None:
         self.function, self.tensors, self.capturer = function, tensors, capturer
-        self.mode, self.report = mode, report
+        self.mode, self.what, self.report = mode, what, report
         self._run: Function | None = None
 
     def __call__(self) -> None:
@@ -100,7 +102,7 @@ class Repeated:
             run = self.capturer(self.function, self.tensors())
         except CaptureError as error:
             if self.mode == "on":
-                raise _refusal(str(error)) from error
+                raise _refusal(self.what, str(error)) from error
             self.capturer = None
             self.report(str(error))
             return self.function
@@ -112,12 +114,12 @@ def require(mode: Capture, world: World) -> None:
     """Raise `UserError` if a capture is asked for by name and nothing can be captured here."""
     reason = impossible(world) if mode == "on" else ""
     if reason:
-        raise _refusal(reason)
+        raise _refusal("training step", reason)
 
 
-def _refusal(reason: str) -> UserError:
-    problem = Problem("--capture on", reason, "--capture auto, which runs such a step eagerly")
-    return UserError("the step cannot be captured", [problem])
+def _refusal(what: str, reason: str) -> UserError:
+    problem = Problem("--capture on", reason, "--capture auto, which then runs it eagerly")
+    return UserError(f"the {what} cannot be captured", [problem])
 
 
 class CudaGraphs:

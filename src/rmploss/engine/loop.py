@@ -328,6 +328,7 @@ class Loop:
             tensors,
             capturer=self.capturer,
             mode=self.execution.capture,
+            what=what,
             report=partial(self.notes.captured, what),
         )
         self.repeated.append(made)
