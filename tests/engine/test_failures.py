@@ -5,14 +5,16 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from rmploss import cli
 from rmploss.data import Key, Splits
 from rmploss.data.digits import Digits
+from rmploss.engine.checkpoint import Counters
 from rmploss.engine.execution import Execution
+from rmploss.engine.failure import failed_in_test, failed_in_training
 from rmploss.engine.run import RunFolder
 from rmploss.engine.train import resume, train
 from rmploss.errors import DataError, LoaderError, MemoryLimitError
@@ -22,16 +24,16 @@ from tests.engine.test_go_on import Dying
 
 
 class Faulty:
-    """The samples of another split, of which one raises in epoch 2."""
+    """The samples of another split, of which all raise in epoch 2, or one in every test."""
 
-    def __init__(self, samples: Any, fails: bool) -> None:
+    def __init__(self, samples: Any, fails: bool | int) -> None:
         self.samples, self.labels, self.fails = samples, samples.labels, fails
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, key: Key) -> Any:
-        if self.fails and key.epoch == 1:
+        if key.epoch == 1 if self.fails is True else key.index == self.fails is not False:
             return innermost(key.index)
         return self.samples[key]
 
@@ -42,9 +44,13 @@ def innermost(index: int) -> None:
 
 @dataclass
 class Setting:
-    """Whether the data set fails."""
+    """Whether the data set fails.
+
+    tested: the number of the test sample that does.
+    """
 
     fails: bool = True
+    tested: int | Literal[False] = False
 
 
 @pytest.fixture
@@ -54,7 +60,7 @@ def setting(monkeypatch: pytest.MonkeyPatch) -> Setting:
 
     def faulty(self: Any, *arguments: Any, **options: Any) -> Splits:
         splits = usual(self, *arguments, **options)
-        return Splits(Faulty(splits.train, setting.fails), Faulty(splits.test, False))
+        return Splits(Faulty(splits.train, setting.fails), Faulty(splits.test, setting.tested))
 
     monkeypatch.setattr(Digits, "open", faulty)
     return setting
@@ -77,6 +83,34 @@ def test_the_traceback_of_a_data_set_is_kept_and_the_run_goes_on(
     setting.fails = False
     assert train(TINY, tmp_path, execution, or_resume=True) == path
     assert digest_of(path) == digest_of(train(TINY, tmp_path / "unbroken", execution))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_failure_in_a_test_names_its_batch(
+    workers: int, setting: Setting, tmp_path: Path
+) -> None:
+    setting.fails, setting.tested = False, 100
+    recipe = TINY.but(test_samples=None)
+    with pytest.raises(LoaderError, match="sample 100"):
+        train(recipe, tmp_path, Execution(workers=workers))
+    (path,) = tmp_path.iterdir()
+    event = RunFolder.open(path).events()[-1]
+    before = 100 // recipe.batch_size
+    assert (event["event"], event["phase"], event["epoch"]) == ("failed", "test", 1)
+    assert event["batch"] == before + 1
+    assert event["samples"] == [before * recipe.batch_size + i for i in range(recipe.batch_size)]
+
+
+def test_a_failure_says_where_it_was() -> None:
+    size, at = TINY.batch_size, Counters(epoch=2, step=7, batch=1)
+    trained = failed_in_training(TINY, at, 4 * size)
+    assert f"in training {TINY.name}: epoch 3, batch 2, step 7, of the samples" in trained.words()
+    tested = failed_in_test(TINY, at, size + 1, 1)
+    place = f"in the test of {TINY.name}: epoch 3"
+    assert tested.words() == f"{place}, batch 2, step 7, of the samples {size}"
+    behind = failed_in_test(TINY, at, size + 1, 2)
+    assert behind.words() == f"{place}, step 7"
+    assert behind.fields() == {"phase": "test", "step": 7, "epoch": 3}
 
 
 @pytest.mark.usefixtures("setting")

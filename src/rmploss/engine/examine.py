@@ -116,7 +116,8 @@ def examine_test(
             net(images)
         return {}
 
-    fields = {"phase": "test", "epoch": at.epoch + 1}
+    first = [*range(min(recipe.batch_size, len(samples)))]
+    fields = {"phase": "test", "epoch": at.epoch + 1, "batch": 1, "samples": first}
     return _examine(net, world, images, again, path, at.step, fields)
 
 

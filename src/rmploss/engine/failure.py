@@ -17,13 +17,13 @@ SHOWN = 32
 
 @dataclass(frozen=True)
 class Failure:
-    """A place in training.
+    """A place in training, or in the test of an epoch.
 
     recipe: its name.
     phase: "train" or "test".
     step: completed optimizer steps.
     epoch, batch: from 1.
-    samples: of the batch, by their numbers in the training split of the run.
+    samples: of the batch, by their numbers in that split of the run; none: behind the last batch.
     """
 
     recipe: str
@@ -35,33 +35,45 @@ class Failure:
 
     def words(self) -> str:
         """The place in words."""
-        if self.phase == "test":
-            return f"in the test of epoch {self.epoch} (step {self.step}) of {self.recipe}"
+        doing = "in training" if self.phase == "train" else "in the test of"
+        place = f"{doing} {self.recipe}: epoch {self.epoch}, "
+        if not self.samples:
+            return f"{place}step {self.step}"
         listed = ", ".join(map(str, self.samples[:SHOWN]))
         more = f", ... {len(self.samples)} in all" if len(self.samples) > SHOWN else ""
-        place = f"epoch {self.epoch}, batch {self.batch}, step {self.step}"
-        return f"in training {self.recipe}: {place}, of the samples {listed}{more}"
+        return f"{place}batch {self.batch}, step {self.step}, of the samples {listed}{more}"
 
     def fields(self) -> dict[str, Any]:
         """The fields of the event."""
         fields = {"phase": self.phase, "step": self.step, "epoch": self.epoch}
-        return fields if self.phase == "test" else fields | self._batch()
+        return fields | self._batch() if self.samples else fields
 
     def _batch(self) -> dict[str, Any]:
         return {"batch": self.batch, "samples": self.samples}
 
 
-def failed_at(recipe: Recipe, at: Counters, n: int, phase: str) -> Failure:
-    """The place of an exception.
+def failed_in_training(recipe: Recipe, at: Counters, n: int) -> Failure:
+    """The place of an exception in training.
 
     recipe: of the run.
     at: how far training has come.
     n: the number of training samples.
-    phase: "train" or "test".
     """
     size, seed = recipe.batch_size, recipe.seed
     samples = batch_indices(n, batch_size=size, epoch=at.epoch, seed=seed, batch=at.batch)
-    return Failure(recipe.name, phase, at.step, at.epoch + 1, at.batch + 1, samples)
+    return Failure(recipe.name, "train", at.step, at.epoch + 1, at.batch + 1, samples)
+
+
+def failed_in_test(recipe: Recipe, at: Counters, n: int, batch: int) -> Failure:
+    """The place of an exception in a test.
+
+    recipe, at: see `failed_in_training`.
+    n: the number of test samples, which are tested in their order.
+    batch: the number of batches before it.
+    """
+    first = batch * recipe.batch_size
+    samples = [*range(n)[first : first + recipe.batch_size]]
+    return Failure(recipe.name, "test", at.step, at.epoch + 1, batch + 1, samples)
 
 
 @contextmanager

@@ -33,7 +33,7 @@ from rmploss.engine.environment import versions
 from rmploss.engine.epoch_record import epoch_record
 from rmploss.engine.evaluate import Evaluation, Evaluator
 from rmploss.engine.execution import Execution, placement
-from rmploss.engine.failure import failed_at, failures_named
+from rmploss.engine.failure import Failure, failed_in_test, failed_in_training, failures_named
 from rmploss.engine.go_on import require_unsaved
 from rmploss.engine.initial_weights import freeze
 from rmploss.engine.listener import Listener
@@ -115,6 +115,8 @@ class Loop:
         self.run_step = self._repeated(self.step, self.step.tensors, "training step")
         self.evaluators = [self._evaluator(self.net)]
         self.batches = full_batches(self.train_samples, recipe.batch_size)
+        self.tested = 0
+        """The batches that the test in progress has done."""
 
     def execute(self, path: Path, *, begin: Callable[[TrainingState], None] | None) -> Path:
         """Train up to the last epoch; returns `path`.
@@ -200,7 +202,7 @@ class Loop:
         began, cpu_began = time.monotonic(), time.process_time()
         terms = self._train(n, progress, folder)
         trained, cpu_trained = time.monotonic(), time.process_time()
-        with self._named(folder, "test"):
+        with self._named(folder, self._place_in_test):
             results = self._evaluate(n)
         for evaluator, result in zip(self.evaluators, results, strict=True):
             if not math.isfinite(result.loss + result.quantization_error):
@@ -238,7 +240,7 @@ class Loop:
         weights = weights_of(self.objective, progress)
         self.step.weights.copy_(torch.tensor(weights, dtype=torch.float64))
         loss = math.nan
-        with self._named(folder, "train"):
+        with self._named(folder, self._place_in_training):
             for batch in self.rank_batches.train(
                 self.train_samples,
                 epoch=state.counters.epoch,
@@ -293,11 +295,15 @@ class Loop:
         def on_batch() -> None:
             nonlocal done
             done += 1
+            self.tested += 1
             self.listener.batch("test", epoch, done, total)
             self.saving.save_or_stop()
 
-        samples = self.test_samples
-        return [each(self.rank_batches.test(samples), on_batch) for each in self.evaluators]
+        def result(evaluator: Evaluator) -> Evaluation:
+            self.tested = 0
+            return evaluator(self.rank_batches.test(self.test_samples), on_batch)
+
+        return [result(evaluator) for evaluator in self.evaluators]
 
     def _saving(self, folder: RunFolder, stop: Stop) -> Saving:
         return Saving(
@@ -310,14 +316,18 @@ class Loop:
             flags=self.execution.command_flags(),
         )
 
-    def _named(self, folder: RunFolder, phase: str) -> AbstractContextManager[None]:
+    def _named(
+        self, folder: RunFolder, place: Callable[[], Failure]
+    ) -> AbstractContextManager[None]:
         """Say in an exception of other code where training was."""
-        count = len(self.train_samples)
-        return failures_named(
-            lambda: failed_at(self.recipe, self.state.counters, count, phase),
-            folder.resume_command,
-            self.notes.log,
-        )
+        return failures_named(place, folder.resume_command, self.notes.log)
+
+    def _place_in_training(self) -> Failure:
+        return failed_in_training(self.recipe, self.state.counters, len(self.train_samples))
+
+    def _place_in_test(self) -> Failure:
+        count = len(self.test_samples)
+        return failed_in_test(self.recipe, self.state.counters, count, self.tested)
 
     def _repeated(
         self, function: Function, tensors: Callable[[], list[Tensor]], what: str
