@@ -1,5 +1,6 @@
 """Recordings of a user: formats, frames, and files that cannot be read."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from rmploss import recipes
+from rmploss.cli.common import assignments
 from rmploss.data import Key, _own_folder
 from rmploss.data.aedat import read_aedat
 from rmploss.data.dvs128_objects import FILES, FOLDER
@@ -209,6 +211,25 @@ def test_a_file_without_names(tmp_path: Path) -> None:
             data(tmp_path).stored(tmp_path / name, T)
     with pytest.raises(DataError, match="no such file"):
         data(tmp_path).stored(tmp_path / "c.npz", T)
+
+
+@pytest.mark.parametrize("layout", ["splits", "share", "time"])
+def test_a_camera_that_seems_smaller_is_noted(own: Path, layout: str) -> None:
+    """Its size is not in the files: (128, 128) is taken, and most of the frames would be dark."""
+    path = own if layout == "splits" else own / "train"
+    window: dict[str, Any] = {"split": "time", "window_ms": 50} if layout == "time" else {}
+    (note,) = EventFolder(path=str(path), **window).notes(None)
+    assert "taken for one of 128x128 pixels (data.sensor)" in note
+    assert f"--set 'data.sensor=({W},{H})'" in note
+    assert "data.sensor" in note.partition("--set")[0]
+    words = shlex.split(note[note.index("--set") :])
+    assert assignments(words[1:2]) == {"data.sensor": (W, H)}
+    assert EventFolder(path=str(path), sensor=(W, H), **window).notes(None) == []
+    # One recording that fills most of the sensor, in one direction at least, says that it is none.
+    assert EventFolder(path=str(path), sensor=(128, H), **window).notes(None) == []
+    bad = sorted(path.rglob("*.npz"))[0]
+    bad.write_bytes(b"")
+    assert EventFolder(path=str(path), **window).notes(None) == []  # an error, not a note
 
 
 def test_options_that_are_refused() -> None:

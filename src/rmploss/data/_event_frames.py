@@ -11,10 +11,14 @@ from torch import Tensor
 
 from rmploss.data.events import Events, Frames, Integrate, event_problems, to_frames
 from rmploss.data.recordings import extent, read_recording
-from rmploss.errors import DataError, Problem
+from rmploss.errors import DataError, Problem, UserError
 
 Window = tuple[int, int]
 """(start, stop) in microseconds: the events with start <= t < stop."""
+LOOKED_AT = 8
+"""The most recordings that are read for the note on a camera that seems to be a smaller one."""
+USED = 0.75
+"""The share of the sensor's columns, and of its rows, beyond which some recording has events."""
 MOST_WINDOWS = 200_000
 """The largest number of windows of one recording: 5.5 hours with one every 100 ms."""
 
@@ -70,6 +74,30 @@ class EventFrames:
         """The events of a file. Raises `DataError`, see `checked`."""
         W, H = self.sensor
         return self.checked(path, read_recording(path, (H, W)))
+
+    def sensor_notes(self, files: Sequence[Path]) -> list[str]:
+        """A note if the camera seems to be smaller than `sensor`, which few formats hold.
+
+        files: the recordings, of which up to `LOOKED_AT` are read, fewer if one fills the sensor.
+        """
+        W, H = self.sensor
+        most_rows = most_columns = 0
+        some = files[:: -(-len(files) // LOOKED_AT) or 1]
+        for path in some:
+            try:
+                rows, columns = extent(self.events(path))
+            except UserError:
+                return []  # the error when the data are opened
+            most_rows, most_columns = max(rows, most_rows), max(columns, most_columns)
+            if most_rows > USED * H or most_columns > USED * W:
+                return []
+        if not some:
+            return []
+        taken = f"the camera is taken for one of {W}x{H} pixels (data.sensor)"
+        seen = f"no event of {len(some)} recordings, first {some[0]}, lies beyond the first"
+        seen += f" {most_columns}x{most_rows}"
+        fix = f"--set 'data.sensor=({most_columns},{most_rows})' if the camera is that small"
+        return [f"{taken}, but {seen}: {fix}"]
 
     def checked(self, where: object, events: Events) -> Events:
         """The events of a whole recording, which can be cut into windows and frames.

@@ -56,8 +56,10 @@ class EventFolder(OwnFolder, WindowedFrames):
         return problems
 
     def notes(self, root: Path | None) -> list[str]:
-        """See `OwnFolder`; nothing of files where each is split in time."""
-        return [] if self.split == "time" else super().notes(root)
+        """See `OwnFolder` (not where each file is split in time) and `sensor_notes`."""
+        train, test = self._listed(root)
+        found = [] if self.split == "time" else super().notes(root)
+        return found + self.sensor_notes([*train.files, *test.files])
 
     def open(
         self, root: Path | None, *, seed: int, T: int, progress: ProgressCallback | None = None
