@@ -122,6 +122,11 @@ HEAD = "class,startTime_usec,endTime_usec\n"
         (HEAD + "1,0,x\n", "line 2.*no whole number"),
         (HEAD + "1,7,7\n", "line 2.*ends at 7, not after 7"),
         (HEAD + ",1,7\n", "line 2.*names no class"),
+        (HEAD + "1,1_000,2_000\n", "line 2.*a time is no whole number: '1_000'"),
+        (HEAD + "1,1,\u0662\n", "line 2.*no whole number"),
+        (HEAD + f"1,1,{'9' * 5000}\n", "line 2.*no whole number"),
+        ("class," + HEAD + "1,2,0,5\n", "line 1.*has the column class twice"),
+        (HEAD + "1,0,5\n3,5,9\n3,0,5\n", "line 4.*has the times of line 2"),
         pytest.param(
             HEAD + "1,0,5\n" + 200_000 * "1" + ",0,5\n",
             "line 3.*field larger than field limit",
@@ -133,6 +138,64 @@ def test_label_files_that_cannot_be_read(gestures: Path, labels: str, message: s
     (gestures / "user01_lab_labels.csv").write_text(labels)
     with pytest.raises(DataError, match=rf"user01_lab_labels\.csv, {message}"):
         data(gestures).open(None, seed=0, T=T)
+
+
+@pytest.mark.parametrize("place", ["table", "mapping"])
+def test_a_class_has_one_spelling(gestures: Path, place: str) -> None:
+    """1 and 01 are one number; in every table 01 is a name like any other."""
+    if place == "table":
+        (gestures / "user01_lab_labels.csv").write_text(LABELS.replace("\n1,", "\n01,"))
+    else:
+        for path in gestures.glob("*_labels.csv"):
+            path.write_text(LABELS.replace("\n1,", "\n01,"))
+    (problem,) = data(gestures).missing(None)
+    assert problem.what == "the class 1 is written 01 and 1"
+    for path in gestures.glob("*_labels.csv"):
+        path.write_text(LABELS.replace("\n1,", "\n01,"))
+    (gestures / "gesture_mapping.csv").unlink()
+    assert data(gestures).settled(None)["classes"] == ("01", "3", "11")
+
+
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        ("clap,1\nwave,1\n", "names the class 1, as a line above does"),
+        ("clap,1\nclap,3\n", "gives 1 and 3 the same name, clap"),
+        ("3,1\n", "gives 1 and 3 the same name, 3"),
+    ],
+)
+def test_a_mapping_names_each_class_once(gestures: Path, mapping: str, message: str) -> None:
+    (gestures / "gesture_mapping.csv").write_text("action,label\n" + mapping)
+    (problem,) = data(gestures).missing(None)
+    assert "gesture_mapping.csv" in problem.where
+    assert problem.what == message
+
+
+def test_a_table_of_labels_is_that_of_one_recording(gestures: Path) -> None:
+    for name in ("user01_lab.npz", "user01_lab.b.npz"):  # one between them in order of names
+        (gestures / name).write_bytes(b"")
+    (gestures / "user01_lab.b_labels.csv").write_text(LABELS)
+    (problem,) = data(gestures).missing(None)
+    assert "user01_lab_labels.csv" in problem.where
+    assert problem.what == "is that of two recordings, user01_lab.aedat and user01_lab.npz"
+
+
+@pytest.mark.parametrize("ending", ["", ".aedat"])
+def test_names_of_recordings_may_have_dots(gestures: Path, ending: str) -> None:
+    for path in gestures.glob("user01_lab*"):
+        path.rename(gestures / path.name.replace("user01_lab", "user.01"))
+    (gestures / "trials_to_train.txt").write_text(f"user00_lab{ending}\nuser.01{ending}\n")
+    assert data(gestures).notes(None) == []
+    assert len(data(gestures).open(None, seed=0, T=T).train) == 6
+
+
+def test_a_camera_that_seems_smaller_is_noted(gestures: Path) -> None:
+    for path in gestures.glob("*.aedat"):
+        small = recording(0)
+        small = Events(small.t, small.x % 34, small.y % 34, small.p)
+        path.write_bytes(HEADER3 + aedat3(small))
+    (note,) = data(gestures).notes(None)
+    assert "--set 'data.sensor=(34,34)'" in note
 
 
 def test_labels_of_another_recording(gestures: Path) -> None:

@@ -49,7 +49,7 @@ class EventTrials(OwnFolder, WindowedFrames):
         return self._missing(root)
 
     def notes(self, root: Path | None) -> list[str]:
-        """The classes that no recording tests, and the recordings that are in no split."""
+        """The classes that no recording tests, recordings in no split, and `sensor_notes`."""
         train, test = self._files(root)
         tested = {trial.name for file in test for trial in label_files.trials(file)}
         names, order = self._named(root)
@@ -64,12 +64,16 @@ class EventTrials(OwnFolder, WindowedFrames):
         ]
         if bare:
             found.append(f"{len(bare)} recordings have no label file, first {bare[0]}")
-        return found + self._notes_on_lists(root)
+        return found + self._notes_on_lists(root) + self.sensor_notes([*train, *test])
 
     def _notes_on_lists(self, root: Path | None) -> list[str]:
         """The recordings that are in neither list, and the names there without a recording."""
         folder = class_folders.locate(self.path, root)
-        lists = None if class_folders.split_folders(folder) else label_files.listed_splits(folder)
+        lists = (
+            None
+            if class_folders.split_folders(folder)
+            else label_files.listed_splits(folder, self.suffixes)
+        )
         if not lists:
             return []
         here = {file.stem for file in label_files.recordings_in(folder, self.suffixes)}
@@ -145,13 +149,23 @@ class EventTrials(OwnFolder, WindowedFrames):
 
     def _found(self, root: Path | None) -> tuple[str, ...]:
         names, order = self._named(root)
-        return tuple(names.get(name, name) for name in order)
+        found = tuple(names.get(name, name) for name in order)
+        for index, name in enumerate(found):
+            if name in found[:index]:
+                first = order[found.index(name)]
+                what = f"gives {first} and {order[index]} the same name, {name}"
+                where = str(class_folders.locate(self.path, root) / label_files.MAPPING)
+                problem = Problem(where, what, "a name for each")
+                raise DataError("two classes of one name", [problem])
+        return found
 
     def _named(self, root: Path | None) -> tuple[dict[str, str], list[str]]:
         """The names of the classes as the label files write them, and those in order of labels."""
         train, test = self._files(root)
         written = {trial.name for file in (*train, *test) for trial in label_files.trials(file)}
-        names = label_files.names_of_classes(class_folders.locate(self.path, root))
+        folder = class_folders.locate(self.path, root)
+        names = label_files.names_of_classes(folder)
+        label_files.require_one_spelling(folder, {*written, *names})
         return names, label_files.in_order(written)
 
     def _files(self, root: Path | None) -> tuple[list[Path], list[Path]]:
@@ -162,7 +176,7 @@ class EventTrials(OwnFolder, WindowedFrames):
             train, test = (label_files.recordings_in(part, self.suffixes) for part in splits)
             return train, test
         everything = label_files.recordings_in(folder, self.suffixes)
-        lists = label_files.listed_splits(folder)
+        lists = label_files.listed_splits(folder, self.suffixes)
         if lists:
             train, test = ([f for f in everything if f.stem in names] for names in lists)
             return train, test
