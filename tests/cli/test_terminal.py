@@ -4,6 +4,7 @@ import io
 import json
 import math
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,23 @@ def test_an_epoch_is_one_line() -> None:
         "epoch   7/400  test 90.00 %  quantization error 0.1250  loss 0.500  train 91.25 %  "
         "rate 0.062  lambda 0.050  2.0 s"
     )
+
+
+@pytest.mark.parametrize("kind", [TextLines, Bar])
+def test_a_run_with_validation_is_not_said_to_be_tested(
+    kind: type[TextLines], capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = TextLines(sys.stderr) if kind is TextLines else Bar()
+    lines.begin(TINY.but(validation=0.25), FOLDER, epoch=0, device="cpu")
+    lines.epoch(RECORD)
+    if isinstance(lines, Bar):
+        lines.batch("test", 1, 2, 4)
+        assert lines.progress is not None
+        assert "validation 2/4" in lines.progress.tasks[0].description
+    lines.end({})
+    shown = capsys.readouterr().err
+    assert "validation 90.00 %" in shown
+    assert "test 90.00 %" not in shown
 
 
 @pytest.mark.parametrize("width", [80, 60, 40, 20, 5])

@@ -135,10 +135,10 @@ def test_an_evaluation_on_other_data_says_so(
         warnings.simplefilter("error")
         evaluate_run(path, device="cpu")
     let_data_be(monkeypatch, repainted, 1)
-    with pytest.warns(RuntimeWarning, match="the test data are not those of the run"):
+    with pytest.warns(RuntimeWarning, match="the data are not those of the run"):
         evaluate_run(path, device="cpu")
     assert main(["eval", str(path)]) == 0
-    assert "note: the test data are not those of the run: samples of" in capsys.readouterr().err
+    assert "note: the data are not those of the run: samples of" in capsys.readouterr().err
 
 
 def test_a_run_without_a_record_goes_on_and_says_so_once(tmp_path: Path) -> None:

@@ -1,14 +1,17 @@
 """A run tested on held-out training samples; splits that are read once; a run without analysis."""
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from rmploss.cli import main
 from rmploss.data import DATASETS, InMemory, Splits
 from rmploss.data.digits import Digits
-from rmploss.engine.after_training import COST, MEMBRANE
+from rmploss.engine.after_training import COST, MEMBRANE, PREDICTIONS
 from rmploss.engine.batches import open_splits, splits_kept
 from rmploss.engine.build import make_dataset
 from rmploss.engine.execution import Execution
@@ -16,7 +19,9 @@ from rmploss.engine.listener import Listener
 from rmploss.engine.load import evaluate_run
 from rmploss.engine.run import RunFolder
 from rmploss.engine.train import resume, train
-from rmploss.recipes import use
+from rmploss.export.pack_run import pack_run
+from rmploss.recipes import Recipe, use
+from rmploss.report import write
 from tests.engine.runs import TINY, digest_of
 
 HELD = TINY.but(validation=0.25)
@@ -37,6 +42,32 @@ def test_the_held_out_share_replaces_the_test_split(tmp_path: Path) -> None:
     data = next(event["data"] for event in folder.events() if event["event"] == "execute")
     assert (data["train"]["samples"], data["test"]["samples"]) == (96, 32)
     assert evaluate_run(path).accuracy == folder.metrics()[-1]["test_accuracy"]
+
+
+@pytest.mark.parametrize("recipe", [TINY, HELD], ids=["test", "validation"])
+def test_results_are_said_to_be_of_the_split_that_they_are_of(
+    recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the terminal, in the report, in the card of a pack and in the files of a run."""
+    word, other = ("test", "validation") if recipe is TINY else ("validation", "test")
+    count = len(opened(recipe)[1])
+    path = train(recipe, tmp_path / "runs")
+    for name in (PREDICTIONS, MEMBRANE, COST):
+        assert json.loads((path / name).read_text())["split"] == word
+    assert main(["eval", str(path)]) == 0
+    assert f"({count} {word} samples)" in capsys.readouterr().out
+    assert main(["eval", str(path), "--attack", "0.1"]) == 0
+    assert f"attacks on {count} {word} images" in capsys.readouterr().out
+    for more in ([], ["--attack", "0.1"]):
+        assert main(["eval", str(path), "--json", *more]) == 0
+        assert json.loads(capsys.readouterr().out)["split"] == word
+    page = " ".join(write([path], tmp_path / "report.html").read_text().split())
+    page = page.partition("<h2>To reproduce")[0]  # behind it are the fields of recipe and record
+    for words in (f"% of the {word} split", f"{count} {word} samples", f"accuracy, {word} split"):
+        assert words in page
+    assert not re.search(rf"\b{other} (split|samples|images)", page, re.IGNORECASE)
+    pack_run(path, tmp_path / "pack")
+    assert f"| on the {word} split | |" in (tmp_path / "pack" / "README.md").read_text()
 
 
 def test_kept_splits_are_those_that_a_run_reads_itself(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,15 +26,21 @@ def sizes(words: Sequence[str]) -> list[float]:
     return found
 
 
-def print_attacks(words: Sequence[str], results: Sequence["Robustness"], as_json: bool) -> None:
-    """Print the results of the sizes that were given as words."""
+def print_attacks(
+    words: Sequence[str], results: Sequence["Robustness"], split: str, as_json: bool
+) -> None:
+    """Print the results of the sizes that were given as words.
+
+    split: the word for the split of the images, `Recipe.tested_on`.
+    """
     if as_json:
         for result in results:
             more = {"masked": result.masked, "standard_error": result.standard_error}
+            more["split"] = split
             print(json.dumps({**asdict(result), **more}))
         return
     first = results[0]
-    say(f"attacks on {first.samples} test images, accuracy in %", 2)
+    say(f"attacks on {first.samples} {split} images, accuracy in %", 2)
     say(
         f"standard error: at most {first.standard_error:.1f} points, as of {first.samples} images",
         2,

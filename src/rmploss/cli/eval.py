@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 class Eval:
     """Evaluate a run on its test split: accuracy, quantization error and firing rate per layer.
 
+    Of a run with `validation` it is the validation split: the training images that were held out.
+
     $ rmploss eval runs/NAME
     $ rmploss eval runs/NAME --checkpoint best --fold
     $ rmploss eval runs/NAME --attack 2/255 8/255 --transfer runs/OTHER
@@ -65,6 +67,7 @@ class Eval:
         from rmploss.engine.hub import located
         from rmploss.engine.load import evaluate_run
         from rmploss.engine.pack import Claims, is_pack, require_claims
+        from rmploss.engine.run import RunFolder
 
         path = located(self.run_dir)
         older: list[OlderCheckpointError] = []
@@ -76,7 +79,7 @@ class Eval:
         def on_other_data(found: Mapping[str, str]) -> None:
             if is_main():
                 listed = "; ".join(found.values())
-                print(f"note: the test data are not those of the run: {listed}", file=sys.stderr)
+                print(f"note: the data are not those of the run: {listed}", file=sys.stderr)
 
         result = evaluate_run(
             self.run_dir,
@@ -91,7 +94,7 @@ class Eval:
             on_other_data=on_other_data,
         )
         if is_main():
-            self._print(result)
+            self._print(result, RunFolder.open(path).recipe().tested_on)
             if older:
                 raise older[0]
             if is_pack(path):
@@ -102,6 +105,8 @@ class Eval:
         """Attack and print; returns 0."""
         from rmploss.cli.attacks import print_attacks, sizes
         from rmploss.engine.attack import attack_run
+        from rmploss.engine.hub import located
+        from rmploss.engine.run import RunFolder
 
         others = {"--averaged": self.averaged, "--fold": self.fold}
         others |= {"--potential": self.potential != "u_pre"}
@@ -120,20 +125,21 @@ class Eval:
             data_dir=self.data_dir,
             device=self.device,
         )
-        print_attacks(self.attack, results, self.json)
+        split = RunFolder.open(located(self.run_dir)).recipe().tested_on
+        print_attacks(self.attack, results, split, self.json)
         return 0
 
-    def _print(self, result: "Evaluation") -> None:
+    def _print(self, result: "Evaluation", split: str) -> None:
         if self.json:
             means = {
                 "quantization_error": result.quantization_error,
                 "quantization_error_of_elements": result.quantization_error_of_elements,
                 "firing_rate": result.firing_rate,
             }
-            print(json_module.dumps({**asdict(result), **means}))
+            print(json_module.dumps({**asdict(result), **means, "split": split}))
             return
         width = max((len(layer.name) for layer in result.layers), default=5)
-        print(f"accuracy {result.accuracy:.2f} %   ({result.samples} test samples)")
+        print(f"accuracy {result.accuracy:.2f} %   ({result.samples} {split} samples)")
         print(f"{'layer':<{width}}  quantization error  firing rate")
         for layer in result.layers:
             error, rate = layer.quantization_error, layer.firing_rate

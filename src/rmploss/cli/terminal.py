@@ -52,18 +52,21 @@ def listener(json_lines: bool, waits_for: str = "") -> Listener:
     return Bar(waits_for) if shows else TextLines(sys.stderr)
 
 
-def epoch_line(record: dict[str, Any], epochs: int, width: int = sys.maxsize) -> str:
+def epoch_line(
+    record: dict[str, Any], epochs: int, width: int = sys.maxsize, split: str = "test"
+) -> str:
     """One epoch as a line of at most `width` characters; metrics.jsonl holds all fields.
 
     record: a line of metrics.jsonl.
     epochs: of the run.
     width: in characters; fields that do not fit are left out.
+    split: the word for the split that is tested on, `Recipe.tested_on`.
     """
     accuracy = record.get("averaged_accuracy")
     averaged = [] if accuracy is None else [f"averaged {accuracy:5.2f} %"]
     fields = [
         f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}",
-        f"test {record['test_accuracy']:5.2f} %",
+        f"{split} {record['test_accuracy']:5.2f} %",
         *averaged,
         f"quantization error {record['quantization_error']:.4f}",
         f"loss {record['train_loss']:.3f}",
@@ -113,12 +116,14 @@ class TextLines(Listener):
         self.out = out
         self.epochs = 0
         self.start_epoch = 0
+        self.split = "test"
         self.began = self.printed = time.monotonic()
         self.speed = Speed()
 
     def begin(self, recipe: Recipe, folder: Path, *, epoch: int, device: str) -> None:
         """Print the title with its changes, T, seed, device and folder of the run."""
         self.epochs, self.start_epoch = recipe.epochs, epoch
+        self.split = recipe.tested_on
         self.speed = Speed(recipe.batch_size)
         self.began = self.printed = time.monotonic()
         self.note(title(recipe))
@@ -145,7 +150,7 @@ class TextLines(Listener):
 
     def epoch(self, record: dict[str, Any]) -> None:
         """Print the results of the epoch."""
-        self.note(epoch_line(record, self.epochs))
+        self.note(epoch_line(record, self.epochs, split=self.split))
 
     def note(self, text: str) -> None:
         """Print a line. Training continues if the stream is closed."""
@@ -214,7 +219,8 @@ class Bar(TextLines):
         if self.progress is None:
             return
         speed = self.speed.see(phase, epoch, done)
-        fields = [f"epoch {epoch}/{self.epochs}", f"{phase} {done}/{total}"]
+        word = self.split if phase == "test" else phase
+        fields = [f"epoch {epoch}/{self.epochs}", f"{word} {done}/{total}"]
         fields += [speed] if speed else []
         fields += [f"{name} {value:.3f}" for name, value in numbers.items()]
         width = self.console.width
@@ -225,7 +231,7 @@ class Bar(TextLines):
 
     def epoch(self, record: dict[str, Any]) -> None:
         """Print the results of the epoch above the bar."""
-        self.note(epoch_line(record, self.epochs, self.console.width))
+        self.note(epoch_line(record, self.epochs, self.console.width, self.split))
 
     def note(self, text: str) -> None:
         """Print a line above the bar."""

@@ -79,7 +79,7 @@ def analyze(
     _write(
         path / PREDICTIONS,
         {
-            "split": "test",
+            "split": recipe.tested_on,
             "samples": len(samples),
             "classes": list(classes),
             "confusion": counted,
@@ -101,7 +101,7 @@ def analyze(
     _write(
         path / MEMBRANE,
         {
-            "split": "test",
+            "split": recipe.tested_on,
             "samples": len(some),
             "figure_layer": net.figure_layer,
             "layers": [histogram.to_json() for histogram in histograms],
@@ -117,7 +117,7 @@ def analyze(
     with torch.no_grad():
         cost = inference_cost(deployed, batches.test(some))
     fields = {**asdict(cost), "microjoules": cost.microjoules}
-    _write(path / COST, {"split": "test", "samples": len(some), **fields})
+    _write(path / COST, {"split": recipe.tested_on, "samples": len(some), **fields})
 
 
 def _example(example: Example) -> dict[str, Any]:

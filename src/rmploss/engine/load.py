@@ -44,7 +44,7 @@ OnOtherData = Callable[[Mapping[str, str]], None]
 def warn_of_other_data(found: Mapping[str, str]) -> None:
     """Warn that a run is evaluated on other data than it was tested on."""
     listed = "; ".join(found.values())
-    warnings.warn(f"the test data are not those of the run: {listed}", RuntimeWarning, stacklevel=3)
+    warnings.warn(f"the data are not those of the run: {listed}", RuntimeWarning, stacklevel=3)
 
 
 def load_network(

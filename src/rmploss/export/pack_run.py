@@ -87,7 +87,7 @@ def card(net: Trained, claims: Claims, compared: list[Parity]) -> str:
         "",
         f"{what} {how}",
         "",
-        "| on the test split | |",
+        f"| on the {recipe.tested_on} split | |",
         "|---|---:|",
         f"| accuracy | {claims.accuracy:.2f} % of {claims.samples} |",
         f"| quantization error (Eq. 9, mean over layers) | {claims.quantization_error:.4f} |",
@@ -104,7 +104,8 @@ def card(net: Trained, claims: Claims, compared: list[Parity]) -> str:
         "```",
     ]
     if compared:
-        lines += ["", "Files for other runtimes, compared on samples of the test split:", ""]
+        compared_on = f"compared on samples of the {recipe.tested_on} split"
+        lines += ["", f"Files for other runtimes, {compared_on}:", ""]
         lines += [f"* {each.line()}" for each in compared]
     lines += ["", "manifest.json has the SHA-256 of every file. Nothing here is a pickle."]
     return "\n".join(lines) + "\n"

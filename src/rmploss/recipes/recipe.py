@@ -105,6 +105,11 @@ class Recipe:
     pocket: bool = False
     seed: int = 0
 
+    @property
+    def tested_on(self) -> str:
+        """The word for the split that results are of: "test", or "validation" in its place."""
+        return "test" if self.validation is None else "validation"
+
     def but(self, **changes: Any) -> "Recipe":
         """The same recipe with some fields changed."""
         return dataclasses.replace(self, **changes)

@@ -21,12 +21,13 @@ SIDE, GAP, NAMES, HEAD = 66, 8, 96, 26
 """Points: the side of a picture, between two, to the left of them, above the first row."""
 
 
-def confusion(name: str, predictions: Predictions, hue: int) -> Drawing:
+def confusion(name: str, predictions: Predictions, hue: int, split: str = "test") -> Drawing:
     """Draw the counts of a confusion matrix of at most `MOST_CLASSES`; a row is a class.
 
     name: of the figure's files.
     predictions: of a run.
     hue: the color, stronger for a greater share of its row.
+    split: the word for the split of the predictions.
     """
     names, count = predictions.names, len(predictions.names)
     shares = {(a, b): n / predictions.of_class(a) for a, b, n in predictions.confusion}
@@ -53,7 +54,7 @@ def confusion(name: str, predictions: Predictions, hue: int) -> Drawing:
         "samples": [n for _, _, n in predictions.confusion],
     }
     side = 400
-    return Drawing(name, "confusion matrix of the test split", draw, (side, side), columns)
+    return Drawing(name, f"confusion matrix of the {split} split", draw, (side, side), columns)
 
 
 def example(name: str, shown: Example, names: Sequence[str]) -> Drawing:

@@ -8,11 +8,12 @@ from rmploss.analysis import kl_divergence, proposition_holds
 from rmploss.report import class_figures, figures
 from rmploss.report.drawing import Drawing
 from rmploss.report.read import Group
+from rmploss.report.story import split_of
 
 CURVES = {
     "train_loss": "loss, training split",
-    "test_accuracy": "accuracy, test split (%)",
-    "quantization_error": "quantization error, test split",
+    "test_accuracy": "accuracy, {split} split (%)",
+    "quantization_error": "quantization error, {split} split",
     "lambda": "λ(n), weight of the regularizer, as used",
 }
 
@@ -38,7 +39,8 @@ def _curve(key: str, groups: Sequence[Group]) -> Drawing | None:
                 x, y = [record["epoch"] for record in known], [record[key] for record in known]
                 lines.append((group.hue, run.path.name, x, y))
     epochs = max(group.runs[0].recipe.epochs for group in groups)
-    return figures.curve(_named("curve", key), CURVES[key], lines, epochs) if lines else None
+    label = CURVES[key].format(split=split_of(groups))
+    return figures.curve(_named("curve", key), label, lines, epochs) if lines else None
 
 
 def membranes(groups: Sequence[Group]) -> list[dict[str, Any]]:
@@ -80,7 +82,9 @@ def confusions(groups: Sequence[Group]) -> list[dict[str, Any]]:
     return [
         {
             "group": group,
-            "drawing": class_figures.confusion(_named("confusion", group.label), known, group.hue),
+            "drawing": class_figures.confusion(
+                _named("confusion", group.label), known, group.hue, split_of([group])
+            ),
         }
         for group in groups
         if (known := group.tested.predictions) and len(known.names) <= class_figures.MOST_CLASSES

@@ -67,6 +67,12 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     return groups
 
 
+def split_of(groups: Sequence[Group]) -> str:
+    """The word for the split that the results of groups are of, `Recipe.tested_on`."""
+    words = {run.recipe.tested_on for group in groups for run in group.runs}
+    return " or ".join(sorted(words))
+
+
 def describe_effect(groups: Sequence[Group]) -> str:
     """The difference between the groups in one or two sentences; "" for one group."""
     if not is_ablation(groups):
