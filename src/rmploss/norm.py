@@ -53,7 +53,7 @@ class TDBatchNorm2d(Untraceable, nn.Module):
         rank on the same global batch.
 
     Parameters weight, bias and buffers running_mean, running_var have shape `[C]`; running_var is
-    unbiased as in `torch.nn.BatchNorm2d`. Raises `UserError`.
+    unbiased as in `torch.nn.BatchNorm2d`. first_gain is the gain of a new norm. Raises `UserError`.
     """
 
     counts_repeats: ClassVar[bool] = True
@@ -102,6 +102,7 @@ class TDBatchNorm2d(Untraceable, nn.Module):
         self.factor = factor
         self.scale = alpha * v_threshold if factor == "outside" else 1.0
         gain = alpha * v_threshold if factor == "gain" else 1.0
+        self.first_gain = self.scale * gain
         self.weight = nn.Parameter(torch.full((channels,), gain))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
@@ -137,9 +138,11 @@ class TDBatchNorm2d(Untraceable, nn.Module):
             raise UserError("bad factor of alpha", [problem])
         if self.factor == "outside":
             self.scale *= factor
+            self.first_gain *= factor
         elif self.factor == "gain":
             with torch.no_grad():
                 self.weight.mul_(factor)
+            self.first_gain *= factor
         else:
             problem = Problem("factor = 'none'", "leaves no alpha to change", "outside or gain")
             raise UserError("a norm without the factor of Eq. 6 cannot be rescaled", [problem])

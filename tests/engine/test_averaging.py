@@ -185,6 +185,7 @@ def test_what_evolves_sets_no_tensor_of_the_average() -> None:
     net = make_network(recipe, make_dataset(recipe))
     average = make(net, "ema")
     neuron: Any = next(m for m in average.net.modules() if isinstance(m, AdaptiveWidthLIF))
+    neuron.met.fill_(True)
     neuron.norm_gain.fill_(0.1)
     before = {name: value.clone() for name, value in average.tensors().items()}
     width = neuron.surrogate.width

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from rmploss import ops
 from rmploss.lifecycle import fold
 from rmploss.models import MODELS, SpikingNetwork, create
-from rmploss.models.flow import through
+from rmploss.models.flow import calls, through
 from rmploss.models.layers import OverTime
 from rmploss.neurons import NEURONS
 from rmploss.neurons.lif import LIF
@@ -157,6 +157,11 @@ def test_other_neurons_give_spikes_where_all_is_zero_or_one(neuron: str) -> None
         with ops.use_backend("reference"):
             by_reference = folded(x)
         torch.testing.assert_close(folded(x), by_reference, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", [name for name in NEURONS if issubclass(NEURONS[name], LIF)])
+def test_every_lif_is_one_operation_with_its_norm(name: str) -> None:
+    assert calls(NEURONS[name](4), LIF)
 
 
 @needs_native

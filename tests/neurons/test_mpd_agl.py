@@ -6,10 +6,13 @@ import math
 import pytest
 import torch
 
+from rmploss.engine.build import make_dataset, make_network
+from rmploss.errors import UserError
 from rmploss.lifecycle import evolve
 from rmploss.neurons.lif import LIF
 from rmploss.neurons.mpd_agl import AdaptiveWidthLIF
 from rmploss.norm import TDBatchNorm2d
+from rmploss.recipes import RECIPES
 from rmploss.surrogate import Rectangle
 from tests.given import normal
 
@@ -32,6 +35,39 @@ def test_the_width_is_two_deviations_of_the_membrane() -> None:
     assert neuron.surrogate.width == pytest.approx(k, rel=1e-15)  # pyright: ignore
     at_start = AdaptiveWidthLIF(4, decay=0.5).surrogate
     assert at_start.width == pytest.approx(k / 2, rel=1e-15)  # pyright: ignore
+
+
+def test_the_networks_hand_their_norms_over() -> None:
+    """The neurons of a recipe's network follow the gains that training gives its norms."""
+    recipe = RECIPES["fair-mpd_agl-pocket"]
+    net = make_network(recipe, make_dataset(recipe)).train()
+    evolve(net, 0.25)
+    with torch.no_grad():
+        for norm in (m for m in net.modules() if isinstance(m, TDBatchNorm2d)):
+            norm.weight.fill_(3.0)
+    net(normal(2, 3, 32, 32).float())
+    neurons = [m for m in net.modules() if isinstance(m, AdaptiveWidthLIF)]
+    k = 2 * math.sqrt(1 + 0.25**2) * 0.5
+    for progress, gain in ((0.25, 1), (0.5, 3)):
+        evolve(net, progress)
+        widths = [n.surrogate.width for n in neurons]  # pyright: ignore
+        assert widths == pytest.approx([gain * k] * len(neurons), rel=1e-6)
+    assert len(neurons) > 10
+
+
+def test_the_first_epoch_has_the_width_of_a_new_norm() -> None:
+    neuron, norm = AdaptiveWidthLIF(4), TDBatchNorm2d(4, alpha=1.5)
+    evolve(neuron, 0.25)
+    neuron(normal(*X).float(), norm=norm)
+    assert neuron.surrogate.width == neuron.width_of(1.5 * 0.5)  # pyright: ignore
+
+
+def test_an_epoch_without_a_norm_is_an_error() -> None:
+    neuron = AdaptiveWidthLIF(4)
+    evolve(neuron, 0.25)
+    neuron(normal(*X).float())
+    with pytest.raises(UserError, match="nothing to follow"):
+        evolve(neuron, 0.5)
 
 
 def test_it_is_the_rectangle_of_that_width() -> None:

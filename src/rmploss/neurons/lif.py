@@ -147,6 +147,7 @@ class LIF(SpikingLayer):
         if norm is not None:
             if not isinstance(norm, TDBatchNorm2d):
                 raise _no_norm(norm)
+            self.meet(norm)
             given = norm.operands(x)
             if given.eps is not None:
                 shown = repeats if norm.counts_repeats else 1
@@ -177,6 +178,9 @@ class LIF(SpikingLayer):
         if self.carry_state:
             self.u, self._had_gradient = u.detach(), u.requires_grad
         return spikes if isinstance(spikes, Spikes) else self.emit(spikes)
+
+    def meet(self, norm: TDBatchNorm2d) -> None:
+        """Nothing: for variants whose constants follow the norm in front, before each forward."""
 
     def options(self) -> ops.NeuronOptions:
         """The equations of these neurons as the operations take them."""

@@ -4,7 +4,8 @@
 
 gamma V_th: the gain of the norm in front (Eqs. 6-7), the standard deviation of the input current. A
 membrane that was at rest before the last step has the deviation of two currents, one of them
-times the decay; so the window reaches from one deviation below the threshold to one above.
+times the decay; so the window reaches from one deviation below the threshold to one above, where no
+shortcut adds to the current. k does not know of a shortcut.
 
 From notes on the paper (arXiv 2505.11863). Two readings are ours: the paper has k = 2 mean gamma
 V_th in the first step, and here all steps have the width of the later ones (3 % more, for the
@@ -13,17 +14,16 @@ not from step to step, so that no training step waits for a number.
 """
 
 import math
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from rmploss.arguments import checked
-from rmploss.entry import entry
+from rmploss.errors import Problem, UserError
 from rmploss.functional import ADVICE
 from rmploss.neurons.lif import LIF, MembraneOptions
 from rmploss.norm import TDBatchNorm2d
-from rmploss.ops import Spikes
 from rmploss.surrogate import Rectangle
 
 NARROWEST = 1e-3
@@ -33,14 +33,17 @@ NARROWEST = 1e-3
 class AdaptiveWidthLIF(LIF):
     """`LIF` with a rectangle whose width follows the gain of the norm in front of it.
 
+    In the first epoch the width is that of a new norm, later that of the step before the epoch.
+
     Buffers, all scalars: norm_gain is mean_c |gamma_c| alpha V_th in the last training step; width
     is k; width_at is the progress n / N at which k was taken (-1: never), so that a run that is
-    resumed within an epoch keeps it.
+    resumed within an epoch keeps it; met is whether there was such a step.
     """
 
     norm_gain: Tensor
     width: Tensor
     width_at: Tensor
+    met: Tensor
 
     @checked(**{**ADVICE, "surrogate": "none: it is a rectangle"})
     def __init__(
@@ -51,37 +54,46 @@ class AdaptiveWidthLIF(LIF):
         **lif: Unpack[MembraneOptions],
     ) -> None:
         super().__init__(channels, decay=decay, **lif)
-        for name, value in (("norm_gain", self.v_threshold), ("width", 0.0), ("width_at", -1.0)):
+        width = self.width_of(self.v_threshold)
+        for name, value in (("norm_gain", self.v_threshold), ("width", width), ("width_at", -1.0)):
             self.register_buffer(name, torch.tensor(value, dtype=torch.float64))
-        self.width.fill_(self.width_of(self.v_threshold))
-        self.surrogate = Rectangle(width=self.width_of(self.v_threshold))
+        self.register_buffer("met", torch.tensor(False))
+        self.surrogate = Rectangle(width=width)
+        self._first = True
 
     def width_of(self, norm_gain: float) -> float:
         """k of a mean gain |gamma| V_th, dimensionless."""
         deviation = math.sqrt(1 + self.decay**2) * norm_gain
         return 2 * max(deviation, NARROWEST * self.v_threshold)
 
-    @entry
-    def forward(
-        self,
-        x: Tensor,
-        *,
-        norm: TDBatchNorm2d | None = None,
-        residual: Tensor | Spikes | None = None,
-        repeats: int = 1,
-        as_spikes: bool = False,
-        dense: bool = True,
-    ) -> Any:
-        """As `LIF.forward`; in training the gain of the norm is remembered."""
-        if self.training and isinstance(norm, TDBatchNorm2d):
-            self.norm_gain.copy_(norm.gain.detach().abs().mean())
-        return super().forward(
-            x, norm=norm, residual=residual, repeats=repeats, as_spikes=as_spikes, dense=dense
-        )
+    def meet(self, norm: TDBatchNorm2d) -> None:
+        """Remember the gain of the norm, in training."""
+        if not self.training:
+            return
+        self.norm_gain.copy_(norm.gain.detach().abs().mean())
+        self.met.fill_(True)
+        if self._first:
+            self._take(norm.first_gain)
 
     def evolve(self, progress: float) -> None:
-        """Take the width of the gain, once for each progress n / N."""
+        """Take the width of the gain, once for each progress n / N.
+
+        Raises `UserError` if no norm has been in front of the neurons for an epoch.
+        """
+        met = bool(self.met)
         if float(self.width_at) != progress:
-            self.width.fill_(self.width_of(float(self.norm_gain)))
+            if met:
+                self._take(float(self.norm_gain))
+            elif float(self.width_at) >= 0:
+                what = "met no TDBatchNorm2d in an epoch of training: its width is that of a gain"
+                fix = "norm=tdbn, without hooks on neurons; or neuron=lif"
+                where = self.layer_name or type(self).__name__
+                raise UserError("nothing to follow", [Problem(where, what, fix)])
             self.width_at.fill_(progress)
+        self._first = not met
         self.surrogate = Rectangle(width=float(self.width))
+
+    def _take(self, norm_gain: float) -> None:
+        self.width.fill_(self.width_of(norm_gain))
+        self.surrogate = Rectangle(width=self.width_of(norm_gain))
+        self._first = False
