@@ -77,7 +77,6 @@ MEASURED: dict[str, dict[str, Measured]] = {
     },
     "diet-pocket-2xEPYC.csv": {
         "cifar10-diet-vgg16-ann-pocket": Measured(35.67, 4.63, 2, cpu_s=52),
-        "cifar10-diet-vgg16-pocket": Measured(24.30, 0.92, 2, cpu_s=172),
     },
     "digits-2xEPYC.csv": {
         "digits": Measured(97.78, 0.74, 3, cpu_s=3),
