@@ -1,8 +1,13 @@
 """The protocol in which every system is at its best: what all share, and what each may try."""
 
+import csv
+from pathlib import Path
+
 import pytest
 
 from rmploss.engine.build import PARTS, make_objective
+from rmploss.engine.fair_best import Comparison
+from rmploss.engine.rows import Rows
 from rmploss.objectives.several import SeveralRegularizers
 from rmploss.recipes import METHODS, Recipe, use
 from rmploss.recipes.fair import fair
@@ -17,6 +22,7 @@ from rmploss.recipes.fair_best import (
 )
 from rmploss.recipes.pocket import fair_pocket
 
+ROOT = Path(__file__).parents[2]
 SHARED = (
     "data",
     "T",
@@ -75,10 +81,53 @@ def test_only_the_training_and_own_numbers_differ(system: str, protocol: Protoco
         assert shared(recipe) == expected
         if not number:
             continue
-        assert (recipe.optimizer.name, recipe.lr, recipe.weight_decay) == STEPS[number - 1]
+        step = STEPS[number - 1]
+        assert (recipe.optimizer.name, recipe.weight_decay) == (step.optimizer, step.weight_decay)
+        assert recipe.lr == step.rate_beside(protocol.recipe("vanilla", {}).lr)
         assert set(setting) == {"optimizer", "lr", "weight_decay", *OWN[system]}
         for name, values in OWN[system].items():
             assert setting[name] in values
+
+
+def rates(protocol: Protocol, optimizer: str) -> list[float]:
+    tries = [protocol.try_of("vanilla", setting) for setting in protocol.settings("vanilla")]
+    return [recipe.lr for recipe in tries if recipe.optimizer.name == optimizer]
+
+
+def test_rates_of_sgd_follow_the_own_rate_of_the_size() -> None:
+    assert rates(POCKET, "sgd") == [0.1, 0.3, 0.03]
+    assert rates(FULL, "sgd") == [0.01, 0.03, 0.003]
+    assert rates(POCKET, "adam") == rates(FULL, "adam") == [0.003, 0.01, 0.001]
+
+
+def test_every_recorded_row_is_of_a_present_recipe_and_no_try_lacks_one() -> None:
+    path = ROOT / "results" / POCKET.file
+    with path.open(newline="") as file:
+        recorded = {(row["fingerprint"], int(row["seed"])) for row in csv.DictReader(file)}
+    rows = Rows(path)
+    comparison, known = Comparison(POCKET, rows), []
+    for system in OWN:
+        tries = [POCKET.try_of(system, setting) for setting in POCKET.settings(system)]
+        chosen = comparison.chosen(system)
+        assert chosen is not None
+        reports = [POCKET.recipe(system, setting) for setting in ({}, chosen)]
+        if with_rmp_too(system):
+            reports.append(POCKET.recipe(system, chosen, rmp=True))
+        known += tries + [recipe.but(seed=seed) for recipe in reports for seed in POCKET.seeds]
+    found = [row for row in map(rows.of, known) if row is not None]
+    assert len(found) == len(known)
+    assert {(row.fingerprint, row.seed) for row in found} == recorded
+
+
+@pytest.mark.parametrize("system", OWN)
+def test_numbers_of_equally_many_candidates_go_in_step(system: str) -> None:
+    # Known, and stated on the page: another order would be other settings, without rows.
+    tries = POCKET.settings(system)[1:]
+    by_length: dict[int, list[str]] = {}
+    for name, values in OWN[system].items():
+        by_length.setdefault(len(values), []).append(name)
+    for length, names in by_length.items():
+        assert len({tuple(setting[name] for name in names) for setting in tries}) == length
 
 
 @pytest.mark.parametrize("system", OWN)

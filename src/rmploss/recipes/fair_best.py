@@ -24,14 +24,36 @@ from rmploss.recipes.recipe import Recipe, Value, override
 Setting = dict[str, Value]
 """Fields of a recipe by dotted name, as of `--set`; empty: the fair comparison's."""
 Candidates = Mapping[str, tuple[Value, ...]]
-STEPS: tuple[tuple[str, float, float], ...] = (
-    ("adam", 0.003, 0.0),
-    ("sgd", 0.3, 1e-4),
-    ("adam", 0.01, 1e-4),
-    ("adam", 0.001, 0.0),
-    ("sgd", 0.03, 5e-4),
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a try has in common with those of all systems.
+
+    optimizer: its name.
+    rate: the peak of its learning rate; of SGD as a factor of the comparison's own, which suits
+        its number of steps.
+    weight_decay: of all parameters.
+    """
+
+    optimizer: str
+    rate: float
+    weight_decay: float
+
+    def rate_beside(self, own: float) -> float:
+        """The peak of the learning rate where the comparison's own, of SGD, is `own`."""
+        # 3 * 0.1 is 0.30000000000000004, another number to a fingerprint.
+        return float(f"{self.rate * own:.6g}") if self.optimizer == "sgd" else self.rate
+
+
+STEPS = (
+    Step("adam", 0.003, 0.0),
+    Step("sgd", 3.0, 1e-4),
+    Step("adam", 0.01, 1e-4),
+    Step("adam", 0.001, 0.0),
+    Step("sgd", 0.3, 5e-4),
 )
-"""Optimizer, peak learning rate and weight decay of the tries after the first, of every system."""
+"""Of the tries after the first, of every system."""
 _VANILLA: Candidates = {"neuron.decay": (0.25, 0.5, 0.9), "norm.alpha": (0.75, 1.0, 1.5)}
 OWN: Mapping[str, Candidates] = {
     "vanilla": _VANILLA,
@@ -110,17 +132,28 @@ class Protocol:
 
     def settings(self, system: str) -> tuple[Setting, ...]:
         """The settings of the tries of a system, the fair comparison's first."""
-        return ({}, *(_setting(system, number) for number in range(self.tries - 1)))
+        rate = self.recipe(system, {}).lr
+        return ({}, *(_setting(system, number, rate) for number in range(self.tries - 1)))
 
 
-def _setting(system: str, number: int) -> Setting:
-    """That of a try after the first: the step of all systems, and the next value of each number."""
-    optimizer, rate, decay = STEPS[number]
+def _setting(system: str, number: int, rate: float) -> Setting:
+    """That of a try after the first: the step of all systems, and the next value of each number.
+
+    All numbers go on by one place a try, so those with equally many candidates go in step: of
+    their combinations few are tried, and each beside the same optimizers (docs/decisions.md, 92).
+    rate: the comparison's own peak, of SGD.
+    """
+    step = STEPS[number]
     own = {
         name: values[(derive(0, "fair-best", system, name) + number) % len(values)]
         for name, values in OWN[system].items()
     }
-    return {"optimizer": optimizer, "lr": rate, "weight_decay": decay, **own}
+    training: Setting = {
+        "optimizer": step.optimizer,
+        "lr": step.rate_beside(rate),
+        "weight_decay": step.weight_decay,
+    }
+    return {**training, **own}
 
 
 FULL = Protocol(pocket=False, tries=6, try_epochs=45, validation=0.1)
