@@ -6,7 +6,7 @@ from pathlib import Path
 from rmploss.engine.rows import Row, Rows, begin_row
 from rmploss.recipes import METHODS, Recipe
 from rmploss.recipes.fair_best import OWN, POCKET, spelled
-from rmploss.report.fair_best import BestLine, conditions, lines, spread
+from rmploss.report.fair_best import NO_MEAN, BestLine, conditions, lines, spread
 
 SYSTEM = "tet"
 SETTINGS = POCKET.settings(SYSTEM)
@@ -72,7 +72,14 @@ def test_where_a_report_diverged_there_is_no_mean_of_the_others(tmp_path: Path) 
     rows.add(row(recipe.but(seed=2), 28))
     line = line_of(tmp_path)
     assert (line.seeds, line.last, line.error, line.change) == (3, *["1 of 3 diverged"] * 2, "")
-    assert line.accuracy == (24 + 0 + 28) / 3  # its place in the table
+    other = "im"  # near chance, but with a mean
+    for setting in POCKET.settings(other):
+        rows.add(row(POCKET.try_of(other, setting), 10))
+    rows.add(row(POCKET.recipe(other, {}), 10))
+    found = lines(POCKET, tmp_path)
+    assert [each.method for each in found if each.accuracy >= 0] == [METHODS[other].title]
+    assert found[0].method == METHODS[other].title
+    assert line.accuracy == NO_MEAN
 
 
 def test_an_error_without_a_unit_is_only_large(tmp_path: Path) -> None:

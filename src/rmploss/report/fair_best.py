@@ -10,6 +10,8 @@ from rmploss.engine.rows import Row, Rows
 from rmploss.recipes import METHODS
 from rmploss.recipes.fair_best import OWN, Protocol, spelled, with_rmp_too
 
+NO_MEAN = -1.0
+"""Below every accuracy: a system without a mean comes last."""
 LARGE = 1e4
 """From here on a quantization error says only that a threshold, its unit, has become nearly 0."""
 
@@ -29,6 +31,7 @@ class BestLine:
     with_rmp: the last accuracy with RMP-Loss added, in percent; rmp_change, rmp_error_change: the
         changes of last accuracy and error by it, means over common seeds.
     setting: that was chosen, in the words of `--set`; validation: its accuracy in the try.
+    accuracy: `last` as a number, for the place in the table; `NO_MEAN` without one.
     """
 
     method: str
@@ -44,11 +47,11 @@ class BestLine:
     rmp_error_change: str = ""
     setting: str = ""
     validation: str = ""
-    accuracy: float = -1.0
+    accuracy: float = NO_MEAN
 
 
 def lines(protocol: Protocol, folder: Path) -> list[BestLine]:
-    """The rows of the table, the highest accuracy first.
+    """The rows of the table, the highest accuracy first, those without a mean last.
 
     protocol: the size of the comparison.
     folder: with the file of its rows, which may be missing.
@@ -100,7 +103,7 @@ def _line(comparison: Comparison, system: str) -> BestLine:
         rmp_error_change=_change(best, both, "quantization_error", 3),
         setting=spelled(chosen) or "as in the fair comparison",
         validation=f"{row.accuracy:.1f}" if row else "",
-        accuracy=statistics.fmean(row.accuracy for row in best) if best else -1.0,
+        accuracy=_mean_accuracy(best),
     )
 
 
@@ -110,6 +113,13 @@ def _spread(rows: Sequence[Row], field: str, digits: int) -> str:
     if diverged:
         return f"{diverged} of {len(rows)} diverged"
     return spread([float(getattr(row, field)) for row in rows], digits)
+
+
+def _mean_accuracy(rows: Sequence[Row]) -> float:
+    """In percent; `NO_MEAN` without rows, and where a run diverged, which has no accuracy."""
+    if not rows or any(row.outcome for row in rows):
+        return NO_MEAN
+    return statistics.fmean(row.accuracy for row in rows)
 
 
 def _change(before: Sequence[Row], after: Sequence[Row], field: str, digits: int) -> str:
