@@ -49,7 +49,13 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/alive.md": {"asleep": alive.reasons, "alive": alive.table},
     "docs/overfit.md": {"overfit": overfit.table, "unlearnt": overfit.reasons},
     "docs/decisions.md": {"index": source_map.decisions},
-    "docs/fair-best.md": {"own": best.own_numbers, "best": best.results},
+    "docs/fair-best.md": {
+        "part": best.taking_part,
+        "steps": best.steps,
+        "own": best.own_numbers,
+        "best": best.results,
+        "tried": best.tried,
+    },
     "docs/robustness.md": {"robustness": robustness.table},
     "results/README.md": {"fair": tables.fair_results},
 }

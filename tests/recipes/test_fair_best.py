@@ -119,6 +119,18 @@ def test_every_recorded_row_is_of_a_present_recipe_and_no_try_lacks_one() -> Non
     assert {(row.fingerprint, row.seed) for row in found} == recorded
 
 
+@pytest.mark.parametrize("system", ["stbp", "plif", "diet"])
+def test_the_page_says_truly_that_the_optimizer_woke_a_system(system: str) -> None:
+    rows = Rows(ROOT / "results" / POCKET.file)
+    found: dict[str, list[float]] = {"sgd": [], "adam": []}
+    for setting in POCKET.settings(system):
+        recipe = POCKET.try_of(system, setting)
+        row = rows.of(recipe)
+        assert row is not None
+        found[recipe.optimizer.name].append(row.accuracy)
+    assert max(found["sgd"]) <= 15.0 < 15.2 < min(found["adam"])
+
+
 @pytest.mark.parametrize("system", OWN)
 def test_numbers_of_equally_many_candidates_go_in_step(system: str) -> None:
     # Known, and stated on the page: another order would be other settings, without rows.

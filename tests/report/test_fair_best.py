@@ -100,3 +100,5 @@ def test_the_conditions_state_budget_split_and_command() -> None:
     assert "40 % of the training images" in said
     assert "rmploss search fair-best --pocket" in said
     assert "T = 2" in said
+    assert "each of one seed" in said
+    assert f"10 of {len(METHODS)} methods take part" in said

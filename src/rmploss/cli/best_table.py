@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rmploss.report.fair_best import BestLine
 
 STACKED = ((0,), (1, 2, 3), (4, 5), (6, 7, 8), (9, 10))
-"""Method, fair over last over change, best over q, what RMP-Loss does, tries over seeds."""
+"""Method, fair over chosen over change, best over q, what RMP-Loss does, tries over seeds."""
 
 
 def print_best(folder: Path, pocket: bool, as_json: bool) -> None:
@@ -32,8 +32,9 @@ def print_best(folder: Path, pocket: bool, as_json: bool) -> None:
     say(f"Fair comparison, every system at its best{size}", 2)
     for sentence in conditions(protocol):
         say(sentence, 2)
-    say("accuracy in %: fair and last, of the last epoch; best, of the best one", 2)
-    say("change: of last against fair, and by RMP-Loss; q: quantization error", 2)
+    say("accuracy in %: fair, in the fair setting; chosen, in that of the best try", 2)
+    say("both of the last epoch; best: of the best epoch in the chosen setting", 2)
+    say("change: of chosen against fair, and by RMP-Loss; q: quantization error", 2)
     say("mean ± standard deviation over the seeds", 2)
     print_rows(_rows(found, protocol.tries), STACKED, width_of(sys.stdout))
     print("\nchosen settings, and their accuracy on the held-out images")
@@ -43,7 +44,7 @@ def print_best(folder: Path, pocket: bool, as_json: bool) -> None:
 
 
 def _rows(found: Sequence["BestLine"], budget: int) -> list[tuple[str, ...]]:
-    heads = ("method", "fair", "last", "change", "best", "q")
+    heads = ("method", "fair", "chosen", "change", "best", "q")
     heads += ("+ RMP-Loss", "change", "of q", "tries", "seeds")
     rows: list[tuple[str, ...]] = [heads]
     for o in found:

@@ -73,6 +73,8 @@ def conditions(protocol: Protocol) -> list[str]:
         f"{size}, {recipe.epochs} epochs",
         f"budget: {protocol.tries} tries a system, of {protocol.try_epochs} epochs",
         f"a try holds out {share}, and is tested on them",
+        "the best try is chosen, each of one seed: another may be better on the test images",
+        f"{len(OWN)} of {len(METHODS)} methods take part",
         f"reports: {len(protocol.seeds)} seeds, trained on all of the training images",
         f"rmploss search {protocol.name}{' --pocket' * protocol.pocket} runs what is missing",
     ]
