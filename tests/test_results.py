@@ -5,6 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from rmploss.recipes import Use, get, use
+from rmploss.report.recorded import rmp_amplitude
+
 ROOT = Path(__file__).parent.parent
 RUNS = Path(__file__).parent / "fixtures" / "runs"
 
@@ -24,3 +29,28 @@ def test_a_finished_run_is_a_row() -> None:
         assert (row["weight_decay"], row["weight_decay_on"]) == ("0.0005", "all")
     begun = sorted(row["command"].partition(" --")[0] for row in rows)
     assert begun == ["", "rmploss train digits-rmp"]  # one was begun from Python
+
+
+@pytest.mark.parametrize(
+    ("objective", "k"),
+    [
+        (use("none"), 0),
+        (use("im", weight=0.7), 0),
+        (use("rmp", k=0.3), 0.3),
+        (use("several", names=("im", "rmp")), 0.1),
+        (use("several", names=("rmp", "recdis")).but(options=(("rmp.k", 0.3),)), 0.3),
+        (use("several", names=("im", "recdis")), 0),
+    ],
+    ids=repr,
+)
+def test_the_amplitude_is_that_of_the_rmp_term(objective: Use, k: float) -> None:
+    assert rmp_amplitude(get("digits").but(objective=objective)) == k
+
+
+def test_no_row_with_rmp_loss_has_amplitude_zero() -> None:
+    for path in (ROOT / "results").glob("*.csv"):
+        with path.open() as lines:
+            wrong = [
+                r for r in csv.DictReader(lines) if "-rmp-" in r["recipe"] and r.get("k") == "0"
+            ]
+        assert not [r for r in wrong if "--set" not in r["command"].split()], path.name

@@ -12,6 +12,7 @@ from rmploss.engine.after_training import COST
 from rmploss.engine.run import RunFolder
 from rmploss.engine.run_summary import summarize
 from rmploss.report.read import input_errors
+from rmploss.report.recorded import rmp_amplitude
 
 READINGS = (
     "quantization_error",
@@ -55,7 +56,7 @@ def row(path: Path) -> dict[str, object] | None:
         "recipe": recipe.name,
         "seed": recipe.seed,
         "T": recipe.T,
-        "k": recipe.objective.options.get("k", 0),
+        "k": f"{rmp_amplitude(recipe):g}",
         "weight_decay": recipe.weight_decay,
         "weight_decay_on": recipe.weight_decay_on,
         "epochs": recipe.epochs,
@@ -85,7 +86,9 @@ def main(paths: list[str]) -> None:
     rows = [values for path in paths if (values := row(Path(path)))]
     out: csv.DictWriter[str] = csv.DictWriter(sys.stdout, FIELDS, lineterminator="\n")
     out.writeheader()
-    out.writerows(sorted(rows, key=lambda r: (str(r["recipe"]), str(r["k"]), int(str(r["seed"])))))
+    out.writerows(
+        sorted(rows, key=lambda r: (str(r["recipe"]), float(str(r["k"])), int(str(r["seed"]))))
+    )
 
 
 if __name__ == "__main__":

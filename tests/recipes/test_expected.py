@@ -9,6 +9,7 @@ import pytest
 
 from rmploss.recipes import RECIPES, Value, apply, get, read_as
 from rmploss.recipes.expected import EPOCHS, MEASURED, Measured, expectation
+from rmploss.report.recorded import rmp_amplitude
 
 ROOT = Path(__file__).parents[2]
 SHARED_MACHINE = "pocket-table1-2xEPYC.csv"
@@ -57,10 +58,9 @@ def test_the_rows_are_of_the_recipe_as_it_stands(file: str, name: str) -> None:
     recipe = get(name)
     fields = ("T", "epochs", "train_samples", "test_samples")
     stands = [str(getattr(recipe, field) or "all") for field in fields]
-    k = float(str(recipe.objective.options.get("k", 0)))
     for row in rows_of(file)[name]:
         assert [row[field] for field in fields] == stands
-        assert float(row["k"]) == k
+        assert float(row["k"]) == rmp_amplitude(recipe)
 
 
 def test_every_recipe_with_rows_has_one_entry() -> None:

@@ -6,7 +6,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+from rmploss.engine.build import make_objective
 from rmploss.engine.files import read_regular
+from rmploss.objectives.rmp import RMPLoss
+from rmploss.objectives.weighting import terms_of
 from rmploss.recipes import Recipe
 
 NUMBERS = (
@@ -30,6 +33,15 @@ def default_folder() -> Path:
     """./results, else that of the source tree which the package is imported from."""
     here = Path("results")
     return here if here.is_dir() else SOURCE_TREE / "results"
+
+
+def rmp_amplitude(recipe: Recipe) -> float:
+    """The amplitude k of a recipe's RMP-Loss, alone or among several terms; 0 without it.
+
+    Raises `UserError` for an objective that cannot be made.
+    """
+    terms = terms_of(make_objective(recipe))
+    return sum(term.amplitude for term in terms if isinstance(term, RMPLoss))
 
 
 @dataclass(frozen=True)
@@ -86,6 +98,6 @@ def _is_of(row: dict[str, str], recipe: Recipe) -> bool:
         return False
     return (
         all(row.get(name) == str(value) for name, value in expected.items())
-        and k == recipe.objective.options.get("k", 0)
+        and k == rmp_amplitude(recipe)
         and not {"--set", "--mode", "--fork"} & set((row.get("command") or "").split())
     )
