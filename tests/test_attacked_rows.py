@@ -1,0 +1,63 @@
+"""Rows of attacks: which run has its rows, and which of them a table may average."""
+
+from pathlib import Path
+
+import pytest
+import robustness
+
+from rmploss.engine.run import RunFolder
+from rmploss.recipes import Recipe, get
+
+ROW = dict.fromkeys(robustness.MEASURED, "50") | {"size": "2/255", "samples": "100"}
+
+
+def run(parent: Path, recipe: Recipe) -> Path:
+    """The folder of a run."""
+    return RunFolder.create(parent, recipe.name, recipe.to_json(), command=()).path
+
+
+def attacked(run: Path, source: Path, samples: int = 100, sizes: tuple[str, ...] = ()) -> None:
+    """Write the rows of a run."""
+    known = robustness.known_of(run, source, samples)
+    robustness.add([{**ROW, **known, "size": size} for size in sizes or robustness.SIZES])
+
+
+@pytest.fixture
+def vanilla(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Recipe:
+    """The recipe of a run, and a file without rows."""
+    monkeypatch.setattr(robustness, "FILE", tmp_path / "rows.csv")
+    return get("fair-vanilla-pocket")
+
+
+def test_a_run_has_its_rows_only_if_all_that_matters_is_the_same(
+    vanilla: Recipe, tmp_path: Path
+) -> None:
+    source, other = (run(tmp_path, vanilla.but(seed=seed)) for seed in (1, 2))
+    it = run(tmp_path, vanilla)
+    assert not robustness.is_there(it, source, 100)
+    attacked(it, source, sizes=robustness.SIZES[:1])
+    assert not robustness.is_there(it, source, 100)
+    attacked(it, source, sizes=robustness.SIZES[1:])
+    assert robustness.is_there(it, source, 100)
+    assert not robustness.is_there(it, source, 200)
+    assert not robustness.is_there(it, other, 100)
+    changes = ({"seed": 3}, {"T": 2}, {"epochs": 3}, {"train_samples": 1000})
+    for change in changes:
+        assert not robustness.is_there(run(tmp_path, vanilla.but(**change)), source, 100)
+
+
+def test_rows_under_other_conditions_are_not_averaged(vanilla: Recipe, tmp_path: Path) -> None:
+    source = run(tmp_path, vanilla.but(seed=9))
+    for recipe in (vanilla, vanilla.but(seed=1)):
+        attacked(run(tmp_path, recipe), source)
+    (line,) = [x for x in robustness.table().splitlines() if x.startswith("| vanilla SNN | 2/255")]
+    assert line.endswith("| 2 |")
+    assert "epochs of" not in robustness.table()
+    attacked(run(tmp_path, vanilla.but(T=2)), source)
+    attacked(run(tmp_path, vanilla), source, samples=50)
+    shown = robustness.table()
+    lines = [x for x in shown.splitlines() if x.startswith("| vanilla SNN | 2/255")]
+    assert [x[-5:] for x in lines] == ["| 2 |", "| 1 |", "| 1 |"]
+    assert shown.count("test images, 10 steps of PGD") == 3
+    assert "T = 2" in shown
+    assert ", 50 test images" in shown
