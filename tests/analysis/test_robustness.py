@@ -192,15 +192,37 @@ def test_a_network_without_gradients_is_told(x: Tensor, labels: Tensor) -> None:
     ("accuracies", "said"),
     [
         ((80, 50, 20), ()),
-        ((40, 50, 20), ("noise does more harm than FGSM",)),
-        ((80, 10, 20), ("FGSM does more harm than PGD",)),
+        ((30, 50, 20), ("noise does more harm than FGSM",)),
+        ((80, 10, 25), ("FGSM does more harm than PGD",)),
         ((50, 50, 50), ()),
     ],
 )
 def test_what_points_to_masked_gradients(
     accuracies: tuple[float, float, float], said: tuple[str, ...]
 ) -> None:
-    assert Robustness(0.1, 10, 90, *accuracies, None, 0).masked == said
+    assert Robustness(0.1, 100, 90, *accuracies, None, 0).masked == said
+
+
+def test_a_difference_counts_beyond_two_standard_errors() -> None:
+    """At 50 % the standard error of a difference of n images is sqrt(2) 50 / sqrt(n) points.
+
+    Of 10,000 images 0.707 points: 1.40 are within two of them, 1.42 are beyond.
+    """
+    noise = ("noise does more harm than FGSM",)
+    other = ("images of another network do more harm than PGD",)
+    for points, told in ((1.40, False), (1.42, True)):
+        low, high = 50 - points / 2, 50 + points / 2
+        first = Robustness(0.1, 10_000, 90, low, high, 10, None, 0)
+        assert first.masked == (noise if told else ())
+        last = Robustness(0.1, 10_000, 90, 80, 70, high, low, 0)
+        assert last.masked == (other if told else ())
+
+
+def test_a_single_image_says_nothing() -> None:
+    assert Robustness(0.1, 1, 100, 0, 100, 0, None, 0).masked == ()
+    assert Robustness(0.1, 1, 100, 100, 100, 100, 0, 0).masked == ()
+    assert Robustness(0.1, 100, 90, 50, 51, 20, None, 0).masked == ()
+    assert Robustness(0.1, 100, 90, 30, 30, 31, 30, 0).masked == ()
 
 
 def spiking() -> ConvNet:

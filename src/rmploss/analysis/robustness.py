@@ -61,16 +61,33 @@ class Robustness:
         """
         return 50 / math.sqrt(self.samples)
 
+    def error_of_difference(self, first: float, second: float) -> float:
+        """The standard error of the difference of two accuracies of one mean p, at most; in points.
+
+        The images are the same, but which of them are right is not kept. So it is that of
+        independent answers, sqrt(2 p (100 - p) / samples), p the mean of both: answers that agree
+        more often than by chance have a smaller one.
+        """
+        mean = (first + second) / 2
+        return math.sqrt(2 * mean * (100 - mean) / self.samples)
+
+    def _is_worse(self, weaker: float, stronger: float) -> bool:
+        """Whether the weaker attack does more harm, by over two standard errors."""
+        return stronger - weaker > 2 * self.error_of_difference(weaker, stronger)
+
     @property
     def masked(self) -> tuple[str, ...]:
-        """Why the gradients may be masked, in sentences; empty: nothing points to it."""
+        """Why the gradients may be masked, in sentences; empty: nothing points to it.
+
+        A difference counts that is larger than two standard errors of it.
+        """
         order = [("noise", self.noise), ("FGSM", self.fgsm), ("PGD", self.pgd)]
         said = [
             f"{weaker} does more harm than {stronger}"
             for (weaker, low), (stronger, high) in pairwise(order)
-            if low < high
+            if self._is_worse(low, high)
         ]
-        if self.transfer is not None and self.transfer < self.pgd:
+        if self.transfer is not None and self._is_worse(self.transfer, self.pgd):
             said.append("images of another network do more harm than PGD")
         if self.without_gradient:
             said.append(f"{self.without_gradient:.1f} % of the images have no gradient")
