@@ -4,6 +4,8 @@ pytest tests/recipes/test_alive.py              the pocket variants and the smal
 pytest -m slow tests/recipes/test_alive.py      the recipes of full size as well, in minutes
 """
 
+from fnmatch import fnmatchcase
+
 import alive
 import pytest
 
@@ -31,8 +33,14 @@ def test_what_a_method_lets_sleep_wakes_in_training(name: str) -> None:
 
 @pytest.mark.parametrize("asleep", alive.ASLEEP, ids=lambda asleep: asleep.recipes)
 def test_no_reason_is_given_for_nothing(asleep: alive.Asleep) -> None:
+    """Every pattern of it matches something that sleeps in a pocket variant, else at full size."""
     rows = [row for row in alive.rows() if row["without"] != "0" or row["silent"]]
-    assert any(asleep.is_for(row["recipe"]) for row in rows)
+    names = [row["recipe"] for row in rows if asleep.is_for(row["recipe"])]
+    assert names
+    start = alive.start_of(recipes.get(next((n for n in names if n.endswith("-pocket")), names[0])))
+    for pattern in asleep.parameters:
+        assert any(fnmatchcase(name, pattern) for name in start.without), pattern
+    assert {*asleep.layers} <= {*start.silent, *start.silent_settled}
 
 
 def test_every_recipe_has_a_row() -> None:
