@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import tables
 
 from rmploss.recipes import Use, get, use
 from rmploss.report.recorded import rmp_amplitude
@@ -54,3 +55,32 @@ def test_no_row_with_rmp_loss_has_amplitude_zero() -> None:
                 r for r in csv.DictReader(lines) if "-rmp-" in r["recipe"] and r.get("k") == "0"
             ]
         assert not [r for r in wrong if "--set" not in r["command"].split()], path.name
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        ({}, "93.00"),
+        ({"epochs": "10"}, "not run"),
+        ({"train_samples": "5000"}, "not run"),
+        ({"test_samples": "1000"}, "not run"),
+        ({"k": "0.3"}, "not run"),
+        ({"command": "rmploss train cifar10-resnet20-rmp --set lr=0.2"}, "not run"),
+    ],
+    ids=str,
+)
+def test_only_rows_of_the_recipe_stand_beside_the_paper(
+    change: dict[str, str], shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = get("cifar10-resnet20-rmp")
+    row = {"recipe": recipe.name, "seed": "0", "T": "4", "k": "0.1", "epochs": str(recipe.epochs)}
+    row |= {"train_samples": "all", "test_samples": "all", "last_accuracy": "93"}
+    row |= {"command": f"rmploss train {recipe.name}"} | change
+    (tmp_path / "results").mkdir()
+    with (tmp_path / "results" / "full.csv").open("w") as file:
+        writer = csv.DictWriter(file, row)
+        writer.writeheader()
+        writer.writerow(row)
+    monkeypatch.setattr(tables, "ROOT", tmp_path)
+    (line,) = [x for x in tables.table1().splitlines() if x.startswith(f"| `{recipe.name}` | 4")]
+    assert line.endswith(f"| {shown} |")

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from source_map import ROOT
 
-from rmploss.recipes import METHODS, READINGS, ROWS, SUFFIX
+from rmploss.recipes import METHODS, READINGS, ROWS, SUFFIX, get
 from rmploss.recipes.fair import PREFIX, WITH_RMP
+from rmploss.report.recorded import Recorded
 
 FAIR_FIELDS = (
     ("last_accuracy", 1),
@@ -61,15 +62,15 @@ def headline() -> str:
 
 
 def table1() -> str:
-    """Table 1 of the paper beside the full-size rows in `results/`."""
+    """Table 1 of the paper beside the full-size rows in `results/`, of unchanged recipes."""
     lines = [
         "| `rmploss train ...` | T | paper: accuracy (%) | quantization error | here |",
         "|---|---:|---:|---:|---|",
     ]
-    rows = [row for path in sorted((ROOT / "results").glob("*.csv")) for row in _rows(path)]
+    recorded = Recorded.read(ROOT / "results")
     for published in (row for row in ROWS if row.table == 1):
-        key = (published.recipe, str(published.T))
-        ours = [float(row["last_accuracy"]) for row in rows if (row["recipe"], row.get("T")) == key]
+        found, _ = recorded.of(get(published.recipe).but(T=published.T))
+        ours = [numbers["last_accuracy"] for numbers in found.values()]
         here = _mean_std(ours, 2) if ours else "not run"
         error = "" if published.error is None else f"{published.error:.3f}"
         cells = [f"`{published.recipe}`", str(published.T), published.words, error, here]
