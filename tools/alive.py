@@ -149,7 +149,7 @@ class Start:
 
 
 def groups(recipes: Iterable[Recipe]) -> dict[str, list[str]]:
-    """Recipes that start alike, under the name of their first: the regularizer weighs 0 there.
+    """Recipes that start alike, under the name of their first; the regularizer is left out.
 
     What makes a start: data, network, T, neuron, norm, losses and the rule for the weights.
     """
