@@ -80,8 +80,11 @@ def table1() -> str:
 
 def readings() -> str:
     """The open points of the paper."""
-    lines = ["| field | paper (default) | `--mode code` | why |", "|---|---|---|---|"]
-    lines += [f"| `{r.field}` | {r.paper} | {r.code} | {r.reason} |" for r in READINGS]
+    lines = [
+        "| field | paper (default) | the group's code | `--mode code` | why |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [f"| `{r.field}` | {r.paper} | {r.code} | {r.taken} | {r.reason} |" for r in READINGS]
     return "\n".join(lines)
 
 

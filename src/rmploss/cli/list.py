@@ -147,7 +147,9 @@ def _print_wrapped(text: str) -> None:
 
 def _print_readings() -> None:
     for reading in recipes.READINGS:
-        print(f"{reading.field}:  paper {reading.paper}  |  code {reading.code}")
+        code = f"{reading.code}  |  --mode code {reading.taken}"
+        code = reading.code if reading.taken == reading.code else code
+        print(f"{reading.field}:  paper {reading.paper}  |  the group's code {code}")
         print(textwrap.fill(reading.reason, 88, initial_indent="    ", subsequent_indent="    "))
 
 

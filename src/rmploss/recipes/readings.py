@@ -18,15 +18,23 @@ Mode = Literal["paper", "code"]
 class Reading:
     """One open point.
 
-    field: the field of a recipe that decides it.
-    paper, code: its value in either mode.
-    reason: for the two readings.
+    field: the field of a recipe that decides it, or what it is about, where no field does.
+    paper: its value by the text, and in `mode="paper"`.
+    code: what the group's code does; "unknown" where none of it shows.
+    reason: for the readings.
+    mode: its value in `mode="code"`; None: that of the code.
     """
 
     field: str
     paper: str
     code: str
     reason: str
+    mode: str | None = None
+
+    @property
+    def taken(self) -> str:
+        """Its value in `mode="code"`."""
+        return self.code if self.mode is None else self.mode
 
 
 READINGS = (
@@ -101,22 +109,24 @@ READINGS = (
     Reading(
         "the quantization error of Table 1",
         "u_pre, all layers, mean of means, test split",
-        "the same",
+        "unknown",
         "Not stated. Both modes measure it on u_pre, also if the loss takes x. `rmploss table 1` "
         "and reports show it of x, too, and as the mean of all values.",
+        mode="u_pre, all layers, mean of means, test split",
     ),
     Reading(
         "the layer of Figures 2 and 3",
         "layer1.1.lif1",
-        "the same",
+        "unknown",
         '"The first layer of the second block": of the second residual block, or of the second '
         "stage (layer2.0.lif1). membrane.json holds every layer.",
+        mode="layer1.1.lif1",
     ),
     Reading(
         "weight_decay",
-        "1e-4 on all parameters",
-        "1e-4 on all parameters",
-        "Not stated; 1e-4 is what the authors' family of code uses.",
+        "0.0001",
+        "0.0001",
+        "Not stated; 1e-4, on all parameters, is what the authors' family of code uses.",
     ),
     Reading(
         "weight_decay_on (ImageNet)",
@@ -147,7 +157,7 @@ READINGS = (
     Reading(
         "initialization",
         "N(0, 2 / (k k C_out)), linear N(0, 1 / C_in^2)",
-        "the same",
+        "N(0, 2 / (k k C_out)), linear N(0, 1 / C_in^2)",
         "Not stated; that of the group's code (docs/decisions.md, 9).",
     ),
     Reading(
@@ -155,12 +165,14 @@ READINGS = (
         "last and best epoch",
         "best epoch",
         "Not stated; the group's code keeps the best test accuracy of all epochs. We show both.",
+        mode="last and best epoch",
     ),
     Reading(
         "the gain over STBP-tdBN on CIFAR10-DVS",
         "8.40 points",
-        "",
+        "unknown",
         "The text says 12.39 %, which is the relative gain: (76.20 - 67.80) / 67.80.",
+        mode="8.40 points",
     ),
     Reading(
         "threshold",
@@ -168,6 +180,7 @@ READINGS = (
         "u > V_th",
         "Eq. 2 fires at equality, the code does not. Both modes fire: the two differ on a set of "
         "measure zero.",
+        mode="u >= V_th",
     ),
     Reading(
         "shuffle",
@@ -175,6 +188,7 @@ READINGS = (
         "never",
         "The released scripts build the training loader with shuffle=False, evidently by mistake. "
         "Both modes shuffle.",
+        mode="every epoch",
     ),
 )
 
