@@ -105,6 +105,15 @@ def test_kinks() -> None:
     assert Triangle().derivative(tip).tolist() == [0, 1, 0]
 
 
+@pytest.mark.parametrize("name", SURROGATES)
+def test_the_derivative_ends_at_the_half_width(name: str) -> None:
+    options = {"width": 0.6} if name in ("rectangle", "triangle") else {}
+    surrogate = SURROGATES.make(name, **options)
+    reach = surrogate.half_width
+    v = torch.tensor([0.99, 1.01], dtype=torch.float64) * (reach or 1)
+    assert [slope > 0 for slope in surrogate.derivative(v)] == [True, reach is None]
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("name", SURROGATES)
 def test_spikes_are_exact_and_fire_at_equality(name: str, dtype: torch.dtype) -> None:

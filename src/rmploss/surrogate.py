@@ -31,6 +31,11 @@ class Surrogate(ABC):
     def derivative(self, v: Tensor) -> Tensor:
         """dphi/dv; same shape as `v`."""
 
+    @property
+    def half_width(self) -> float | None:
+        """The |v| beyond which the derivative is 0; None where it is 0 nowhere."""
+        return None
+
     def __call__(self, v: Tensor) -> Tensor:
         """Spikes `1[v >= 0]` (Eq. 2); v: the distance to the threshold, any shape."""
         # torch.compile refuses a function that has a forward-mode derivative of its own.
@@ -107,6 +112,11 @@ class ClippedTanh(Surrogate):
         inside = (v.abs() <= 0.5).to(v.dtype)
         return scale * (1 - torch.tanh(self.slope * v).square()) * inside
 
+    @property
+    def half_width(self) -> float:
+        """1/2."""
+        return 0.5
+
 
 @checked_fields
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +138,11 @@ class Rectangle(Surrogate):
     def derivative(self, v: Tensor) -> Tensor:
         """1/a inside the open interval, 0 outside."""
         return (v.abs() < self.width / 2).to(v.dtype) / self.width
+
+    @property
+    def half_width(self) -> float:
+        """a/2."""
+        return self.width / 2
 
 
 @checked_fields
@@ -152,6 +167,11 @@ class Triangle(Surrogate):
     def derivative(self, v: Tensor) -> Tensor:
         """d max(0, 1 - |v|/w) / w."""
         return (1 - v.abs() / self.width).clamp(min=0) * (self.damping / self.width)
+
+    @property
+    def half_width(self) -> float:
+        """w."""
+        return self.width
 
 
 @checked_fields

@@ -213,6 +213,16 @@ def test_a_sample_or_a_batch_larger_than_the_memory(monkeypatch: pytest.MonkeyPa
     check(recipes.override(DIGITS, {"T": 32, "batch_size": 32 * parts, "accumulate": parts}), None)
 
 
+def test_a_window_that_is_not_the_surrogates_is_remarked() -> None:
+    ours = recipes.override(TINY, {"objective": "mpd_sgr"})
+    assert check(ours) == []
+    other = recipes.override(ours, {"neuron.surrogate": "triangle"})
+    (remark,) = check(other)
+    assert "|u - V_th| < 0.5, but Triangle has a slope where it is < 1" in remark
+    assert check(recipes.override(other, {"objective.half_width": 1.0})) == []
+    assert check(recipes.override(ours, {"neuron.surrogate": "sigmoid"})) == []  # no window
+
+
 def test_a_weight_that_is_zero_in_every_epoch_is_remarked() -> None:
     """Eq. 12 is 0 at n = N: a run of one epoch has no regularizer, and k = 0 never has one."""
     for changes in ({"epochs": 1}, {"objective.k": 0.0}):

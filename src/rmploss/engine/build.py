@@ -26,6 +26,7 @@ from rmploss.neurons.diet import Diet
 from rmploss.norm import NORMS
 from rmploss.objectives import AUXILIARIES, LOSSES, OBJECTIVES, Loss, Objective
 from rmploss.objectives.auxiliary import WithAuxiliary
+from rmploss.objectives.mpd_sgr import MPDSGRLoss
 from rmploss.objectives.weighting import terms_of, weighted, weights_of
 from rmploss.ops.lif.moments import MomentSpec
 from rmploss.randomness import seeded
@@ -33,6 +34,7 @@ from rmploss.recipes import Recipe, Use, problem_count, problems_in
 from rmploss.registry import fits
 from rmploss.sizes import MOST_STEPS, USUAL_WIDTH, memory, step_problems
 from rmploss.stats import membrane_stats
+from rmploss.surrogate import Surrogate
 
 PARTS = {
     "data": DATASETS,
@@ -96,7 +98,7 @@ def check(
         problems += conflicts
     if problems:
         raise UserError(problem_count(problems, recipe.name), problems)
-    return remarks + weightless(recipe)
+    return remarks + weightless(recipe) + unlike_window(recipe)
 
 
 def _without_wrong_types(recipe: Recipe, field: str) -> Recipe:
@@ -124,6 +126,21 @@ def weightless(recipe: Recipe, after: int = 0) -> list[str]:
     which = f"all epochs n of {N}" if not after else f"the epochs n that are left of {N}"
     name = recipe.objective.name
     return [f"objective = {name} has no effect: lambda(n) = 0 in {which} ({cause})"]
+
+
+def unlike_window(recipe: Recipe) -> list[str]:
+    """The remark on a window of MPD-SGR that is not the one of the surrogate; else empty."""
+    neuron = NEURONS.make(recipe.neuron.name, 1, **recipe.neuron.options)
+    surrogate = getattr(neuron, "surrogate", None)
+    reach = surrogate.half_width if isinstance(surrogate, Surrogate) else None
+    terms = terms_of(make_objective(recipe))
+    widths = [term.half_width for term in terms if isinstance(term, MPDSGRLoss)]
+    return [
+        f"MPD-SGR counts membranes with |u - V_th| < {width:g}, but {type(surrogate).__name__} has "
+        f"a slope where it is < {reach:g} (half_width={reach:g} of mpd_sgr)"
+        for width in widths
+        if reach is not None and width != reach
+    ]
 
 
 def _oversize(recipe: Recipe, ranks: int) -> list[Problem]:

@@ -4,9 +4,10 @@
 
 m, s: mean and standard deviation of u per channel and step (over B, H, W and all ranks); a:
 half-width of the surrogate; Phi: the distribution function of the normal distribution. tdBN makes
-the input current of a channel normal, and so, nearly, its membrane: the term is the probability
-that the surrogate has a slope. Fewer membranes near the threshold make the network less sensitive
-to small changes of its input, which the paper measures by adversarial attacks.
+the input current of a channel normal, and so, nearly, its membrane until training changes it: the
+term is then the probability that the surrogate has a slope. Fewer membranes near the threshold make
+the network less sensitive to small changes of its input, which the paper measures by adversarial
+attacks.
 
 From notes on the paper (arXiv 2511.12199), which write m for the distance to the threshold. The
 weight is ours.
@@ -27,7 +28,8 @@ from rmploss.stats import LayerMoments
 class MPDSGRLoss(MeanOverLayers):
     """weight times the share of membranes inside the window; dimensionless.
 
-    half_width: a; 1/2 for Eq. 5 and the rectangle, other surrogates need theirs.
+    half_width: a; 1/2 for Eq. 5 and the rectangle. Other surrogates need theirs, which
+        `Surrogate.half_width` has (the triangle's is 1): moments do not tell the surrogate.
     weight: amplitude of lambda(n).
     schedule, include, exclude: see `Regularizer`.
 
