@@ -70,6 +70,40 @@ def test_of_normal_membranes_it_is_the_mean_over_them(loss: MPDSGRLoss | TGOLoss
     assert value(loss, u) == pytest.approx(values.mean().item(), abs=bound)
 
 
+STEEPNESS = {
+    MPDSGRLoss: 2 / math.sqrt(2 * math.pi),  # of two steps: 2 max|phi''|, over s^3
+    TGOLoss: 4 * math.exp(-0.5) / math.sqrt(2 * math.pi),  # of three bends: 4 max|phi'|, over s^2
+}
+"""Bounds of |g'''| at s = 1, g(y) the mean of the term's function of N(y, s^2)."""
+
+
+@pytest.mark.parametrize("decay", [0.25, 0.5])
+@pytest.mark.parametrize("loss", [MPDSGRLoss(), TGOLoss()], ids=["mpd_sgr", "tgo"])
+def test_leak_and_reset_leave_the_membrane_nearly_normal(
+    loss: MPDSGRLoss | TGOLoss, decay: float
+) -> None:
+    s = 0.5
+    x = normal(3, 500, 1, 1000, mean=0.3, std=s)
+    lif = LIF(1, decay=decay)
+    u = lif.membrane(x)
+    v = (u - lif.v_threshold).abs()
+    values = (v < 0.5).double() if isinstance(loss, MPDSGRLoss) else (0.25 - v).clamp(min=0)
+    # Given what the reset leaves of the step before, y, u is N(y, s^2); the term is the mean of
+    # g(y). Moments replace y by a normal number of the same mean and variance: by Taylor the means
+    # differ by max|g'''| / 6 times the sum of their third absolute moments, sqrt(8/pi) sd^3 of the
+    # normal one.
+    y = decay * u * (u < lif.v_threshold)
+    y = y - y.mean((1, 2, 3), keepdim=True)
+    third = y.abs().pow(3).mean((1, 2, 3)) + math.sqrt(8 / math.pi) * y.std((1, 2, 3)).pow(3)
+    steep = STEEPNESS[type(loss)] / s ** (3 if isinstance(loss, MPDSGRLoss) else 2)
+    sampling = 5 * values.std().item() / math.sqrt(values.numel())
+    bound = steep * third.max().item() / 6 + sampling
+    assert bound < 0.2 * values.mean().item()
+    with membrane_stats(spec=loss.spec) as stats:
+        lif(x)
+    assert loss.value(stats).item() == pytest.approx(values.mean().item(), abs=bound)
+
+
 @pytest.mark.parametrize("loss", [MPDSGRLoss(), TGOLoss()], ids=["mpd_sgr", "tgo"])
 def test_steps_and_layers_count_alike(loss: MPDSGRLoss | TGOLoss) -> None:
     u, w = normal(4, 2, 3, 8, mean=0.3, std=0.4), normal(4, 2, 5, 3, mean=0.5, std=0.2)

@@ -2,8 +2,9 @@
 
     C = mean of max(0, delta - |u - V_th|) over time, batch, channels and space        the paper
 
-From membrane moments, this is its expectation under the normal distribution that tdBN gives the
-input current of a channel, and so, nearly, its membrane. With d = m - V_th; m, s: mean and standard
+From membrane moments, its expectation under a normal distribution takes its place: tdBN gives it
+to the input current of a channel, and so, nearly, to its membrane until training changes it
+(recipes/methods/tgo.py says how far). With d = m - V_th; m, s: mean and standard
 deviation of u per channel and step (over B, H, W and all ranks):
 
     v ~ N(d, s^2):  E max(0, delta - |v|) = s (F((d + delta)/s) - 2 F(d/s) + F((d - delta)/s))

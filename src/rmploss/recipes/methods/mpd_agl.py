@@ -5,7 +5,7 @@ from rmploss.recipes.recipe import use
 
 METHOD = Method(
     name="mpd_agl",
-    title="MPD-AGL (since)",
+    title="MPD-AGL (since, reconstructed)",
     paper="Jiang et al., Adaptive Gradient Learning for Spiking Neural Networks by Exploiting "
     "Membrane Potential Dynamics, IJCAI 2025, arXiv 2505.11863",
     code="not looked at: the equation is from notes on the paper",

@@ -5,7 +5,7 @@ from rmploss.recipes.recipe import use
 
 METHOD = Method(
     name="weak2strong",
-    title="Weak2Strong (since)",
+    title="Weak2Strong (since, reconstructed)",
     paper="Ding et al., Synergy Between the Strong and the Weak: Spiking Neural Networks are "
     "Inherently Self-Distillers, NeurIPS 2025, arXiv 2510.07924",
     code="not looked at: the equation is from the abstract, and from notes on the paper",
