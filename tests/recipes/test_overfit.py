@@ -113,6 +113,14 @@ def test_a_reason_of_no_system_is_told_as_not_run(monkeypatch: pytest.MonkeyPatc
     assert "* `another-pocket`, not run for the table above: of a card." in overfit.reasons()
 
 
+def test_a_system_that_has_not_learnt_has_a_reason() -> None:
+    unlearnt = {name + SUFFIX for method in METHODS.values() for name in method.unlearnt}
+    reserved = {f"fair-{name}{SUFFIX}" for name, method in METHODS.items() if method.reservation}
+    found = overfit.rows()
+    learnt = {row.recipe for row in found if row.learnt}
+    assert {row.recipe for row in found} - learnt <= unlearnt | reserved
+
+
 def test_a_system_keeps_its_optimizer_and_loses_what_hinders_memory() -> None:
     recipe = overfit.systems()["tssl"]
     trained = overfit.overfit(recipe, overfit.Try(3, 120))

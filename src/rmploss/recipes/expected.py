@@ -76,7 +76,8 @@ MEASURED: dict[str, dict[str, Measured]] = {
         "cifar10-resnet20-rmp-pocket": Measured(40.83, 1.20, 3, wall_s=250),
     },
     "diet-pocket-2xEPYC.csv": {
-        "cifar10-diet-vgg16-ann-pocket": Measured(35.67, 4.63, 2, cpu_s=52),
+        "cifar10-diet-vgg16-ann-pocket": Measured(35.80, None, 1, cpu_s=48),
+        "cifar10-diet-vgg16-pocket": Measured(29.15, None, 1, cpu_s=153),
     },
     "digits-2xEPYC.csv": {
         "digits": Measured(97.78, 0.74, 3, cpu_s=3),
@@ -88,7 +89,8 @@ MEASURED: dict[str, dict[str, Measured]] = {
         "nmnist-convnet-rmp": Measured(96.00, None, 1, wall_s=2165, backend="reference"),
     },
     "fair-plif-pocket-2xEPYC.csv": {
-        "fair-plif-pocket": Measured(35.10, None, 1, cpu_s=94),
+        "fair-plif-pocket": Measured(34.20, 1.27, 2, cpu_s=94),
+        "fair-plif-rmp-pocket": Measured(31.95, 1.20, 2, cpu_s=94),
     },
     "fair-pocket-2xEPYC.csv": {
         "fair-diet-pocket": Measured(14.05, 0.64, 2),
@@ -118,6 +120,14 @@ MEASURED: dict[str, dict[str, Measured]] = {
         "fair-tet-rmp-pocket": Measured(33.70, 1.13, 2, cpu_s=97),
         "fair-tssl-pocket": Measured(19.35, 7.14, 2),
         "fair-vanilla-pocket": Measured(38.65, 1.20, 2),
+    },
+    "fair-since-pocket-2xEPYC.csv": {
+        "fair-mpd_agl-pocket": Measured(38.55, 1.20, 2, cpu_s=86),
+        "fair-mpd_sgr-pocket": Measured(38.50, 2.40, 2, cpu_s=118),
+        "fair-mpd_sgr-rmp-pocket": Measured(38.10, 0.28, 2, cpu_s=122),
+        "fair-tgo-pocket": Measured(36.65, 1.06, 2, cpu_s=121),
+        "fair-tgo-rmp-pocket": Measured(39.10, 3.11, 2, cpu_s=126),
+        "fair-weak2strong-pocket": Measured(37.30, 1.13, 2, cpu_s=92),
     },
     "fast-pocket-2xEPYC.csv": {
         "cifar10-resnet20-fast-pocket": Measured(41.1, None, 1, cpu_s=192),
