@@ -1,7 +1,6 @@
 """A comparison at its best, in tiny: its rounds, its choice, and that it goes on where it was."""
 
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,11 @@ import pytest
 from rmploss.engine import fair_best
 from rmploss.engine.fair_best import Comparison, run
 from rmploss.engine.listener import Listener
-from rmploss.engine.rows import Row, Rows, begin_row
+from rmploss.engine.rows import Row, Rows
 from rmploss.errors import NonFiniteError, UserError
 from rmploss.recipes import use
 from rmploss.recipes.fair_best import Protocol
+from tests.result_rows import result_row
 
 TINY = Protocol(
     pocket=True,
@@ -117,8 +117,7 @@ def test_a_try_that_diverges_has_a_row_and_is_not_chosen(
     assert row is not None
     assert (row.outcome, row.last_accuracy) == ("diverged", "")
     assert done.chosen("vanilla") == first  # of equals the first
-    better = begin_row("try", TINY.try_of("vanilla", second), "")
-    done.rows.add(replace(better, last_accuracy="10.00"))
+    done.rows.add(result_row("try", TINY.try_of("vanilla", second), 10.0))
     assert done.chosen("vanilla") == second
 
 
@@ -131,5 +130,5 @@ def test_an_unknown_system_is_named_with_the_nearest_one(tmp_path: Path) -> None
 
 def test_nothing_is_chosen_while_a_try_is_missing(tmp_path: Path) -> None:
     begun = comparison(tmp_path)
-    begun.rows.add(begin_row("try", TINY.try_of("vanilla", {}), ""))
+    begun.rows.add(result_row("try", TINY.try_of("vanilla", {})))
     assert begun.chosen("vanilla") is None

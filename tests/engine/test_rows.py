@@ -1,19 +1,20 @@
 """The file of rows: written whole, read again, shared, and refused if it is another file."""
 
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import pytest
 
-from rmploss.engine.rows import Row, Rows, begin_row
+from rmploss.engine.rows import RESULTS, Row, Rows, begin_row
 from rmploss.errors import UserError
 from tests.engine.runs import TINY
 from tests.meanwhile import meanwhile
+from tests.result_rows import result_row
 
 
 def test_a_row_is_found_by_recipe_and_seed_in_a_new_process(tmp_path: Path) -> None:
     path = tmp_path / "new" / "rows.csv"
-    row = replace(begin_row("try", TINY, "lr=0.1"), last_accuracy="12.50")
+    row = replace(result_row("try", TINY, 12.5), setting="lr=0.1")
     Rows(path).add(row)
     found = Rows(path)
     assert found.of(TINY) == row
@@ -26,8 +27,8 @@ def test_a_row_is_found_by_recipe_and_seed_in_a_new_process(tmp_path: Path) -> N
 def test_rows_that_others_wrote_meanwhile_stay(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     one, other = Rows(path), Rows(path)
-    one.add(begin_row("try", TINY, "lr=0.1"))
-    other.add(begin_row("report", TINY.but(seed=1), ""))
+    one.add(result_row("try", TINY))
+    other.add(result_row("report", TINY.but(seed=1)))
     found = Rows(path)
     assert found.of(TINY) is not None
     assert found.of(TINY.but(seed=1)) is not None
@@ -36,9 +37,9 @@ def test_rows_that_others_wrote_meanwhile_stay(tmp_path: Path) -> None:
 
 def test_a_row_that_another_adds_during_the_write_stays(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
-    other = begin_row("report", TINY.but(seed=1), "")
+    other = result_row("report", TINY.but(seed=1))
     with meanwhile(lambda: Rows(path).add(other)):
-        Rows(path).add(begin_row("try", TINY, "lr=0.1"))
+        Rows(path).add(result_row("try", TINY))
     found = Rows(path)
     assert found.of(TINY) is not None
     assert found.of(TINY.but(seed=1)) is not None
@@ -54,11 +55,9 @@ HEAD = ",".join(field.name for field in fields(Row)) + "\n"
         "recipe,seed\nx,1\n",
         HEAD.replace(",outcome", "") + "try,x,0,abc,,,,,,,,\n",
         HEAD + "try,x,0,abc\n",  # fewer values than columns
-        HEAD + "try,x,0,abc,,,1\N{REPLACEMENT CHARACTER}.5,,,,,,\n",
-        HEAD + "try,x,0,abc,,,nan,,,,,,\n",
         HEAD + "try,x,0," + 140_000 * "a" + ",,,1,,,,,,\n",
     ],
-    ids=range(7),
+    ids=range(5),
 )
 def test_another_file_is_refused_by_line(tmp_path: Path, text: str) -> None:
     path = tmp_path / "rows.csv"
@@ -70,8 +69,82 @@ def test_another_file_is_refused_by_line(tmp_path: Path, text: str) -> None:
     assert path.read_text() == text
 
 
+GOOD = result_row("try", TINY)
+DIVERGED = replace(begin_row("try", TINY, ""), outcome="diverged")
+
+
+def line_of(row: Row, **changes: str) -> str:
+    return ",".join(str(value) for value in {**asdict(row), **changes}.values()) + "\n"
+
+
+def text_of(*rows: Row) -> str:
+    """A file of rows, one a line."""
+    return HEAD + "".join(map(line_of, rows))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("kind", "foo"),
+        ("recipe", ""),
+        ("seed", "-1"),
+        ("seed", "1.0"),
+        ("fingerprint", "4.9E+07"),
+        ("tested_on", "?"),
+        ("last_accuracy", ""),
+        ("last_accuracy", "2580"),
+        ("last_accuracy", "-5"),
+        ("last_accuracy", "nan"),
+        ("last_accuracy", "1\N{REPLACEMENT CHARACTER}.5"),
+        ("best_accuracy", ""),
+        ("best_accuracy", "49.0"),
+        ("best_epoch", "0"),
+        ("best_epoch", "1.5"),
+        ("quantization_error", "abc"),
+        ("quantization_error", "inf"),
+        ("firing_rate", "-0.1"),
+        ("train_cpu_s", "nan"),
+        ("outcome", "zzz"),
+    ],
+)
+def test_a_wrong_value_is_told_with_its_line_and_field(
+    tmp_path: Path, field: str, value: str
+) -> None:
+    path = tmp_path / "rows.csv"
+    first = replace(GOOD, seed=5)
+    path.write_text(text_of(first) + "\n" + line_of(GOOD))
+    assert Rows(path).of(TINY) == GOOD
+    path.write_text(text_of(first) + "\n" + line_of(GOOD, **{field: value}))
+    with pytest.raises(UserError, match="cannot go on") as caught:
+        Rows(path)
+    (problem,) = caught.value.problems
+    assert problem.where == f"{path}, line 4"
+    assert f": {field} " in problem.what
+    assert problem.fix == "correct or remove this line"
+
+
+@pytest.mark.parametrize("field", list(RESULTS))
+def test_a_run_that_diverged_has_no_results(tmp_path: Path, field: str) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(text_of(DIVERGED))
+    assert Rows(path).of(TINY) == DIVERGED
+    path.write_text(text_of(replace(DIVERGED, **{field: "99"})))
+    with pytest.raises(UserError, match=f"{field} is '99', but a run that diverged"):
+        Rows(path)
+
+
+def test_two_rows_of_one_run_are_equal(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(text_of(GOOD, GOOD))
+    assert Rows(path).of(TINY) == GOOD
+    for other in (DIVERGED, replace(GOOD, last_accuracy="50.5"), replace(GOOD, kind="report")):
+        path.write_text(text_of(GOOD, replace(GOOD, seed=1), other))
+        with pytest.raises(UserError, match="line 4: is of the run of line 2, but differs"):
+            Rows(path)
+
+
 def test_rows_that_a_spreadsheet_saved_are_read(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
-    Rows(path).add(begin_row("try", TINY, "lr=0.1"))
+    Rows(path).add(result_row("try", TINY))
     path.write_text("\N{BYTE ORDER MARK}" + path.read_text(), encoding="utf-8")
     assert Rows(path).of(TINY) is not None

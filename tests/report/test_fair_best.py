@@ -7,18 +7,14 @@ from rmploss.engine.rows import Row, Rows, begin_row
 from rmploss.recipes import METHODS, Recipe
 from rmploss.recipes.fair_best import OWN, POCKET, spelled
 from rmploss.report.fair_best import NO_MEAN, BestLine, conditions, lines, spread
+from tests.result_rows import result_row
 
 SYSTEM = "tet"
 SETTINGS = POCKET.settings(SYSTEM)
 
 
 def row(recipe: Recipe, accuracy: float, error: float = 0.2) -> Row:
-    return replace(
-        begin_row("report", recipe, ""),
-        last_accuracy=f"{accuracy}",
-        best_accuracy=f"{accuracy + 1}",
-        quantization_error=f"{error}",
-    )
+    return result_row("report", recipe, accuracy, error)
 
 
 def line_of(folder: Path) -> BestLine:

@@ -8,6 +8,8 @@ by the recipe's fingerprint and seed.
 import csv
 import io
 import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -18,6 +20,27 @@ from rmploss.recipes import Recipe
 
 DIGITS = 12
 """Of a fingerprint in a row."""
+SHOWN = 40
+"""The characters of a wrong value that an error shows."""
+FORMS: Mapping[str, tuple[str, str]] = {
+    "kind": ("try|report", "try or report"),
+    "recipe": (".+", "a name"),
+    "seed": ("[0-9]{1,18}", "a whole number, 0 or more"),
+    "fingerprint": (f"[0-9a-f]{{{DIGITS}}}", f"{DIGITS} hexadecimal digits"),
+    "tested_on": ("[0-9a-f]*", "hexadecimal digits"),
+    "best_epoch": ("[0-9]*", "a whole number"),
+    "outcome": ("(diverged)?", "empty or diverged"),
+}
+"""A field of a row -> a pattern of all its values, and what those are in words."""
+RESULTS: Mapping[str, tuple[float, float]] = {
+    "last_accuracy": (0, 100),
+    "best_accuracy": (0, 100),
+    "best_epoch": (1, math.inf),
+    "quantization_error": (0, math.inf),
+    "firing_rate": (0, math.inf),
+    "train_cpu_s": (0, math.inf),
+}
+"""A result of a run -> the least and the greatest value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +54,7 @@ class Row:
     last_accuracy, best_accuracy: on that split, of the last and of the best epoch, in percent.
     quantization_error, firing_rate: of the last epoch, dimensionless.
     train_cpu_s: processor time of the training.
-    outcome: "" or "diverged", and then there are no results.
+    outcome: "" or "diverged", and then there are no results. Without it a row in a file has all.
     """
 
     kind: str
@@ -59,7 +82,8 @@ class Rows:
 
     path: of the file, which may be missing.
 
-    Raises `UserError` for a file with other columns.
+    Raises `UserError` for a file with other columns, for a line that is no row of `search`, and for
+    two lines of one run that differ.
     """
 
     def __init__(self, path: Path) -> None:
@@ -109,23 +133,76 @@ def _read(path: Path) -> dict[tuple[str, int], Row]:
     if not path.exists():
         return {}
     text = read_regular(path).decode("utf-8-sig", errors="replace")
-    reader = csv.DictReader(io.StringIO(text))
-    found: dict[tuple[str, int], Row] = {}
+    found: dict[tuple[str, int], tuple[int, Row]] = {}
+    for line, row in _numbered(text, path):
+        first, other = found.setdefault((row.fingerprint, row.seed), (line, row))
+        if other != row:
+            what = f"is of the run of line {first}, but differs from it"
+            raise _refusal(path, line, what, "remove the wrong one of the two lines")
+    return {key: row for key, (_, row) in found.items()}
+
+
+def _numbered(text: str, path: Path) -> Iterator[tuple[int, Row]]:
+    """The rows of the text of a file, each with the number of its first line."""
+    lines = csv.reader(io.StringIO(text))
     line = 1
     try:
-        if reader.fieldnames != [field.name for field in fields(Row)]:
-            raise ValueError("other columns")
-        line = 2
-        for values in reader:
-            if None in values.values():
-                raise ValueError("fewer values than columns")
-            row = Row(**{**values, "seed": int(values["seed"])})
-            if not math.isfinite(row.accuracy):
-                raise ValueError("not finite")
-            found[row.fingerprint, row.seed] = row
-            line = reader.line_num + 1
-    except (csv.Error, KeyError, TypeError, ValueError):
-        what, fix = "is no row of a comparison", "another --file, or remove this one"
-        problem = Problem(f"{path}, line {line}", what, fix)
-        raise UserError("cannot go on with these rows", [problem]) from None
-    return found
+        if next(lines, None) != [field.name for field in fields(Row)]:
+            what, fix = "is not the head of a file of rows", "move this file away"
+            raise _refusal(path, line, what, fix)
+        while True:
+            line = lines.line_num + 1
+            values = next(lines, None)
+            if values is None:
+                return
+            if values:  # A blank line is no row.
+                yield line, _row_of(values)
+    except (csv.Error, _FaultError) as fault:
+        what = f"is no row of a comparison: {fault}"
+        raise _refusal(path, line, what, "correct or remove this line") from None
+
+
+class _FaultError(Exception):
+    """What is wrong with a row."""
+
+
+def _row_of(values: Sequence[str]) -> Row:
+    """The row of the values of a line, all of which are checked; raises `_FaultError`."""
+    names = [field.name for field in fields(Row)]
+    if len(values) != len(names):
+        raise _FaultError(f"{len(values)} values, not {len(names)}")
+    found = dict(zip(names, values, strict=True))
+    for name, (form, words) in FORMS.items():
+        if re.fullmatch(form, found[name]) is None:
+            raise _FaultError(f"{name} {_shown(found[name])} is not {words}")
+    for name, (low, high) in RESULTS.items():
+        _check_result(name, found[name], low, high, bool(found["outcome"]))
+    if float(found["best_accuracy"] or 0) < float(found["last_accuracy"] or 0):
+        raise _FaultError("best_accuracy is less than last_accuracy")
+    return Row(**{**found, "seed": int(found["seed"])})
+
+
+def _check_result(name: str, value: str, low: float, high: float, diverged: bool) -> None:
+    """Raises `_FaultError` for a result that no run has."""
+    if diverged:
+        if value:
+            raise _FaultError(f"{name} is {_shown(value)}, but a run that diverged has no results")
+        return
+    if not value:
+        raise _FaultError(f"{name} is empty")
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not (math.isfinite(number) and low <= number <= high):
+        limits = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of at least {low:g}"
+        raise _FaultError(f"{name} {_shown(value)} is not a number {limits}")
+
+
+def _shown(value: str) -> str:
+    return repr(value if len(value) <= SHOWN else value[:SHOWN] + "...")
+
+
+def _refusal(path: Path, line: int, what: str, fix: str) -> UserError:
+    problem = Problem(f"{path}, line {line}", what, fix)
+    return UserError("cannot go on with these rows", [problem])
