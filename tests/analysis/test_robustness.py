@@ -188,6 +188,37 @@ def test_a_network_without_gradients_is_told(x: Tensor, labels: Tensor) -> None:
     assert "100.0 % of the images have no gradient" in said
 
 
+class Detached(Flat):
+    """The same without a graph: nothing says that it depends on its pixels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.detach())
+
+
+class Broken(Flat):
+    """The same with logits, or only gradients, that are not numbers."""
+
+    def __init__(self, *, logits: bool) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, x: Tensor) -> Tensor:
+        zero = (0 * x.flatten(1)[:, :2]).abs()
+        return super().forward(x) + (zero / 0 if self.logits else zero.sqrt())
+
+
+def test_logits_that_depend_on_no_pixel_have_no_gradient(x: Tensor) -> None:
+    (result,) = robustness(Detached(), [(x, Detached()(x).argmax(1))], [0.5])
+    assert (result.clean, result.fgsm, result.without_gradient) == (100, 100, 100)
+
+
+def test_what_is_not_finite_is_not_robust(x: Tensor) -> None:
+    (result,) = robustness(Broken(logits=True), [(x, torch.zeros(len(x)).long())], [0.5])
+    assert (result.clean, result.noise, result.fgsm, result.pgd) == (0, 0, 0, 0)
+    (result,) = robustness(Broken(logits=False), [(x, Flat()(x).argmax(1))], [0.5])
+    assert (result.clean, result.without_gradient) == (100, 100)
+
+
 @pytest.mark.parametrize(
     ("accuracies", "said"),
     [
@@ -263,7 +294,14 @@ def test_the_gradient_of_a_spiking_network_is_that_of_its_surrogate(images: Tens
 
 @pytest.mark.parametrize(
     ("eps", "steps", "said"),
-    [([0.0], 1, "0.0"), ([1.5], 1, "1.5"), ([], 1, "no size"), ([0.1], 0, "steps = 0")],
+    [
+        ([0.0], 1, "0.0"),
+        ([1.5], 1, "1.5"),
+        ([1e-300], 1, "1e-300"),
+        ([], 1, "no size"),
+        ([0.1, 0.1], 1, "twice"),
+        ([0.1], 0, "steps = 0"),
+    ],
 )
 def test_what_cannot_be_attacked(eps: list[float], steps: int, said: str, images: Tensor) -> None:
     with pytest.raises(UserError) as caught:

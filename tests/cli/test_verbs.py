@@ -202,6 +202,21 @@ def test_table_says_where_recorded_results_are_if_none_are_here(
     assert "no recorded results in ." in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("which", ["1", "fair", "fair-best"])
+def test_a_table_of_full_size_without_a_run_names_that_of_pocket_size(
+    which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = Path.cwd() / "results"
+    monkeypatch.chdir(tmp_path)
+    hint = f"rmploss table {which} --pocket"
+    assert main(["table", which, "--results", str(results)]) == 0
+    out = capsys.readouterr().out
+    assert hint in out
+    assert "chosen settings" not in out
+    assert main([*hint.split()[1:], "--results", str(results)]) == 0
+    assert hint not in capsys.readouterr().out
+
+
 def test_table_fills_a_cell_with_mean_and_deviation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

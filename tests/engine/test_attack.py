@@ -93,6 +93,12 @@ def test_mistakes(
     assert said in capsys.readouterr().err
 
 
+def test_the_images_of_the_attacked_network_itself_are_refused(runs: tuple[Path, Path]) -> None:
+    with pytest.raises(UserError, match="another network") as caught:
+        attack_run(runs[0], [0.1], source=runs[0])
+    assert "is the attacked run" in str(caught.value)
+
+
 def test_events_have_no_pixels_to_attack(tmp_path: Path, runs: tuple[Path, Path]) -> None:
     changes = {"epochs": 1, "train_samples": 32, "test_samples": 16, "batch_size": 16, "T": 2}
     events = train(override(get("digits-events-convnet-rmp"), changes), tmp_path)

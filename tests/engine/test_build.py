@@ -123,6 +123,12 @@ def test_one_step_has_no_other_to_learn_from() -> None:
     check(TINY.but(T=1, auxiliary=recipes.use("every_step")))
 
 
+@pytest.mark.parametrize("norm", ["none", "bn_step"])
+def test_neurons_that_follow_a_gain_need_one(norm: str) -> None:
+    assert "no gain that its neurons could follow" in complaint({"neuron": "mpd_agl", "norm": norm})
+    check(TINY.but(neuron=recipes.use("mpd_agl")))
+
+
 def test_a_check_leaves_the_generator_alone() -> None:
     before = torch.random.get_rng_state()
     check(TINY)

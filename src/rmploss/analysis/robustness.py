@@ -31,6 +31,8 @@ STEPS = 10
 """The steps of PGD."""
 STEP = 0.25
 """The size a of a step of PGD, as a share of eps."""
+LEAST = torch.finfo(torch.float32).eps
+"""The smallest size: a smaller one changes no white pixel in float32."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class Robustness:
     samples: the number of images.
     clean, noise, fgsm, pgd: see the head of the module.
     transfer: None: there was no other network.
-    without_gradient: the share of images whose g is 0 in every pixel, in percent.
+    without_gradient: the share of images whose g is 0 in every pixel, or not finite in one, in
+        percent.
     """
 
     eps: float
@@ -105,18 +108,20 @@ def robustness(
 ) -> list[Robustness]:
     """Attack a network with every size; returns one result for each.
 
-    model: logits `[B, K]` of pixels; runs in evaluation mode, its parameters get no gradient.
+    model: logits `[B, K]` of pixels; runs in evaluation mode, its parameters get no gradient. An
+        image whose logits are not all finite is not right.
     batches: (pixels in [0, 1], `[B, C, H, W]`; labels `[B]`).
-    eps: the sizes of the attacks, each in (0, 1].
+    eps: the sizes of the attacks, different ones, each in [`LEAST`, 1].
     source: another network for transferred images, of pixels as well; None: none.
     steps: of PGD, at least 1.
     seed: of the noise, and of the images at which PGD begins.
 
     Raises `UserError`.
     """
-    problems = [
-        Problem(f"eps = {e!r}", "must lie in (0, 1]", "8/255") for e in eps if not 0 < e <= 1
-    ]
+    what = f"must lie in (0, 1], {LEAST:.1g} at least"
+    problems = [Problem(f"eps = {e!r}", what, "8/255") for e in eps if not LEAST <= e <= 1]
+    if len({*eps}) < len(eps):
+        problems.append(Problem("eps", "names a size twice", "2/255 8/255"))
     if not eps:
         problems.append(Problem("eps", "names no size", "2/255 8/255"))
     if steps < 1:
@@ -155,7 +160,7 @@ def _counts(
     signs = torch.randint(0, 2, x.shape, generator=drawn).to(x) * 2 - 1
     start = torch.rand(x.shape, generator=drawn, dtype=torch.float64).to(x) * 2 - 1
     clean, gradient = _right(model, x, labels), input_gradient(model, x, labels)
-    without = float((gradient.flatten(1) == 0).all(1).sum())
+    without = float((direction(gradient).flatten(1) == 0).all(1).sum())
     rows = []
     for size in eps:
         begin = clipped(x + size * start, x, size)
@@ -177,7 +182,7 @@ def fgsm(model: nn.Module, x: Tensor, labels: Tensor, eps: float) -> Tensor:
 
 
 def _along(gradient: Tensor, x: Tensor, eps: float) -> Tensor:
-    return clipped(x + eps * gradient.sign(), x, eps)
+    return clipped(x + eps * direction(gradient), x, eps)
 
 
 def pgd(
@@ -200,17 +205,28 @@ def pgd(
     """
     at = x if begin is None else begin
     for _ in range(steps):
-        at = clipped(at + STEP * eps * input_gradient(model, at, labels).sign(), x, eps)
+        at = clipped(at + STEP * eps * direction(input_gradient(model, at, labels)), x, eps)
     return at
 
 
 def input_gradient(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
-    """g = dL/dx of every image, as x: the sum over the batch, so that no image scales another's."""
+    """g = dL/dx of every image, as x: the sum over the batch, so that no image scales another's.
+
+    It is 0 where the logits do not depend on x.
+    """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         loss = F.cross_entropy(model(x), labels, reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, x)
+        if not loss.requires_grad:
+            return torch.zeros_like(x)
+        (gradient,) = torch.autograd.grad(loss, x, materialize_grads=True)
     return gradient
+
+
+def direction(gradient: Tensor) -> Tensor:
+    """sign(g), as g; 0 for an image with a g that is not finite, which leads nowhere."""
+    finite = gradient.isfinite().flatten(1).all(1)
+    return torch.where(finite.view(-1, *[1] * (gradient.ndim - 1)), gradient.sign(), 0.0)
 
 
 def clipped(attacked: Tensor, x: Tensor, eps: float) -> Tensor:
@@ -220,7 +236,8 @@ def clipped(attacked: Tensor, x: Tensor, eps: float) -> Tensor:
 
 @torch.no_grad()
 def _right(model: nn.Module, x: Tensor, labels: Tensor) -> float:
-    return float((model(x).argmax(1) == labels).sum())
+    logits = model(x)
+    return float(((logits.argmax(1) == labels) & logits.isfinite().all(1)).sum())
 
 
 @contextmanager

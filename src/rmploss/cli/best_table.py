@@ -17,8 +17,13 @@ STACKED = ((0,), (1, 2, 3), (4, 5), (6, 7, 8), (9, 10))
 """Method, fair over chosen over change, best over q, what RMP-Loss does, tries over seeds."""
 
 
-def print_best(folder: Path, pocket: bool, as_json: bool) -> None:
-    """Print the rows in a folder of results; as_json: one JSON object per system."""
+def print_best(folder: Path, pocket: bool, as_json: bool) -> bool:
+    """Print the rows in a folder of results, and say whether there are any.
+
+    folder: of the file of rows.
+    pocket: those of pocket size.
+    as_json: one JSON object per system.
+    """
     from rmploss.recipes.fair_best import FULL, POCKET
     from rmploss.report.fair_best import conditions, lines
 
@@ -27,7 +32,7 @@ def print_best(folder: Path, pocket: bool, as_json: bool) -> None:
     if as_json:
         for line in found:
             print(json.dumps(asdict(line)))
-        return
+        return any(line.setting for line in found)
     size = ", pocket size: not comparable with the paper" * pocket
     say(f"Fair comparison, every system at its best{size}", 2)
     for sentence in conditions(protocol):
@@ -37,10 +42,12 @@ def print_best(folder: Path, pocket: bool, as_json: bool) -> None:
     say("change: of chosen against fair, and by RMP-Loss; q: quantization error", 2)
     say("mean ± standard deviation over the seeds", 2)
     print_rows(_rows(found, protocol.tries), STACKED, width_of(sys.stdout))
-    print("\nchosen settings, and their accuracy on the held-out images")
-    for line in found:
-        if line.setting:
-            say(f"{line.method}: {line.setting} ({line.validation} %)", 2)
+    chosen = [line for line in found if line.setting]
+    if chosen:
+        print("\nchosen settings, and their accuracy on the held-out images")
+    for line in chosen:
+        say(f"{line.method}: {line.setting} ({line.validation} %)", 2)
+    return bool(chosen)
 
 
 def _rows(found: Sequence["BestLine"], budget: int) -> list[tuple[str, ...]]:

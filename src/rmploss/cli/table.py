@@ -66,8 +66,8 @@ class Table:
             raise UserError("no results", [Problem(str(self.results), "is not a folder", fix)])
         results = self.results or default_folder()
         if self.which == BEST:
-            print_best(results, self.pocket, self.json)
-            self._tell_missing(results)
+            shown = print_best(results, self.pocket, self.json)
+            self._tell_missing(results, shown)
             return 0
         if fair:
             lines = fair_table(self.runs_dir, pocket=self.pocket, results=results)
@@ -82,16 +82,22 @@ class Table:
             text = f"left out: {problem.where}: {problem.what}   {problem.fix}"
             print(text.rstrip(), file=sys.stderr)
         self._print(lines, fair)
-        self._tell_missing(results)
+        self._tell_missing(results, any(line.ours for line in lines))
         if damaged:
             raise DamagedRunError("damaged runs, which the table leaves out", damaged)
         return 0
 
-    def _tell_missing(self, results: Path) -> None:
-        """Say where recorded results are if a folder holds none."""
+    def _tell_missing(self, results: Path, shown: bool) -> None:
+        """Say where recorded results are if a folder, or a table of full size, holds none."""
         from rmploss.report.recorded import Recorded
 
-        if self.json or any(Recorded.read(results).rows):  # of recipes, not of anything else
+        if self.json:
+            return
+        if any(Recorded.read(results).rows):  # of recipes, not of anything else
+            if not shown and not self.pocket:
+                print()
+                say("nothing of full size has been run here; in pocket size:", 2)
+                print(f"  rmploss table {self.which} --pocket")
             return
         where = "here" if self.results is None else f"in {self.results}"
         print()

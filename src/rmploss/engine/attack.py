@@ -57,7 +57,7 @@ def attack_run(
     """The accuracies of a run's network under attacks, one result for each size.
 
     run_dir, which: see `load_network`.
-    eps: the largest changes of a pixel, each in (0, 1].
+    eps: the largest changes of a pixel, see `robustness`.
     source: another run on the same data, for transferred images; None: none.
     samples: the size of a class-balanced subset of the test images; None: all of the run's.
     steps: of PGD.
@@ -66,6 +66,9 @@ def attack_run(
     Raises `UserError`, also for data that are no images in memory, `CheckpointError` as
     `load_network`.
     """
+    if source is not None and Path(source).resolve() == Path(run_dir).resolve():
+        problem = Problem(str(source), "is the attacked run", "a run of another seed, or method")
+        raise UserError("images of another network are needed", [problem])
     net, recipe = load_network(run_dir, which)
     other = load_network(source, which) if source is not None else None
     if other is not None and other[1].data.name != recipe.data.name:

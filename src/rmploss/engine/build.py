@@ -21,9 +21,11 @@ from rmploss.engine.ranks import is_broken_connection
 from rmploss.engine.starts import STARTS
 from rmploss.errors import Problem, SmallMapError, UserError
 from rmploss.models import MODELS, SpikingNetwork
+from rmploss.models.flow import calls
 from rmploss.neurons import NEURONS, SpikingLayer
 from rmploss.neurons.diet import Diet
-from rmploss.norm import NORMS
+from rmploss.neurons.mpd_agl import AdaptiveWidthLIF
+from rmploss.norm import NORMS, TDBatchNorm2d
 from rmploss.objectives import AUXILIARIES, LOSSES, OBJECTIVES, Loss, Objective
 from rmploss.objectives.auxiliary import WithAuxiliary
 from rmploss.objectives.mpd_sgr import MPDSGRLoss
@@ -351,6 +353,8 @@ def _incompatible(recipe: Recipe) -> list[Problem]:
         found.append(
             Problem(where, "calibrates learnt thresholds, which this neuron lacks", "neuron=diet")
         )
+    if isinstance(neuron, AdaptiveWidthLIF):
+        found += _nothing_to_follow(recipe)
     T = getattr(make_objective(recipe), "T", None)
     if T is not None and recipe.T != T:
         found.append(Problem(f"objective.T = {T}", "differs from the recipe's T", f"{recipe.T}"))
@@ -365,6 +369,15 @@ def _incompatible(recipe: Recipe) -> list[Problem]:
         fix = f"loss={'joint' if gives == 'branches' else 'ce'}"
         found.append(Problem(where, f"the loss needs {needs}, the network gives {gives}", fix))
     return found + _unfit_auxiliary(recipe)
+
+
+def _nothing_to_follow(recipe: Recipe) -> list[Problem]:
+    """The problem of neurons that follow the gain of a norm that networks do not hand them."""
+    norm = NORMS.make(recipe.norm.name, 1, **recipe.norm.options)
+    if calls(norm, TDBatchNorm2d):
+        return []
+    where = f"neuron = {recipe.neuron.name} with norm = {recipe.norm.name}"
+    return [Problem(where, "has no gain that its neurons could follow", "norm=tdbn")]
 
 
 def _nothing_to_regularize(recipe: Recipe) -> list[Problem]:
