@@ -141,6 +141,15 @@ def test_all_wrong_options_at_once() -> None:
     assert caught.value.problems[0].fix == 'did you mean "width"?'
 
 
+@pytest.mark.parametrize(
+    ("given", "fix"),
+    [("a, b", "\"('a', 'b')\", in quotes"), ("a", "\"('a',)\", in quotes"), (("x", 1), "")],
+)
+def test_a_list_that_was_typed_as_text_is_spelled_out(given: object, fix: str) -> None:
+    (problem,) = WIDGETS.problems("widget", {"parts": given})
+    assert problem.fix == fix
+
+
 def test_options_are_the_keyword_only_parameters() -> None:
     assert list(WIDGETS.options("widget")) == ["width", "mode", "limit", "parts", "on"]
 

@@ -147,7 +147,7 @@ class Registry(Mapping[str, T], Generic[T]):
             Problem(
                 f"{where}.{option} = {value!r}",
                 f"must be {spell(hints[option])}",
-                f"\"('{value}',)\", in quotes" if hints[option] == tuple[str, ...] else "",
+                _listed(value) if hints[option] == tuple[str, ...] else "",
             )
             for option, value in options.items()
             if option in hints and not fits(value, hints[option])
@@ -300,3 +300,11 @@ def spell(hint: Any) -> str:
         return "one of " + ", ".join(repr(word) for word in typing.get_args(hint))
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
     return "none" if hint is type(None) else names.get(hint, str(hint))
+
+
+def _listed(value: object) -> str:
+    """How to type the list that a text, with or without commas, may have meant; "": no text."""
+    if not isinstance(value, str):
+        return ""
+    parts = tuple(part.strip() for part in value.split(",") if part.strip())
+    return f'"{parts}", in quotes'
