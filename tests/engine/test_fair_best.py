@@ -10,7 +10,7 @@ from rmploss.engine import fair_best
 from rmploss.engine.fair_best import Comparison, run
 from rmploss.engine.listener import Listener
 from rmploss.engine.rows import Row, Rows
-from rmploss.errors import NonFiniteError, UserError
+from rmploss.errors import NonFiniteError, StoreError, UserError
 from rmploss.recipes import use
 from rmploss.recipes.fair_best import Protocol
 from tests.result_rows import result_row
@@ -119,6 +119,15 @@ def test_a_try_that_diverges_has_a_row_and_is_not_chosen(
     assert done.chosen("vanilla") == first  # of equals the first
     done.rows.add(result_row("try", TINY.try_of("vanilla", second), 10.0))
     assert done.chosen("vanilla") == second
+
+
+def test_a_file_that_cannot_be_written_is_told_before_the_first_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fair_best, "train", lambda *_, **__: pytest.fail("a run was trained"))
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="cannot write"):
+        run(comparison(tmp_path / "file"), tmp_path / "runs", systems=SYSTEMS)
 
 
 def test_an_unknown_system_is_named_with_the_nearest_one(tmp_path: Path) -> None:

@@ -45,6 +45,20 @@ def test_a_row_that_another_adds_during_the_write_stays(tmp_path: Path) -> None:
     assert found.of(TINY.but(seed=1)) is not None
 
 
+def test_what_was_corrected_or_removed_meanwhile_stays_so(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    wrong, removed = result_row("try", TINY, 90), result_row("try", TINY.but(seed=2))
+    for row in (wrong, removed):
+        Rows(path).add(row)
+    begun = Rows(path)
+    path.write_text(text_of(GOOD))
+    begun.add(result_row("report", TINY.but(seed=1)))
+    for rows in (begun, Rows(path)):
+        assert rows.of(TINY) == GOOD
+        assert rows.of(TINY.but(seed=1)) is not None
+        assert rows.of(TINY.but(seed=2)) is None
+
+
 HEAD = ",".join(field.name for field in fields(Row)) + "\n"
 
 

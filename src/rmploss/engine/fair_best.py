@@ -94,8 +94,9 @@ def run(
     execution, listener: see `train`.
     systems: those to run, see `recipes.fair_best.OWN`; empty: all.
 
-    Raises `UserError` for an unknown system, and what `train` raises, except that a run whose
-    numbers become NaN or infinite has a row that says so.
+    Raises `UserError` for an unknown system, `StoreError` before a training whose row could not be
+    written, and what `train` raises, except that a run whose numbers become NaN or infinite has a
+    row that says so.
     """
     execution, listener = execution or Execution(), listener or Listener()
     execution = replace(execution, analyze=False)
@@ -109,6 +110,7 @@ def run(
             )
             raise UserError("a comparison runs in one process", [problem])
         for kind, recipe, setting in comparison.left(systems or tuple(OWN)):
+            comparison.rows.require_writable()
             words = spelled(setting) or "as in the fair comparison"
             listener.note(f"{kind}: {recipe.name}, seed {recipe.seed}, {words}")
             row = begin_row(kind, recipe, spelled(setting))

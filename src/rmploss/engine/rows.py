@@ -95,17 +95,23 @@ class Rows:
         return self._rows.get((_mark(recipe), recipe.seed))
 
     def add(self, row: Row) -> None:
-        """Write a row into the file, beside those that others have written meanwhile.
+        """Write a row into the file, beside those that it holds now.
 
-        Raises `StoreError` if the file cannot be written.
+        What others have added, corrected or removed meanwhile counts, not what was read before.
+
+        Raises `StoreError` if the file cannot be written, `UserError` if it is damaged meanwhile.
         """
 
         def change() -> bytes:
-            self._rows = {**_read(self.path), **self._rows, (row.fingerprint, row.seed): row}
+            self._rows = {**_read(self.path), (row.fingerprint, row.seed): row}
             return self._text().encode()
 
         store.make_folder(self.path.parent)
         store.try_twice(lambda: store.update(self.path, change))
+
+    def require_writable(self) -> None:
+        """Raise `StoreError` unless rows can be added, before a run is trained for one."""
+        store.require_writable(self.path.parent)
 
     def _text(self) -> str:
         """All rows as the text of the file."""
