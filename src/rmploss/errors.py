@@ -106,9 +106,17 @@ class RankError(UserError):
 
 
 class InterruptedRunError(UserError):
-    """Training stopped on a signal after writing a checkpoint; the run can be resumed."""
+    """Training stopped on a signal after writing a checkpoint; the run can be resumed.
+
+    stopped: where.
+    command: what to type to go on.
+    """
 
     exit_code = 75
+
+    def __init__(self, stopped: str, command: str) -> None:
+        self.stopped, self.command = stopped, command
+        super().__init__(f"{stopped}; resume with\n  {command}")
 
 
 MOST_NAMES = 20

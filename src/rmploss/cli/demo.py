@@ -53,7 +53,8 @@ class Demo:
         except InterruptedRunError as stop:
             again = f"rmploss demo --seed {self.seed} --runs-dir {shlex.quote(str(self.runs_dir))}"
             again += f" --pack {shlex.quote(str(self.pack))}" if self.pack else ""
-            raise InterruptedRunError(f"{stop.title}\nor, with the comparison: {again}") from None
+            both = f"{stop.command}\nor, with the comparison: {again}"
+            raise InterruptedRunError(stop.stopped, both) from None
         finally:
             shown.close()
         print(f"{'':<18}accuracy   quantization error   firing rate")

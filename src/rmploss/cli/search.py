@@ -1,5 +1,6 @@
 """`rmploss search fair-best`: every system of the fair comparison at its best, by equal tries."""
 
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from rmploss.cli.common import DataDir, Device, Flag
+from rmploss.errors import InterruptedRunError
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,11 @@ class Search:
         execution = Execution(self.data_dir, self.device, command=command)
         try:
             run(comparison, self.runs_dir, execution, shown, self.only)
+        except InterruptedRunError as stop:
+            raise InterruptedRunError(stop.stopped, shlex.join(command)) from None
         finally:
             if isinstance(shown, Bar):
                 shown.close()
-        shown.note("all runs have a row: rmploss table fair-best" + " --pocket" * self.pocket)
+        runs = f"all runs of {', '.join(self.only)}" if self.only else "all runs"
+        shown.note(f"{runs} have a row: rmploss table fair-best{' --pocket' * self.pocket}")
         return 0

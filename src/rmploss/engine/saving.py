@@ -60,6 +60,6 @@ class Saving:
         if self.state.world.is_main:
             self.folder.log_event("interrupted", step=at.step)
         raise InterruptedRunError(
-            f"stopped after step {at.step} ({at.words(self.batches)}), "
-            f"checkpoint written; resume with\n  {self.folder.resume_command}{self.flags}"
+            f"stopped after step {at.step} ({at.words(self.batches)}), checkpoint written",
+            f"{self.folder.resume_command}{self.flags}",
         )
