@@ -14,7 +14,7 @@ until one row ends so. All rows are kept: run it again to go on.
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -37,6 +37,7 @@ from rmploss.engine.listener import Listener
 from rmploss.engine.optimizers import Position, learning_rate
 from rmploss.engine.starts import HybridStart
 from rmploss.engine.step import forward_backward
+from rmploss.errors import UserError
 from rmploss.lifecycle import constrain, evolve
 from rmploss.objectives.weighting import weights_of
 from rmploss.randomness import seeded
@@ -129,6 +130,16 @@ class Row:
     def learnt(self) -> bool:
         """Whether it ended at `LEARNT`."""
         return float(self.accuracy) >= LEARNT
+
+
+COLUMNS: Mapping[str, str] = {
+    **{field.name: ".*" for field in fields(Row)},
+    **dict.fromkeys(("T", "cycle", "steps", "asleep"), csv_rows.COUNT),
+    **dict.fromkeys(("lr", "factor", "cpu_s"), csv_rows.NUMBER),
+    **dict.fromkeys(("accuracy", "evaluated"), csv_rows.PERCENT),
+    "awake": f"({csv_rows.COUNT})?",
+}
+"""The columns of the file -> a pattern of all values."""
 
 
 def systems(suffix: str = SUFFIX) -> dict[str, Recipe]:
@@ -283,8 +294,11 @@ def row_of(system: str, recipe: Recipe, setting: Try, device: torch.device) -> R
 
 
 def rows() -> list[Row]:
-    """The rows of docs/overfit.csv whose recipes are as they were."""
-    found = [Row(**row) for row in csv_rows.read(TABLE)]
+    """The rows of docs/overfit.csv whose recipes are as they were.
+
+    Raises `UserError`, which names the line, for a damaged file.
+    """
+    found = [Row(**row) for row in csv_rows.read(TABLE, COLUMNS)]
     known = [*systems().items(), *systems("").items()]
     recipes = {(name, recipe.name): recipe for name, recipe in known}
     return [row for row in found if _is_of(row, recipes.get((row.system, row.recipe)))]
@@ -305,7 +319,7 @@ def add(row: Row) -> None:
     place = {name: index for index, name in enumerate(systems())}
 
     def all_rows() -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = [*csv_rows.read(TABLE), asdict(row)]
+        found: list[dict[str, Any]] = [*csv_rows.read(TABLE, COLUMNS), asdict(row)]
         return sorted(found, key=lambda each: place.get(each["system"], len(place)))
 
     csv_rows.update(TABLE, [f.name for f in fields(Row)], all_rows)
@@ -408,8 +422,11 @@ def main(arguments: list[str]) -> None:
     if given.rate or given.epochs:
         tries = (Try(given.rate or TRIES[0].factor, given.epochs or TRIES[0].epochs),)
     device = torch.device("cuda" if given.full and torch.cuda.is_available() else "cpu")
-    for name in given.names or known:
-        learn(name, known[name], tries, device)
+    try:
+        for name in given.names or known:
+            learn(name, known[name], tries, device)
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

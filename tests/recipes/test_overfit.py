@@ -1,7 +1,7 @@
 """The table of 256 images: every method has a system; the tool stops, goes on and keeps rows."""
 
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import csv_rows
@@ -9,6 +9,7 @@ import overfit
 import pytest
 import torch
 
+from rmploss.errors import UserError
 from rmploss.recipes import METHODS, RECIPES, SUFFIX
 
 CPU = torch.device("cpu")
@@ -168,6 +169,33 @@ def test_the_row_of_a_recipe_that_has_changed_is_kept_and_not_shown(
     kept = csv_rows.read(overfit.TABLE)
     assert [each["accuracy"] for each in kept] == ["99", "50", "60", "70", "80", "90", "98"]
     assert [each.accuracy for each in overfit.rows()] == ["50", "60", "70", "80", "90"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("accuracy", ""),
+        ("accuracy", "2580"),
+        ("factor", "abc"),
+        ("cycle", "60.5"),
+        ("lr", "nan"),
+        ("awake", "-1"),
+        ("cpu_s", "1,2"),
+    ],
+)
+def test_a_damaged_file_is_told_with_its_line(
+    trained: list[overfit.Try], field: str, value: str
+) -> None:
+    lines = [",".join(overfit.COLUMNS), ",".join(asdict(row("99")).values())]
+    damaged = ",".join({**asdict(row("99")), field: value}.values())
+    overfit.TABLE.write_text("\n".join([*lines, "", damaged, ""]))
+    what = "16 values, not 15" if "," in value else f"{field} cannot be {value!r}"
+    with pytest.raises(SystemExit, match=f"error: .*\n.*overfit.csv, line 4: {what}"):
+        overfit.main(["vanilla"])
+    assert not trained
+    overfit.TABLE.write_text("my notes\n")
+    with pytest.raises(UserError, match="line 1: the columns are not system,"):
+        overfit.table()
 
 
 def test_an_unknown_system_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
