@@ -55,7 +55,7 @@ def test_verbs_fit_sixty_columns(words: str, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_width_is_that_of_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((60, 20)))
+    monkeypatch.setattr("shutil.get_terminal_size", lambda *_, **__: os.terminal_size((60, 20)))
     assert width_of(Terminal()) == 60
     assert width_of(io.StringIO()) == sys.maxsize
     closed = io.StringIO()

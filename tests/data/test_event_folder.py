@@ -232,6 +232,15 @@ def test_a_camera_that_seems_smaller_is_noted(own: Path, layout: str) -> None:
     assert EventFolder(path=str(path), **window).notes(None) == []  # an error, not a note
 
 
+def test_one_recording_of_a_class_is_enough_to_split_it_in_time(own: Path) -> None:
+    for place in (own / "train").iterdir():
+        for path in sorted(place.iterdir())[1:]:
+            path.unlink()
+    kind = EventFolder(path=str(own / "train"), split="time", window_ms=50)
+    assert len(kind.notes(None)) == 1
+    assert not kind.missing(None)
+
+
 def test_options_that_are_refused() -> None:
     for wrong in ({"sensor": (128,)}, {"sensor": (0, 5)}, {"size": 0}, {"test_share": 0.0}):
         options: dict[str, Any] = wrong

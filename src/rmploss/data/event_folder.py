@@ -57,9 +57,15 @@ class EventFolder(OwnFolder, WindowedFrames):
 
     def notes(self, root: Path | None) -> list[str]:
         """See `OwnFolder` (not where each file is split in time) and `sensor_notes`."""
+        if self.split == "time":
+            return self.sensor_notes(self._everything(root).files)
         train, test = self._listed(root)
-        found = [] if self.split == "time" else super().notes(root)
-        return found + self.sensor_notes([*train.files, *test.files])
+        return super().notes(root) + self.sensor_notes([*train.files, *test.files])
+
+    def _everything(self, root: Path | None) -> class_folders.Listed:
+        """All recordings, where none is of one split alone."""
+        folder = class_folders.locate(self.path, root)
+        return class_folders.all_of(folder, self.classes or self._found(root), self.suffixes)
 
     def open(
         self, root: Path | None, *, seed: int, T: int, progress: ProgressCallback | None = None
@@ -82,9 +88,7 @@ class EventFolder(OwnFolder, WindowedFrames):
     ) -> Splits:
         """Both splits of windows."""
         if self.split == "time":
-            folder = class_folders.locate(self.path, root)
-            classes = self.classes or self._found(root)
-            everything = class_folders.all_of(folder, classes, self.suffixes)
+            everything = self._everything(root)
             labels = dict(zip(*everything, strict=True))
             files = everything.files
             return split_pieces(
