@@ -123,11 +123,13 @@ MEASURED: dict[str, dict[str, Measured]] = {
     },
     "fair-since-pocket-2xEPYC.csv": {
         "fair-mpd_agl-pocket": Measured(38.55, 1.20, 2, cpu_s=86),
+        "fair-mpd_agl-rmp-pocket": Measured(41.40, 3.39, 2, cpu_s=78),
         "fair-mpd_sgr-pocket": Measured(38.50, 2.40, 2, cpu_s=118),
         "fair-mpd_sgr-rmp-pocket": Measured(38.10, 0.28, 2, cpu_s=122),
         "fair-tgo-pocket": Measured(36.65, 1.06, 2, cpu_s=121),
         "fair-tgo-rmp-pocket": Measured(39.10, 3.11, 2, cpu_s=126),
         "fair-weak2strong-pocket": Measured(37.30, 1.13, 2, cpu_s=92),
+        "fair-weak2strong-rmp-pocket": Measured(38.75, 1.06, 2, cpu_s=87),
     },
     "fast-pocket-2xEPYC.csv": {
         "cifar10-resnet20-fast-pocket": Measured(41.1, None, 1, cpu_s=192),
