@@ -138,14 +138,13 @@ class TDBatchNorm2d(Untraceable, nn.Module):
             raise UserError("bad factor of alpha", [problem])
         if self.factor == "outside":
             self.scale *= factor
-            self.first_gain *= factor
         elif self.factor == "gain":
             with torch.no_grad():
                 self.weight.mul_(factor)
-            self.first_gain *= factor
         else:
             problem = Problem("factor = 'none'", "leaves no alpha to change", "outside or gain")
             raise UserError("a norm without the factor of Eq. 6 cannot be rescaled", [problem])
+        self.first_gain *= factor
 
     def check(self, x: Tensor) -> None:
         """Raise `UserError` unless x is `[T, B, C, H, W]` with this norm's C, type and device."""
