@@ -3,17 +3,19 @@
 import json
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from rmploss.cli import main
 from rmploss.data import Standardize
+from rmploss.engine import attack
 from rmploss.engine.attack import OfPixels, attack_run
 from rmploss.engine.load import evaluate_run
 from rmploss.engine.train import train
 from rmploss.errors import UserError
-from rmploss.recipes import get, override
+from rmploss.recipes import Recipe, get, override, use
 from tests.engine.runs import TINY
 
 
@@ -107,3 +109,40 @@ def test_events_have_no_pixels_to_attack(tmp_path: Path, runs: tuple[Path, Path]
     assert "digits-events" in caught.value.problems[0].where
     with pytest.raises(UserError, match="other data"):
         attack_run(runs[0], [0.1], source=events)
+
+
+def test_the_other_network_gets_images_standardized_as_in_its_training(
+    runs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual, seen = attack.open_splits, []
+
+    def by_seed(recipe: Recipe, *arguments: Any) -> tuple[Any, Any]:
+        test_split: Any
+        train_split, test_split = usual(recipe, *arguments)
+        test_split.prepare.standardize = Standardize([0.5 * recipe.seed], [1.0], white=16)
+        return train_split, test_split
+
+    def robustness(model: OfPixels, *_: object, source: OfPixels, **__: object) -> list[object]:
+        seen.extend([model.standardize.mean.item(), source.standardize.mean.item()])
+        return []
+
+    monkeypatch.setattr(attack, "open_splits", by_seed)
+    monkeypatch.setattr(attack, "robustness", robustness)
+    attack_run(runs[0], [0.1], source=runs[1])
+    assert seen == [0.0, 8.0]
+
+
+def test_images_of_other_classes_are_refused(
+    runs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = attack.load_network
+
+    def other_classes(run: Path, which: Any) -> Any:
+        net, recipe = usual(run, which)
+        return net, recipe if run == runs[0] else recipe.but(data=use("cifar100"))
+
+    monkeypatch.setattr(attack, "load_network", other_classes)
+    with pytest.raises(UserError, match="other data") as caught:
+        attack_run(runs[0], [0.1], source=runs[1])
+    assert "cifar100, 100 classes, (3, 32, 32)" in str(caught.value)
+    assert "digits, 10 classes, (1, 8, 8)" in str(caught.value)

@@ -58,7 +58,8 @@ def attack_run(
 
     run_dir, which: see `load_network`.
     eps: the largest changes of a pixel, see `robustness`.
-    source: another run on the same data, for transferred images; None: none.
+    source: another run on the same data, for transferred images; None: none. Its network gets them
+        standardized as in its training.
     samples: the size of a class-balanced subset of the test images; None: all of the run's.
     steps: of PGD.
     data_dir, device: see `Execution`.
@@ -71,37 +72,45 @@ def attack_run(
         raise UserError("images of another network are needed", [problem])
     net, recipe = load_network(run_dir, which)
     other = load_network(source, which) if source is not None else None
-    if other is not None and other[1].data.name != recipe.data.name:
-        problem = Problem(str(source), f"was trained on {other[1].data.name}", recipe.data.name)
-        raise UserError("images of other data cannot be transferred", [problem])
+    if other is not None:
+        _require_same_data(str(source), other[1], recipe)
     with join(device) as world:
         if world.size > 1:
             problem = Problem(f"{world.size} ranks", "are not supported", "start without torchrun")
             raise UserError("an attack runs in one process", [problem])
         check(recipe, data_root(data_dir))
-        images, standardize = _images(recipe, data_dir, samples, world)
-        model = OfPixels(net, standardize, precision(recipe, world.device)).to(world.device)
-        from_other = None
-        if other is not None:
-            kind = precision(other[1], world.device)
-            from_other = OfPixels(other[0], standardize, kind).to(world.device)
-        pixels = _batches(images, standardize.white)
-        return robustness(model, pixels, eps, source=from_other, steps=steps)
+        images, model = _of_pixels(net, recipe, data_dir, world)
+        theirs = None if other is None else _of_pixels(*other, data_dir, world)[1]
+        chosen = take(images, samples)
+        assert isinstance(chosen, InMemory)
+        pixels = _batches(chosen, model.standardize.white)
+        return robustness(model, pixels, eps, source=theirs, steps=steps)
 
 
-def _images(
-    recipe: Recipe, data_dir: Path | None, samples: int | None, world: World
-) -> tuple[InMemory, Standardize]:
-    """The test images as they are stored, and what makes inputs of them."""
+def _require_same_data(source: str, other: Recipe, recipe: Recipe) -> None:
+    """Raise `UserError` if images of one run are none of the other, or have other labels."""
+    known = [
+        (r.data.name, data.num_classes, data.shape(r.T))
+        for r, data in ((r, make_dataset(r)) for r in (other, recipe))
+    ]
+    if known[0] == known[1]:
+        return
+    was, should = (f"{name}, {K} classes, {shape}" for name, K, shape in known)
+    problem = Problem(source, f"was trained on {was}", f"a run on {should}")
+    raise UserError("images of other data cannot be transferred", [problem])
+
+
+def _of_pixels(
+    net: SpikingNetwork, recipe: Recipe, data_dir: Path | None, world: World
+) -> tuple[InMemory, OfPixels]:
+    """The test images as they are stored, and the network as a function of their pixels."""
     _, test = open_splits(recipe, make_dataset(recipe), data_dir, Listener(), world.device)
     standardize = getattr(getattr(test, "prepare", None), "standardize", None)
     if not isinstance(test, InMemory) or not isinstance(standardize, Standardize):
         what = "has no pixels in memory that could be changed"
         fix = "a run on images: cifar10, cifar100, digits"
         raise UserError("cannot attack", [Problem(f"data set {recipe.data.name}", what, fix)])
-    chosen = take(test, samples)
-    assert isinstance(chosen, InMemory)
-    return chosen, standardize
+    return test, OfPixels(net, standardize, precision(recipe, world.device)).to(world.device)
 
 
 def _batches(images: InMemory, white: int) -> Iterator[tuple[Tensor, Tensor]]:
