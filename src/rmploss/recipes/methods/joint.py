@@ -34,11 +34,6 @@ METHOD = Method(
         "ANN and auxiliary heads add about a third to the cost of training (dense operations at "
         "T = 4); T concerns the SNN only. RMP-Loss includes the neurons of the auxiliary heads.",
     ),
-    unlearnt={
-        "cifar10-joint-resnet18": "of 256 images its pocket variant has learnt 84 % after 1440 "
-        "steps, 36 % after a cycle of 480; a longer one was not tried. On the fair protocol's "
-        "network, which has a quarter of its channels for an eighth, the method learns them in 264",
-    },
     parts={
         "network": use("joint", backbone="resnet20"),
         "neuron": NEURON,
