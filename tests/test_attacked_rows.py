@@ -5,15 +5,16 @@ from pathlib import Path
 import pytest
 import robustness
 
+from rmploss.engine.build import resolve
 from rmploss.engine.run import RunFolder
-from rmploss.recipes import Recipe, get
+from rmploss.recipes import METHODS, Recipe, get, override
 
 ROW = dict.fromkeys(robustness.MEASURED, "50") | {"size": "2/255", "samples": "100"}
 
 
 def run(parent: Path, recipe: Recipe) -> Path:
     """The folder of a run."""
-    return RunFolder.create(parent, recipe.name, recipe.to_json(), command=()).path
+    return RunFolder.create(parent, recipe.name, resolve(recipe).to_json(), command=()).path
 
 
 def attacked(run: Path, source: Path, samples: int = 100, sizes: tuple[str, ...] = ()) -> None:
@@ -41,7 +42,7 @@ def test_a_run_has_its_rows_only_if_all_that_matters_is_the_same(
     assert robustness.is_there(it, source, 100)
     assert not robustness.is_there(it, source, 200)
     assert not robustness.is_there(it, other, 100)
-    changes = ({"seed": 3}, {"T": 2}, {"epochs": 3}, {"train_samples": 1000})
+    changes = ({"seed": 3}, {"T": 2}, {"epochs": 3}, {"train_samples": 1000}, {"lr": 0.2})
     for change in changes:
         assert not robustness.is_there(run(tmp_path, vanilla.but(**change)), source, 100)
 
@@ -61,3 +62,16 @@ def test_rows_under_other_conditions_are_not_averaged(vanilla: Recipe, tmp_path:
     assert shown.count("test images, 10 steps of PGD") == 3
     assert "T = 2" in shown
     assert ", 50 test images" in shown
+
+
+def test_a_row_says_what_was_set_and_has_a_line_of_its_own(vanilla: Recipe, tmp_path: Path) -> None:
+    source = run(tmp_path, vanilla.but(seed=9))
+    weighted = override(get("fair-mpd_sgr-pocket"), {"objective.weight": 10.0, "epochs": 2})
+    for recipe in (get("fair-mpd_sgr-pocket").but(epochs=2), weighted, weighted.but(seed=1)):
+        attacked(run(tmp_path, recipe), source)
+    assert robustness.setting_of(resolve(weighted)) == "objective.weight=10.0"
+    lines = [x for x in robustness.table().splitlines() if "2/255" in x]
+    title = METHODS["mpd_sgr"].title
+    assert lines[0].startswith(f"| {title} | 2/255")
+    assert lines[1].startswith(f"| {title}, `objective.weight=10.0` | 2/255")
+    assert [line[-5:] for line in lines] == ["| 1 |", "| 2 |"]

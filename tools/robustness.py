@@ -2,8 +2,8 @@
 
     python tools/robustness.py RUN ... --transfer OTHER --samples N
 
-A row for every run and size; a run whose rows are there, of the same recipe, seed, T, epochs,
-training samples, source and test images, is left out. OTHER is the run whose PGD images
+A row for every run and size; a run whose rows are there, of the same recipe with the same `--set`,
+source and test images, is left out. OTHER is the run whose PGD images
 are tried on the others, see `rmploss eval --attack`.
 """
 
@@ -20,8 +20,10 @@ from source_map import ROOT
 from rmploss.analysis import Robustness
 from rmploss.engine.attack import attack_run
 from rmploss.engine.batches import splits_kept
+from rmploss.engine.build import resolve
+from rmploss.engine.differences import differing_fields
 from rmploss.engine.run import RunFolder
-from rmploss.recipes import METHODS, SUFFIX
+from rmploss.recipes import METHODS, SUFFIX, Recipe, get
 from rmploss.recipes.fair import PREFIX
 from rmploss.report.fair_best import spread
 
@@ -29,8 +31,8 @@ FILE = ROOT / "results" / "robustness-pocket.csv"
 SIZES = ("2/255", "8/255")
 ACCURACIES = ("clean", "noise", "fgsm", "pgd", "transfer")
 TRAINED = ("recipe", "seed", "T", "epochs", "train_samples")
-"""The columns that say which network was attacked."""
-FIELDS = (*TRAINED, "size", "source", "steps")
+"""The columns that say which network was attacked, with "setting", see `setting_of`."""
+FIELDS = (*TRAINED, "setting", "size", "source", "steps")
 MEASURED = tuple(field.name for field in fields(Robustness))
 STEPS = 10
 
@@ -43,8 +45,17 @@ def known_of(run: Path, source: Path, samples: int) -> dict[str, str]:
     recipe, other = RunFolder.open(run).recipe(), RunFolder.open(source).recipe()
     known: dict[str, object] = {"recipe": recipe.name}
     known |= {name: getattr(recipe, name) for name in TRAINED if name != "recipe"}
+    known["setting"] = setting_of(recipe)
     known |= {"source": f"{other.name}-s{other.seed}", "steps": STEPS, "samples": samples}
     return {name: "" if value is None else str(value) for name, value in known.items()}
+
+
+def setting_of(recipe: Recipe) -> str:
+    """What a run's recipe changes in the one of its name, beside `TRAINED`, as of `--set`."""
+    same = {name: getattr(recipe, name) for name in TRAINED if name != "recipe"}
+    named = resolve(get(recipe.name)).but(**same, expect=recipe.expect)
+    changed = differing_fields(named.to_json(), recipe.to_json())
+    return " ".join(f"{name}={both.rpartition(' is now ')[2]}" for name, both in changed.items())
 
 
 def is_there(run: Path, source: Path, samples: int) -> bool:
@@ -97,20 +108,29 @@ def table() -> str:
     return "\n\n".join(f"{words_of(rows[0])}\n\n{_table(rows)}" for rows in apart.values())
 
 
+def in_code(setting: str) -> str:
+    """A setting behind a method's title."""
+    return f", `{setting}`" if setting else ""
+
+
 def _table(of: Sequence[dict[str, str]]) -> str:
     by_size: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
     for row in of:
-        by_size[row["recipe"].removeprefix(PREFIX).removesuffix(SUFFIX), row["size"]].append(row)
+        name = row["recipe"].removeprefix(PREFIX).removesuffix(SUFFIX)
+        by_size[METHODS[name].title + in_code(row["setting"]), row["size"]].append(row)
+    order = [method.title for method in METHODS.values()]
+    titles = {title for title, _ in by_size}
+    ordered = sorted(titles, key=lambda title: (order.index(title.partition(", `")[0]), title))
     heads = ("method", "eps", "clean", "noise", "FGSM", "PGD", "transfer", "no gradient", "seeds")
     lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
     for size in SIZES:
-        for name, method in METHODS.items():
-            rows = by_size[name, size]
+        for title in ordered:
+            rows = by_size.get((title, size), [])
             if not rows:
                 continue
             shown = (*ACCURACIES, "without_gradient")
             cells = [spread([float(row[field]) for row in rows], 1) for field in shown]
-            lines.append(f"| {method.title} | {size} | {' | '.join(cells)} | {len(rows)} |")
+            lines.append(f"| {title} | {size} | {' | '.join(cells)} | {len(rows)} |")
     return "\n".join(lines)
 
 
