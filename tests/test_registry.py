@@ -1,6 +1,7 @@
 """Registries: lazy imports, and errors that name the nearest entry and every wrong option."""
 
 import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from rmploss.errors import UserError
 from rmploss.models import MODELS
 from rmploss.neurons import NEURONS
 from rmploss.norm import NORMS
-from rmploss.objectives import OBJECTIVES, SCHEDULES
+from rmploss.objectives import AUXILIARIES, LOSSES, OBJECTIVES, SCHEDULES
 from rmploss.registry import Registry, fits, is_literal, spell
 from rmploss.surrogate import SURROGATES
 
@@ -227,3 +228,22 @@ def test_what_a_recipe_can_write() -> None:
     literals = [int, float | None, bool, str, Literal["a"], tuple[str, ...], str | Widget]
     assert all(map(is_literal, literals))
     assert not any(map(is_literal, [Widget, Callable[[], Widget], type(None)]))
+
+
+def described() -> list[tuple[str, type]]:
+    """The classes of the tables with an `__init__` of their own, by table and name."""
+    tables: tuple[Registry[Any], ...] = (NEURONS, NORMS, OBJECTIVES, LOSSES, AUXILIARIES)
+    found = [(f"{table.kind} {name}", table[name]) for table in tables for name in table]
+    return [(name, entry) for name, entry in found if "__init__" in vars(entry)]
+
+
+@pytest.mark.parametrize(("name", "entry"), described())
+def test_a_docstring_has_a_line_for_every_argument_and_the_errors(name: str, entry: type) -> None:
+    """Whoever writes `--set neuron.NAME=...` finds there what NAME is."""
+    doc = inspect.getdoc(entry) or ""
+    lines = re.findall(r"^([A-Za-z_, ]+):", doc, re.MULTILINE)
+    told = {word.strip() for line in lines for word in line.split(",")}
+    named = inspect.signature(entry).parameters.values()
+    assert {p.name for p in named if p.kind is not p.VAR_KEYWORD} <= told, name
+    if set(told) - {"channels"}:
+        assert "`UserError`" in doc, name

@@ -20,7 +20,8 @@ class StepBatchNorm2d(TDBatchNorm2d):
     channels, eps, momentum: see `TDBatchNorm2d`.
     sync: share the statistics of a step between the ranks.
 
-    In evaluation mode it is one affine map for all steps, which folds into a convolution.
+    In evaluation mode it is one affine map for all steps, which folds into a convolution. Raises
+    `UserError`.
     """
 
     counts_repeats = False

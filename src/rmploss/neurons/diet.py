@@ -22,7 +22,13 @@ from rmploss.surrogate import Surrogate, Triangle
 class Diet(LIF):
     """`LIF` with a learnt leak (at most 1) and threshold, one each per layer; all dimensionless.
 
-    leak, threshold: at the start. The membrane of this layer, and so of its moments, is m / v.
+    The membrane of this layer, and so of its moments, is m / v.
+
+    channels, carry_state: of `LIF`.
+    leak, threshold: at the start.
+    surrogate: of `LIF`; None: the paper's triangle, of height 0.3.
+
+    Raises `UserError` for values out of range.
     """
 
     @checked(**ADVICE)

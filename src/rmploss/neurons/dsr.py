@@ -169,10 +169,15 @@ class _DSR(SpikingLayer):
 
 
 class DSRIF(_DSR):
-    """DSR without leak. threshold: V_th at the start, learnt, one per layer; all dimensionless.
+    """DSR without leak; all dimensionless.
 
-    bound: V_th stays at or above it; alpha: neurons fire at alpha V_th; threshold_gain: c, 1 in the
-    authors' code (0.001 in their code for ImageNet).
+    channels: of `LIF`.
+    threshold: V_th at the start, learnt, one per layer.
+    bound: V_th stays at or above it.
+    alpha: neurons fire at alpha V_th.
+    threshold_gain: c, 1 in the authors' code (0.001 in their code for ImageNet).
+
+    Raises `UserError` for values out of range.
     """
 
     @checked(**ADVICE)
@@ -190,10 +195,16 @@ class DSRIF(_DSR):
 
 
 class DSRLIF(_DSR):
-    """DSR with leak e^(-dt/tau). threshold: V_th at the start, learnt, one per layer.
+    """DSR with leak e^(-dt/tau); all dimensionless.
 
-    bound: V_th stays at or above it; alpha: neurons fire at alpha V_th; tau, dt: time constant and
-    time step, in one unit; threshold_gain: c; None for dt, the authors' code. All dimensionless.
+    channels: of `LIF`.
+    threshold: V_th at the start, learnt, one per layer.
+    bound: V_th stays at or above it.
+    alpha: neurons fire at alpha V_th.
+    tau, dt: time constant and time step, in one unit.
+    threshold_gain: c; None: dt, as in the authors' code.
+
+    Raises `UserError` for values out of range.
     """
 
     @checked(**ADVICE)

@@ -17,7 +17,13 @@ from rmploss.surrogate import Sigmoid
 
 
 class EvolvingLIF(LIF):
-    """`LIF` with the evolutionary surrogate; tanh(K v)/2 + 1/2 is `Sigmoid` with alpha = 2 K."""
+    """`LIF` with the evolutionary surrogate; tanh(K v)/2 + 1/2 is `Sigmoid` with alpha = 2 K.
+
+    channels, decay, others: of `LIF`.
+    k_min, k_max: K at progress 0 and 1, dimensionless.
+
+    Raises `UserError` for values out of range.
+    """
 
     @checked(**ADVICE)
     def __init__(

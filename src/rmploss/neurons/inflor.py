@@ -19,7 +19,12 @@ from rmploss.surrogate import Surrogate
 
 
 class InfLoR(IF):
-    """`IF` with threshold 1/2 whose soft reset subtracts 1, not detached; dimensionless."""
+    """`IF` with threshold 1/2 whose soft reset subtracts 1, not detached; dimensionless.
+
+    channels, surrogate, carry_state: of `LIF`.
+
+    Raises `UserError` for values out of range.
+    """
 
     @checked(**ADVICE)
     def __init__(

@@ -36,8 +36,16 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class LIAF(SpikingLayer):
     """LIAF cells: `[T, B, C, ...]` input current to analog outputs of the same shape.
 
-    decay: in [0, 1]; with learn_decay in (0, 1), where the parameter p, one per layer, starts:
-    decay = sigmoid(p). threshold_related: give f(u - v_threshold) on. All dimensionless.
+    All quantities are dimensionless.
+
+    channels: of `LIF`.
+    activation: f, a name in `ACTIVATIONS`.
+    threshold_related: give f(u - v_threshold) on, not f(u).
+    decay: in [0, 1]; with learn_decay in (0, 1).
+    learn_decay: learn decay = sigmoid(p), one p per layer, from there.
+    v_threshold: at which a cell is reset.
+
+    Raises `UserError` for values out of range.
     """
 
     unregularized: ClassVar[str | None] = (

@@ -44,15 +44,20 @@ class LIF(SpikingLayer):
         o(t)     = 1 if u_pre(t) >= v_threshold else 0        (2)
         u(t)     = u_pre(t) (1 - o(t)) + v_reset o(t)         (3)
 
-    All quantities are dimensionless. `decay` in [0, 1] is the paper's tau = 0.25; v_reset = None is
-    the soft reset u_pre - v_threshold o, or u_pre - reset_by o; detach_reset keeps the gradient out
-    of the reset; surrogate is a name in `SURROGATES` or a `Surrogate`. channels: C, which x must
-    then have, or None for any number.
+    All quantities are dimensionless.
 
-    By default a forward starts at rest and leaves nothing behind. With carry_state=True the
-    membrane goes on from call to call until `reset_state()`, and `step` takes one time step at a
-    time, `[B, C, ...]`; the gradient through time ends with a call, and a warning says so. With
-    gradient: all steps in one call, or `functional.lif_step`, which takes and returns the state.
+    channels: C, which x must then have; None: any number.
+    decay: in [0, 1]; the paper's tau = 0.25.
+    v_threshold: at which a neuron fires.
+    v_reset: the potential after a spike; None: the soft reset, u_pre - v_threshold o.
+    reset_by: what the soft reset subtracts instead of v_threshold.
+    detach_reset: keep the gradient out of the reset.
+    surrogate: a name in `SURROGATES`, or a `Surrogate`.
+    carry_state: by default a forward starts at rest and leaves nothing behind. With it the membrane
+        goes on from call to call until `reset_state()`, and `step` takes one time step at a time,
+        `[B, C, ...]`; the gradient through time ends with a call, and a warning says so. With
+        gradient: all steps in one call, or `functional.lif_step`, which takes and returns the
+        state.
 
     Raises `UserError` for values out of range.
     """
@@ -255,7 +260,12 @@ class LIF(SpikingLayer):
 
 
 class IF(LIF):
-    """Integrate-and-fire neurons: `LIF` without leak, decay = 1."""
+    """Integrate-and-fire neurons: `LIF` without leak, decay = 1.
+
+    channels, reset_by, others: of `LIF`.
+
+    Raises `UserError` for values out of range.
+    """
 
     @checked(**{**ADVICE, "decay": "LIF(decay=...): IF has none"})
     def __init__(

@@ -35,6 +35,10 @@ class AdaptiveWidthLIF(LIF):
 
     In the first epoch the width is that of a new norm, later that of the step before the epoch.
 
+    channels, decay, others: of `LIF`; the surrogate is the rectangle.
+
+    Raises `UserError` for values out of range.
+
     Buffers, all scalars: norm_gain is mean_c |gamma_c| alpha V_th in the last training step; width
     is k; width_at is the progress n / N at which k was taken (-1: never), so that a run that is
     resumed within an epoch keeps it; met is whether there was such a step.

@@ -21,6 +21,10 @@ class PLIF(LIF):
     """`LIF` whose decay 1 - k and input gain k are learnt, one w per layer; all dimensionless.
 
     tau: 1 / k at the start, in time steps, above 1.
+    v_reset: 0, or None for the soft reset.
+    channels, v_threshold, detach_reset, surrogate, carry_state: of `LIF`.
+
+    Raises `UserError` for values out of range.
     """
 
     @checked(**ADVICE)

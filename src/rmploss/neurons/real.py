@@ -20,7 +20,11 @@ from rmploss.neurons.lif import LIF, LIFOptions
 class RealSpike(LIF):
     """`LIF` whose spikes are multiplied by `amplitude`, `[C]` or `[1]`, learnt from 1.
 
-    per: "channel" (the authors' code) or "layer". channels: C, for one amplitude per channel.
+    channels: C, for one amplitude per channel.
+    per: "channel" (the authors' code) or "layer".
+    others: of `LIF`.
+
+    Raises `UserError` for values out of range, and without the channels that `per` needs.
     """
 
     @checked(**ADVICE)

@@ -82,11 +82,16 @@ class Trace:
 class TSSL(SpikingLayer):
     """TSSL-BP neurons: `[T, B, C, ...]` input current to post-synaptic currents of the same shape.
 
-    generation: "A", the code of the paper's numbers, or "B", the code since December 2020; tau_m,
-    tau_s: time constants in time steps, at least 1; tau_s None: 2 for A and 3 for B. A layer
-    starts at rest. Half precision is computed in float32.
+    A layer starts at rest. Half precision is computed in float32. The spikes that generation A
+    counts are those of this process's part of the batch.
 
-    The spikes that generation A counts are those of this process's part of the batch.
+    channels: of `LIF`.
+    generation: "A", the code of the paper's numbers, or "B", the code since December 2020.
+    tau_m: the time constant of the membrane, in time steps, at least 1.
+    tau_s: that of the synapse; None: 2 for A and 3 for B.
+    v_threshold: at which a neuron fires, dimensionless.
+
+    Raises `UserError` for values out of range.
     """
 
     unregularized: ClassVar[str | None] = (
