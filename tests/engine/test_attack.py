@@ -1,7 +1,6 @@
 """Attacks on trained runs: in pixels, on the images that the run is tested on."""
 
 import json
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ def test_pixels_are_standardized_in_front_of_the_network() -> None:
 
     standardize = Standardize([0.25], [0.5], white=16)
     stored = torch.randint(0, 17, (3, 1, 4, 4), dtype=torch.uint8)
-    model = OfPixels(Net(), standardize, nullcontext)  # pyright: ignore[reportArgumentType]
+    model = OfPixels(Net(), standardize)  # pyright: ignore[reportArgumentType]
     x = (stored / 16).requires_grad_()
     model(x).sum().backward()
     torch.testing.assert_close(seen[0], standardize(stored))
@@ -146,3 +145,21 @@ def test_images_of_other_classes_are_refused(
         attack_run(runs[0], [0.1], source=runs[1])
     assert "cifar100, 100 classes, (3, 32, 32)" in str(caught.value)
     assert "digits, 10 classes, (1, 8, 8)" in str(caught.value)
+
+
+def test_a_run_in_half_precision_is_attacked_in_float32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = train(TINY.but(amp="bf16", epochs=1), tmp_path)
+    autocast: list[bool] = []
+
+    def robustness(model: OfPixels, batches: Any, *_: object, **__: object) -> list[object]:
+        model.net.register_forward_pre_hook(
+            lambda *_: autocast.append(torch.is_autocast_enabled("cpu"))
+        )
+        model(next(batches)[0])
+        return []
+
+    monkeypatch.setattr(attack, "robustness", robustness)
+    attack_run(run, [0.1], device="cpu")
+    assert autocast == [False]

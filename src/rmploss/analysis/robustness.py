@@ -8,16 +8,16 @@
 x: pixels in [0, 1]; every attacked image is clipped to [0, 1], and P projects to [x - eps, x + eps]
 as well. L: the cross-entropy of the logits. A spike has no derivative: g takes the slope of the
 network's own surrogate in its place, so it is not the gradient of the accuracy, and an attack of
-another kind may find more. Noise and transfer need no gradient of the network: where they do more
-harm than FGSM or PGD, its gradients are masked (Athalye et al. 2018), and its accuracy under them
-says nothing.
+another kind may find more. Where noise does more harm than FGSM or PGD, FGSM more than PGD, or the
+images of another network more than PGD, the gradients are masked (Athalye et al. 2018), and the
+accuracy under attacks that follow them says nothing.
 """
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations
 
 import torch
 import torch.nn.functional as F
@@ -87,7 +87,7 @@ class Robustness:
         order = [("noise", self.noise), ("FGSM", self.fgsm), ("PGD", self.pgd)]
         said = [
             f"{weaker} does more harm than {stronger}"
-            for (weaker, low), (stronger, high) in pairwise(order)
+            for (weaker, low), (stronger, high) in combinations(order, 2)
             if self._is_worse(low, high)
         ]
         if self.transfer is not None and self._is_worse(self.transfer, self.pgd):

@@ -15,10 +15,8 @@ from rmploss.engine.distributed import World
 from rmploss.engine.execution import join
 from rmploss.engine.listener import Listener
 from rmploss.engine.load import load_network
-from rmploss.engine.precision import Precision, precision
 from rmploss.errors import Problem, UserError
 from rmploss.models import SpikingNetwork
-from rmploss.ops import at_least_single
 from rmploss.recipes import Recipe
 
 BATCH = 100
@@ -28,19 +26,20 @@ BATCH = 100
 class OfPixels(nn.Module):
     """A network as a function of pixels in [0, 1], so that an attack counts in pixels.
 
+    In float32, whatever the precision of training: in float16 the gradients of images that are
+    classified surely are 0, which would be taken for robustness.
+
     net: takes standardized inputs.
     standardize: makes these of stored images.
-    precision: see `Evaluator`.
     """
 
-    def __init__(self, net: SpikingNetwork, standardize: Standardize, precision: Precision) -> None:
+    def __init__(self, net: SpikingNetwork, standardize: Standardize) -> None:
         super().__init__()
-        self.net, self.standardize, self.precision = net, standardize, precision
+        self.net, self.standardize = net, standardize
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits `[B, K]` of pixels `[B, C, H, W]`."""
-        with self.precision():
-            return at_least_single(self.net(self.standardize(x * self.standardize.white)))
+        return self.net(self.standardize(x * self.standardize.white))
 
 
 def attack_run(
@@ -54,7 +53,7 @@ def attack_run(
     data_dir: Path | None = None,
     device: str = "auto",
 ) -> list[Robustness]:
-    """The accuracies of a run's network under attacks, one result for each size.
+    """The accuracies of a run's network under attacks, in float32, one result for each size.
 
     run_dir, which: see `load_network`.
     eps: the largest changes of a pixel, see `robustness`.
@@ -110,7 +109,7 @@ def _of_pixels(
         what = "has no pixels in memory that could be changed"
         fix = "a run on images: cifar10, cifar100, digits"
         raise UserError("cannot attack", [Problem(f"data set {recipe.data.name}", what, fix)])
-    return test, OfPixels(net, standardize, precision(recipe, world.device)).to(world.device)
+    return test, OfPixels(net, standardize).to(world.device)
 
 
 def _batches(images: InMemory, white: int) -> Iterator[tuple[Tensor, Tensor]]:
