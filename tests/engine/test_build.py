@@ -229,6 +229,15 @@ def test_a_window_that_is_not_the_surrogates_is_remarked() -> None:
     assert check(recipes.override(ours, {"neuron.surrogate": "sigmoid"})) == []  # no window
 
 
+def test_parts_of_a_batch_with_moments_of_their_own_are_remarked() -> None:
+    parts = {"batch_size": 32, "accumulate": 2}
+    assert check(recipes.override(TINY, {"objective": "rmp", **parts})) == []  # a mean of parts
+    for name in ("im", "recdis", "mpd_sgr", "tgo", "several"):
+        (remark,) = check(recipes.override(TINY, {"objective": name, **parts}))
+        assert "Loss takes mean and deviation of 16 samples at a time" in remark
+        assert check(recipes.override(TINY, {"objective": name})) == []
+
+
 def test_a_weight_that_is_zero_in_every_epoch_is_remarked() -> None:
     """Eq. 12 is 0 at n = N: a run of one epoch has no regularizer, and k = 0 never has one."""
     for changes in ({"epochs": 1}, {"objective.k": 0.0}):

@@ -29,6 +29,7 @@ from rmploss.norm import NORMS, TDBatchNorm2d
 from rmploss.objectives import AUXILIARIES, LOSSES, OBJECTIVES, Loss, Objective
 from rmploss.objectives.auxiliary import WithAuxiliary
 from rmploss.objectives.mpd_sgr import MPDSGRLoss
+from rmploss.objectives.regularizer import Regularizer
 from rmploss.objectives.weighting import terms_of, weighted, weights_of
 from rmploss.ops.lif.moments import MomentSpec
 from rmploss.randomness import seeded
@@ -100,7 +101,7 @@ def check(
         problems += conflicts
     if problems:
         raise UserError(problem_count(problems, recipe.name), problems)
-    return remarks + weightless(recipe) + unlike_window(recipe)
+    return remarks + weightless(recipe) + unlike_window(recipe) + of_parts(recipe)
 
 
 def _without_wrong_types(recipe: Recipe, field: str) -> Recipe:
@@ -142,6 +143,21 @@ def unlike_window(recipe: Recipe) -> list[str]:
         f"a slope where it is < {reach:g} (half_width={reach:g} of mpd_sgr)"
         for width in widths
         if reach is not None and width != reach
+    ]
+
+
+def of_parts(recipe: Recipe) -> list[str]:
+    """The remark on a batch in parts whose regularizer is not the mean of those of its parts."""
+    terms = terms_of(make_objective(recipe))
+    apart = [term for term in terms if isinstance(term, Regularizer) and not term.is_mean]
+    names = [type(term).__name__ for term in apart]
+    if recipe.accumulate == 1 or not names:
+        return []
+    size = recipe.batch_size // recipe.accumulate
+    return [
+        f"accumulate = {recipe.accumulate}: {name} takes mean and deviation of {size} samples at a "
+        f"time, not of a batch of {recipe.batch_size}, and so trains otherwise"
+        for name in names
     ]
 
 

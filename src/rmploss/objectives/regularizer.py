@@ -3,7 +3,7 @@
 import warnings
 from abc import ABC, abstractmethod
 from fnmatch import fnmatchcase
-from typing import Self, TypedDict
+from typing import ClassVar, Self, TypedDict
 
 import torch
 from torch import Tensor
@@ -43,6 +43,8 @@ class Regularizer(Untraceable, ABC):
     where its schedule has another default. Raises `UserError`.
     """
 
+    is_mean: ClassVar[bool] = False
+    """Whether the term of a batch is the mean of those of its parts, as no term of means is."""
     _given: dict[str, object]
 
     def __new__(cls, *args: object, **options: object) -> Self:

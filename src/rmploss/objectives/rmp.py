@@ -8,7 +8,7 @@
 The layers sum q (the third membrane moment), so the loss needs no membrane.
 """
 
-from typing import Literal, Unpack
+from typing import ClassVar, Literal, Unpack
 
 from torch import Tensor
 
@@ -41,6 +41,8 @@ class RMPLoss(Regularizer):
 
     Raises `UserError`.
     """
+
+    is_mean: ClassVar[bool] = True
 
     @checked(**{"": "RMPLoss(k=0.1)", "weight": "k=0.1", "lambda_": "k=0.1", "lamda": "k=0.1"})
     def __init__(

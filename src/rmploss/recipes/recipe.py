@@ -62,7 +62,7 @@ class Recipe:
     epochs: passes over the training split.
     batch_size: global, over all ranks.
     accumulate: the number of parts in which a batch is processed, one after the other. Norms and
-        regularizers that are not linear in the moments (IM-Loss, RecDis) see one part at a time.
+        regularizers of mean and deviation (all but RMP-Loss) see one part at a time.
     clip_norm: the bound to which gradients are scaled down, by their norm over all parameters.
     weight_decay: not stated in the paper; 1e-4 is that of the authors' code.
     weight_decay_on: "all" parameters, as in the authors' code; "weights" leaves out gains, offsets
