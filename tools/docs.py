@@ -57,7 +57,7 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
         "tried": best.tried,
     },
     "docs/robustness.md": {"robustness": robustness.table},
-    "results/README.md": {"fair": tables.fair_results},
+    "results/README.md": {"fair": tables.fair_results, "effect": tables.fair_effect},
 }
 """Document -> name of a generated part -> the function that generates it."""
 

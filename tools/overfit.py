@@ -376,10 +376,10 @@ def reasons() -> str:
     for (system, recipe), tried in found.items():
         why = cards.pop(recipe, "")
         if tried and not best_of(tried).learnt:
-            reached = (
-                f"{best_of(tried).accuracy} % at best (rows: {len(tried)}); cause not measured"
-            )
-            lines.append(f"* `{system}` (`{recipe}`): {why or reached}.")
+            best = f"{best_of(tried).accuracy} % at best"
+            settings = f"settings tried: {len(tried)}"
+            told = f"{why} ({settings})" if why else f"{best} ({settings}); cause not measured"
+            lines.append(f"* `{system}` (`{recipe}`): {told}.")
         elif not tried and why:
             lines.append(_without_row(f"`{system}` (`{recipe}`)", why))
     return "\n".join(lines + [_without_row(f"`{recipe}`", why) for recipe, why in cards.items()])

@@ -3,6 +3,7 @@
 import csv
 import statistics
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 from source_map import ROOT
@@ -164,10 +165,7 @@ def pocket_results() -> str:
 
 def fair_results() -> str:
     """The fair comparison: every method alone, and the changes by adding RMP-Loss."""
-    by_name: dict[str, list[dict[str, str]]] = defaultdict(list)
-    for path in sorted((ROOT / "results").glob("fair-*pocket-2xEPYC.csv")):
-        for row in _rows(path):
-            by_name[row["recipe"].removeprefix(PREFIX).removesuffix(SUFFIX)].append(row)
+    by_name = _fair_rows()
 
     def mean(name: str, field: str) -> float:
         return statistics.mean(float(row[field]) for row in by_name[name])
@@ -187,21 +185,55 @@ def fair_results() -> str:
             values = [float(row[field]) for row in by_name[name] if row[field]]
             cells.append(_mean_std(values, digits) if values else "")
         cells.append(costs.get(name, ""))
-        both = "rmp" if name == "vanilla" else name + WITH_RMP
         for field, digits in FAIR_FIELDS[:2]:
-            change = _change(by_name[name], by_name[both], field) if both in by_name else None
-            cells.append("" if change is None else f"{change:+.{digits}f}")
+            changes = _changes(by_name, name, field)
+            cells.append(f"{statistics.mean(changes):+.{digits}f}" if changes else "")
         lines.append("| " + " | ".join(cells) + " |")
     told = [METHODS[name] for name in alone if METHODS[name].reservation]
     return "\n".join(lines + [f"\n{method.title}: {method.reservation}." for method in told])
 
 
-def _change(without: list[dict[str, str]], with_rmp: list[dict[str, str]], field: str) -> float:
-    """The mean difference over common seeds."""
-    first, second = (
-        {row["seed"]: float(row[field]) for row in rows} for rows in (without, with_rmp)
+def fair_effect() -> str:
+    """In how many networks RMP-Loss lowers the error, raises and lowers the accuracy."""
+    by_name = _fair_rows()
+    found = {
+        name: (
+            _changes(by_name, name, "last_accuracy"),
+            _changes(by_name, name, "quantization_error"),
+        )
+        for name in by_name
+    }
+    added = {name: both for name, both in found.items() if both[0]}
+    lower = sum(max(errors) < 0 for _, errors in added.values())
+    up = [
+        METHODS[name].title.partition(" (")[0]
+        for name, (gains, _) in added.items()
+        if min(gains) > 0
+    ]
+    down = sum(max(gains) < 0 for gains, _ in added.values())
+    return (
+        f"With every seed RMP-Loss lowers the quantization error in {lower} of the {len(added)} "
+        f"networks that it is added to, raises the accuracy in {len(up)} ({', '.join(sorted(up))}) "
+        f"and lowers it in {down}."
     )
-    return statistics.mean(second[seed] - first[seed] for seed in second.keys() & first)
+
+
+def _fair_rows() -> dict[str, list[dict[str, str]]]:
+    """The rows of the fair comparison in pocket size, by method, with RMP-Loss too ("im-rmp")."""
+    by_name: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for path in sorted((ROOT / "results").glob("fair-*pocket-2xEPYC.csv")):
+        for row in _rows(path):
+            by_name[row["recipe"].removeprefix(PREFIX).removesuffix(SUFFIX)].append(row)
+    return by_name
+
+
+def _changes(by_name: Mapping[str, list[dict[str, str]]], name: str, field: str) -> list[float]:
+    """What adding RMP-Loss changes, of each common seed; empty where it was not added."""
+    both = "rmp" if name == "vanilla" else name + WITH_RMP
+    first, second = (
+        {row["seed"]: float(row[field]) for row in by_name.get(key, ())} for key in (name, both)
+    )
+    return [second[seed] - first[seed] for seed in sorted(second.keys() & first)]
 
 
 def _costs() -> dict[str, str]:

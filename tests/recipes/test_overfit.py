@@ -100,8 +100,9 @@ def test_reasons_are_told_by_the_rows(trained: list[overfit.Try]) -> None:
     overfit.add(row("50"))
     overfit.add(row("60", overfit.TRIES[1]))
     told = overfit.reasons().splitlines()
-    assert f"* `fair-stbp` (`fair-stbp-pocket`): {card}." in told
-    vanilla = "* `vanilla` (`cifar10-resnet20-pocket`): 60 % at best (rows: 2); cause not measured."
+    assert f"* `fair-stbp` (`fair-stbp-pocket`): {card} (settings tried: 1)." in told
+    best = "60 % at best (settings tried: 2); cause not measured."
+    vanilla = f"* `vanilla` (`cifar10-resnet20-pocket`): {best}"
     assert vanilla in told
     overfit.add(row("95", overfit.TRIES[2], system="fair-stbp"))
     overfit.add(row("95", overfit.TRIES[2]))
