@@ -128,3 +128,19 @@ def test_wrong_options() -> None:
         MPDSGRLoss(weight=float("nan"), half_width=0)
     with pytest.raises(UserError, match=r"delta = -1"):
         TGOLoss(delta=-1)
+
+
+def test_the_slope_at_an_edge_of_the_window_has_a_limit() -> None:
+    """A silent channel rests at s = 0, with V_th = a at an edge: phi(0) / s would be 4e5 there.
+
+    With s >= a / 100 it is 200 phi(0) = 80 of each channel and step, of which there are three.
+    """
+    u = torch.zeros(1, 4, 3, 8, dtype=torch.float64, requires_grad=True)
+    loss = MPDSGRLoss()
+    with membrane_stats(spec=loss.spec) as stats:
+        LIF(3, decay=0.0)(u)
+    loss.value(stats).backward()
+    assert u.grad is not None
+    assert loss.value(stats).item() == pytest.approx(0.5)
+    slopes = u.grad.sum((0, 1, 3))
+    torch.testing.assert_close(slopes, torch.full_like(slopes, 200 / math.sqrt(2 * math.pi) / 3))

@@ -2,12 +2,12 @@
 
     L = mean over layers, steps, channels of Phi((V_th + a - m) / s) - Phi((V_th - a - m) / s)
 
-m, s: mean and standard deviation of u per channel and step (over B, H, W and all ranks); a:
-half-width of the surrogate; Phi: the distribution function of the normal distribution. tdBN makes
-the input current of a channel normal, and so, nearly, its membrane until training changes it: the
-term is then the probability that the surrogate has a slope. Fewer membranes near the threshold make
-the network less sensitive to small changes of its input, which the paper measures by adversarial
-attacks.
+m, s: mean and standard deviation of u per channel and step (over B, H, W and all ranks), s at least
+a / 100; a: half-width of the surrogate; Phi: the distribution function of the normal distribution.
+tdBN makes the input current of a channel normal, and so, nearly, its membrane until training
+changes it: the term is then the probability that the surrogate has a slope. Fewer membranes near
+the threshold make the network less sensitive to small changes of its input, which the paper
+measures by adversarial attacks.
 
 From notes on the paper (arXiv 2511.12199), which write m for the distance to the threshold. The
 weight is ours.
@@ -23,6 +23,10 @@ from rmploss.errors import Problem
 from rmploss.objectives.regularizer import MeanOverLayers, RegularizerOptions
 from rmploss.ops.lif.moments import MomentSpec
 from rmploss.stats import LayerMoments
+
+NARROWEST = 0.01
+"""The smallest deviation, as a share of a. At an edge of the window the share has the slope 1/s,
+and a silent channel rests at one with s = 0 where V_th = a."""
 
 
 class MPDSGRLoss(MeanOverLayers):
@@ -57,7 +61,8 @@ class MPDSGRLoss(MeanOverLayers):
 
     def of_layer(self, layer: LayerMoments) -> Tensor:
         """The mean over steps and channels of one layer."""
-        distance, spread = layer.mean - layer.v_threshold, layer.deviation
+        distance = layer.mean - layer.v_threshold
+        spread = layer.deviation.clamp(min=NARROWEST * self.half_width)
         upper, lower = (self.half_width - distance) / spread, (self.half_width + distance) / spread
         # Phi(upper) - Phi(-lower), from the tail in which both are small: 1 - 1 would lose them.
         near = torch.special.ndtr(torch.minimum(upper, lower))
