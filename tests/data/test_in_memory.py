@@ -1,6 +1,7 @@
 """Samples in memory: batches as tensor functions, the same however an epoch is cut."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -207,6 +208,21 @@ def test_held_out_images_are_in_every_class_and_not_augmented() -> None:
     assert isinstance(more, InMemory)
     assert more.ids is not None
     assert set(held.ids.tolist()) < set(more.ids.tolist())
+
+
+def test_a_small_class_gives_its_share_and_keeps_a_sample() -> None:
+    """Of 200, 30, 12, 3 and 1 images 15 % are 30, 4.5, 1.8, .45 and .15: 37 of 246 together."""
+    labels = torch.tensor([200, 30, 12, 3, 1])
+    images = replace(_cifar(), stored=_random(246, 3, 32, 32), ids=None)
+    images = replace(images, labels=torch.repeat_interleave(torch.arange(5), labels))
+    train, held = hold_out(images, _cifar(), 0.15)
+    assert held.labels.bincount(minlength=5).tolist() == [30, 5, 2, 0, 0]
+    assert train.labels.bincount().tolist() == [170, 25, 10, 3, 1]
+    train, held = hold_out(images, _cifar(), 0.9)
+    assert held.labels.bincount(minlength=5).tolist() == [180, 27, 11, 2, 0]
+    single = replace(images.select(torch.arange(2)), labels=torch.arange(2))
+    with pytest.raises(UserError, match="every class has only one"):
+        hold_out(single, _cifar(), 0.5)
 
 
 @pytest.mark.parametrize("share", [0.001, 0.999])

@@ -5,6 +5,7 @@ takes the r-th contiguous share of every batch. All ranks together therefore pro
 exactly the batches that a single rank would.
 """
 
+import math
 import sys
 import traceback
 from collections import defaultdict
@@ -63,6 +64,25 @@ def balanced(labels: Tensor, n: int, purpose: str) -> Tensor:
     return torch.tensor(sorted(index for _, _, index in sorted(places)[:n]), dtype=torch.int64)
 
 
+def proportional(labels: Tensor, share: float, purpose: str) -> Tensor:
+    """Indices of a share of the samples, ascending, int64: of every class about its share.
+
+    Of a class of n samples share n, rounded down or up so that all are round(share N) together (the
+    largest remainders up), but never all n. The samples are those of `balanced`, by a hash.
+    """
+    counts = torch.bincount(labels).tolist()
+    quotas = [min(share * n, max(n - 1, 0)) for n in counts]
+    sizes = [math.floor(quota) for quota in quotas]
+    by_remainder = sorted(range(len(counts)), key=lambda k: (sizes[k] - quotas[k], k))
+    for label in by_remainder[: max(0, round(share * len(labels)) - sum(sizes))]:
+        sizes[label] += quotas[label] > sizes[label]
+    held: list[int] = []
+    for label, size in enumerate(sizes):
+        members = (labels == label).nonzero().flatten().tolist()
+        held += sorted(members, key=lambda index: (derive(0, purpose, index), index))[:size]
+    return torch.tensor(sorted(held), dtype=torch.int64)
+
+
 def take(samples: Samples, n: int | None) -> Samples:
     """A class-balanced subset of n samples, the same for every seed; None: all of them.
 
@@ -78,10 +98,11 @@ def take(samples: Samples, n: int | None) -> Samples:
 
 
 def hold_out(train: Samples, test: Samples, share: float) -> tuple[Samples, Samples]:
-    """Training samples without a class-balanced share of them, and that share as a test split.
+    """Training samples without a share of every class, and that share as a test split.
 
     train, test: the splits, held in memory; of `test` only the preparation is taken.
     share: in (0, 1), of the training samples. Which they are is a function of their order alone.
+        Every class keeps a training sample.
 
     Raises `UserError` if the data are not held in memory, or a part would be empty.
     """
@@ -92,7 +113,10 @@ def hold_out(train: Samples, test: Samples, share: float) -> tuple[Samples, Samp
     if not 0 < n < len(train):
         what = f"holds out {n} of {len(train)} training samples"
         raise UserError("no validation split", [Problem(f"validation = {share}", what, "0.5")])
-    held = balanced(train.labels, n, "validation")
+    held = proportional(train.labels, share, "validation")
+    if not len(held):
+        what = "holds out no sample: every class has only one"
+        raise UserError("no validation split", [Problem(f"validation = {share}", what, "none")])
     kept = torch.ones(len(train), dtype=torch.bool)
     kept[held] = False
     return train.select(kept.nonzero().flatten()), replace(train.select(held), prepare=test.prepare)

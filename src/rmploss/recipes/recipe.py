@@ -70,7 +70,7 @@ class Recipe:
     amp: "bf16" or "fp16" runs convolutions in that type, in training and in tests; membranes stay
         float32.
     train_samples, test_samples: sizes of class-balanced subsets of the splits; None: all samples.
-    validation: the share of the training samples, class-balanced and the same for every seed, that
+    validation: the share of the training samples of every class, the same for every seed, that
         are not trained on and replace the test split; None: the test split.
     pocket: True for a pocket variant: no published number is comparable.
     seed: of all randomness.
