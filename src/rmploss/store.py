@@ -142,6 +142,18 @@ def require_writable(folder: Path) -> None:
             _disk.remove(probe)
 
 
+def require_updatable(path: Path) -> None:
+    """Raise `StoreError` unless `update` can write this file, as it is: nothing is changed.
+
+    path: of the file, which may be missing; its folder is there. `.lock-<name>` beside it stays.
+    """
+    with _turn(path):
+        probe = _temporary(path)
+        with _translate_errors("write", path), _remove_on_error(probe):
+            _disk.create(probe, b"")
+            _disk.remove(probe)
+
+
 def append(path: Path, data: bytes) -> None:
     """Append to a file, created if missing. A failed append leaves the file unchanged."""
     with _translate_errors("write", path, len(data)):

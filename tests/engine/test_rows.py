@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rmploss.engine.rows import RESULTS, Row, Rows, begin_row
-from rmploss.errors import UserError
+from rmploss.errors import StoreError, UserError
 from tests.engine.runs import TINY
 from tests.meanwhile import meanwhile
 from tests.result_rows import result_row
@@ -22,6 +22,27 @@ def test_a_row_is_found_by_recipe_and_seed_in_a_new_process(tmp_path: Path) -> N
     assert found.of(TINY.but(lr=0.5)) is None
     assert row.accuracy == 12.5
     assert begin_row("try", TINY, "").accuracy == 0
+
+
+def test_a_row_goes_where_a_symbolic_link_leads(tmp_path: Path) -> None:
+    path, link = tmp_path / "rows.csv", tmp_path / "link.csv"
+    Rows(path).add(result_row("try", TINY))
+    link.symlink_to(path)
+    Rows(link).add(result_row("try", TINY.but(seed=1)))
+    assert link.is_symlink()
+    assert Rows(path).of(TINY.but(seed=1)) is not None
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "r" * 240])
+def test_what_cannot_be_written_is_told_before_a_run(tmp_path: Path, name: str) -> None:
+    """A lock that is a folder; a name that has no room for those beside it."""
+    rows = Rows(tmp_path / "ok.csv")
+    rows.require_writable()
+    assert Rows(tmp_path / "ok.csv").of(TINY) is None
+    if name == "rows.csv":
+        (tmp_path / ".lock-rows.csv").mkdir()
+    with pytest.raises(StoreError):
+        Rows(tmp_path / name).require_writable()
 
 
 def test_rows_that_others_wrote_meanwhile_stay(tmp_path: Path) -> None:
@@ -109,6 +130,9 @@ def text_of(*rows: Row) -> str:
         ("last_accuracy", "2580"),
         ("last_accuracy", "-5"),
         ("last_accuracy", "nan"),
+        ("last_accuracy", "1_5"),
+        ("last_accuracy", "\uff11\uff15"),
+        ("firing_rate", "-0"),
         ("last_accuracy", "1\N{REPLACEMENT CHARACTER}.5"),
         ("best_accuracy", ""),
         ("best_accuracy", "49.0"),

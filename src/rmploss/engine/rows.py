@@ -29,6 +29,10 @@ FORMS: Mapping[str, tuple[str, str]] = {
     "fingerprint": (f"[0-9a-f]{{{DIGITS}}}", f"{DIGITS} hexadecimal digits"),
     "tested_on": ("[0-9a-f]*", "hexadecimal digits"),
     "best_epoch": ("[0-9]*", "a whole number"),
+    **dict.fromkeys(
+        ("last_accuracy", "best_accuracy", "quantization_error", "firing_rate", "train_cpu_s"),
+        (r"([0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?|nan|inf)?", "a number"),
+    ),
     "outcome": ("(diverged)?", "empty or diverged"),
 }
 """A field of a row -> a pattern of all its values, and what those are in words."""
@@ -80,15 +84,15 @@ class Row:
 class Rows:
     """The rows of a file, by recipe.
 
-    path: of the file, which may be missing.
+    path: of the file, which may be missing. Of a symbolic link the file is that to which it leads.
 
     Raises `UserError` for a file with other columns, for a line that is no row of `search`, and for
     two lines of one run that differ.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._rows = _read(path)
+        self.path = path.resolve()
+        self._rows = _read(self.path)
 
     def of(self, recipe: Recipe) -> Row | None:
         """The row of a recipe and its seed."""
@@ -112,6 +116,8 @@ class Rows:
     def require_writable(self) -> None:
         """Raise `StoreError` unless rows can be added, before a run is trained for one."""
         store.require_writable(self.path.parent)
+        if self.path.parent.exists():
+            store.require_updatable(self.path)
 
     def _text(self) -> str:
         """All rows as the text of the file."""
