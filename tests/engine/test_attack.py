@@ -1,6 +1,8 @@
 """Attacks on trained runs: in pixels, on the images that the run is tested on."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +10,11 @@ import pytest
 import torch
 
 from rmploss.cli import main
-from rmploss.data import Standardize
-from rmploss.engine import attack
+from rmploss.data import Prepare, Standardize
+from rmploss.data.digits import Digits
+from rmploss.engine import attack, checkpoint
 from rmploss.engine.attack import OfPixels, attack_run
+from rmploss.engine.checkpoint import STATE
 from rmploss.engine.load import evaluate_run
 from rmploss.engine.train import train
 from rmploss.errors import UserError
@@ -83,6 +87,10 @@ def test_the_command_line_prints_every_size(
         ("--attack 2", "(0, 1]"),
         ("--attack 0.1 --fold", "--fold"),
         ("--attack 0.1 --averaged", "--averaged"),
+        ("--attack 0.1 --workers 2", "--workers"),
+        ("--attack 1e400", "(0, 1]"),
+        ("--attack 1e-99999999", "(0, 1]"),
+        ("--attack 1e99999999/1e99999999", "(0, 1]"),
         ("--transfer nowhere", "--attack 2/255"),
         ("--attack 0.1 --attack-samples 5000", "5000 samples"),
     ],
@@ -136,15 +144,27 @@ def test_images_of_other_classes_are_refused(
 ) -> None:
     usual = attack.load_network
 
-    def other_classes(run: Path, which: Any) -> Any:
-        net, recipe = usual(run, which)
+    def other_classes(run: Path, which: Any, **options: Any) -> Any:
+        net, recipe = usual(run, which, **options)
         return net, recipe if run == runs[0] else recipe.but(data=use("cifar100"))
 
     monkeypatch.setattr(attack, "load_network", other_classes)
     with pytest.raises(UserError, match="other data") as caught:
         attack_run(runs[0], [0.1], source=runs[1])
-    assert "cifar100, 100 classes, (3, 32, 32)" in str(caught.value)
-    assert "digits, 10 classes, (1, 8, 8)" in str(caught.value)
+    assert "cifar100, 100 classes (apple, aquarium_fish, " in str(caught.value)
+    assert "digits, 10 classes (0, 1, 2, 3, 4, ...), (1, 8, 8)" in str(caught.value)
+
+
+def test_equally_many_other_classes_are_refused_too(
+    runs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Turned(Digits):
+        classes = tuple("9876543210")
+
+    sets = iter([Turned(), Digits()])
+    monkeypatch.setattr(attack, "make_dataset", lambda _: next(sets))
+    with pytest.raises(UserError, match="other data"):
+        attack_run(runs[0], [0.1], source=runs[1])
 
 
 def test_a_run_in_half_precision_is_attacked_in_float32(
@@ -163,3 +183,63 @@ def test_a_run_in_half_precision_is_attacked_in_float32(
     monkeypatch.setattr(attack, "robustness", robustness)
     attack_run(run, [0.1], device="cpu")
     assert autocast == [False]
+
+
+def test_a_copy_of_the_attacked_run_is_no_other_network(
+    runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    copy = shutil.copytree(runs[0], tmp_path / "copy")
+    with pytest.raises(UserError, match="another network") as caught:
+        attack_run(runs[0], [0.1], source=copy)
+    assert "holds the attacked network" in str(caught.value)
+
+
+def test_images_that_are_prepared_by_more_than_a_standardization_are_refused(
+    runs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Inverted(Prepare):
+        standardize = Standardize([0.5], [1.0], white=16)
+
+        def forward(self, stored: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+            return self.standardize(16 - stored.float())
+
+    usual = attack.open_splits
+
+    def inverted(*arguments: Any) -> Any:
+        test_split: Any
+        train_split, test_split = usual(*arguments)
+        return train_split, replace(test_split, prepare=Inverted())
+
+    monkeypatch.setattr(attack, "open_splits", inverted)
+    with pytest.raises(UserError, match="cannot attack") as caught:
+        attack_run(runs[0], [0.1])
+    assert "by more than their standardization" in str(caught.value)
+
+
+def test_a_damaged_checkpoint_and_other_images_are_told(
+    runs: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = shutil.copytree(runs[0], tmp_path / "damaged")
+    last = checkpoint.saved(run)[0]
+    (last / STATE).write_bytes(b"x" + (last / STATE).read_bytes()[1:])
+    words = ["eval", str(run), "--attack", "0.1", "--attack-samples", "10"]
+    assert main([*words, "--device", "cpu"]) == 10
+    told = capsys.readouterr()
+    assert "attacks on 10 test images" in told.out
+    assert f"of {run}, not its last checkpoint" in told.err
+    with pytest.raises(UserError, match="another network"):
+        attack_run(runs[1], [0.1], source=run)
+    usual = attack.open_splits
+
+    def fewer(*arguments: Any) -> Any:
+        test_split: Any
+        train_split, test_split = usual(*arguments)
+        return train_split, test_split.select(torch.arange(50))
+
+    monkeypatch.setattr(attack, "open_splits", fewer)
+    words[1] = str(runs[0])
+    assert main([*words, "--device", "cpu"]) == 0
+    assert "note: the data are not those of the run" in capsys.readouterr().err

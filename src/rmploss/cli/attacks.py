@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from rmploss.cli.wrapping import say
@@ -18,7 +17,8 @@ def sizes(words: Sequence[str]) -> list[float]:
     found, problems = [], []
     for word in words:
         try:
-            found.append(float(Fraction(word)))
+            white, _, levels = word.partition("/")
+            found.append(float(white) / float(levels or "1"))
         except (ValueError, ZeroDivisionError):
             problems.append(Problem(f"--attack {word}", "is no size of a pixel's change", "8/255"))
     if problems:

@@ -70,17 +70,7 @@ class Eval:
         from rmploss.engine.run import RunFolder
 
         path = located(self.run_dir)
-        older: list[OlderCheckpointError] = []
-
-        def on_older(taken: str, reasons: Sequence[Problem]) -> None:
-            title = f"this is {taken} of {self.run_dir}, not its last checkpoint"
-            older.append(OlderCheckpointError(title, reasons))
-
-        def on_other_data(found: Mapping[str, str]) -> None:
-            if is_main():
-                listed = "; ".join(found.values())
-                print(f"note: the data are not those of the run: {listed}", file=sys.stderr)
-
+        told = _Told(self.run_dir)
         result = evaluate_run(
             self.run_dir,
             which=self.checkpoint,
@@ -90,13 +80,12 @@ class Eval:
             data_dir=self.data_dir,
             device=self.device,
             workers=self.workers,
-            on_older=on_older,
-            on_other_data=on_other_data,
+            on_older=told.on_older,
+            on_other_data=told.on_other_data,
         )
         if is_main():
             self._print(result, RunFolder.open(path).recipe().tested_on)
-            if older:
-                raise older[0]
+            told.raise_if_older()
             if is_pack(path):
                 require_claims(path, Claims.of(result))
         return 0
@@ -109,13 +98,14 @@ class Eval:
         from rmploss.engine.run import RunFolder
 
         others = {"--averaged": self.averaged, "--fold": self.fold}
-        others |= {"--potential": self.potential != "u_pre"}
+        others |= {"--potential": self.potential != "u_pre", "--workers": self.workers is not None}
         problems = [
             Problem(flag, "has no effect on attacks") for flag, set_ in others.items() if set_
         ]
         if problems:
             raise UserError("--attack takes the trained network as it is", problems)
 
+        told = _Told(self.run_dir)
         results = attack_run(
             self.run_dir,
             sizes(self.attack),
@@ -124,9 +114,12 @@ class Eval:
             which=self.checkpoint,
             data_dir=self.data_dir,
             device=self.device,
+            on_older=told.on_older,
+            on_other_data=told.on_other_data,
         )
         split = RunFolder.open(located(self.run_dir)).recipe().tested_on
         print_attacks(self.attack, results, split, self.json)
+        told.raise_if_older()
         return 0
 
     def _print(self, result: "Evaluation", split: str) -> None:
@@ -148,3 +141,30 @@ class Eval:
         print(f"{'mean':<{width}}  {error:18.4f}  {rate:11.4f}")
         every = result.quantization_error_of_elements
         print(f"mean over all membrane values: quantization error {every:.4f}")
+
+
+class _Told:
+    """What was told while a run was loaded.
+
+    run_dir: the run, for the words.
+    """
+
+    def __init__(self, run_dir: str | Path) -> None:
+        self.run_dir = run_dir
+        self.older: list[OlderCheckpointError] = []
+
+    def on_older(self, taken: str, reasons: Sequence[Problem]) -> None:
+        """An older checkpoint was taken."""
+        title = f"this is {taken} of {self.run_dir}, not its last checkpoint"
+        self.older.append(OlderCheckpointError(title, reasons))
+
+    def on_other_data(self, found: Mapping[str, str]) -> None:
+        """The data are others; printed at once."""
+        if is_main():
+            listed = "; ".join(found.values())
+            print(f"note: the data are not those of the run: {listed}", file=sys.stderr)
+
+    def raise_if_older(self) -> None:
+        """Raise `OlderCheckpointError` if an older checkpoint was taken."""
+        if self.older:
+            raise self.older[0]

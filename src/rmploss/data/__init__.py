@@ -16,7 +16,7 @@ from rmploss.data._base import (
     data_root,
 )
 from rmploss.data._fingerprint import fingerprint
-from rmploss.data._in_memory import InMemory, Prepare, Standardize
+from rmploss.data._in_memory import InMemory, Prepare, Standardize, prepared
 from rmploss.data._loading import batch_indices, batches, hold_out, n_batches, take
 from rmploss.registry import Registry
 
@@ -59,5 +59,6 @@ __all__ = [
     "fingerprint",
     "hold_out",
     "n_batches",
+    "prepared",
     "take",
 ]

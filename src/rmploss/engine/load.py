@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from rmploss.data import data_root
+from rmploss.data import Samples, data_root
 from rmploss.engine import checkpoint, manifest, pack, run_data
 from rmploss.engine.averaging import COUNT
 from rmploss.engine.batches import RankBatches, open_splits
@@ -176,6 +176,24 @@ def _best_step(folder: RunFolder) -> int:
     return max(epochs, key=lambda record: record["test_accuracy"])["step"]
 
 
+def tell_of_other_data(
+    run_dir: str | Path,
+    recipe: Recipe,
+    splits: tuple[Samples, Samples],
+    on_other_data: OnOtherData,
+) -> None:
+    """Call `on_other_data` if the test samples are not those that the run was tested on.
+
+    splits: the training and test samples of now.
+    """
+    before = run_data.recorded(RunFolder.open(located(run_dir)).events())
+    if before is None:
+        return
+    now = run_data.describe(recipe.data.name, *splits)
+    if found := run_data.changes(before, now, ["test"]):
+        on_other_data(found)
+
+
 def evaluate_run(
     run_dir: str | Path,
     *,
@@ -208,11 +226,7 @@ def evaluate_run(
         train, samples = open_splits(
             recipe, make_dataset(recipe), execution.data_dir, Listener(), world.device
         )
-        before = run_data.recorded(RunFolder.open(located(run_dir)).events())
-        if before is not None:
-            now = run_data.describe(recipe.data.name, train, samples)
-            if found := run_data.changes(before, now, ["test"]):
-                on_other_data(found)
+        tell_of_other_data(run_dir, recipe, (train, samples), on_other_data)
         batches = RankBatches(recipe, world, execution.workers).test(samples)
         return evaluate(
             net.to(world.device),
