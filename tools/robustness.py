@@ -8,6 +8,8 @@ are tried on the others, see `rmploss eval --attack`.
 """
 
 import argparse
+import math
+import statistics
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -15,6 +17,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 import csv_rows
+import scipy.stats
 from source_map import ROOT
 
 from rmploss.analysis import Robustness
@@ -34,6 +37,15 @@ TRAINED = ("recipe", "seed", "T", "epochs", "train_samples")
 """The columns that say which network was attacked, with "setting", see `setting_of`."""
 FIELDS = (*TRAINED, "setting", "size", "source", "steps")
 MEASURED = tuple(field.name for field in fields(Robustness))
+COLUMNS: Mapping[str, str] = {
+    **dict.fromkeys((*FIELDS, *MEASURED), ".*"),
+    **dict.fromkeys(("seed", "T", "epochs", "steps", "samples"), csv_rows.COUNT),
+    **dict.fromkeys((*ACCURACIES, "without_gradient"), csv_rows.PERCENT),
+    "transfer": f"({csv_rows.PERCENT})?",
+    "recipe": f"{PREFIX}({'|'.join(METHODS)}){SUFFIX}",
+    "size": "|".join(SIZES),
+}
+"""The columns of the file -> a pattern of all values."""
 STEPS = 10
 
 
@@ -61,7 +73,7 @@ def setting_of(recipe: Recipe) -> str:
 def is_there(run: Path, source: Path, samples: int) -> bool:
     """Whether every size has a row of the same network under the same attack."""
     known = known_of(run, source, samples)
-    sizes = {row["size"] for row in csv_rows.read(FILE) if known.items() <= row.items()}
+    sizes = {row["size"] for row in csv_rows.read(FILE, COLUMNS) if known.items() <= row.items()}
     return {*SIZES} <= sizes
 
 
@@ -100,12 +112,67 @@ def table() -> str:
 
     Rows under other conditions have a table of their own, with a line above that says them.
     """
-    apart: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
-    for row in csv_rows.read(FILE):
-        apart[conditions(row)].append(row)
+    apart = _by_conditions()
     if len(apart) == 1:
         return _table(*apart.values())
     return "\n\n".join(f"{words_of(rows[0])}\n\n{_table(rows)}" for rows in apart.values())
+
+
+def _by_conditions() -> dict[tuple[str, ...], list[dict[str, str]]]:
+    """The rows of the file by what two of one table have in common."""
+    apart: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
+    for row in csv_rows.read(FILE, COLUMNS):
+        apart[conditions(row)].append(row)
+    return apart
+
+
+def differences() -> str:
+    """What PGD leaves to each method, against the vanilla network, for docs/robustness.md.
+
+    The standard error is of the deviation over seeds that all methods of a size have in common:
+    s^2 = sum_i (n_i - 1) s_i^2 / nu,  nu = sum_i (n_i - 1), of n_i seeds each. The error of a
+    difference of two means is s sqrt(1/n_1 + 1/n_2). p is two-sided, of Student's t with nu degrees
+    of freedom, and p of all is p times the comparisons of that size (Bonferroni).
+    """
+    parts = [_differences(rows) for rows in _by_conditions().values()]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _differences(of: Sequence[dict[str, str]]) -> str:
+    heads = ("method", "eps", "PGD - vanilla", "standard error", "p", "p of all")
+    lines: list[str] = []
+    for size in SIZES:
+        by_title = _by_title([row for row in of if row["size"] == size])
+        left = {title: [float(row["pgd"]) for row in rows] for title, rows in by_title.items()}
+        freedom = sum(len(values) - 1 for values in left.values())
+        squares = sum(_squares(values) for values in left.values())
+        vanilla = left.pop(METHODS["vanilla"].title, [])
+        if freedom < 1 or not vanilla:
+            continue
+        for title, values in left.items():
+            change = statistics.fmean(values) - statistics.fmean(vanilla)
+            error = math.sqrt(squares / freedom * (1 / len(values) + 1 / len(vanilla)))
+            p = float(2 * scipy.stats.t.sf(abs(change) / error, freedom))
+            cells = (f"{change:+.1f}", f"{error:.1f}", f"{p:.2f}", f"{min(1, p * len(left)):.2f}")
+            lines.append(f"| {title} | {size} | {' | '.join(cells)} |")
+    head = "| " + " | ".join(heads) + " |\n|---|" + "---:|" * (len(heads) - 1)
+    return "\n".join([head, *lines]) if lines else ""
+
+
+def _squares(values: Sequence[float]) -> float:
+    """The sum of squared differences from the mean."""
+    mean = statistics.fmean(values)
+    return sum((value - mean) ** 2 for value in values)
+
+
+def _by_title(rows: Sequence[dict[str, str]]) -> dict[str, list[dict[str, str]]]:
+    """Rows by method and setting, in the order of the methods."""
+    order = list(METHODS)
+    found: dict[tuple[int, str], list[dict[str, str]]] = defaultdict(list)
+    for row in rows:
+        name = row["recipe"].removeprefix(PREFIX).removesuffix(SUFFIX)
+        found[order.index(name), METHODS[name].title + in_code(row["setting"])].append(row)
+    return {title: found[place, title] for place, title in sorted(found)}
 
 
 def in_code(setting: str) -> str:
@@ -114,20 +181,10 @@ def in_code(setting: str) -> str:
 
 
 def _table(of: Sequence[dict[str, str]]) -> str:
-    by_size: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
-    for row in of:
-        name = row["recipe"].removeprefix(PREFIX).removesuffix(SUFFIX)
-        by_size[METHODS[name].title + in_code(row["setting"]), row["size"]].append(row)
-    order = [method.title for method in METHODS.values()]
-    titles = {title for title, _ in by_size}
-    ordered = sorted(titles, key=lambda title: (order.index(title.partition(", `")[0]), title))
     heads = ("method", "eps", "clean", "noise", "FGSM", "PGD", "transfer", "no gradient", "seeds")
     lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
     for size in SIZES:
-        for title in ordered:
-            rows = by_size.get((title, size), [])
-            if not rows:
-                continue
+        for title, rows in _by_title([row for row in of if row["size"] == size]).items():
             shown = (*ACCURACIES, "without_gradient")
             cells = [spread([float(row[field]) for row in rows], 1) for field in shown]
             lines.append(f"| {title} | {size} | {' | '.join(cells)} | {len(rows)} |")
@@ -148,11 +205,17 @@ def main(words: list[str]) -> None:
 
 
 def add(new: Sequence[Mapping[str, object]]) -> None:
-    """Write rows into the file, behind those so far."""
-    fields = (*FIELDS, *MEASURED)
-    csv_rows.update(FILE, fields, lambda: [*csv_rows.read(FILE), *new])
+    """Write rows into the file, behind those so far; one of the same attack is replaced."""
+    known = [{name: str(row[name]) for name in (*FIELDS, "samples")} for row in new]
+
+    def all_rows() -> list[Mapping[str, object]]:
+        found = csv_rows.read(FILE, COLUMNS)
+        kept = [row for row in found if not any(each.items() <= row.items() for each in known)]
+        return [*kept, *new]
+
+    csv_rows.update(FILE, [*COLUMNS], all_rows)
     for row in new:
-        print(*(row[field] for field in fields), sep=",", flush=True)
+        print(*(row[field] for field in COLUMNS), sep=",", flush=True)
 
 
 if __name__ == "__main__":
