@@ -24,6 +24,20 @@ def test_a_row_is_found_by_recipe_and_seed_in_a_new_process(tmp_path: Path) -> N
     assert begin_row("try", TINY, "").accuracy == 0
 
 
+def test_rows_of_different_samples_are_told(tmp_path: Path) -> None:
+    rows = Rows(tmp_path / "rows.csv")
+    for seed, (kind, mark) in enumerate(
+        [("try", "aa"), ("report", "bb"), ("report", "bb"), ("report", "")]
+    ):
+        rows.add(replace(result_row(kind, TINY.but(seed=seed)), tested_on=mark))
+    rows.require_same_samples()
+    rows.add(replace(result_row("report", TINY.but(seed=9)), tested_on="cc"))
+    with pytest.raises(UserError, match="different test samples") as caught:
+        rows.require_same_samples()
+    assert "report" in caught.value.problems[0].where
+    assert caught.value.problems[0].what == "tested on bb (2 rows), on cc (1 rows)"
+
+
 def test_a_row_goes_where_a_symbolic_link_leads(tmp_path: Path) -> None:
     path, link = tmp_path / "rows.csv", tmp_path / "link.csv"
     Rows(path).add(result_row("try", TINY))

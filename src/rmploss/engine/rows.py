@@ -9,6 +9,7 @@ import csv
 import io
 import math
 import re
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -112,6 +113,24 @@ class Rows:
 
         store.make_folder(self.path.parent)
         store.try_twice(lambda: store.update(self.path, change))
+
+    def require_same_samples(self) -> None:
+        """Raise `UserError` if rows of one kind were tested on different samples."""
+        found: dict[str, Counter[str]] = defaultdict(Counter)
+        for row in self._rows.values():
+            if row.tested_on:
+                found[row.kind][row.tested_on] += 1
+        problems = [
+            Problem(
+                f"{self.path}: {kind}",
+                "tested on " + ", on ".join(f"{mark} ({n} rows)" for mark, n in by.most_common()),
+                "remove the lines of the other samples, and run the search again",
+            )
+            for kind, by in found.items()
+            if len(by) > 1
+        ]
+        if problems:
+            raise UserError("rows of different test samples cannot be compared", problems)
 
     def require_writable(self) -> None:
         """Raise `StoreError` unless rows can be added, before a run is trained for one."""

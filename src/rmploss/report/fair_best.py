@@ -56,9 +56,10 @@ def lines(protocol: Protocol, folder: Path) -> list[BestLine]:
     protocol: the size of the comparison.
     folder: with the file of its rows, which may be missing.
 
-    Raises `UserError` for a file that holds other rows.
+    Raises `UserError` for a file that holds other rows, or rows of different test samples.
     """
     comparison = Comparison(protocol, Rows(folder / protocol.file))
+    comparison.rows.require_same_samples()
     return sorted((_line(comparison, system) for system in OWN), key=lambda line: -line.accuracy)
 
 
