@@ -15,6 +15,7 @@ from rmploss.engine.build import (
     make_objective,
     resolve,
     restore_none_words,
+    unlike_readout,
 )
 from rmploss.engine.execution import Execution
 from rmploss.errors import Problem, UserError
@@ -227,6 +228,14 @@ def test_a_window_that_is_not_the_surrogates_is_remarked() -> None:
     assert "|u - V_th| < 0.5, but Triangle has a slope where it is < 1" in remark
     assert check(recipes.override(other, {"objective.half_width": 1.0})) == []
     assert check(recipes.override(ours, {"neuron.surrogate": "sigmoid"})) == []  # no window
+
+
+def test_a_read_out_that_is_not_the_networks_is_remarked() -> None:
+    ours = recipes.override(TINY, {"auxiliary": "self_distillation"})
+    (remark,) = check(ours)
+    assert "auxiliary.readout = mean, but the network's is the sum of the steps" in remark
+    assert check(recipes.override(ours, {"auxiliary.readout": "sum"})) == []
+    assert unlike_readout(recipes.get("fair-weak2strong-pocket")) == []
 
 
 def test_parts_of_a_batch_with_moments_of_their_own_are_remarked() -> None:

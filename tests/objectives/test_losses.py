@@ -157,6 +157,15 @@ def test_equal_steps_teach_nothing() -> None:
     torch.testing.assert_close(o.grad, torch.zeros_like(o), rtol=0, atol=1e-15)
 
 
+@pytest.mark.parametrize("steps", [2, 8])
+def test_under_a_summed_read_out_the_steps_are_of_the_size_of_the_logits(steps: int) -> None:
+    o = normal(steps, B, K)
+    summed = SelfDistillation(temperature=1.5, readout="sum")(o, o.sum(0), LABELS)
+    plain = SelfDistillation(temperature=1.5 / steps)(o, o.sum(0), LABELS)
+    torch.testing.assert_close(summed, plain, rtol=1e-13, atol=0)
+    assert summed > SelfDistillation(temperature=1.5)(o, o.sum(0), LABELS)
+
+
 def test_no_auxiliary_loss_is_zero() -> None:
     o = normal(T, B, K)
     assert AUXILIARIES.make("none")(o, o.mean(0), LABELS).item() == 0
@@ -248,9 +257,11 @@ def test_wrong_options_are_reported() -> None:
             weight=-1.0,
             temperature=0.0,
             confidence="low",  # pyright: ignore[reportArgumentType]
+            readout="max",  # pyright: ignore[reportArgumentType]
         )
     assert [p.where for p in caught.value.problems] == [
-        "teacher = 'ann'", "weight = -1.0", "temperature = 0.0", "confidence = 'low'"
+        "teacher = 'ann'", "weight = -1.0", "temperature = 0.0", "confidence = 'low'",
+        "readout = 'max'",
     ]  # fmt: skip
     with pytest.raises(UserError, match=r"loss\.wieght"):
         LOSSES.make("tet", wieght=0.1)

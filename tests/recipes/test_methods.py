@@ -107,7 +107,7 @@ PARTS: dict[str, dict[str, Use]] = {
     "liaf": {"neuron": use("liaf"), "norm": PLAIN, "network": RATE},
     "mpd_sgr": {"objective": use("mpd_sgr")}, "tgo": {"objective": use("tgo")},
     "mpd_agl": {"neuron": use("mpd_agl")},
-    "weak2strong": {"auxiliary": use("self_distillation", temperature=0.5)},
+    "weak2strong": {"auxiliary": use("self_distillation", temperature=2.0, readout="sum")},
 }  # fmt: skip
 """The same in full: what the fair comparison puts into the protocol."""
 

@@ -101,7 +101,13 @@ def check(
         problems += conflicts
     if problems:
         raise UserError(problem_count(problems, recipe.name), problems)
-    return remarks + weightless(recipe) + unlike_window(recipe) + of_parts(recipe)
+    return [
+        *remarks,
+        *weightless(recipe),
+        *unlike_window(recipe),
+        *unlike_readout(recipe),
+        *of_parts(recipe),
+    ]
 
 
 def _without_wrong_types(recipe: Recipe, field: str) -> Recipe:
@@ -144,6 +150,19 @@ def unlike_window(recipe: Recipe) -> list[str]:
         for width in widths
         if reach is not None and width != reach
     ]
+
+
+def unlike_readout(recipe: Recipe) -> list[str]:
+    """The remark on self-distillation for another read-out than the network's; else empty."""
+    known = MODELS.complete(recipe.network.name, recipe.network.options).get("readout")
+    told = AUXILIARIES.complete(recipe.auxiliary.name, recipe.auxiliary.options).get("readout")
+    if told is None or known not in ("sum", "mean") or told == known:
+        return []
+    factor = "1/T" if known == "sum" else "T"
+    what = (
+        f"but the network's is the {known} of the steps: its outputs count {factor} of their size"
+    )
+    return [f"auxiliary.readout = {told}, {what} (auxiliary.readout={known})"]
 
 
 def of_parts(recipe: Recipe) -> list[str]:

@@ -1,6 +1,6 @@
 """Self-distillation over time (Ding et al., NeurIPS 2025): one step of the network teaches another.
 
-    p(t)  = softmax(O(t) / tau)
+    p(t)  = softmax(a O(t) / tau),  a = T where the read-out is the sum of the steps, else 1
     c(t)  = max_k softmax(O(t))_k                       the confidence of step t, of each sample
     s, w  = argmax_t c(t), argmin_t c(t)                the strong and the weak step
     Strong2Weak:  weight mean_b KL(p(s) || p(w)),  p(s) without gradient
@@ -30,7 +30,9 @@ class SelfDistillation:
 
     teacher: the "weak" step teaches the strong one (Weak2Strong), or the "strong" one the weak.
     weight: of the term.
-    temperature: tau.
+    temperature: tau, for outputs of the size of the logits.
+    readout: of the network: under the "sum" the outputs of a step are about 1/T of the logits, and
+        are multiplied by T; under the "mean" they are of their size.
     confidence: the probability of the most likely class ("top"), or of the label ("label").
 
     Raises `UserError`.
@@ -46,6 +48,7 @@ class SelfDistillation:
         weight: float = 1.0,
         temperature: float = 2.0,
         confidence: Literal["top", "label"] = "top",
+        readout: Literal["mean", "sum"] = "mean",
     ) -> None:
         problems = []
         if teacher not in ("weak", "strong"):
@@ -56,10 +59,12 @@ class SelfDistillation:
             problems.append(Problem(f"temperature = {temperature!r}", "must be positive", "2"))
         if confidence not in ("top", "label"):
             problems.append(Problem(f"confidence = {confidence!r}", "must be top or label", "top"))
+        if readout not in ("mean", "sum"):
+            problems.append(Problem(f"readout = {readout!r}", "must be mean or sum", "mean"))
         if problems:
             raise UserError("bad self-distillation", problems)
         self.teacher, self.weight = teacher, weight
-        self.temperature, self.confidence = temperature, confidence
+        self.temperature, self.confidence, self.readout = temperature, confidence, readout
 
     def __call__(self, outputs: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
         """The weighted divergence, a scalar.
@@ -73,7 +78,8 @@ class SelfDistillation:
         c = self.confidences(outputs.detach(), labels)
         strong, weak = (_select(outputs, steps) for steps in (c.argmax(0), c.argmin(0)))
         teacher, student = (weak, strong) if self.teacher == "weak" else (strong, weak)
-        return self.weight * self.divergence(teacher.detach(), student)
+        scale = len(outputs) if self.readout == "sum" else 1
+        return self.weight * self.divergence(scale * teacher.detach(), scale * student)
 
     def confidences(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """c, of every step and sample, `[T, B]`."""

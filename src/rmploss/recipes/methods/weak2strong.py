@@ -11,7 +11,8 @@ METHOD = Method(
     code="not looked at: the equation is from the abstract, and from notes on the paper",
     idea="Take every time step for a classifier of its own, and let the least sure one teach the "
     "surest.",
-    equations="L = CE + mean_b KL(softmax(O(w)/tau) || softmax(O(s)/tau)),  O(w) without gradient\n"
+    equations="L = CE + mean_b KL(softmax(T O(w)/tau) || softmax(T O(s)/tau)),  O(w) without "
+    "gradient\n"
     "c(t) = max_k softmax(O(t))_k;  s = argmax_t c(t),  w = argmin_t c(t), of each sample\n"
     "tau = 2",
     doubts=(
@@ -24,9 +25,9 @@ METHOD = Method(
         "the two extremes.",
         "Hinton's distillation multiplies the divergence by tau^2; ours does not: --set "
         "auxiliary.weight=4 does.",
-        "The protocol sums the outputs over T = 4 steps, so that those of a step are about 1/T of "
-        "the logits: tau is 2 / T = 0.5 there. With 2 the term changed the first gradient by "
-        "0.2 %.",
+        "The protocol sums the outputs over the steps, so that those of a step are about 1/T of "
+        "the logits: they are multiplied by T there. Without that the term changed the first "
+        "gradient by 0.2 % at T = 4.",
     ),
-    parts={"auxiliary": use("self_distillation", temperature=0.5)},
+    parts={"auxiliary": use("self_distillation", temperature=2.0, readout="sum")},
 )
