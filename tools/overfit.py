@@ -31,6 +31,7 @@ from rmploss.engine.build import (
     make_network,
     make_objective,
     make_optimizer,
+    resolve,
 )
 from rmploss.engine.evaluate import evaluate
 from rmploss.engine.listener import Listener
@@ -166,6 +167,11 @@ def overfit(recipe: Recipe, setting: Try) -> Recipe:
     )
 
 
+def mark_of(trained: Recipe) -> str:
+    """The first digits of the hash of what is trained, options at their defaults included."""
+    return resolve(trained).fingerprint()[:12]
+
+
 class Training:
     """A network in training, and what is known of its parameters.
 
@@ -277,7 +283,7 @@ def row_of(system: str, recipe: Recipe, setting: Try, device: torch.device) -> R
     return Row(
         system,
         recipe.name,
-        trained.fingerprint()[:12],
+        mark_of(trained),
         f"{recipe.network.name} x {recipe.network.options.get('width', 1)}",
         recipe.optimizer.name,
         f"{trained.lr:.3g}",
@@ -308,7 +314,7 @@ def _is_of(row: Row, recipe: Recipe | None) -> bool:
     if recipe is None:
         return False
     setting = Try(float(row.factor), int(row.cycle))
-    return overfit(recipe, setting).fingerprint()[:12] == row.fingerprint
+    return mark_of(overfit(recipe, setting)) == row.fingerprint
 
 
 def add(row: Row) -> None:
@@ -396,7 +402,7 @@ def learn(system: str, recipe: Recipe, tries: Sequence[Try], device: torch.devic
         present = {r.fingerprint: r for r in found if (r.system, r.recipe) == (system, recipe.name)}
         if any(row.learnt for row in present.values()) and tries is TRIES:
             return
-        if overfit(recipe, setting).fingerprint()[:12] in present:
+        if mark_of(overfit(recipe, setting)) in present:
             continue
         print(f"\n{system}, {setting}: ", end="", flush=True)
         row = row_of(system, recipe, setting, device)

@@ -59,6 +59,18 @@ def test_what_cannot_be_written_is_told_before_a_run(tmp_path: Path, name: str) 
         Rows(tmp_path / name).require_writable()
 
 
+def test_a_row_is_of_all_options_also_of_those_that_no_recipe_states(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another rule for one makes another network: so a row of PLIF outlived its mended norm."""
+    Rows(tmp_path / "rows.csv").add(result_row("try", TINY))
+    rows = Rows(tmp_path / "rows.csv")
+    stated = TINY.but(neuron=TINY.neuron.but(decay=0.25, v_threshold=0.5))
+    assert rows.of(stated) is not None
+    monkeypatch.setattr("rmploss.engine.build._threshold_option", lambda _: {"v_threshold": 2.0})
+    assert rows.of(TINY) is None
+
+
 def test_rows_that_others_wrote_meanwhile_stay(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     one, other = Rows(path), Rows(path)

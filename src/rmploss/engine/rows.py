@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from rmploss import store
+from rmploss.engine.build import resolve
 from rmploss.engine.files import read_regular
 from rmploss.errors import Problem, UserError
 from rmploss.recipes import Recipe
@@ -157,7 +158,12 @@ def begin_row(kind: str, recipe: Recipe, setting: str) -> Row:
 
 
 def _mark(recipe: Recipe) -> str:
-    return recipe.fingerprint()[:DIGITS]
+    """The first digits of the hash of a recipe with all options, those at their defaults too.
+
+    A row of another default, or of another rule for an option that follows from others, is a row of
+    another network.
+    """
+    return resolve(recipe).fingerprint()[:DIGITS]
 
 
 def _read(path: Path) -> dict[tuple[str, int], Row]:
