@@ -53,6 +53,8 @@ def taking_part() -> str:
     """How many of the methods take part, and which do not."""
     fair = [name for name in METHODS if f"{PREFIX}{name}" in {recipe.name for recipe in FAIR}]
     absent = ", ".join(METHODS[name].title for name in fair if name not in OWN)
+    if not absent:
+        return f"All {len(fair)} methods of the fair comparison take part."
     return (
         f"{len(OWN)} of {len(fair)} methods of the fair comparison take part. The others have no "
         f"tries: {absent}."

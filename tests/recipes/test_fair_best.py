@@ -46,12 +46,14 @@ def protocol(request: pytest.FixtureRequest) -> Protocol:
 
 
 def shared(recipe: Recipe) -> dict[str, object]:
-    return {"network": recipe.network.name, **{name: getattr(recipe, name) for name in SHARED}}
+    # Joint A-SNN's network is the common one and an ANN beside it.
+    network = recipe.network.options.get("backbone", recipe.network.name)
+    return {"network": network, **{name: getattr(recipe, name) for name in SHARED}}
 
 
 def test_the_systems_have_two_or_three_own_numbers() -> None:
-    wanted = {"vanilla", "rmp", "im", "tet", "tdbn", "plif", "stbp", "diet", "inflor", "real"}
-    assert wanted <= set(OWN) <= set(METHODS)
+    # A comparison of some would say nothing of the others: a new method needs its numbers, too.
+    assert set(OWN) == set(METHODS)
     assert all(2 <= len(own) <= 3 for name, own in OWN.items() if name != "rmp")
     # RMP-Loss is a loss of the vanilla network, whose numbers it may choose, too.
     assert set(OWN["rmp"]) - set(OWN["vanilla"]) == {"objective.k", "objective.p"}
@@ -121,6 +123,10 @@ def test_every_recorded_row_is_of_a_present_recipe_and_no_try_lacks_one() -> Non
 
 @pytest.mark.parametrize("system", ["stbp", "plif", "diet"])
 def test_the_page_says_truly_that_the_optimizer_woke_a_system(system: str) -> None:
+    """Its best try with Adam is 4 to 11 points above its best with SGD, of 1,000 images each.
+
+    At 20 % two standard errors of a difference are 2 sqrt(2 * 0.2 * 0.8 / 1000), 3.6 points.
+    """
     rows = Rows(ROOT / "results" / POCKET.file)
     found: dict[str, list[float]] = {"sgd": [], "adam": []}
     for setting in POCKET.settings(system):
@@ -128,18 +134,30 @@ def test_the_page_says_truly_that_the_optimizer_woke_a_system(system: str) -> No
         row = rows.of(recipe)
         assert row is not None
         found[recipe.optimizer.name].append(row.accuracy)
-    assert max(found["sgd"]) <= 15.0 < 15.2 < min(found["adam"])
+    assert 4 <= max(found["adam"]) - max(found["sgd"]) <= 11
 
 
-@pytest.mark.parametrize("system", OWN)
-def test_numbers_of_equally_many_candidates_go_in_step(system: str) -> None:
-    # Known, and stated on the page: another order would be other settings, without rows.
-    tries = POCKET.settings(system)[1:]
-    by_length: dict[int, list[str]] = {}
-    for name, values in OWN[system].items():
-        by_length.setdefault(len(values), []).append(name)
-    for length, names in by_length.items():
-        assert len({tuple(setting[name] for name in names) for setting in tries}) == length
+def test_the_page_counts_truly_how_many_choose_adam() -> None:
+    comparison = Comparison(POCKET, Rows(ROOT / "results" / POCKET.file))
+    chosen = [comparison.chosen(system) for system in OWN]
+    assert (
+        sum(setting is not None and setting.get("optimizer") == "adam" for setting in chosen) == 18
+    )
+
+
+def test_two_numbers_do_not_go_in_step() -> None:
+    # In step, k candidates of either number make k pairs, however many the tries are.
+    pairs = {(s["neuron.decay"], s["norm.alpha"]) for s in POCKET.settings("vanilla")[1:]}
+    assert len(pairs) > 3
+
+
+def test_orders_of_one_number_differ_from_system_to_system() -> None:
+    orders = {
+        tuple(setting["norm.alpha"] for setting in POCKET.settings(system)[1:])
+        for system, own in OWN.items()
+        if own.get("norm.alpha") == OWN["vanilla"]["norm.alpha"]
+    }
+    assert len(orders) > 1
 
 
 @pytest.mark.parametrize("system", OWN)
@@ -167,6 +185,15 @@ def test_tries_are_tested_on_held_out_images_with_a_seed_of_their_own(protocol: 
     assert protocol.recipe("vanilla", {}).validation is None
 
 
+def test_a_pocket_try_trains_on_as_many_images_as_its_report() -> None:
+    tried, reported = POCKET.try_of("vanilla", {}), POCKET.recipe("vanilla", {})
+    assert tried.train_samples
+    assert tried.validation
+    assert tried.train_samples * (1 - tried.validation) == reported.train_samples
+    assert tried.epochs == reported.epochs
+    assert FULL.try_of("vanilla", {}).train_samples is None
+
+
 def test_rmp_loss_is_added_to_what_was_chosen() -> None:
     chosen = {"optimizer": "adam", "lr": 0.003, "objective.weight": 0.7}
     recipe = POCKET.recipe("im", chosen, rmp=True)
@@ -178,4 +205,5 @@ def test_rmp_loss_is_added_to_what_was_chosen() -> None:
     assert im.weight(0.5) == 0.7
     assert rmp.weight(0.5) == pytest.approx(0.1)
     assert POCKET.recipe("tet", {}, rmp=True).objective == use("rmp", k=0.1, p=2.0)
-    assert [system for system in OWN if not with_rmp_too(system)] == ["vanilla", "rmp"]
+    alone = {system for system in OWN if not with_rmp_too(system)}
+    assert alone == {"vanilla", "rmp", "tssl", "dsr", "liaf"}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rmploss.engine.rows import Row, Rows, begin_row
 from rmploss.recipes import METHODS, Recipe
-from rmploss.recipes.fair_best import OWN, POCKET, spelled
+from rmploss.recipes.fair_best import FULL, OWN, POCKET, spelled
 from rmploss.report.fair_best import NO_MEAN, BestLine, conditions, lines, spread
 from tests.result_rows import result_row
 
@@ -93,8 +93,9 @@ def test_an_error_without_a_unit_is_only_large(tmp_path: Path) -> None:
 def test_the_conditions_state_budget_split_and_command() -> None:
     said = " ".join(conditions(POCKET))
     assert "6 tries a system" in said
-    assert "40 % of the training images" in said
+    assert "holds out 50 % of 2000 training images" in said
+    assert "holds out 10 % of the training images" in " ".join(conditions(FULL))
     assert "rmploss search fair-best --pocket" in said
     assert "T = 2" in said
     assert "each of one seed" in said
-    assert f"10 of {len(METHODS)} methods take part" in said
+    assert f"{len(OWN)} of {len(METHODS)} methods take part" in said

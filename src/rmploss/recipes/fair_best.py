@@ -5,7 +5,7 @@ optimizer, rate, decay and two or three numbers of the system's own are chosen b
     a report  trains on all training images with the chosen setting, and is tested on the test split
 
 Every system has the same tries: its setting in the fair comparison, then one for each of `STEPS`,
-in which its own numbers go through their candidates, each from a place that a hash draws. All tries
+in which each of its own numbers goes through its candidates in orders that a hash draws. All tries
 have one seed, which no report has. The setting with the highest accuracy of the last epoch is
 chosen, the earlier one of equals. It is reported alone, and with RMP-Loss added as published
 (k = 0.1, p = 2); the vanilla network with RMP-Loss is a system of its own.
@@ -58,27 +58,51 @@ _VANILLA: Candidates = {"neuron.decay": (0.25, 0.5, 0.9), "norm.alpha": (0.75, 1
 OWN: Mapping[str, Candidates] = {
     "vanilla": _VANILLA,
     "rmp": {**_VANILLA, "objective.k": (0.03, 0.1, 0.3, 1.0), "objective.p": (1.0, 2.0)},
+    "tdbn": {"neuron.decay": (0.1, 0.25, 0.5), "norm.alpha": (0.75, 1.0, 1.5)},
+    "inflor": {
+        "norm.alpha": (0.75, 1.0, 1.5),
+        "neuron.surrogate": ("clipped_tanh", "rectangle"),
+    },
     "im": {"objective.weight": (0.2, 0.7, 2.0), "objective.schedule": ("constant", "triangle")},
+    "recdis": {"objective.weight": (0.1, 0.3, 1.0), "objective.schedule": ("constant", "triangle")},
+    "stbp": {"neuron.decay": (0.1, 0.25, 0.5), "neuron.v_threshold": (0.25, 0.5, 0.75)},
+    "plif": {"neuron.tau": (1.5, 2.0, 4.0), "neuron.v_threshold": (0.5, 1.0)},
     "tet": {
         "loss.weight": (0.0, 0.05, 0.3),
         "neuron.decay": (0.25, 0.5),
         "neuron.v_threshold": (0.5, 1.0),
     },
-    "tdbn": {"neuron.decay": (0.1, 0.25, 0.5), "norm.alpha": (0.75, 1.0, 1.5)},
-    "plif": {"neuron.tau": (1.5, 2.0, 4.0), "neuron.v_threshold": (0.5, 1.0)},
-    "stbp": {"neuron.decay": (0.1, 0.25, 0.5), "neuron.v_threshold": (0.25, 0.5, 0.75)},
+    "tssl": {
+        "neuron.tau_m": (2.0, 5.0, 10.0),
+        "neuron.tau_s": (1.0, 2.0),
+        "neuron.v_threshold": (0.5, 1.0),
+    },
+    "sew": {"neuron.v_threshold": (0.5, 1.0), "network.connect": ("add", "and", "iand")},
+    "spiking_resnet": {"neuron.v_threshold": (0.5, 1.0), "norm.alpha": (0.75, 1.0, 1.5)},
+    "joint": {"loss.alpha": (0.03, 0.1, 0.3), "loss.temperature": (1.0, 3.0)},
     "diet": {
         "neuron.leak": (0.5, 0.9, 1.0),
         "neuron.threshold": (0.5, 1.0),
         "neuron.surrogate": (None, "triangle"),
     },
-    "inflor": {
-        "norm.alpha": (0.75, 1.0, 1.5),
-        "neuron.surrogate": ("clipped_tanh", "rectangle"),
-    },
     "real": {"neuron.decay": (0.25, 0.5, 0.9), "neuron.per": ("channel", "layer")},
+    "dsr": {"neuron.threshold": (1.0, 2.0, 4.0), "neuron.alpha": (0.3, 0.5)},
+    "liaf": {
+        "neuron.decay": (0.3, 0.5, 0.7),
+        "neuron.activation": ("selu", "relu"),
+        "neuron.threshold_related": (False, True),
+    },
+    "mpd_sgr": {
+        "objective.weight": (0.1, 1.0, 10.0),
+        "objective.schedule": ("constant", "triangle"),
+    },
+    "tgo": {"objective.weight": (1.0, 10.0, 100.0), "objective.delta": (0.1, 0.25, 0.5)},
+    "mpd_agl": {"neuron.decay": (0.25, 0.5, 0.9), "norm.alpha": (0.75, 1.0, 1.5)},
+    "weak2strong": {"auxiliary.weight": (0.3, 1.0, 4.0), "auxiliary.temperature": (1.0, 2.0, 4.0)},
 }
 """The systems: the numbers of each that are tried, and their candidates. (None: the default.)"""
+BASES = {"rmp": "vanilla"}
+"""A system that adds to another one -> that one, whose numbers it tries as that one does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +114,8 @@ class Protocol:
     changes: what it changes in the recipes of the fair comparison.
     tries: the budget of a system.
     try_epochs: passes over the training images in a try.
-    validation: the share of the training images that tries are tested on.
+    try_samples: training images of a try before `validation` takes its share; None: a report's.
+    validation: the share of a try's training images that it is tested on, without training on them.
     try_seed: of all tries.
     seeds: of the reports.
     """
@@ -100,6 +125,7 @@ class Protocol:
     changes: Mapping[str, Any] = field(default_factory=dict)
     tries: int
     try_epochs: int
+    try_samples: int | None = None
     validation: float
     try_seed: int = 9
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -123,8 +149,10 @@ class Protocol:
 
     def try_of(self, system: str, setting: Setting) -> Recipe:
         """The recipe of a try."""
-        return self.recipe(system, setting).but(
+        recipe = self.recipe(system, setting)
+        return recipe.but(
             epochs=self.try_epochs,
+            train_samples=self.try_samples or recipe.train_samples,
             validation=self.validation,
             test_samples=None,
             seed=self.try_seed,
@@ -137,23 +165,32 @@ class Protocol:
 
 
 def _setting(system: str, number: int, rate: float) -> Setting:
-    """That of a try after the first: the step of all systems, and the next value of each number.
+    """That of a try after the first: the step of all systems, and a candidate of each own number.
 
-    All numbers go on by one place a try, so those with equally many candidates go in step: of
-    their combinations few are tried, and each beside the same optimizers (docs/decisions.md, 92).
     rate: the comparison's own peak, of SGD.
     """
     step = STEPS[number]
-    own = {
-        name: values[(derive(0, "fair-best", system, name) + number) % len(values)]
-        for name, values in OWN[system].items()
-    }
+    own = {name: _candidate(system, name, values, number) for name, values in OWN[system].items()}
     training: Setting = {
         "optimizer": step.optimizer,
         "lr": step.rate_beside(rate),
         "weight_decay": step.weight_decay,
     }
     return {**training, **own}
+
+
+def _candidate(system: str, name: str, values: tuple[Value, ...], number: int) -> Value:
+    """That of an own number in a try: all candidates once, in a drawn order, then all in another.
+
+    The orders of two numbers are independent, so no two go in step.
+    """
+    turn, place = divmod(number, len(values))
+    base = BASES.get(system, system)
+    drawn_for = base if name in OWN[base] else system
+    order = sorted(
+        range(len(values)), key=lambda which: derive(0, "fair-best", drawn_for, name, turn, which)
+    )
+    return values[order[place]]
 
 
 FULL = Protocol(pocket=False, tries=6, try_epochs=45, validation=0.1)
@@ -169,9 +206,12 @@ POCKET = Protocol(
     },
     tries=6,
     try_epochs=3,
-    validation=0.4,
+    try_samples=2000,
+    validation=0.5,
 )
-"""Smaller than the pocket size of the fair comparison: its reports take seconds, not minutes."""
+"""Smaller than the pocket size of the fair comparison: its reports take seconds, not minutes.
+
+A try trains on as many images as a report, and is tested on as many more."""
 
 
 def with_rmp_too(system: str) -> bool:
@@ -185,4 +225,6 @@ def spelled(setting: Setting) -> str:
 
 
 def _word(value: Value) -> str:
-    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -69,14 +69,15 @@ def conditions(protocol: Protocol) -> list[str]:
     width = recipe.network.options.get("width", 1)
     images = f"{recipe.train_samples or 'all'} training, {recipe.test_samples or 'all'} test images"
     size = f"{recipe.data.name}, {recipe.network.name}, width {width}, T = {recipe.T}, {images}"
-    share = f"{100 * protocol.validation:g} % of the training images, the same in every try"
+    trial = protocol.try_of("vanilla", {}).train_samples
+    share = f"{100 * protocol.validation:g} % of {trial or 'the'} training images"
     return [
         f"{size}, {recipe.epochs} epochs",
         f"budget: {protocol.tries} tries a system, of {protocol.try_epochs} epochs",
-        f"a try holds out {share}, and is tested on them",
+        f"a try holds out {share}, the same in every try, and is tested on them",
         "the best try is chosen, each of one seed: another may be better on the test images",
         f"{len(OWN)} of {len(METHODS)} methods take part",
-        f"reports: {len(protocol.seeds)} seeds, trained on all of the training images",
+        f"reports: {len(protocol.seeds)} seeds, without images held out",
         f"rmploss search {protocol.name}{' --pocket' * protocol.pocket} runs what is missing",
     ]
 
