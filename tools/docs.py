@@ -56,7 +56,10 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
         "best": best.results,
         "tried": best.tried,
     },
-    "docs/robustness.md": {"robustness": robustness.table},
+    "docs/robustness.md": {
+        "robustness": robustness.table,
+        "differences": robustness.differences,
+    },
     "results/README.md": {"fair": tables.fair_results, "effect": tables.fair_effect},
 }
 """Document -> name of a generated part -> the function that generates it."""
