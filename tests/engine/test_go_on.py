@@ -173,7 +173,7 @@ def test_a_run_that_could_go_on_is_named_before_another_begins(tmp_path: Path) -
     assert heard.notes[0] == f"note: {path} is not finished: {fix} goes on with it"
     heard = Heard()
     resume(path, EVERY_STEP, heard)
-    assert "goes on after epoch 2, batch 2 of 4" in heard.notes
+    assert "goes on in epoch 2, batch 2 of 4" in heard.notes
     heard = Heard()
     train(TINY, tmp_path, listener=heard)
     assert not any("not finished" in note for note in heard.notes)

@@ -13,7 +13,7 @@ from rmploss.engine import run_health
 from rmploss.engine.batches import RankBatches, open_splits
 from rmploss.engine.build import make_dataset, make_network
 from rmploss.engine.execution import Execution
-from rmploss.engine.health import Health, firing_rates
+from rmploss.engine.health import SETTLED, Health, firing_rates
 from rmploss.engine.listener import Listener
 from rmploss.engine.run import RunFolder
 from rmploss.engine.run_health import health_of
@@ -98,6 +98,20 @@ def test_a_network_that_cannot_learn_is_told_while_it_trains(
     assert len({name for names in again for name in names}) == sum(map(len, again))
     page = write([path], tmp_path / "report.html").read_text()
     assert event["text"].partition(":")[0] in page
+
+
+def test_layers_are_not_judged_before_the_running_statistics_are_those_of_the_data(
+    tmp_path: Path,
+) -> None:
+    """In evaluation mode layers may be silent that fire in training; at the end they are told."""
+    dead = TINY.but(
+        neuron=use("if", v_threshold=1e6), norm=use("none"), objective=use("none"), epochs=3
+    )
+    path = train(dead, tmp_path)
+    steps = [e["step"] for e in RunFolder.open(path).events() if e["event"] == "health"]
+    last = RunFolder.open(path).metrics()[-1]["step"]
+    assert last < SETTLED
+    assert steps == [last]
 
 
 def test_a_resumed_run_compares_with_its_start_and_not_with_its_best_epoch(tmp_path: Path) -> None:

@@ -22,6 +22,9 @@ from rmploss.stats import membrane_stats
 
 PROBE_STEPS = 100
 """Steps between two looks at the firing rates; two in a row make a warning."""
+SETTLED = 50
+"""The steps after which the running statistics of norms (momentum 0.1) are those of the data, to
+0.5 %: before, layers may be silent in evaluation mode that fire in training."""
 NEVER = 1e-6
 """A firing rate below it counts as 0, one as close to 1 as 1, dimensionless."""
 RUNAWAY = 10.0

@@ -35,6 +35,7 @@ from rmploss.engine.evaluate import Evaluation, Evaluator
 from rmploss.engine.execution import Execution, placement
 from rmploss.engine.failure import Failure, failed_in_test, failed_in_training, failures_named
 from rmploss.engine.go_on import require_unsaved
+from rmploss.engine.health import SETTLED
 from rmploss.engine.initial_weights import freeze
 from rmploss.engine.listener import Listener
 from rmploss.engine.notes import Notes
@@ -157,7 +158,8 @@ class Loop:
             if self.world.is_main and (why := eager_note(self.execution.capture, self.world)):
                 self.listener.note(why)
             if begin is None:
-                self.listener.note(f"goes on after {state.counters.words(self.batches)}")
+                at = state.counters.words(self.batches)
+                self.listener.note(f"goes on {'in' if state.counters.batch else 'after'} {at}")
             while state.counters.epoch < self.recipe.epochs:
                 self._epoch(folder)
             if self.world.is_main:
@@ -208,7 +210,8 @@ class Loop:
             if not math.isfinite(result.loss + result.quantization_error):
                 self.finite.refuse_test(evaluator.net, self.test_samples)
         rates = {layer.name: layer.firing_rate for layer in results[0].layers}
-        self.health.see_rates(rates, state.counters.step, whole_split=True)
+        if state.counters.step >= SETTLED or n == self.recipe.epochs:
+            self.health.see_rates(rates, state.counters.step, whole_split=True)
         last = replace(state.counters, batch=self.batches - 1)
         schedule = {
             "lr": rate_at(self.recipe, last, self.batches),
