@@ -178,3 +178,17 @@ def test_what_the_file_says_of_itself() -> None:
     assert float(read.metadata["dt"]) == DT
     with pytest.raises(UserError, match='did you mean "norse"'):
         nir_bytes(graph_of(net, x), reader="nrose")
+
+
+def test_a_package_that_knows_no_reset_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As sinabs installs it: nir 1.0.4."""
+
+    class OldLIF:
+        def __init__(self, tau: object, r: object, v_leak: object, v_threshold: object) -> None:
+            """The fields of nir 1.0.4."""
+
+    monkeypatch.setattr(nir, "LIF", OldLIF)
+    graph = graph_of(*network("convnet"))
+    with pytest.raises(UserError, match="too old") as caught:
+        nir_graph(graph)
+    assert "pip install -U 'nir>=1.0.8'" in str(caught.value)

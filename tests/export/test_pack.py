@@ -21,6 +21,7 @@ from rmploss.engine.checkpoint import seal
 from rmploss.errors import ClaimError, DataError, UserError
 from rmploss.export.pack_run import pack_run
 from tests.engine.runs import TINY
+from tests.engine.test_go_on import Dying
 
 pytest.importorskip("onnxruntime", reason="pip install 'rmploss[export]'")
 
@@ -58,6 +59,17 @@ def test_a_pack_is_the_network_of_its_run(packed: tuple[Path, str], run: Path) -
     assert {"model.safetensors", "model.onnx", "README.md", "pack.json", "parity.json"} <= names
     assert hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest() == sha256
     assert "64" in (folder / "README.md").read_text()
+
+
+def test_a_pack_of_an_unfinished_run_says_so(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="the machine failed"):
+        train.train(TINY.but(epochs=4), tmp_path, listener=Dying(epoch=2, done=1))
+    (path,) = tmp_path.iterdir()
+    notes: list[str] = []
+    pack_run(path, tmp_path / "pack", on_note=notes.append)
+    assert "not finished: 1 of 4 epochs; the card says so" in notes
+    card = (tmp_path / "pack" / "README.md").read_text()
+    assert "1 of 4 epochs). Its training was not finished." in card
 
 
 def test_no_file_of_a_pack_is_a_pickle(packed: tuple[Path, str]) -> None:

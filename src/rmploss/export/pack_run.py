@@ -68,16 +68,34 @@ def pack_run(
         "input": net.dataset.shape(net.recipe.T),
         "claims": asdict(claims),
     }
-    files["README.md"] = card(net, claims, compared).encode(errors="backslashreplace")
+    progress = facts["progress"]
+    files["README.md"] = card(net, claims, compared, progress).encode(errors="backslashreplace")
+    if progress < 1:
+        on_note(f"not finished: {_trained(progress, net.recipe.epochs)}; the card says so")
     return claims, pack.write(folder, net.net.state_dict(), files, facts)
 
 
-def card(net: Trained, claims: Claims, compared: list[Parity]) -> str:
-    """The card of a pack, in Markdown."""
+def _trained(progress: float, epochs: int) -> str:
+    """How long a network was trained: "8 epochs", or "1 of 8 epochs" at most.
+
+    progress: n / N of the epoch that was under way or was completed last.
+    """
+    return f"{epochs} epochs" if progress >= 1 else f"{round(progress * epochs)} of {epochs} epochs"
+
+
+def card(net: Trained, claims: Claims, compared: list[Parity], progress: float = 1.0) -> str:
+    """The card of a pack, in Markdown.
+
+    progress: see `_trained`; a network that is not finished is said to be so.
+    """
     recipe = net.recipe
     count = sum(parameter.numel() for parameter in net.parameters())
     what = f"A spiking {recipe.network.name} of {count:,} parameters, trained on {recipe.data.name}"
-    how = f"with T = {recipe.T} time steps (seed {recipe.seed}, {recipe.epochs} epochs)."
+    how = (
+        f"with T = {recipe.T} time steps (seed {recipe.seed}, {_trained(progress, recipe.epochs)})."
+    )
+    if progress < 1:
+        how += " Its training was not finished."
     lines = [
         "---",
         "library_name: rmploss",

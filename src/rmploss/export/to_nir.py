@@ -12,9 +12,12 @@ potential than 0: both are refused. nir 1.0.4 has no field for the reset at all;
 subtraction, its readers differ, and the file's metadata say which one is meant (`reset`).
 """
 
+import inspect
 import io
 import math
+from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
@@ -78,9 +81,21 @@ def nir_bytes(graph: Graph, *, reader: str = "nir", dt: float = DT, oldest: str 
     return buffer.getvalue()
 
 
+def _writer_of_resets() -> ModuleType:
+    """The package nir. Raises `UserError` for one that knows no v_reset, as sinabs installs."""
+    (nir,) = require("nir")
+    if "v_reset" not in inspect.signature(nir.LIF).parameters:
+        what = f"{version('nir')} knows no v_reset; sinabs and Rockpool install it"
+        fix = (
+            "pip install -U 'nir>=1.0.8', in an environment without them (`--nir 1.0.4` writes it)"
+        )
+        raise UserError("the package nir is too old to write with", [Problem("nir", what, fix)])
+    return nir
+
+
 def nir_graph(graph: Graph, *, reader: str = "nir", dt: float = DT) -> Any:
     """A graph as `nir.NIRGraph`."""
-    (nir,) = require("nir")
+    nir = _writer_of_resets()
     if reader not in STYLES:
         raise UserError("no such reader", [unknown("reader", reader, STYLES)])
     if not 0 < dt < math.inf:
