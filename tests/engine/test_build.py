@@ -239,8 +239,10 @@ def test_a_read_out_that_is_not_the_networks_is_remarked() -> None:
 
 
 def test_parts_of_a_batch_with_moments_of_their_own_are_remarked() -> None:
-    parts = {"batch_size": 32, "accumulate": 2}
+    parts = {"batch_size": 32, "accumulate": 2, "norm": "none"}
     assert check(recipes.override(TINY, {"objective": "rmp", **parts})) == []  # a mean of parts
+    (remark,) = check(recipes.override(TINY, {"objective": "rmp", **parts, "norm": "tdbn"}))
+    assert "the norm takes mean and deviation of 16 samples at a time" in remark
     for name in ("im", "recdis", "mpd_sgr", "tgo", "several"):
         (remark,) = check(recipes.override(TINY, {"objective": name, **parts}))
         assert "Loss takes mean and deviation of 16 samples at a time" in remark

@@ -169,7 +169,7 @@ def of_parts(recipe: Recipe) -> list[str]:
     """The remark on a batch in parts whose regularizer is not the mean of those of its parts."""
     terms = terms_of(make_objective(recipe))
     apart = [term for term in terms if isinstance(term, Regularizer) and not term.is_mean]
-    names = [type(term).__name__ for term in apart]
+    names = ["the norm"] * (recipe.norm.name != "none") + [type(term).__name__ for term in apart]
     if recipe.accumulate == 1 or not names:
         return []
     size = recipe.batch_size // recipe.accumulate
