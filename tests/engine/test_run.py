@@ -96,6 +96,15 @@ def test_a_place_that_cannot_be_written_is_reported_before_any_work(tmp_path: Pa
         create(tmp_path / "runs")
 
 
+def test_a_run_in_the_folder_of_runs_or_in_the_path_is_named(tmp_path: Path) -> None:
+    folder = create(tmp_path / "runs")
+    for wrong in (folder.path.name, "digit-s3"):
+        with pytest.raises(UserError, match=f"did you mean {folder.path}"):
+            RunFolder.open(tmp_path / wrong)
+    with pytest.raises(UserError, match=f"one of the runs in it: {folder.path}"):
+        RunFolder.open(tmp_path / "runs")
+
+
 def test_open(tmp_path: Path) -> None:
     folder = create(tmp_path)
     assert RunFolder.open(folder.path) == folder

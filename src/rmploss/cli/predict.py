@@ -45,7 +45,8 @@ class Predict:
         from rmploss.engine.trained import load
 
         if not self.files:
-            raise UserError(f"no file was named; for example: rmploss predict {self.run_dir} a.png")
+            run = "runs/NAME" if self.run_dir.is_file() else self.run_dir
+            raise UserError(f"no file was named; for example: rmploss predict {run} a.png")
         net = load(self.run_dir, checkpoint=self.checkpoint, averaged=self.averaged)
         names = [printable(str(file)) for file in self.files]
         width = max(map(len, names))

@@ -176,9 +176,12 @@ class Train:
         if self.resume is not None and not self._may_resume:
             others = self.recipe or changes or self.start or self.data or self.mode != "paper"
             if others or self.seed != (0,) or self.name or self.fork:
+                what = "cannot be combined with a recipe or a change of one"
+                fix = (
+                    f"a new run with the change goes on from it: --fork {self.resume} --epochs ..."
+                )
                 raise UserError(
-                    "a run is resumed as it was started",
-                    [Problem("--resume", "cannot be combined with a recipe or a change of one")],
+                    "a run is resumed as it was started", [Problem("--resume", what, fix)]
                 )
             return []
         if self.name and len(self.seed) > 1:

@@ -115,11 +115,8 @@ class RunFolder:
             problem = Problem(f"{str(path)[:60]}...", error.strerror or str(error))
             raise UserError("not a run", [problem]) from None
         if not found:
-            runs = [recipe.parent.name for recipe in path.parent.glob(f"*/{RECIPE}")]
-            guess = closest(path.name, runs)
-            fix = f"did you mean {path.parent / guess}?" if guess else ""
             what = "holds no recipe.json" if path.is_dir() else "is not a folder"
-            raise UserError("not a run", [Problem(str(path), what, fix)])
+            raise UserError("not a run", [Problem(str(path), what, _nearest(path))])
         return cls(path)
 
     @property
@@ -291,3 +288,13 @@ def _records(journal: Journal) -> list[dict[str, Any]]:
     except OSError:
         return []  # `engine.verify` says what is wrong
     return [record for line in lines if (record := parse_line(line)) is not None]
+
+
+def _nearest(path: Path) -> str:
+    """Words that name a run in, beside, or in `runs` beside a path that is none; "" without one."""
+    if inside := sorted(path.glob(f"*/{RECIPE}")):
+        return f"one of the runs in it: {inside[0].parent}"
+    places = (path.parent, path.parent / "runs")
+    found = {r.parent.name: r.parent for place in places for r in place.glob(f"*/{RECIPE}")}
+    guess = closest(path.name, found)
+    return f"did you mean {found[guess]}?" if guess else ""
