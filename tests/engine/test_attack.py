@@ -84,6 +84,7 @@ def test_the_command_line_prints_every_size(
     [
         ("--attack large", "large"),
         ("--attack 1/0", "1/0"),
+        ("--attack 0.1/", "0.1/"),
         ("--attack 2", "(0, 1]"),
         ("--attack 0.1 --fold", "--fold"),
         ("--attack 0.1 --averaged", "--averaged"),

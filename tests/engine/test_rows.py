@@ -44,6 +44,9 @@ def test_a_row_goes_where_a_symbolic_link_leads(tmp_path: Path) -> None:
     link.symlink_to(path)
     Rows(link).add(result_row("try", TINY.but(seed=1)))
     assert link.is_symlink()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(UserError, match="cannot read these rows"):
+        Rows(tmp_path / "loop")
     assert Rows(path).of(TINY.but(seed=1)) is not None
 
 

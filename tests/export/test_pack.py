@@ -21,7 +21,7 @@ from rmploss.engine.checkpoint import seal
 from rmploss.errors import ClaimError, DataError, UserError
 from rmploss.export.pack_run import pack_run
 from tests.engine.runs import TINY
-from tests.engine.test_go_on import Dying
+from tests.engine.test_go_on import EVERY_STEP, Dying
 
 pytest.importorskip("onnxruntime", reason="pip install 'rmploss[export]'")
 
@@ -67,9 +67,26 @@ def test_a_pack_of_an_unfinished_run_says_so(tmp_path: Path) -> None:
     (path,) = tmp_path.iterdir()
     notes: list[str] = []
     pack_run(path, tmp_path / "pack", on_note=notes.append)
-    assert "not finished: 1 of 4 epochs; the card says so" in notes
+    assert "the training was not finished: 1 of 4 epochs" in notes
+    assert "(seed 0, 1 of 4 epochs, not finished)" in (tmp_path / "pack" / "README.md").read_text()
+
+
+def test_a_pack_of_a_run_that_was_stopped_in_its_last_epoch_says_so(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="the machine failed"):
+        train.train(TINY, tmp_path, EVERY_STEP, Dying(epoch=TINY.epochs, done=2))
+    (path,) = tmp_path.iterdir()
+    pack_run(path, tmp_path / "pack")
+    said = f"{TINY.epochs - 1} of {TINY.epochs} epochs, not finished"
+    assert said in (tmp_path / "pack" / "README.md").read_text()
+
+
+def test_the_best_epoch_of_a_finished_run_is_named(run: Path, tmp_path: Path) -> None:
+    notes: list[str] = []
+    pack_run(run, tmp_path / "pack", checkpoint="best", on_note=notes.append)
     card = (tmp_path / "pack" / "README.md").read_text()
-    assert "1 of 4 epochs). Its training was not finished." in card
+    assert f"of {TINY.epochs})." in card
+    assert "(seed 0, epoch " in card
+    assert "not finished" not in card + " ".join(notes)
 
 
 def test_no_file_of_a_pack_is_a_pickle(packed: tuple[Path, str]) -> None:

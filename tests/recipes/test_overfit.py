@@ -56,7 +56,12 @@ def cards() -> dict[str, tuple[str, str]]:
         name + SUFFIX: (why, "any") for m in METHODS.values() for name, why in m.unlearnt.items()
     }
     return found | {
-        f"fair-{m.name}{SUFFIX}": (m.reservation, "own") for m in METHODS.values() if m.reservation
+        f"fair-{m.name}{SUFFIX}": (
+            m.reservation,
+            "any" if "does not learn" in m.reservation else "own",
+        )
+        for m in METHODS.values()
+        if m.reservation
     }
 
 

@@ -17,8 +17,8 @@ def sizes(words: Sequence[str]) -> list[float]:
     found, problems = [], []
     for word in words:
         try:
-            white, _, levels = word.partition("/")
-            found.append(float(white) / float(levels or "1"))
+            white, slash, levels = word.partition("/")
+            found.append(float(white) / float(levels if slash else "1"))
         except (ValueError, ZeroDivisionError):
             problems.append(Problem(f"--attack {word}", "is no size of a pixel's change", "8/255"))
     if problems:

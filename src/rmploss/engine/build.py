@@ -159,9 +159,7 @@ def unlike_readout(recipe: Recipe) -> list[str]:
     if told is None or known not in ("sum", "mean") or told == known:
         return []
     factor = "1/T" if known == "sum" else "T"
-    what = (
-        f"but the network's is the {known} of the steps: its outputs count {factor} of their size"
-    )
+    what = f"but the network's is the {known} of the steps: its outputs count {factor} times"
     return [f"auxiliary.readout = {told}, {what} (auxiliary.readout={known})"]
 
 

@@ -94,9 +94,9 @@ def run(
     execution, listener: see `train`.
     systems: those to run, see `recipes.fair_best.OWN`; empty: all.
 
-    Raises `UserError` for an unknown system, `StoreError` before a training whose row could not be
-    written, and what `train` raises, except that a run whose numbers become NaN or infinite has a
-    row that says so.
+    Raises `UserError` for an unknown system, or rows of different test samples, `StoreError` before
+    a training whose row could not be written, and what `train` raises, except that a run whose
+    numbers become NaN or infinite has a row that says so.
     """
     execution, listener = execution or Execution(), listener or Listener()
     execution = replace(execution, analyze=False)
@@ -109,6 +109,7 @@ def run(
                 f"{world.size} ranks", "are not supported", "start it without torchrun"
             )
             raise UserError("a comparison runs in one process", [problem])
+        comparison.rows.require_same_samples()
         for kind, recipe, setting in comparison.left(systems or tuple(OWN)):
             comparison.rows.require_writable()
             words = spelled(setting) or "as in the fair comparison"
@@ -116,6 +117,7 @@ def run(
             row = begin_row(kind, recipe, spelled(setting))
             path = runs_dir / f"{recipe.name}-{kind}-s{recipe.seed}-{row.fingerprint}"
             comparison.rows.add(_finish(row, recipe, path, execution, listener, world))
+            comparison.rows.require_same_samples()
             if kind == "try" and path.exists():
                 store.remove_tree(path)
 

@@ -93,7 +93,11 @@ class Rows:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path.resolve()
+        try:
+            self.path = path.resolve()
+        except (OSError, RuntimeError) as error:  # a loop of symbolic links
+            problem = Problem(str(path), str(error), "the path of a file")
+            raise UserError("cannot read these rows", [problem]) from None
         self._rows = _read(self.path)
 
     def of(self, recipe: Recipe) -> Row | None:

@@ -13,6 +13,7 @@ from rmploss.engine import pack
 from rmploss.engine.files import read_regular
 from rmploss.engine.load import evaluate_run, find_weights
 from rmploss.engine.pack import Claims
+from rmploss.engine.run import RunFolder
 from rmploss.engine.trained import Trained, load
 from rmploss.errors import Problem, UserError
 from rmploss.export.of_run import PARITY, SAMPLES, files_of
@@ -68,34 +69,35 @@ def pack_run(
         "input": net.dataset.shape(net.recipe.T),
         "claims": asdict(claims),
     }
-    progress = facts["progress"]
-    files["README.md"] = card(net, claims, compared, progress).encode(errors="backslashreplace")
-    if progress < 1:
-        on_note(f"not finished: {_trained(progress, net.recipe.epochs)}; the card says so")
+    done = len(RunFolder.open(run_dir).metrics())
+    how = _trained(done, net.recipe.epochs, best=checkpoint == "best", progress=facts["progress"])
+    files["README.md"] = card(net, claims, compared, how).encode(errors="backslashreplace")
+    if done < net.recipe.epochs:
+        on_note(f"the training was not finished: {done} of {net.recipe.epochs} epochs")
     return claims, pack.write(folder, net.net.state_dict(), files, facts)
 
 
-def _trained(progress: float, epochs: int) -> str:
-    """How long a network was trained: "8 epochs", or "1 of 8 epochs" at most.
+def _trained(done: int, epochs: int, *, best: bool, progress: float) -> str:
+    """How long a network was trained: "8 epochs", "epoch 3 of 8", "1 of 8 epochs, not finished".
 
-    progress: n / N of the epoch that was under way or was completed last.
+    done: completed epochs of the run; epochs: those of its recipe.
+    best: the weights are those of the most accurate epoch.
+    progress: n / N of that epoch.
     """
-    return f"{epochs} epochs" if progress >= 1 else f"{round(progress * epochs)} of {epochs} epochs"
+    if best:
+        return f"epoch {round(progress * epochs)} of {epochs}"
+    return f"{epochs} epochs" if done >= epochs else f"{done} of {epochs} epochs, not finished"
 
 
-def card(net: Trained, claims: Claims, compared: list[Parity], progress: float = 1.0) -> str:
+def card(net: Trained, claims: Claims, compared: list[Parity], how_long: str) -> str:
     """The card of a pack, in Markdown.
 
-    progress: see `_trained`; a network that is not finished is said to be so.
+    how_long: the network was trained, see `_trained`.
     """
     recipe = net.recipe
     count = sum(parameter.numel() for parameter in net.parameters())
     what = f"A spiking {recipe.network.name} of {count:,} parameters, trained on {recipe.data.name}"
-    how = (
-        f"with T = {recipe.T} time steps (seed {recipe.seed}, {_trained(progress, recipe.epochs)})."
-    )
-    if progress < 1:
-        how += " Its training was not finished."
+    how = f"with T = {recipe.T} time steps (seed {recipe.seed}, {how_long})."
     lines = [
         "---",
         "library_name: rmploss",

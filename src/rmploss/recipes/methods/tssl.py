@@ -57,12 +57,12 @@ METHOD = Method(
     ),
     parts={"neuron": use("tssl")},
     alone="its backward pass has no derivative with respect to the membrane",
-    reservation="on this protocol it learns 256 images slowly: 33 % after 480 steps; of a cycle of "
-    "2400 steps it takes 1824. A tenth of the rate is worse (15 % after 480). Relative gradients "
-    "grow 400 times from the last convolution to the first, since 1/du is heavy-tailed: "
-    "a first step of SGD at 0.1 moves that kernel by half of its norm (vanilla: 0.6 %), along a "
-    "gradient that noise of 0.001 in the images turns to another one (in both). Its own network "
-    "learns them in 264 steps",
+    reservation="on this protocol it learns 256 images slowly: 33 % after 480 steps; of a cycle "
+    "of 2400 steps it takes 1824. The first steps are long, but a tenth of the rate is worse (15 "
+    "% after 480). Relative gradients grow 400 times from the last convolution to the first, "
+    "since 1/du is heavy-tailed: a first step of SGD at 0.1 moves that kernel by half of its norm "
+    "(vanilla: 0.6 %), along a gradient that noise of 0.001 in the images turns to another one "
+    "(in both). Its own network learns them in 264 steps",
     recipes=(CIFARNET,),
     rows=(Row(2, "cifar10-tssl-cifarnet", 5, 91.41),),
 )
