@@ -15,7 +15,7 @@ from tests.meanwhile import meanwhile
 def add_overfit(number: int) -> None:
     recipe, setting = overfit.systems()["vanilla"], overfit.TRIES[number]
     values = dict.fromkeys(overfit.Row.__dataclass_fields__, "1")
-    mark = overfit.overfit(recipe, setting).fingerprint()[:12]
+    mark = overfit.mark_of(overfit.overfit(recipe, setting))
     own = {"system": "vanilla", "recipe": recipe.name, "fingerprint": mark}
     own |= {"factor": f"{setting.factor:g}", "cycle": str(setting.epochs)}
     overfit.add(overfit.Row(**{**values, **own}))
@@ -27,8 +27,8 @@ def add_alive(number: int) -> None:
 
 
 def add_robustness(number: int) -> None:
-    fields = (*robustness.FIELDS, *robustness.MEASURED)
-    robustness.add([dict.fromkeys(fields, f"{number}, of two")])
+    own = {"recipe": "fair-vanilla-pocket", "size": "2/255", "seed": str(number)}
+    robustness.add([{**dict.fromkeys(robustness.COLUMNS, "1"), **own}])
 
 
 @pytest.mark.parametrize(
