@@ -147,6 +147,8 @@ from rmploss import cli
 from tests.engine.test_go_on import Dying
 from tests.engine.runs import TINY
 import rmploss.engine.train
+# Now: an import that runs out of memory may end in a SystemError of the interpreter.
+import rmploss.cli.doctor, rmploss.cli.train, rmploss.data.digits, rmploss.selftest
 pages = int(open("/proc/self/statm").read().split()[0])
 size = pages * resource.getpagesize() + int(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_AS, (size, size))
