@@ -15,7 +15,7 @@ from tests.meanwhile import meanwhile
 def add_overfit(number: int) -> None:
     recipe, setting = overfit.systems()["vanilla"], overfit.TRIES[number]
     values = dict.fromkeys(overfit.Row.__dataclass_fields__, "1")
-    mark = overfit.mark_of(overfit.overfit(recipe, setting))
+    mark = overfit.mark(overfit.overfit(recipe, setting))
     own = {"system": "vanilla", "recipe": recipe.name, "fingerprint": mark}
     own |= {"factor": f"{setting.factor:g}", "cycle": str(setting.epochs)}
     overfit.add(overfit.Row(**{**values, **own}))

@@ -31,11 +31,11 @@ from rmploss.engine.build import (
     make_network,
     make_objective,
     make_optimizer,
-    resolve,
 )
 from rmploss.engine.evaluate import evaluate
 from rmploss.engine.listener import Listener
 from rmploss.engine.optimizers import Position, learning_rate
+from rmploss.engine.rows import mark
 from rmploss.engine.starts import HybridStart
 from rmploss.engine.step import forward_backward
 from rmploss.errors import UserError
@@ -167,11 +167,6 @@ def overfit(recipe: Recipe, setting: Try) -> Recipe:
     )
 
 
-def mark_of(trained: Recipe) -> str:
-    """The first digits of the hash of what is trained, options at their defaults included."""
-    return resolve(trained).fingerprint()[:12]
-
-
 class Training:
     """A network in training, and what is known of its parameters.
 
@@ -283,7 +278,7 @@ def row_of(system: str, recipe: Recipe, setting: Try, device: torch.device) -> R
     return Row(
         system,
         recipe.name,
-        mark_of(trained),
+        mark(trained),
         f"{recipe.network.name} x {recipe.network.options.get('width', 1)}",
         recipe.optimizer.name,
         f"{trained.lr:.3g}",
@@ -314,7 +309,7 @@ def _is_of(row: Row, recipe: Recipe | None) -> bool:
     if recipe is None:
         return False
     setting = Try(float(row.factor), int(row.cycle))
-    return mark_of(overfit(recipe, setting)) == row.fingerprint
+    return mark(overfit(recipe, setting)) == row.fingerprint
 
 
 def add(row: Row) -> None:
@@ -402,7 +397,7 @@ def learn(system: str, recipe: Recipe, tries: Sequence[Try], device: torch.devic
         present = {r.fingerprint: r for r in found if (r.system, r.recipe) == (system, recipe.name)}
         if any(row.learnt for row in present.values()) and tries is TRIES:
             return
-        if mark_of(overfit(recipe, setting)) in present:
+        if mark(overfit(recipe, setting)) in present:
             continue
         print(f"\n{system}, {setting}: ", end="", flush=True)
         row = row_of(system, recipe, setting, device)

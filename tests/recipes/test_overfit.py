@@ -21,7 +21,7 @@ def row(
     """A row of a system, of the vanilla network."""
     recipe = overfit.systems()[system]
     values = dict.fromkeys(overfit.Row.__dataclass_fields__, "1")
-    mark = overfit.mark_of(overfit.overfit(recipe, setting))
+    mark = overfit.mark(overfit.overfit(recipe, setting))
     return overfit.Row(
         **values
         | {"system": system, "recipe": recipe.name, "fingerprint": mark, "accuracy": accuracy}

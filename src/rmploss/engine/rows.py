@@ -102,7 +102,7 @@ class Rows:
 
     def of(self, recipe: Recipe) -> Row | None:
         """The row of a recipe and its seed."""
-        return self._rows.get((_mark(recipe), recipe.seed))
+        return self._rows.get((mark(recipe), recipe.seed))
 
     def add(self, row: Row) -> None:
         """Write a row into the file, beside those that it holds now.
@@ -128,7 +128,7 @@ class Rows:
         problems = [
             Problem(
                 f"{self.path}: {kind}",
-                "tested on " + ", on ".join(f"{mark} ({n} rows)" for mark, n in by.most_common()),
+                "tested on " + ", on ".join(f"{split} ({n} rows)" for split, n in by.most_common()),
                 "remove the lines of the other samples, and run the search again",
             )
             for kind, by in found.items()
@@ -157,11 +157,11 @@ class Rows:
 def begin_row(kind: str, recipe: Recipe, setting: str) -> Row:
     """The row of a recipe without its results."""
     return Row(
-        kind=kind, recipe=recipe.name, seed=recipe.seed, fingerprint=_mark(recipe), setting=setting
+        kind=kind, recipe=recipe.name, seed=recipe.seed, fingerprint=mark(recipe), setting=setting
     )
 
 
-def _mark(recipe: Recipe) -> str:
+def mark(recipe: Recipe) -> str:
     """The first digits of the hash of a recipe with all options, those at their defaults too.
 
     A row of another default, or of another rule for an option that follows from others, is a row of

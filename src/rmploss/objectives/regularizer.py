@@ -44,7 +44,7 @@ class Regularizer(Untraceable, ABC):
     """
 
     is_mean: ClassVar[bool] = False
-    """Whether the term of a batch is the mean of those of its parts, as no term of means is."""
+    """Whether the term of a batch is the mean of those of its parts: linear in the moments."""
     _given: dict[str, object]
 
     def __new__(cls, *args: object, **options: object) -> Self:
